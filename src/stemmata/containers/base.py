@@ -1,0 +1,45 @@
+"""Cutting: how a file becomes segments. Owns the plan of a cut; reads headers only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+MAX_ELEMENTS = 16 << 20
+"""Elements of a tensor per object."""
+MAX_CHUNK = 64 << 20
+"""Bytes per object where they are no tensor."""
+
+
+class RandomReader(Protocol):
+    """Bytes of one opened file, by position."""
+
+    def read_at(self, offset: int, length: int) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One object to be: `length` bytes at `offset` of the file."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSegment:
+    """A segment before its objects are known. `dtype` is safetensors' word, '' if no tensor."""
+
+    offset: int
+    length: int
+    pieces: tuple[Piece, ...]
+    name: str | None = None
+    dtype: str = ""
+    shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CutPlan:
+    """Segments that tile the file exactly, in order. `container` as in the tree ('' for chunks)."""
+
+    container: str
+    segments: tuple[PlannedSegment, ...]

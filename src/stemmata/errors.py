@@ -1,0 +1,445 @@
+"""Errors: one tree. Owns what every failure says; refuses to carry secrets or bytes of weights.
+
+Each class states what happened, what was left untouched and what to do next, as templates filled
+from the data that the error carries. `kind` is stable: scripts and `--json` may rely on it.
+"""
+
+from __future__ import annotations
+
+import string
+from typing import ClassVar
+
+
+class StemmataError(Exception):
+    """Root of the tree. `data` holds the fields the message was made from."""
+
+    kind: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+    what: ClassVar[str] = "{reason}"
+    untouched: ClassVar[str] = ""
+    next_step: ClassVar[str] = ""
+
+    def __init__(self, **data: object) -> None:
+        wanted = type(self).fields()
+        if wanted != set(data):
+            raise TypeError(f"{type(self).__name__} takes {sorted(wanted)}, got {sorted(data)}")
+        self.data = data
+        parts = [p.format(**data) for p in (self.what, self.untouched, self.next_step) if p]
+        super().__init__("; ".join(p for p in parts if p))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.data))
+
+    @classmethod
+    def fields(cls) -> set[str]:
+        """Names of the data fields that this class's templates use."""
+        text = cls.what + cls.untouched + cls.next_step
+        return {
+            name.split(".")[0].split("[")[0] for _, name, _, _ in string.Formatter().parse(text) if name
+        }
+
+
+def _rebuild(cls: type[StemmataError], data: dict[str, object]) -> StemmataError:
+    return cls(**data)
+
+
+# --- usage (exit code 2) ------------------------------------------------------------------------
+
+
+class UsageProblem(StemmataError):
+    """The request itself cannot be understood."""
+
+    kind = "usage"
+    exit_code = 2
+
+
+class InvalidName(UsageProblem):
+    kind = "invalid-name"
+    what = "{name!r} cannot be a name: {reason}"
+    untouched = "nothing was written"
+    next_step = "use letters, digits, '-', '_', '.', '+', '=' and '/' between parts"
+
+
+class InvalidReference(UsageProblem):
+    kind = "invalid-reference"
+    what = "{reference!r} is not a reference: {reason}"
+    next_step = "write model, model@alias, model@run/epoch-3, model@latest~1, model@production@{{3 weeks ago}} or an id"
+
+
+class InvalidTime(UsageProblem):
+    kind = "invalid-time"
+    what = "{text!r} is not a point in time: {reason}"
+    next_step = "write a date (2026-03-01), a time (2026-03-01T12:00) or a phrase ('3 weeks ago')"
+
+
+class InvalidExpression(UsageProblem):
+    kind = "invalid-expression"
+    what = "the filter {text!r} cannot be read at character {position}: {reason}"
+    next_step = "write comparisons joined by and/or/not, such as: eval_loss < 0.5 and lora.r == 8"
+
+
+class InvalidArgument(UsageProblem):
+    kind = "invalid-argument"
+    what = "{argument}: {reason}"
+    untouched = "nothing was done"
+
+
+# --- not found (exit code 3) --------------------------------------------------------------------
+
+
+class NotFound(StemmataError):
+    """What was asked for is not there."""
+
+    kind = "not-found"
+    exit_code = 3
+
+
+class RepositoryNotFound(NotFound):
+    kind = "repository-not-found"
+    what = "no stemmata repository at {where}"
+    next_step = "make one with: stemmata init {where}"
+
+
+class ModelNotFound(NotFound):
+    kind = "model-not-found"
+    what = "no model named {model!r} in this repository"
+    next_step = "{hint}"
+
+
+class VersionNotFound(NotFound):
+    kind = "version-not-found"
+    what = "{reference!r} names no version: {reason}"
+    next_step = "{hint}"
+
+
+class AmbiguousReference(NotFound):
+    kind = "ambiguous-reference"
+    what = "{reference!r} may mean any of: {candidates}"
+    untouched = "nothing was chosen"
+    next_step = "write more digits, or the full name"
+
+
+class FileNotInVersion(NotFound):
+    kind = "file-not-in-version"
+    what = "version {version} has no file {path!r}"
+    next_step = "list its files with: stemmata show {version}"
+
+
+class TensorNotInVersion(NotFound):
+    kind = "tensor-not-in-version"
+    what = "version {version} has no tensor {name!r}"
+    next_step = "list its tensors with: stemmata show {version} --tensors"
+
+
+class SourceMissing(NotFound):
+    kind = "source-missing"
+    what = "{path} does not exist"
+    untouched = "nothing was saved"
+    next_step = "name the folder or file that the training wrote"
+
+
+# --- conflict (exit code 4) ---------------------------------------------------------------------
+
+
+class Conflict(StemmataError):
+    """The repository moved on, or a write-once thing is already there."""
+
+    kind = "conflict"
+    exit_code = 4
+
+
+class RepositoryExists(Conflict):
+    kind = "repository-exists"
+    what = "{where} already holds something: {reason}"
+    untouched = "nothing was written"
+    next_step = "open it as it is, or name an empty folder"
+
+
+class NameTaken(Conflict):
+    kind = "name-taken"
+    what = "{model!r} already has the name {name!r} ({holder})"
+    untouched = "nothing was written"
+    next_step = "choose another name; tags and version names never move, aliases do"
+
+
+class AliasMoved(Conflict):
+    kind = "alias-moved"
+    what = "{model}@{name} is at {found}, not at {expected} as assumed"
+    untouched = "it was not moved"
+    next_step = "look at stemmata history {model} {name}, then decide again"
+
+
+class NothingToRollBack(Conflict):
+    kind = "nothing-to-roll-back"
+    what = "{model}@{name} has no earlier value to go back to"
+    untouched = "it was not moved"
+    next_step = "name a version with --to"
+
+
+class Refused(Conflict):
+    kind = "refused"
+    what = "the repository refuses this change: {reason}"
+    untouched = "nothing was written"
+    next_step = "{hint}"
+
+
+class CommitContention(Conflict):
+    kind = "commit-contention"
+    what = "other writers won {attempts} times in a row"
+    untouched = "nothing became visible"
+    next_step = "try again"
+
+
+class CommitUnknown(Conflict):
+    kind = "commit-unknown"
+    what = "the storage did not say whether transaction {txn} was written as entry {entry}"
+    untouched = "nothing was deleted"
+    next_step = "when the storage answers again, stemmata log shows whether it is there; saving again is safe"
+
+
+# --- damage (exit code 5) -----------------------------------------------------------------------
+
+
+class Damage(StemmataError):
+    """Stored bytes are not what was stored. They are never handed out."""
+
+    kind = "damage"
+    exit_code = 5
+
+
+class DamagedObject(Damage):
+    kind = "damaged-object"
+    what = "object {digest} in pack {pack} is damaged: {reason}"
+    untouched = "its bytes were not handed out"
+    next_step = "run stemmata check to see what else is affected"
+
+
+class DamagedPack(Damage):
+    kind = "damaged-pack"
+    what = "pack {pack} is damaged: {reason}"
+    untouched = "its bytes were not handed out"
+    next_step = "run stemmata check to see which versions are affected"
+
+
+class MissingPack(Damage):
+    kind = "missing-pack"
+    what = "pack {pack} is not in the repository"
+    next_step = "run stemmata check to see which versions are affected"
+
+
+class MissingObject(Damage):
+    kind = "missing-object"
+    what = "object {digest} is in none of the packs that its version names"
+    next_step = "run stemmata check to see which versions are affected"
+
+
+class DamagedLog(Damage):
+    kind = "damaged-log"
+    what = "log entry {entry} is damaged: {reason}"
+    untouched = "nothing after it was read"
+    next_step = "restore that file from a backup, then run stemmata check"
+
+
+class DamagedBundle(Damage):
+    kind = "damaged-bundle"
+    what = "log bundle {key} is damaged: {reason}"
+    untouched = "it was not used; the log entries themselves are read instead"
+    next_step = "it may be deleted"
+
+
+class DamagedTree(Damage):
+    kind = "damaged-tree"
+    what = "the file list of version {version} is damaged: {reason}"
+    untouched = "none of its files were handed out"
+    next_step = "run stemmata check"
+
+
+class DamagedRepository(Damage):
+    kind = "damaged-repository"
+    what = "{where} is not a sound stemmata repository: {reason}"
+    untouched = "nothing was changed"
+    next_step = "restore stemmata.json from a backup; the log and the packs do not depend on this machine"
+
+
+class DamagedRecord(Damage):
+    kind = "damaged-record"
+    what = "the record of version {version} is damaged: {reason}"
+    next_step = "delete the cache folder of the repository and run stemmata check"
+
+
+class UnsafePath(Damage):
+    kind = "unsafe-path"
+    what = "the path {path!r} may not be written: {reason}"
+    untouched = "nothing was written outside the target folder"
+    next_step = "do not trust this repository; it was not made by stemmata"
+
+
+class HostileData(Damage):
+    kind = "hostile-data"
+    what = "{where} asks for more than any sound repository does: {reason}"
+    untouched = "it was not decoded"
+    next_step = "do not trust this repository; it was not made by stemmata"
+
+
+# --- storage (exit code 6) ----------------------------------------------------------------------
+
+
+class StorageProblem(StemmataError):
+    """The place where the repository lives failed or refuses."""
+
+    kind = "storage"
+    exit_code = 6
+
+
+class KeyMissing(StorageProblem):
+    kind = "key-missing"
+    what = "{key} is not in the repository"
+
+
+class KeyExists(StorageProblem):
+    kind = "key-exists"
+    what = "{key} is already in the repository"
+    untouched = "it was not overwritten"
+
+
+class StorageFull(StorageProblem):
+    kind = "storage-full"
+    what = "no space left in {where}"
+    untouched = "nothing became visible; earlier versions are untouched"
+    next_step = "free some space and save again"
+
+
+class StorageReadOnly(StorageProblem):
+    kind = "storage-read-only"
+    what = "{where} cannot be written: {reason}"
+    untouched = "nothing was changed"
+    next_step = "ask for write permission, or work on a copy of the repository"
+
+
+class StorageFailed(StorageProblem):
+    kind = "storage-failed"
+    what = "{where} failed: {reason}"
+    untouched = "nothing became visible; earlier versions are untouched"
+    next_step = "look at the disk or the network, then try again"
+
+
+class OutcomeUnknown(StorageProblem):
+    kind = "outcome-unknown"
+    what = "it is not known whether {key} was written: {reason}"
+
+
+class PutIfAbsentUnsupported(StorageProblem):
+    kind = "put-if-absent-unsupported"
+    what = "{where} has neither hard links nor a rename that refuses to replace"
+    untouched = "nothing was written"
+    next_step = "put the repository on another file system; reading it from here works"
+
+
+# --- formats (exit code 7) ----------------------------------------------------------------------
+
+
+class NewerFormat(StemmataError):
+    kind = "newer-format"
+    exit_code = 7
+    what = "{where} was written by a newer release: {reason}"
+    untouched = "nothing was read past it and nothing was changed"
+    next_step = "upgrade with: pip install --upgrade stemmata"
+
+
+# --- refused for safety (exit code 8) -----------------------------------------------------------
+
+
+class SafetyRefusal(StemmataError):
+    """Going on might lose or misread something."""
+
+    kind = "safety"
+    exit_code = 8
+
+
+class SourceChanged(SafetyRefusal):
+    kind = "source-changed"
+    what = "{path} changed while it was being saved"
+    untouched = "no version was made"
+    next_step = "save again when the training has finished writing"
+
+
+class BrokenContainer(SafetyRefusal):
+    kind = "broken-container"
+    what = "{path} is not a readable {container} file: {reason}"
+    untouched = "nothing was saved"
+    next_step = "write the file again, or save its bytes as they are with --allow-broken"
+
+
+class LinkEscapes(SafetyRefusal):
+    kind = "link-escapes"
+    what = "{path} is a link that leaves the folder ({target})"
+    untouched = "nothing was saved"
+    next_step = "copy the file into the folder, or leave it out with --exclude"
+
+
+class UnsupportedFile(SafetyRefusal):
+    kind = "unsupported-file"
+    what = "{path} cannot be stored: {reason}"
+    untouched = "nothing was saved"
+    next_step = "leave it out with --exclude, or rename it"
+
+
+class EmptySource(SafetyRefusal):
+    kind = "empty-source"
+    what = "{path} holds nothing to save"
+    untouched = "no version was made"
+    next_step = "name the folder that the training wrote"
+
+
+class TargetNotEmpty(SafetyRefusal):
+    kind = "target-not-empty"
+    what = "{path} is not empty"
+    untouched = "nothing in it was touched"
+    next_step = "name a new folder, or replace files of the same names with --force"
+
+
+class BaseMismatch(SafetyRefusal):
+    kind = "base-mismatch"
+    what = "the base model at {where} is not the one that {version} was trained on (expected {expected}, found {found})"
+    untouched = "nothing was loaded"
+    next_step = "pass base=... with the folder of the right base, or save that base into the repository"
+
+
+class BaseMissing(SafetyRefusal):
+    kind = "base-missing"
+    what = "the base model of {version} is not in the repository and not at {where}"
+    untouched = "nothing was loaded"
+    next_step = "pass base=... with the folder of the base, or save the base into the repository"
+
+
+class PickleRefused(SafetyRefusal):
+    kind = "pickle-refused"
+    what = "{path} of {version} is a pickle, which can run any code when it is read"
+    untouched = "it was not opened"
+    next_step = "pass allow_pickle=True if you trust whoever wrote it"
+
+
+class NotLoadable(SafetyRefusal):
+    kind = "not-loadable"
+    what = "version {version} cannot be loaded as a model: {reason}"
+    untouched = "nothing was loaded"
+    next_step = "{hint}"
+
+
+class Redacted(SafetyRefusal):
+    kind = "redacted"
+    what = "{item} of version {version} was redacted"
+    next_step = "it cannot be brought back"
+
+
+class TrainingSaveFailed(StemmataError):
+    kind = "training-save-failed"
+    what = "saving {name} of {model} failed: {reason}"
+    untouched = "training itself and all earlier versions are untouched"
+    next_step = "mend the cause; the weights are still in the running process"
+
+
+class MissingExtra(StemmataError):
+    kind = "missing-extra"
+    what = "{feature} needs {package}, which is not installed"
+    next_step = "install it with: pip install 'stemmata[{extra}]'"

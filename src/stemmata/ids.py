@@ -1,0 +1,92 @@
+"""Ids: digests, version ids, pack names. Owns what an id is; a str is never a digest."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from blake3 import blake3
+
+SHORT = 12
+"""How many hex digits of an id people are shown."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Digest:
+    """BLAKE3-256 of some bytes."""
+
+    raw: bytes
+    SIZE: ClassVar[int] = 32
+
+    def __post_init__(self) -> None:
+        if len(self.raw) != self.SIZE:
+            raise ValueError(f"{type(self).__name__} takes {self.SIZE} bytes, got {len(self.raw)}")
+
+    @classmethod
+    def of(cls, data: bytes | bytearray | memoryview) -> Self:
+        """Digest of `data`, on one thread."""
+        return cls(blake3(data).digest())
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From lower-case hex; ValueError for anything else."""
+        if len(text) != 2 * cls.SIZE or not set(text) <= set("0123456789abcdef"):
+            raise ValueError(f"not {2 * cls.SIZE} lower-case hex digits")
+        return cls(bytes.fromhex(text))
+
+    @property
+    def hex(self) -> str:
+        return self.raw.hex()
+
+    @property
+    def short(self) -> str:
+        return self.hex[:SHORT]
+
+    def __str__(self) -> str:
+        return self.hex
+
+
+class VersionId(Digest):
+    """BLAKE3-256 of a record's bytes as first written."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PackName:
+    """16 random bytes, never reused."""
+
+    raw: bytes
+    SIZE: ClassVar[int] = 16
+
+    def __post_init__(self) -> None:
+        if len(self.raw) != self.SIZE:
+            raise ValueError(f"PackName takes {self.SIZE} bytes, got {len(self.raw)}")
+
+    @classmethod
+    def fresh(cls) -> Self:
+        return cls(secrets.token_bytes(cls.SIZE))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        if len(text) != 2 * cls.SIZE or not set(text) <= set("0123456789abcdef"):
+            raise ValueError(f"not {2 * cls.SIZE} lower-case hex digits")
+        return cls(bytes.fromhex(text))
+
+    @property
+    def hex(self) -> str:
+        return self.raw.hex()
+
+    @property
+    def key(self) -> str:
+        """Where the pack lies in the repository."""
+        return f"packs/{self.hex[:2]}/{self.hex}.pack"
+
+    def __str__(self) -> str:
+        return self.hex
+
+
+def fresh_txn() -> str:
+    """A transaction's own id: 32 random hex digits."""
+    return secrets.token_hex(16)

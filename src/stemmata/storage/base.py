@@ -1,0 +1,69 @@
+"""The storage interface: a few verbs over keys. Owns the promise of put-if-absent.
+
+Keys are the paths of FORMAT.md, section 1. Everything above speaks to a repository through
+this interface alone, so that a folder, a bucket and memory behave alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """One stored key. `modified` is the store's own clock, seconds since 1970."""
+
+    key: str
+    size: int
+    modified: float
+
+
+class NewObject(Protocol):
+    """A key being written. Nothing is visible until `commit`; a crash before it leaves no key."""
+
+    def write(self, data: Buffer) -> None: ...
+
+    def commit(self) -> None:
+        """Make it durable and visible, all at once.
+
+        Raises KeyExists (lost), OutcomeUnknown (settle by reading), StorageFull, StorageFailed,
+        StorageReadOnly (not written).
+        """
+
+    def abort(self) -> None:
+        """Drop what was written; safe to call twice or after `commit`."""
+
+
+class Storage(Protocol):
+    """A place for one repository. Safe to use from many threads."""
+
+    where: str
+    """For messages: a folder's path or a bucket's address, without credentials."""
+
+    cache_folder: Path | None
+    """Where caches of this repository may live, or None: then the user's cache folder serves."""
+
+    def put_new(self, key: str, data: Buffer) -> None:
+        """Write a whole key if it is absent. Raises as `NewObject.commit`."""
+
+    def start_new(self, key: str) -> NewObject: ...
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """Bytes from `start`; fewer than `length` only where the key ends. Raises KeyMissing."""
+
+    def size(self, key: str) -> int:
+        """Bytes stored under `key`. Raises KeyMissing."""
+
+    def list(self, prefix: str) -> Iterator[StoredKey]:
+        """All keys that begin with `prefix` (which ends in '/' or is empty), sorted."""
+
+    def delete(self, key: str) -> None:
+        """Remove a key; an absent one is fine."""
+
+    def require_writable(self) -> None:
+        """Raise StorageReadOnly or PutIfAbsentUnsupported if no commit can succeed here."""
