@@ -1,0 +1,140 @@
+"""What a saved folder says of itself: kind, flat config, base, step, metrics.
+
+Owns reading the small JSON files that Trainer, PEFT and transformers leave; never opens weights,
+never unpickles. What cannot be read is left out: a broken side file must not cost the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+import msgspec
+
+from stemmata.records import Base, Stored, flatten, store_value
+
+_MAX_JSON = 16 << 20
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt", ".h5", ".msgpack")
+_MODEL_FACTS = (
+    "architectures",
+    "model_type",
+    "dtype",
+    "torch_dtype",
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "n_embd",
+    "n_layer",
+    "n_head",
+    "num_labels",
+    "max_position_embeddings",
+    "tie_word_embeddings",
+    "problem_type",
+    "quantization_config",
+)
+_LORA_FACTS = (
+    "peft_type",
+    "task_type",
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "bias",
+    "target_modules",
+    "modules_to_save",
+    "rank_pattern",
+    "alpha_pattern",
+    "use_rslora",
+    "use_dora",
+    "init_lora_weights",
+    "layers_to_transform",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """Facts found in a folder; empty where it says nothing."""
+
+    kind: str
+    config: dict[str, Stored] = field(default_factory=dict)
+    base: Base | None = None
+    step: int | None = None
+    epoch: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def describe(paths: Iterable[str], read: Callable[[str], bytes]) -> Description:
+    """Describe a folder from its relative `paths`; `read` gives the bytes of one of them."""
+    names = set(paths)
+
+    def document(name: str) -> dict[str, object]:
+        if name not in names:
+            return {}
+        data = read(name)
+        if len(data) > _MAX_JSON:
+            return {}
+        try:
+            found = msgspec.json.decode(data)
+        except (msgspec.DecodeError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    config: dict[str, Stored] = {}
+    model = document("config.json")
+    for fact in _MODEL_FACTS:
+        if fact in model:
+            flatten(f"model.{fact}", model[fact], config)
+    adapter = document("adapter_config.json")
+    for fact in _LORA_FACTS:
+        if adapter.get(fact) not in (None, {}, []):
+            flatten(f"lora.{fact}", adapter[fact], config)
+    if isinstance(config.get("lora.target_modules"), list):
+        config["lora.target_modules"] = store_value(sorted(map(str, _as_list(adapter["target_modules"]))))
+    state = document("trainer_state.json")
+    step = state.get("global_step")
+    epoch = state.get("epoch")
+    return Description(
+        kind=_kind(names),
+        config=config,
+        base=_base(adapter),
+        step=step if isinstance(step, int) else None,
+        epoch=float(epoch) if isinstance(epoch, int | float) else None,
+        metrics=_last_metrics(state),
+    )
+
+
+def _kind(names: set[str]) -> str:
+    if "adapter_config.json" in names:
+        return "adapter"
+    if "config.json" in names and any(PurePosixPath(n).suffix in _WEIGHTS for n in names):
+        return "model"
+    if "trainer_state.json" in names:
+        return "checkpoint"
+    return "files"
+
+
+def _base(adapter: dict[str, object]) -> Base | None:
+    name = adapter.get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        return None
+    revision = adapter.get("revision")
+    return Base(name_or_path=name, revision=revision if isinstance(revision, str) else None)
+
+
+def _last_metrics(state: dict[str, object]) -> dict[str, float]:
+    """The latest value of each metric that the Trainer logged up to its last step."""
+    metrics: dict[str, float] = {}
+    for row in _as_list(state.get("log_history")):
+        if not isinstance(row, dict):
+            continue
+        for key, value in row.items():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if number and key not in ("step", "epoch"):
+                metrics[str(key)] = float(value)
+    return metrics
+
+
+def _as_list(value: object) -> list[object]:
+    return list(value) if isinstance(value, list | tuple) else []

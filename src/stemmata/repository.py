@@ -1,0 +1,406 @@
+"""Repository: the facade. Owns what people call; every operation itself lies below.
+
+    repo = stemmata.open("models", create=True)
+    v = repo.save("out/", "sentiment", metrics={"eval_loss": 0.41})
+    repo.alias("sentiment", "production", v, why="passed the gate")
+    repo["sentiment@production@{3 weeks ago}"]
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from stemmata import capture, checking, moves
+from stemmata.catalog import queries
+from stemmata.checking import Report
+from stemmata.compare.diff import Diff, Side, compare
+from stemmata.errors import InvalidArgument, ModelNotFound, RepositoryExists, RepositoryNotFound
+from stemmata.ids import VersionId
+from stemmata.log.identity import create_identity
+from stemmata.moves import Move
+from stemmata.names import clean_name, name_key
+from stemmata.records import Base, Run, timestamp
+from stemmata.resolve import BestFound, Resolved, best_of, resolve
+from stemmata.saving import Saved, SaveRequest, name_version, save
+from stemmata.session import Session
+from stemmata.storage.base import Storage
+from stemmata.storage.local import LocalStorage
+from stemmata.storage.memory import MemoryStorage
+from stemmata.timephrases import parse_when
+from stemmata.transaction import default_author
+from stemmata.version import Version
+from stemmata.versions import Query, VersionList
+
+FOLDER = ".stemmata"
+VARIABLE = "STEMMATA_REPO"
+
+Target = Version | VersionId | str
+"""How a version may be named in a call: itself, its id or a reference."""
+
+
+def open(path: str | os.PathLike[str] | None = None, *, create: bool = False) -> Repository:  # noqa: A001
+    """Open the repository in folder `path`.
+
+    Without `path`: the one that `STEMMATA_REPO` names, else the nearest `.stemmata` folder in the
+    working directory or above. With `create`, an absent one is made (without `path`:
+    `.stemmata` in the working directory).
+
+    Raises RepositoryNotFound, DamagedRepository, NewerFormat.
+    """
+    folder = Path(path) if path is not None else locate()
+    if folder is None:
+        folder = Path.cwd() / FOLDER
+        if not create:
+            raise RepositoryNotFound(where=str(folder))
+    if create:
+        _create(folder)
+    return Repository(LocalStorage(folder))
+
+
+def init(path: str | os.PathLike[str] = FOLDER) -> Repository:
+    """Make a new repository in folder `path`. Raises RepositoryExists if one is there."""
+    if not _create(Path(path)):
+        raise RepositoryExists(where=str(path), reason="a stemmata repository")
+    return Repository(LocalStorage(Path(path)))
+
+
+def locate(start: Path | None = None) -> Path | None:
+    """The folder that `STEMMATA_REPO` names, else the nearest `.stemmata` upward, else None."""
+    chosen = os.environ.get(VARIABLE)
+    if chosen:
+        return Path(chosen)
+    here = (start or Path.cwd()).absolute()
+    for folder in (here, *here.parents):
+        if (folder / FOLDER / "stemmata.json").is_file():
+            return folder / FOLDER
+    return None
+
+
+def _create(folder: Path) -> bool:
+    """Make the repository unless it is there; True if this call made it."""
+    if (folder / "stemmata.json").exists():
+        return False
+    if folder.is_dir() and any(entry.name not in ("tmp", "cache") for entry in folder.iterdir()):
+        raise RepositoryExists(where=str(folder), reason="files that are not a repository's")
+    return create_identity(LocalStorage(folder))
+
+
+class Repository:
+    """One opened store. Safe to use from many threads; any number of processes may share it."""
+
+    def __init__(self, storage: Storage, *, author: str | None = None) -> None:
+        self._session = Session(storage, author=author or default_author())
+        self._session.refresh()
+
+    @classmethod
+    def in_memory(cls) -> Self:
+        """A new repository that lives as long as the object: for tests and trials."""
+        storage = MemoryStorage()
+        create_identity(storage)
+        return cls(storage)
+
+    # --- looking ----------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """The repository's own id, 32 hex digits."""
+        return self._session.identity.repository
+
+    @property
+    def where(self) -> str:
+        return self._session.storage.where
+
+    @property
+    def session(self) -> Session:
+        """Storage, catalog and readers; for operations built on this repository."""
+        return self._session
+
+    def models(self) -> list[str]:
+        """Names of all models that have versions."""
+        self._session.refresh()
+        return [m.name for m in queries.models(self._session.catalog.connection)]
+
+    def versions(self, model: str | None = None, *, at: str | datetime | None = None) -> VersionList:
+        """Visible versions, newest first. Raises ModelNotFound."""
+        self._session.refresh()
+        key = self._model_key(model) if model is not None else None
+        moment = _instant(at)
+        return VersionList(self._session, Query(model=key, at=moment))
+
+    def get(self, reference: Target, *, at: str | datetime | None = None) -> Version:
+        """The version that a reference names, or named at time `at`.
+
+        Raises ModelNotFound, VersionNotFound, AmbiguousReference, InvalidReference, InvalidTime.
+        """
+        if isinstance(reference, Version):
+            return reference
+        if isinstance(reference, VersionId):
+            self._session.refresh()
+            return Version(self._session, self._session.row(reference))
+        return Version(self._session, self.resolve(reference, at=at).row)
+
+    def __getitem__(self, reference: str) -> Version:
+        return self.get(reference)
+
+    def resolve(self, reference: str, *, at: str | datetime | None = None) -> Resolved:
+        """What a reference names, with the UTC instant that a time phrase was read as."""
+        self._session.refresh()
+        return resolve(self._session.catalog.connection, reference, at=at)
+
+    def search(
+        self,
+        model: str | None,
+        expression: str,
+        *,
+        sort: str | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+    ) -> VersionList:
+        """Versions for which `expression` holds, such as `eval_loss < 0.5 and lora.r == 8`."""
+        found = self.versions(model).where(expression)
+        if sort is not None:
+            found = found.sort(sort, descending=descending)
+        return found.limit(limit) if limit is not None else found
+
+    def best(
+        self,
+        model: str,
+        metric: str | None = None,
+        *,
+        direction: str | None = None,
+        run: str | None = None,
+    ) -> Version:
+        """The best version by `metric`, else by the model's primary metric; NaN never wins."""
+        return Version(self._session, self.find_best(model, metric, direction=direction, run=run).row)
+
+    def find_best(
+        self,
+        model: str,
+        metric: str | None = None,
+        *,
+        direction: str | None = None,
+        run: str | None = None,
+    ) -> BestFound:
+        """As `best`, with the metric, the direction and the ties that decided."""
+        self._session.refresh()
+        key = self._model_key(model)
+        return best_of(self._session.catalog.connection, key, metric=metric, direction=direction, run=run)
+
+    def diff(self, a: Target, b: Target) -> Diff:
+        """What differs between two versions: config, metrics, data, files, tensors, LoRA."""
+        return compare(self._side(self.get(a)), self._side(self.get(b)))
+
+    def _side(self, version: Version) -> Side:
+        return Side(
+            id=version.id,
+            label=f"{version.model}@{version.name}",
+            record=version.record,
+            metrics=version.metrics,
+            tree=version.tree(),
+            read=version.read,
+        )
+
+    def check(self, *, progress: Callable[[int, int], None] | None = None) -> Report:
+        """Read and verify every byte of the repository; see `checking.check`."""
+        return checking.check(self._session.storage, progress=progress)
+
+    def version_of_path(self, path: str | os.PathLike[str]) -> VersionId | None:
+        """The version whose cached checkout (`Version.path()`) this folder is, else None."""
+        return self._session.version_of_path(path)
+
+    # --- saving -----------------------------------------------------------------------------
+
+    def save(
+        self,
+        source: str | os.PathLike[str],
+        model: str,
+        *,
+        name: str | None = None,
+        metrics: Mapping[str, float] | None = None,
+        config: Mapping[str, object] | None = None,
+        message: str = "",
+        parents: Sequence[Target] | None = None,
+        run: Run | None = None,
+        step: int | None = None,
+        epoch: float | None = None,
+        event: str = "manual",
+        kind: str | None = None,
+        base: Base | None = None,
+        data: Mapping[str, object] | None = None,
+        provenance: Mapping[str, bytes] | None = None,
+        labels: Mapping[str, str] | None = None,
+        alias: str | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        allow_broken: bool = False,
+        author: str | None = None,
+        created_at: datetime | None = None,
+        progress: Callable[[int], None] | None = None,
+        same_as_existing: bool = False,
+    ) -> Version:
+        """Make an immutable version of a folder or file.
+
+        `name` is unique in the model (default: made from the time); `parents` default to the newest
+        version of `run`; `provenance` (kind -> JSON bytes) defaults to what this process can tell
+        of itself, `{}` records none. Secret-looking values are masked; `training_args.bin` is kept
+        as sanitised JSON unless `include` names it. `same_as_existing` makes `name` a second name
+        of a version of this model that holds the very same bytes, if there is one.
+
+        Raises SourceMissing, SourceChanged, BrokenContainer, LinkEscapes, UnsupportedFile, EmptySource,
+        NameTaken, InvalidName, StorageFull, StorageReadOnly, StorageFailed, CommitUnknown; after
+        any of them no version was made.
+        """
+        request = SaveRequest(
+            source=Path(source),
+            model=model,
+            name=name,
+            metrics=dict(metrics or {}),
+            config=dict(config or {}),
+            message=message,
+            parents=None if parents is None else [self.get(p).id for p in parents],
+            run=run,
+            step=step,
+            epoch=epoch,
+            event=event,
+            kind=kind,
+            base=base,
+            data=dict(data or {}),
+            provenance=capture.collect() if provenance is None else dict(provenance),
+            labels=dict(labels or {}),
+            alias=alias,
+            include=include,
+            exclude=exclude,
+            allow_broken=allow_broken,
+            author=author or self._session.author,
+            created_at=created_at,
+            progress=progress,
+            same_as_existing=same_as_existing,
+        )
+        version, _ = self.save_request(request)
+        return version
+
+    def save_request(self, request: SaveRequest) -> tuple[Version, Saved]:
+        """As `save`, with an account of what was left out and of the bytes."""
+        saved = save(self._session, request)
+        return Version(self._session, self._session.row(saved.version)), saved
+
+    # --- names ------------------------------------------------------------------------------
+
+    def name(self, model: str, name: str, version: Target) -> None:
+        """Give a version a further, immutable version name. Raises NameTaken."""
+        name_version(self._session, model, clean_name(name), self.get(version).id)
+
+    def tag(self, model: str, name: str, version: Target) -> None:
+        """Set a tag: a name that never moves. Raises NameTaken."""
+        name_version(self._session, model, clean_name(name), self.get(version).id, kind="tag")
+
+    def alias(
+        self,
+        model: str,
+        name: str,
+        version: Target,
+        *,
+        why: str = "",
+        expect: Target | None | moves.Unset = moves.UNSET,
+    ) -> Move:
+        """Point an alias at a version; made if absent.
+
+        With `expect` (a version, or None for "absent") it moves only from there: AliasMoved else.
+        Raises NameTaken if the name is a tag's or a version's.
+        """
+        expected = expect if expect is None or isinstance(expect, moves.Unset) else self.get(expect).id
+        return moves.set_alias(self._session, model, name, self.get(version).id, why=why, expect=expected)
+
+    def rollback(self, model: str, name: str, *, to: Target | None = None, why: str = "") -> Move:
+        """Point an alias back at where it stood before, or at `to`. A second rollback goes further.
+
+        Raises NothingToRollBack, ModelNotFound, VersionNotFound.
+        """
+        target = self.get(to).id if to is not None else None
+        return moves.rollback(self._session, model, name, to=target, why=why)
+
+    def unalias(self, model: str, name: str, *, why: str = "") -> Move:
+        """Delete an alias; its history stays."""
+        return moves.delete_alias(self._session, model, name, why=why)
+
+    def history(self, model: str, name: str) -> list[Move]:
+        """Every move of an alias, oldest first: when, who, from, to, why."""
+        self._session.refresh()
+        return moves.history(self._session, self._model_key(model), name)
+
+    def aliases(self, model: str) -> dict[str, Version]:
+        """Aliases of a model and where they point."""
+        self._session.refresh()
+        refs = queries.refs(self._session.catalog.connection, self._model_key(model), kind="alias")
+        return {r.name: Version(self._session, self._session.row(r.target)) for r in refs}
+
+    # --- adding to versions -------------------------------------------------------------------
+
+    def annotate(
+        self,
+        version: Target,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        notes: str = "",
+        event: str = "",
+        why: str = "",
+    ) -> Version:
+        """Add metrics, labels or notes to a version; the record itself stays as it is.
+
+        Later values win; a label of None removes it. Raises InvalidArgument if there is nothing to add.
+        """
+        if not metrics and not labels and not notes:
+            raise InvalidArgument(argument="annotate", reason="give metrics, labels or notes")
+        found = self.get(version).id
+        moves.annotate(
+            self._session, found, metrics=metrics or {}, labels=labels or {}, notes=notes, event=event, why=why
+        )
+        return Version(self._session, self._session.row(found))
+
+    def configure(self, model: str, *, metric: str | None = None, direction: str | None = None) -> None:
+        """Declare the model's primary metric and whether "min" or "max" is better."""
+        if direction not in (None, "min", "max"):
+            raise InvalidArgument(argument="direction", reason=f"{direction!r} is neither 'min' nor 'max'")
+        settings = {"primary_metric": metric, "direction": direction}
+        moves.configure(self._session, clean_name(model), {k: v for k, v in settings.items() if v})
+
+    # --- housekeeping -------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Take in what other processes have committed; every call above does so by itself."""
+        self._session.refresh()
+
+    def close(self) -> None:
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Repository {self.where}>"
+
+    def _model_key(self, model: str) -> str:
+        key = name_key(clean_name(model))
+        known = queries.models(self._session.catalog.connection)
+        if not any(m.key == key for m in known):
+            names = ", ".join(m.name for m in known[:8]) or "none yet"
+            raise ModelNotFound(model=model, hint=f"models here: {names}")
+        return key
+
+
+def _instant(at: str | datetime | None) -> str | None:
+    """A stored-time text for `at`; phrases are read against the present."""
+    if at is None:
+        return None
+    return timestamp(at if isinstance(at, datetime) else parse_when(at, datetime.now(UTC)))

@@ -1,0 +1,344 @@
+"""Saving: from a folder to a visible version. Owns the order objects -> packs -> log entry.
+
+The commit itself is `transaction.commit`; this module decides what the entry says.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from stemmata import sources, training_args
+from stemmata.capture import mask, mask_config
+from stemmata.catalog import queries
+from stemmata.catalog.queries import VersionRow
+from stemmata.describe import Description, describe
+from stemmata.errors import CommitContention, EmptySource, NameTaken, StemmataError, VersionNotFound
+from stemmata.ids import PackName, VersionId
+from stemmata.log.ops import Op, RefSet, VersionAdd, VersionAnnotate
+from stemmata.names import clean_name, name_key
+from stemmata.objects import ObjectWriter
+from stemmata.records import (
+    Base,
+    Record,
+    Run,
+    Stored,
+    encode_record,
+    flatten,
+    fresh_nonce,
+    store_number,
+    timestamp,
+)
+from stemmata.session import Session
+from stemmata.sources import Source
+from stemmata.trees import Tree, content_of, encode_tree
+
+if TYPE_CHECKING:
+    from stemmata.catalog.catalog import Catalog
+
+_TREE_CHUNK = 64 << 20
+_ATTEMPTS = 3
+TRAINING_ARGS = "training_args.bin"
+LEAVE_OUT = {TRAINING_ARGS: "it may hold tokens in clear; kept as sanitised JSON"}
+
+Progress = Callable[[int], None]
+
+
+@dataclass(slots=True)
+class SaveRequest:
+    """What the caller says of a version. Everything is optional but model and source."""
+
+    source: Path
+    model: str
+    name: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    config: Mapping[str, object] = field(default_factory=dict)
+    message: str = ""
+    parents: Sequence[VersionId] | None = None
+    """None: the run's newest version, if there is one; else none."""
+    run: Run | None = None
+    step: int | None = None
+    epoch: float | None = None
+    event: str = "manual"
+    kind: str | None = None
+    base: Base | None = None
+    data: Mapping[str, object] = field(default_factory=dict)
+    provenance: Mapping[str, bytes] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    alias: str | None = None
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    allow_broken: bool = False
+    author: str = ""
+    created_at: datetime | None = None
+    progress: Progress | None = None
+    same_as_existing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a save did. Sizes in bytes."""
+
+    version: VersionId
+    name: str
+    existed: bool
+    """True: the bytes were there already and `name` became another name of that version."""
+    left_out: tuple[tuple[str, str], ...]
+    bytes_total: int
+    bytes_new: int
+    bytes_stored: int
+
+
+class _PacksGone(StemmataError):
+    """A pack that this save leans on was retired meanwhile; its bytes must be stored again."""
+
+    kind = "packs-gone"
+    what = "packs were collected during the save"
+
+
+def save(session: Session, request: SaveRequest) -> Saved:
+    """Make a version of `request.source`. Raises an error of the tree and leaves no trace."""
+    request.model = clean_name(request.model)
+    if request.name is not None:
+        request.name = clean_name(request.name)
+    if request.alias is not None:
+        request.alias = clean_name(request.alias)
+    session.storage.require_writable()
+    session.refresh()
+    _refuse_taken_name(session.catalog, request)
+    for _ in range(_ATTEMPTS):
+        try:
+            return _attempt(session, request)
+        except _PacksGone:
+            session.refresh()
+    raise CommitContention(attempts=_ATTEMPTS)
+
+
+def _attempt(session: Session, request: SaveRequest) -> Saved:
+    source = sources.scan(
+        request.source,
+        include=request.include,
+        exclude=request.exclude,
+        leave_out=LEAVE_OUT,
+        allow_broken=request.allow_broken,
+    )
+    writer = ObjectWriter(session.storage, lookup=session.catalog.packs_holding, reader=session.reader)
+    try:
+        tree = sources.store(source, writer, request.progress)
+        if not tree.files and not tree.empty_folders:
+            raise EmptySource(path=str(request.source))
+        existing = _existing(session, request, tree)
+        if existing is not None:
+            writer.abort()
+            return _second_name(session, request, existing, source)
+        if request.parents is None:
+            request.parents = _parents(session, request)
+        record, tree_digests = _write_side_objects(request, source, tree, writer)
+        packs = writer.finish()
+    except BaseException:
+        writer.abort()
+        raise
+    version = VersionId.of(record)
+    needed = sorted(writer.packs_used)
+    name = [""]
+
+    def plan(catalog: Catalog) -> list[Op]:
+        ops, name[0] = _plan(catalog, request, record, version, tree_digests, needed, {p.name for p in packs})
+        return ops
+
+    session.commit(plan, new_packs=packs)
+    for pack in packs:
+        session.catalog.remember_pack(pack.name, pack.index.digests())
+    stats = writer.stats
+    return Saved(
+        version, name[0], False, tuple(source.left_out), stats.bytes_in, stats.bytes_new, stats.bytes_stored
+    )
+
+
+def _parents(session: Session, request: SaveRequest) -> list[VersionId]:
+    """A run's versions form a line; without a run nothing is claimed about ancestry."""
+    if request.run is None:
+        return []
+    row = queries.latest(session.catalog.connection, name_key(request.model), run=request.run.name)
+    return [row.id] if row is not None else []
+
+
+def _write_side_objects(
+    request: SaveRequest, source: Source, tree: Tree, writer: ObjectWriter
+) -> tuple[bytes, list[str]]:
+    """Store provenance and tree; return the record's bytes and the digests of the tree's objects."""
+    provenance = dict(request.provenance)
+    found = describe([f.path for f in tree.files], lambda path: source.read(path))
+    config = dict(found.config)
+    arguments = _training_arguments(source)
+    if arguments:
+        flatten("", arguments, config)
+        provenance.setdefault("training_arguments", msgspec.json.encode(arguments))
+    for key, value in request.config.items():
+        flatten(key, value, config)
+    digests = {kind: writer.put(data, "bytes").hex for kind, data in sorted(provenance.items())}
+    encoded = encode_tree(tree)
+    chunks = [encoded[i : i + _TREE_CHUNK] for i in range(0, len(encoded), _TREE_CHUNK)]
+    tree_digests = [writer.put(chunk, "bytes").hex for chunk in chunks]
+    return encode_record(_record(request, found, config, tree, digests)), tree_digests
+
+
+def _record(
+    request: SaveRequest,
+    found: Description,
+    config: dict[str, Stored],
+    tree: Tree,
+    provenance: dict[str, str],
+) -> Record:
+    metrics = {**found.metrics, **request.metrics}
+    data: dict[str, Stored] = {}
+    flatten("", dict(request.data), data)
+    data.pop("", None)
+    created = request.created_at or datetime.now(UTC)
+    return Record(
+        created_at=timestamp(created),
+        nonce=fresh_nonce(),
+        content=content_of(tree),
+        author=request.author,
+        message=mask(request.message),
+        parents=[p.hex for p in request.parents or ()],
+        run=request.run,
+        step=request.step if request.step is not None else found.step,
+        epoch=request.epoch if request.epoch is not None else found.epoch,
+        event=request.event,
+        kind=request.kind or found.kind,
+        metrics={k: store_number(v) for k, v in metrics.items()},
+        config=mask_config(config),
+        base=request.base or found.base,
+        data=mask_config(data),
+        provenance=provenance,
+    )
+
+
+def _training_arguments(source: Source) -> dict[str, object]:
+    """The arguments inside a left-out training_args.bin, sanitised; {} when there are none."""
+    if TRAINING_ARGS not in {path for path, _ in source.left_out}:
+        return {}
+    try:
+        data = (source.root / TRAINING_ARGS).read_bytes()
+    except OSError:
+        return {}
+    return training_args.sanitised(data) or {}
+
+
+def _plan(
+    catalog: Catalog,
+    request: SaveRequest,
+    record: bytes,
+    version: VersionId,
+    tree: list[str],
+    needed: list[PackName],
+    fresh: set[PackName],
+) -> tuple[list[Op], str]:
+    """The ops of a save, computed at the log's end; raises what makes the save impossible there."""
+    if any(not catalog.pack_is_live(pack) for pack in needed if pack not in fresh):
+        raise _PacksGone()
+    name = _refuse_taken_name(catalog, request) or _fresh_name(request)
+    ops: list[Op] = [
+        VersionAdd(
+            model=request.model,
+            name=name,
+            record=msgspec.Raw(record),
+            tree=tree,
+            packs=[p.hex for p in needed],
+        )
+    ]
+    if request.labels:
+        ops.append(VersionAnnotate(version=version.hex, labels=dict(request.labels)))
+    if request.alias:
+        ops.append(alias_op(catalog, request.model, request.alias, version, "saved with it"))
+    return ops, name
+
+
+def _refuse_taken_name(catalog: Catalog, request: SaveRequest) -> str | None:
+    if request.name is None:
+        return None
+    taken = queries.ref(catalog.connection, name_key(request.model), name_key(request.name))
+    if taken is not None:
+        holder = f"{taken.kind} of {taken.target.short}"
+        raise NameTaken(model=request.model, name=request.name, holder=holder)
+    return request.name
+
+
+def _fresh_name(request: SaveRequest) -> str:
+    moment = (request.created_at or datetime.now(UTC)).astimezone()
+    unique = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(4))
+    stamp = f"{moment:%Y%m%d-%H%M%S}-{unique}"
+    return f"{request.run.name}/{stamp}" if request.run else f"save-{stamp}"
+
+
+def alias_op(
+    catalog: Catalog,
+    model: str,
+    name: str,
+    to: VersionId,
+    why: str,
+    *,
+    evidence: Mapping[str, object] | None = None,
+) -> RefSet:
+    """`ref.set` of an alias from its value at the log's end. Raises NameTaken for a tag's name."""
+    current = queries.ref(catalog.connection, name_key(model), name_key(name))
+    if current is not None and current.kind != "alias":
+        raise NameTaken(model=model, name=name, holder=f"{current.kind} of {current.target.short}")
+    return RefSet(
+        model=model,
+        kind="alias",
+        name=name,
+        to=to.hex,
+        expect=current.target.hex if current else None,
+        why=why,
+        evidence=dict(evidence) if evidence else None,
+    )
+
+
+def _existing(session: Session, request: SaveRequest, tree: Tree) -> VersionRow | None:
+    """The visible version of this model, newest of the run first, that holds the same bytes."""
+    if not request.same_as_existing or request.name is None:
+        return None
+    return queries.version_with_content(
+        session.catalog.connection,
+        name_key(request.model),
+        content_of(tree).digest,
+        run_id=request.run.id if request.run else None,
+    )
+
+
+def _second_name(session: Session, request: SaveRequest, row: VersionRow, source: Source) -> Saved:
+    name = request.name
+    if name is None:
+        raise TypeError("a second name needs a name")
+    name_version(session, request.model, name, row.id)
+    return Saved(row.id, name, True, tuple(source.left_out), row.bytes, 0, 0)
+
+
+def name_version(session: Session, model: str, name: str, version: VersionId, *, kind: str = "name") -> None:
+    """Give `version` an immutable further name, or a tag. Raises NameTaken, VersionNotFound."""
+
+    def plan(catalog: Catalog) -> list[Op]:
+        taken = queries.ref(catalog.connection, name_key(model), name_key(name))
+        if taken is not None:
+            holder = f"{taken.kind} of {taken.target.short}"
+            raise NameTaken(model=model, name=name, holder=holder)
+        row = queries.version_by_id(catalog.connection, version)
+        if row is None or row.model != name_key(model) or row.state != "visible":
+            raise VersionNotFound(
+                reference=version.short,
+                reason=f"it is not a version of {model!r}",
+                hint=f"stemmata log {model} lists its versions",
+            )
+        return [RefSet(model=model, kind=kind, name=name, to=version.hex, expect=None, why="")]
+
+    session.commit(plan)
+
+

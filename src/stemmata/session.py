@@ -1,0 +1,144 @@
+"""A session: one opened repository's storage, catalog and readers, bound together.
+
+Owns reading a version's tree and objects, with the one rule about packs that vanish: read the
+log again, resolve again, then report.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from stemmata.catalog import queries
+from stemmata.catalog.catalog import Catalog
+from stemmata.catalog.queries import VersionRow
+from stemmata.errors import MissingObject, MissingPack, VersionNotFound
+from stemmata.ids import Digest, PackName, VersionId
+from stemmata.log.identity import Identity, read_identity
+from stemmata.log.ops import Op
+from stemmata.objects import ObjectReader
+from stemmata.packs import PackSummary
+from stemmata.records import Record, decode_record
+from stemmata.storage.base import Storage
+from stemmata.transaction import Committed, commit
+from stemmata.trees import Tree, decode_tree
+
+
+class Session:
+    """Everything that the facade and its operations share. Safe to use from many threads."""
+
+    def __init__(self, storage: Storage, *, author: str) -> None:
+        self.storage = storage
+        self.identity: Identity = read_identity(storage)
+        self.catalog = Catalog.open(storage, self.identity)
+        self.reader = ObjectReader(storage)
+        self.author = author
+        self._trees: dict[tuple[VersionId, tuple[str, ...]], Tree] = {}
+
+    def refresh(self) -> None:
+        """Take in what other writers have committed."""
+        self.catalog.refresh()
+
+    def commit(
+        self, plan: Callable[[Catalog], Sequence[Op]], *, new_packs: Sequence[PackSummary] = ()
+    ) -> Committed:
+        return commit(self.catalog, self.storage, plan, by=self.author, new_packs=new_packs)
+
+    def close(self) -> None:
+        self.catalog.close()
+
+    # --- reading versions -----------------------------------------------------------------
+
+    def row(self, version: VersionId) -> VersionRow:
+        """The catalog's row of a visible version. Raises VersionNotFound."""
+        found = queries.version_by_id(self.catalog.connection, version)
+        if found is None or found.state != "visible":
+            reason = "it is not in this repository" if found is None else "it was deleted"
+            raise VersionNotFound(
+                reference=version.short, reason=reason, hint="stemmata log lists what is there"
+            )
+        return found
+
+    def record(self, row: VersionRow) -> Record:
+        """The record, held against the version's id: the catalog is never evidence (I8)."""
+        return decode_record(row.record, row.id)
+
+    def tree(self, row: VersionRow) -> Tree:
+        """The version's files, held against the record's content digest."""
+        key = (row.id, tuple(row.tree))
+        tree = self._trees.get(key)
+        if tree is None:
+            content = self.record(row).content
+            data = b"".join(self.read_object(row, digest) for digest in row.tree)
+            tree = decode_tree(data, content, row.id.short)
+            if len(self._trees) >= 16:
+                self._trees.clear()
+            self._trees[key] = tree
+        return tree
+
+    def packs(self, row: VersionRow) -> list[PackName]:
+        return queries.packs_of(self.catalog.connection, row.seq)
+
+    def read_object(self, row: VersionRow, digest: str) -> bytes | bytearray:
+        """Decoded, verified bytes of one object that `row` needs (I4)."""
+        wanted = Digest.parse(digest)
+        try:
+            return self.reader.read(wanted, self.packs(row))
+        except (MissingPack, MissingObject):
+            # A collector or a repack may have moved it since this row was read.
+            self.refresh()
+            return self.reader.read(wanted, self.packs(self.row(row.id)))
+
+    def object_reader(self, row: VersionRow) -> Callable[[str], bytes | bytearray]:
+        """A reader of `row`'s objects that looks its packs up once."""
+        packs = self.packs(row)
+
+        def read(digest: str) -> bytes | bytearray:
+            try:
+                return self.reader.read(Digest.parse(digest), packs)
+            except (MissingPack, MissingObject):
+                return self.read_object(row, digest)
+
+        return read
+
+    # --- caches ---------------------------------------------------------------------------
+
+    def cache_folder(self) -> Path:
+        """Where checkouts are cached: in a local repository, else (or if that cannot be
+        written) in the user's cache folder."""
+        inside = self.storage.cache_folder
+        if inside is not None and _usable(inside):
+            return inside
+        return user_cache() / self.identity.repository
+
+    def version_of_path(self, path: str | os.PathLike[str]) -> VersionId | None:
+        """The version whose shared checkout `path` is, if it is one and still visible."""
+        resolved = Path(path).absolute()
+        checkouts = self.cache_folder().absolute() / "checkouts"
+        try:
+            name = resolved.relative_to(checkouts).parts[0]
+            version = VersionId.parse(name)
+        except (ValueError, IndexError):
+            return None
+        found = queries.version_by_id(self.catalog.connection, version)
+        return version if found is not None and found.state == "visible" else None
+
+
+def user_cache() -> Path:
+    """`STEMMATA_CACHE`, else the platform's cache folder."""
+    chosen = os.environ.get("STEMMATA_CACHE")
+    if chosen:
+        return Path(chosen)
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "stemmata"
+
+
+def _usable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+

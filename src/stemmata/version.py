@@ -1,0 +1,307 @@
+"""Version: one immutable snapshot as people use it. Owns reading; never writes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from functools import cached_property
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from stemmata import checkouts
+from stemmata.catalog import queries
+from stemmata.catalog.queries import AnnotationRow, VersionRow
+from stemmata.compare import lora
+from stemmata.compare.lora import LoraFacts
+from stemmata.errors import FileNotInVersion, MissingExtra, NotFound, Redacted
+from stemmata.ids import SHORT, VersionId
+from stemmata.records import Base, Record, Run, Value, load_metrics, load_value
+from stemmata.session import Session
+from stemmata.trees import Tree, TreeFile
+
+
+class Version:
+    """One version. Everything it says is immutable but names, metrics, labels and notes, which
+    later annotations may add to; those are read when the object is made.
+
+    Reading weights verifies every object and every whole file; damaged bytes raise `Damage`.
+    """
+
+    def __init__(self, session: Session, row: VersionRow) -> None:
+        self._session = session
+        self._row = row
+
+    # --- identity ---------------------------------------------------------------------------
+
+    @property
+    def id(self) -> VersionId:
+        """BLAKE3-256 of the record."""
+        return self._row.id
+
+    @property
+    def short(self) -> str:
+        """The first 12 hex digits of the id."""
+        return self._row.id.hex[:SHORT]
+
+    @property
+    def model(self) -> str:
+        return queries.model_name(self._session.catalog.connection, self._row.model)
+
+    @property
+    def name(self) -> str:
+        """The name it was saved under, such as `run/epoch-3`."""
+        return self._row.name
+
+    @cached_property
+    def names(self) -> list[str]:
+        """All version names, the first one first."""
+        return self._names_of("name")
+
+    @property
+    def aliases(self) -> list[str]:
+        """Aliases that point here now."""
+        return self._names_of("alias")
+
+    @property
+    def tags(self) -> list[str]:
+        return self._names_of("tag")
+
+    def _names_of(self, kind: str) -> list[str]:
+        refs = queries.names_of(self._session.catalog.connection, self._row.id)
+        found = [r.name for r in refs if r.kind == kind]
+        return sorted(found, key=lambda n: (n != self._row.name, n))
+
+    # --- what it says -----------------------------------------------------------------------
+
+    @cached_property
+    def record(self) -> Record:
+        """The record, checked against the id."""
+        return self._session.record(self._row)
+
+    @property
+    def created_at(self) -> str:
+        """RFC 3339, UTC, microseconds."""
+        return self.record.created_at
+
+    @property
+    def author(self) -> str:
+        return self.record.author
+
+    @property
+    def message(self) -> str:
+        return self.record.message
+
+    @property
+    def parents(self) -> list[str]:
+        """Ids of the versions it came from, hex; the line goes on through the first."""
+        return list(self.record.parents)
+
+    @property
+    def run(self) -> Run | None:
+        return self.record.run
+
+    @property
+    def step(self) -> int | None:
+        return self.record.step
+
+    @property
+    def epoch(self) -> float | None:
+        return self.record.epoch
+
+    @property
+    def event(self) -> str:
+        return self.record.event
+
+    @property
+    def kind(self) -> str:
+        """model, adapter, checkpoint or files."""
+        return self.record.kind
+
+    @property
+    def base(self) -> Base | None:
+        """For an adapter: the base model it was trained on."""
+        return self.record.base
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return self.record.content.bytes
+
+    @cached_property
+    def config(self) -> dict[str, Value]:
+        """Flat config: training arguments, `lora.*`, `model.*` and what the caller gave."""
+        return {k: load_value(v) for k, v in self.record.config.items()}
+
+    @cached_property
+    def data(self) -> dict[str, Value]:
+        return {k: load_value(v) for k, v in self.record.data.items()}
+
+    @cached_property
+    def annotations(self) -> list[AnnotationRow]:
+        """What was added after the save, oldest first."""
+        return queries.annotations(self._session.catalog.connection, self._row.seq)
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """Metrics of the save and of every later annotation; the later value wins."""
+        merged = load_metrics(self.record.metrics)
+        for annotation in self.annotations:
+            merged.update(load_metrics(annotation.metrics))
+        return merged
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        merged: dict[str, str] = {}
+        for annotation in self.annotations:
+            for key, value in annotation.labels.items():
+                if value is None:
+                    merged.pop(key, None)
+                else:
+                    merged[key] = value
+        return merged
+
+    @property
+    def notes(self) -> list[str]:
+        return [a.notes for a in self.annotations if a.notes]
+
+    # --- files ------------------------------------------------------------------------------
+
+    def tree(self) -> Tree:
+        """The list of files and how they are cut. Raises DamagedTree."""
+        return self._session.tree(self._row)
+
+    @property
+    def files(self) -> list[TreeFile]:
+        return list(self.tree().files)
+
+    def file(self, path: str) -> TreeFile:
+        """One file's entry. Raises FileNotInVersion."""
+        for entry in self.tree().files:
+            if entry.path == path:
+                return entry
+        raise FileNotInVersion(version=self.short, path=path)
+
+    def read(self, path: str) -> bytes:
+        """All bytes of one file, verified. Raises FileNotInVersion, Damage."""
+        return checkouts.read_file(self.file(path), self._session.object_reader(self._row))
+
+    def checkout(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        only: Collection[str] | None = None,
+        progress: Any = None,
+    ) -> Path:
+        """Write the files into `directory`, byte for byte as they were saved (I3).
+
+        All bytes are verified before any is visible. A folder that holds something is refused
+        (TargetNotEmpty) unless `force`, which replaces files of the same names only.
+        """
+        target = Path(directory)
+        read = self._session.object_reader(self._row)
+        checkouts.write(self.tree(), read, target, force=force, only=only, progress=progress)
+        return target
+
+    def path(self) -> Path:
+        """A read-only folder with the files, kept in the cache; checked each time it is asked for."""
+        read = self._session.object_reader(self._row)
+        return checkouts.shared(self._session.cache_folder(), self.id, self.tree(), read)
+
+    def provenance(self, kind: str) -> bytes:
+        """One erasable provenance object (JSON), such as `command`, `environment` or `packages`."""
+        digest = self.record.provenance.get(kind)
+        if digest is None:
+            raise NotFound(reason=f"version {self.short} has no provenance named {kind!r}")
+        if kind in queries.redacted_items(self._session.catalog.connection, self._row.seq):
+            raise Redacted(item=kind, version=self.short)
+        return bytes(self._session.read_object(self._row, digest))
+
+    def lora(self) -> LoraFacts | None:
+        """Rank, alpha and targets read from the weights' shapes; None if there is no LoRA."""
+        return lora.facts(self.tree(), self.read)
+
+    # --- models -----------------------------------------------------------------------------
+
+    def load(self, **kwargs: Any) -> Any:
+        """The model, ready to use: the right AutoModel class, or the PEFT model on its base.
+
+        Takes from_pretrained's arguments, and `base=` (a folder, a version or a model), `merge=True`
+        (fold an adapter into its base), `allow_pickle=True`. Raises BaseMismatch, BaseMissing,
+        PickleRefused, NotLoadable.
+        """
+        return _loader()(self, "model", **kwargs)
+
+    def load_tokenizer(self, **kwargs: Any) -> Any:
+        """The tokenizer that was saved with the weights."""
+        return _loader()(self, "tokenizer", **kwargs)
+
+    def state_dict(self, **kwargs: Any) -> dict[str, Any]:
+        """All tensors by name, in memory of their own. For an adapter: the adapter's alone."""
+        tensors: dict[str, Any] = _loader()(self, "state_dict", **kwargs)
+        return tensors
+
+    @property
+    def source(self) -> Session:
+        """The session this version is read through; for loaders."""
+        return self._session
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `--json` prints: names, record and merged metrics, JSON-safe but for NaN and inf."""
+        return {
+            "id": self.id.hex,
+            "model": self.model,
+            "name": self.name,
+            "names": self.names,
+            "aliases": self.aliases,
+            "tags": self.tags,
+            "created_at": self.created_at,
+            "author": self.author,
+            "message": self.message,
+            "parents": self.parents,
+            "run": self.run.name if self.run else None,
+            "step": self.step,
+            "epoch": self.epoch,
+            "event": self.event,
+            "kind": self.kind,
+            "metrics": dict(self.metrics),
+            "labels": dict(self.labels),
+            "notes": self.notes,
+            "config": dict(self.config),
+            "data": dict(self.data),
+            "base": _base_dict(self.base),
+            "files": self.record.content.files,
+            "bytes": self.size,
+        }
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Version) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{k}={v:.4g}" for k, v in list(self.metrics.items())[:3])
+        return f"<Version {self.short} {self.model}@{self.name}{' ' + shown if shown else ''}>"
+
+
+def _base_dict(base: Base | None) -> Mapping[str, object] | None:
+    if base is None:
+        return None
+    return {
+        "name_or_path": base.name_or_path,
+        "revision": base.revision,
+        "digest": base.digest,
+        "version": base.version,
+    }
+
+
+def _loader() -> Any:
+    """The loader of the `transformers` extra, found as a plug-in: nothing here imports torch."""
+    for entry in entry_points(group="stemmata.loaders", name="transformers"):
+        try:
+            return entry.load()
+        except ModuleNotFoundError as error:
+            raise MissingExtra(feature="loading a model", package=error.name or "torch", extra="hf") from error
+    raise MissingExtra(feature="loading a model", package="stemmata's own installation", extra="hf")
