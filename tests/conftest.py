@@ -1,0 +1,18 @@
+"""What every test has: the helpers of this folder on the path, and hypothesis without deadlines."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+
+HERE = str(Path(__file__).parent)
+if HERE not in sys.path:
+    sys.path.insert(0, HERE)
+
+# Timing is no property of the code under test, and machines of a CI are shared.
+settings.register_profile("stemmata", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("thorough", parent=settings.get_profile("stemmata"), max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "stemmata"))
