@@ -1,0 +1,37 @@
+"""Failures: what an operating system's error means to a person. Owns that table."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from stemmata.errors import StorageFailed, StorageFull, StorageProblem, StorageReadOnly
+
+_FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
+_READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk, or the share of it that its owner allows, is used up."""
+    return error.errno in _FULL
+
+
+def write_failure(error: OSError, where: str) -> StorageProblem:
+    """The error to raise for a write below `where` that failed with `error`."""
+    if is_full(error):
+        return StorageFull(where=where)
+    if error.errno in _READ_ONLY:
+        return StorageReadOnly(where=where, reason=reason_of(error))
+    return StorageFailed(where=where, reason=reason_of(error))
+
+
+def read_failure(error: OSError, where: str) -> StorageProblem:
+    """The error to raise for a read below `where` that failed with `error`."""
+    return StorageFailed(where=where, reason=reason_of(error))
+
+
+def reason_of(error: OSError) -> str:
+    """The system's own words, without the path: the message names the place already."""
+    if error.errno is None:
+        return str(error) or type(error).__name__
+    return error.strerror or os.strerror(error.errno)

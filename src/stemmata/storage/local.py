@@ -1,0 +1,319 @@
+"""Local: a repository in a folder. Owns durability: what is visible has been synced to the disk.
+
+A key is written under `tmp/`, synced, and then given its name by a call that refuses a taken one.
+Reading creates nothing; folders appear with the first write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from stemmata.errors import (
+    KeyExists,
+    KeyMissing,
+    OutcomeUnknown,
+    PutIfAbsentUnsupported,
+    StorageFailed,
+    StorageProblem,
+)
+from stemmata.storage import publish
+from stemmata.storage.base import Buffer, NewObject, StoredKey
+from stemmata.storage.failures import read_failure, reason_of, write_failure
+from stemmata.storage.keys import check_key, check_prefix, check_range, is_key
+from stemmata.storage.publish import Means, NoMeans
+
+# O_NONBLOCK: a fifo laid into the folder must not hang the reader. O_BINARY: for Windows.
+_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_WRITE = (
+    os.O_WRONLY
+    | os.O_CREAT
+    | os.O_EXCL
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+_ABSENT = (FileNotFoundError, NotADirectoryError)
+_NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
+_MOST = 1 << 30  # one read or write call moves less than 2 GiB on Linux
+
+
+class LocalStorage:
+    """A folder on a file system with hard links, or with a rename that refuses to replace."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root).absolute()
+        self.where = str(self.root)
+        self.cache_folder: Path | None = self.root / "cache"
+        self._lock = threading.Lock()
+        self._means: Means | None = None
+        self._synced: set[Path] = set()
+        """Folders whose own entry in their parent this object has synced."""
+
+    def put_new(self, key: str, data: Buffer) -> None:
+        # A look first: a lost race costs no temporary file then. The naming call decides all the same.
+        if os.path.lexists(self._path(key)):
+            raise KeyExists(key=key)
+        new = self.start_new(key)
+        try:
+            new.write(data)
+            new.commit()
+        finally:
+            new.abort()
+
+    def start_new(self, key: str) -> NewObject:
+        path = self._path(key)
+        means = self._find_means()
+        temp = self.root / "tmp" / secrets.token_hex(16)
+        try:
+            # 0o666 less the umask: a repository may belong to a group.
+            fd = os.open(temp, _WRITE, 0o666)
+        except FileNotFoundError:
+            self._make_folder(temp.parent)
+            try:
+                fd = os.open(temp, _WRITE, 0o666)
+            except OSError as error:
+                raise write_failure(error, self.where) from error
+        except OSError as error:
+            raise write_failure(error, self.where) from error
+        return _LocalObject(self, key, path, temp, fd, means)
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        check_range(start, length)
+        try:
+            fd = os.open(self._path(key), _READ)
+        except _ABSENT:
+            raise KeyMissing(key=key) from None
+        except OSError as error:
+            raise read_failure(error, self.where) from error
+        try:
+            about = os.fstat(fd)
+            if not stat.S_ISREG(about.st_mode):
+                raise StorageFailed(where=self.where, reason=f"{key} is no ordinary file")
+            there = max(0, about.st_size - start)
+            return _read(fd, start, there if length is None else min(length, there))
+        except OSError as error:
+            raise read_failure(error, self.where) from error
+        finally:
+            os.close(fd)
+
+    def size(self, key: str) -> int:
+        try:
+            return self._path(key).stat().st_size
+        except _ABSENT:
+            raise KeyMissing(key=key) from None
+        except OSError as error:
+            raise read_failure(error, self.where) from error
+
+    def list(self, prefix: str) -> Iterator[StoredKey]:
+        check_prefix(prefix)
+        return self._walk(prefix)
+
+    def _walk(self, prefix: str) -> Iterator[StoredKey]:
+        try:
+            with os.scandir(self.root / prefix) as found:
+                entries = [(e, e.is_dir(follow_symlinks=False)) for e in found if is_key(prefix + e.name)]
+        except _ABSENT:
+            return
+        except OSError as error:
+            raise read_failure(error, self.where) from error
+        # A folder sorts as its keys do: by its name and the slash.
+        for entry, is_folder in sorted(entries, key=lambda e: e[0].name + "/" * e[1]):
+            if is_folder:
+                yield from self._walk(f"{prefix}{entry.name}/")
+                continue
+            try:
+                about = entry.stat()
+            except _ABSENT:
+                continue  # deleted since
+            except OSError as error:
+                raise read_failure(error, self.where) from error
+            if stat.S_ISREG(about.st_mode):
+                yield StoredKey(prefix + entry.name, about.st_size, about.st_mtime)
+
+    def delete(self, key: str) -> None:
+        try:
+            self._path(key).unlink()
+        except _ABSENT:
+            return
+        except OSError as error:
+            raise write_failure(error, self.where) from error
+
+    def require_writable(self) -> None:
+        self._find_means(again=True)
+
+    def _path(self, key: str) -> Path:
+        return self.root / check_key(key)
+
+    def _find_means(self, again: bool = False) -> Means:
+        """What puts if absent here, found by trial before the first write."""
+        with self._lock:
+            if self._means is None or again:
+                temp = self.root / "tmp"
+                self._make_folder(temp)
+                try:
+                    self._means = publish.probe(temp)
+                except NoMeans:
+                    raise PutIfAbsentUnsupported(where=self.where) from None
+                except OSError as error:
+                    raise write_failure(error, self.where) from error
+            return self._means
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make `folder` and sync its name, and those of the folders above it up to the root.
+
+        Also for a folder that was there: another process may have made it and not yet synced it.
+        """
+        try:
+            line = (folder, *folder.parents)
+            missing = {f for f in line if not f.exists()}
+            folder.mkdir(parents=True, exist_ok=True)
+            fresh = []
+            for each in line:
+                if each in self._synced or not (each.is_relative_to(self.root) or each in missing):
+                    break
+                try:
+                    sync_folder(each.parent)
+                except PermissionError:
+                    # The folder above the root may be closed to readers: made by another, long ago.
+                    if each != self.root:
+                        raise
+                fresh.append(each)
+            self._synced.update(fresh)
+        except OSError as error:
+            raise write_failure(error, self.where) from error
+
+    def _name(self, key: str, path: Path, temp: Path, means: Means) -> None:
+        """Give the finished file its name, durably."""
+        if path.parent not in self._synced:
+            self._make_folder(path.parent)
+        try:
+            self._give_name(path, temp, means)
+        except FileExistsError:
+            raise KeyExists(key=key) from None
+        except OSError as error:
+            raise self._unnamed(error, key, path, temp) from error
+        try:
+            # The folder too: a name alone may vanish after power loss.
+            sync_folder(path.parent)
+        except OSError as error:
+            raise OutcomeUnknown(key=key, reason=reason_of(error)) from error
+
+    def _give_name(self, path: Path, temp: Path, means: Means) -> None:
+        call = publish.link if means is Means.LINK else publish.rename_new
+        try:
+            call(temp, path)
+        except FileNotFoundError:
+            # Someone has tidied away the folder that was made earlier.
+            self._synced.discard(path.parent)
+            self._make_folder(path.parent)
+            call(temp, path)
+
+    def _unnamed(self, error: OSError, key: str, path: Path, temp: Path) -> StorageProblem:
+        """A naming call failed for another reason than a taken name: is the name there now?"""
+        try:
+            temp.lstat()
+            taken = os.path.lexists(path)
+        except OSError:
+            return OutcomeUnknown(key=key, reason=reason_of(error))
+        return KeyExists(key=key) if taken else write_failure(error, self.where)
+
+
+class _LocalObject:
+    """A file under `tmp/` that may get its name."""
+
+    def __init__(
+        self, storage: LocalStorage, key: str, path: Path, temp: Path, fd: int, means: Means
+    ) -> None:
+        self._storage, self._key, self._path, self._temp = storage, key, path, temp
+        self._fd: int | None = fd
+        self._means = means
+        self._failed = False
+
+    def write(self, data: Buffer) -> None:
+        fd = self._open_fd()
+        try:
+            with memoryview(data) as view, view.cast("B") as rest:
+                done = 0
+                while done < len(rest):
+                    done += os.write(fd, rest[done : done + _MOST])
+        except OSError as error:
+            self._failed = True
+            raise write_failure(error, self._storage.where) from error
+
+    def commit(self) -> None:
+        fd = self._open_fd()
+        try:
+            if self._failed:
+                raise StorageFailed(where=self._storage.where, reason="an earlier write failed")
+            try:
+                sync_file(fd)
+                self._fd = None
+                os.close(fd)  # some network drives report a full disk here
+            except OSError as error:
+                raise write_failure(error, self._storage.where) from error
+            self._storage._name(self._key, self._path, self._temp, self._means)
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        fd, self._fd = self._fd, None
+        with contextlib.suppress(OSError):
+            if fd is not None:
+                os.close(fd)
+        with contextlib.suppress(OSError):
+            self._temp.unlink()
+
+    def _open_fd(self) -> int:
+        if self._fd is None:
+            raise ValueError(f"{self._key} is no longer being written")
+        return self._fd
+
+
+def sync_file(fd: int) -> None:
+    """Wait until an open file's bytes are on the disk itself."""
+    if os.name == "posix":
+        import fcntl
+
+        full = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync stops at the drive's own cache
+        if full is not None:
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(fd, full)
+                return
+    os.fsync(fd)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in `folder` are on the disk; nothing where folders cannot be synced."""
+    if os.name == "nt":
+        return
+    fd = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        sync_file(fd)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(fd)
+
+
+def _read(fd: int, start: int, length: int) -> bytes:
+    parts: list[bytes] = []
+    while length > 0:
+        wanted = min(length, _MOST)
+        if hasattr(os, "pread"):
+            part = os.pread(fd, wanted, start)
+        else:  # Windows
+            os.lseek(fd, start, os.SEEK_SET)
+            part = os.read(fd, wanted)
+        if not part:
+            break
+        parts.append(part)
+        start, length = start + len(part), length - len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -1,0 +1,120 @@
+"""Publish: how a finished file gets its name only if that name is free. Owns the choice of means.
+
+A hard link is the means everywhere it exists. Where it does not (exFAT, some mounted drives and
+bucket mounts) a rename that refuses to replace serves, once a probe has seen it refuse.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import secrets
+import sys
+from collections.abc import Callable
+from enum import Enum
+from functools import cache
+from pathlib import Path
+
+from stemmata.storage.failures import is_full
+
+
+class Means(Enum):
+    """What gives a file its name."""
+
+    LINK = "link"
+    RENAME = "rename"
+
+
+class NoMeans(Exception):
+    """Neither a link nor a rename that refuses to replace works here."""
+
+
+_RENAME_NOREPLACE = 1  # linux/fs.h
+_RENAME_EXCL = 4  # sys/stdio.h of macOS
+_AT_FDCWD = -100
+_HOPELESS = frozenset({errno.EROFS, errno.EIO})
+
+
+def link(source: Path, target: Path) -> None:
+    """Give `source` the further name `target`. OSError; FileExistsError if that is taken.
+
+    NFS may lose the answer to a link that was made and report an error for its repetition:
+    the count of names tells, as `source` was never linked to anything else.
+    """
+    try:
+        os.link(source, target)
+    except OSError:
+        with contextlib.suppress(OSError):
+            if source.lstat().st_nlink == 2:
+                return
+        raise
+
+
+def rename_new(source: Path, target: Path) -> None:
+    """Rename unless `target` exists. OSError; FileExistsError if it does."""
+    if os.name == "nt":
+        source.rename(target)  # refuses to replace, there
+        return
+    call = _native_rename()
+    if call is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    code = call(os.fsencode(source), os.fsencode(target))
+    if code:
+        raise OSError(code, os.strerror(code), str(target))
+
+
+@cache
+def _native_rename() -> Callable[[bytes, bytes], int] | None:
+    """A call that returns 0 or an errno; None where the system has none."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if sys.platform == "linux":
+        native = getattr(library, "renameat2", None)
+        before, flag = (_AT_FDCWD,), _RENAME_NOREPLACE
+    else:
+        native = getattr(library, "renamex_np", None)
+        before, flag = (), _RENAME_EXCL
+    if native is None:
+        return None
+
+    def call(source: bytes, target: bytes) -> int:
+        between = before  # renameat2 takes a folder before each path
+        failed = native(*before, source, *between, target, ctypes.c_uint(flag))
+        return ctypes.get_errno() or errno.EIO if failed else 0
+
+    return call
+
+
+def probe(folder: Path) -> Means:
+    """Find the means that `folder` has by trying it on throw-away files there.
+
+    Raises NoMeans, or the OSError of a folder that cannot be written at all.
+    """
+    for means, call in ((Means.LINK, link), (Means.RENAME, rename_new)):
+        name = secrets.token_hex(8)
+        trio = [folder / f"probe-{name}-{i}" for i in range(3)]
+        try:
+            trio[0].write_bytes(b"1")
+            trio[1].write_bytes(b"2")
+            if _works(call, *trio):
+                return means
+        finally:
+            for path in trio:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+    raise NoMeans
+
+
+def _works(means: Callable[[Path, Path], None], first: Path, second: Path, free: Path) -> bool:
+    """Whether `means` refuses the taken name, leaving it as it was, and grants the free one."""
+    try:
+        try:
+            means(first, second)
+        except FileExistsError:
+            means(first, free)
+            return second.read_bytes() == b"2" and free.read_bytes() == b"1"
+    except OSError as error:
+        if is_full(error) or error.errno in _HOPELESS:
+            raise
+    return False
