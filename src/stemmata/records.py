@@ -7,6 +7,7 @@ Unknown fields are skipped, so that an older release reads a record of a newer o
 from __future__ import annotations
 
 import math
+import re
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -26,6 +27,8 @@ Stored: TypeAlias = "str | int | float | bool | None | list[str | int | float | 
 _ESCAPE = "~"
 _SPECIAL = {"~nan": math.nan, "~inf": math.inf, "~-inf": -math.inf}
 _INT_MAX = 2**63 - 1
+_INT_BITS = 8192
+_INT_TEXT = re.compile(r"~int:-?[0-9]{1,2500}")
 
 
 class Content(msgspec.Struct, frozen=True):
@@ -110,8 +113,8 @@ def timestamp(moment: datetime) -> str:
     """RFC 3339, UTC, microseconds: as text these sort in time's order."""
     if moment.tzinfo is None:
         raise ValueError("a stored time needs a time zone")
-    utc = moment.astimezone(UTC)
-    return utc.strftime("%Y-%m-%dT%H:%M:%S.%f") + "Z"
+    # Not strftime: it drops the leading zeros of early years, and text would sort wrongly.
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def store_value(value: object) -> Stored:
@@ -131,7 +134,10 @@ def _store_scalar(value: object) -> str | int | float | bool | None:
         return value
     if isinstance(value, int):
         number = int(value)
-        return number if -_INT_MAX <= number <= _INT_MAX else f"~int:{number}"
+        if -_INT_MAX <= number <= _INT_MAX:
+            return number
+        # Python itself refuses to write or read integers of very many decimal digits.
+        return f"~int:{number}" if number.bit_length() <= _INT_BITS else hex(number)
     if isinstance(value, float):
         return store_number(value)
     text = str(value)
@@ -162,13 +168,16 @@ def _load_scalar(value: str | int | float | bool | None) -> Scalar:
     if value in _SPECIAL:
         return _SPECIAL[value]
     if value.startswith("~int:"):
-        return int(value[5:])
+        # A record may come from a hostile place: what is no number stays text.
+        return int(value[5:]) if _INT_TEXT.fullmatch(value) else value
     return value[1:]
 
 
 def load_metrics(stored: Mapping[str, float | str]) -> dict[str, float]:
     """Metrics as floats. A text that is no tagged number reads as NaN."""
-    return {k: float(_SPECIAL.get(v, math.nan)) if isinstance(v, str) else float(v) for k, v in stored.items()}
+    return {
+        k: float(_SPECIAL.get(v, math.nan)) if isinstance(v, str) else float(v) for k, v in stored.items()
+    }
 
 
 def flatten(prefix: str, tree: object, into: dict[str, Stored], depth: int = 0) -> None:
@@ -177,4 +186,7 @@ def flatten(prefix: str, tree: object, into: dict[str, Stored], depth: int = 0) 
         for key, value in tree.items():
             flatten(f"{prefix}.{key}" if prefix else str(key), value, into, depth + 1)
         return
-    into[prefix] = store_value(tree)
+    try:
+        into[prefix] = store_value(tree)
+    except RecursionError:
+        into[prefix] = "…"

@@ -6,6 +6,7 @@ Paths are checked here at save *and* at checkout: a tree from a shared place is 
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -19,6 +20,7 @@ from stemmata.records import Content
 MAX_FILES = 1_000_000
 MAX_PATH_BYTES = 4096
 MAX_TREE_BYTES = 1 << 30
+_OBJECT = re.compile(r"[0-9a-f]{64}")
 _WINDOWS_DEVICES = frozenset(
     {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(1, 10)), *(f"lpt{i}" for i in range(1, 10))}
 )
@@ -84,8 +86,14 @@ def decode_tree(data: bytes, expected: Content, version: str) -> Tree:
     for file in tree.files:
         if file.size < 0 or any(s.length < 0 for s in file.segments):
             raise refuse(f"{file.path!r} has a negative size")
+        if file.size >= 1 << 63:
+            raise refuse(f"{file.path!r} is larger than any file")
         if sum(s.length for s in file.segments) != file.size:
             raise refuse(f"the segments of {file.path!r} do not tile it")
+        if not all(_OBJECT.fullmatch(o) for s in file.segments for o in s.objects):
+            raise refuse(f"{file.path!r} names an object by something that is no digest")
+        if any(n < 0 for s in file.segments for n in s.shape or ()):
+            raise refuse(f"{file.path!r} has a tensor of a negative shape")
     try:
         found = content_of(tree)
     except ValueError as error:
@@ -100,9 +108,7 @@ def content_of(tree: Tree) -> Content:
 
     Cutting and the executable bit stay outside it, so that both may change without a new identity.
     """
-    return content_digest(
-        [(f.path, f.size, f.digest) for f in tree.files], tree.empty_folders
-    )
+    return content_digest([(f.path, f.size, f.digest) for f in tree.files], tree.empty_folders)
 
 
 def content_digest(files: Iterable[tuple[str, int, str]], empty_folders: Iterable[str] = ()) -> Content:
@@ -161,5 +167,6 @@ def check_path(path: str, *, on_windows: bool = os.name == "nt") -> None:
             raise refuse("it contains a control character")
         if not on_windows:
             continue
-        if "\\" in part or ":" in part or part.rstrip(" .") != part or part.split(".")[0].casefold() in _WINDOWS_DEVICES:
+        device = part.split(".")[0].rstrip().casefold() in _WINDOWS_DEVICES
+        if "\\" in part or ":" in part or part.rstrip(" .") != part or device:
             raise refuse("Windows would read it as something else")

@@ -1,0 +1,145 @@
+"""Time phrases: what people write for a moment in the past. Owns its meaning in UTC.
+
+The clock and the zone are passed in; nothing here reads a clock. What each form means:
+
+- `2026-03-01T12:00`, `2026-03-01 12:00:30+02:00`: that moment; local time where no zone is written.
+- `2026-03-01`, `2026-03`, `yesterday`, `last friday`, `3 march`, `march 2026`: the **end** of that
+  day or month in local time, so that a date takes in all that happened on it. A day or month that
+  is not over yet (`today`) means now.
+- `3 weeks ago`, `last month`, `2 hours ago`: that long before now. Days and longer keep the hands
+  of the local clock, hours and shorter count elapsed time, across a change to summer time too.
+
+Refused as InvalidTime: nonsense, the future, bare numbers, and `3/4/2026`, which names two days.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+
+from stemmata.errors import InvalidTime
+
+MAX_LENGTH = 200
+
+_DAY = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
+_MONTH = re.compile(r"([0-9]{4})-([0-9]{2})")
+_NUMBERS = re.compile(r"[\W\d_]*")
+_TWO_READINGS = re.compile(r"(?<![\d./-])\d{1,2}[./-]\d{1,2}(?:[./-]\d+)?(?![\d:])")
+_SLASHED = re.compile(r"\b([0-9]{4})/([0-9]{2})/([0-9]{2})\b")
+_CLOCK = re.compile(r"\b(?:(\d+):(\d+)|\d{1,2} ?[ap]\.?m)", re.IGNORECASE)
+_ELAPSED = re.compile(r"(?:\b|\d)(?:hours?|hrs?|h|minutes?|mins?|seconds?|secs?|s)\b", re.IGNORECASE)
+_UNIT = r"(?:s|secs?|seconds?|mins?|minutes?|h|hrs?|hours?|d|days?|w|weeks?|months?|y|years?)"
+_LENGTH_BACK = re.compile(rf"\bago\b|^last (?:week|month|year|decade)$|^-?\d+ ?{_UNIT}$", re.IGNORECASE)
+
+
+def parse_when(text: str, now: datetime, tz: tzinfo | None = None) -> datetime:
+    """The moment in UTC that `text` means, seen from `now` (aware). `tz`: None is the system's zone.
+
+    Raises InvalidTime.
+    """
+    if now.tzinfo is None:
+        raise ValueError("the clock needs a time zone")
+    phrase = _SLASHED.sub(r"\1-\2-\3", " ".join(text.split()))
+    try:
+        if len(phrase) > MAX_LENGTH:
+            raise _refusal(text, "it is too long")
+        if not phrase:
+            raise _refusal(text, "it is empty")
+        if _TWO_READINGS.search(phrase):
+            raise _refusal(text, "its day and month could be either way round; write 2026-03-01")
+        first, last = _iso(text, phrase, tz) or _phrase(text, phrase, now, tz)
+    except (OverflowError, ValueError, OSError):
+        raise _refusal(text, "the calendar has no such date") from None
+    if first > now:
+        raise _refusal(text, "it is in the future")
+    return min(last, now.astimezone(UTC))
+
+
+def _refusal(text: str, reason: str) -> InvalidTime:
+    return InvalidTime(text=text[: MAX_LENGTH + 1], reason=reason)
+
+
+def _to_utc(moment: datetime, tz: tzinfo | None) -> datetime:
+    # astimezone() of a naive time asks the system's zone for that very date, so summer time is right.
+    if moment.tzinfo is None and tz is not None:
+        moment = moment.replace(tzinfo=tz)
+    return moment.astimezone(UTC)
+
+
+def _span(start: date, end: date, tz: tzinfo | None) -> tuple[datetime, datetime]:
+    """First and last microsecond of the local days from `start` up to, not including, `end`."""
+    first = _to_utc(datetime.combine(start, time.min), tz)
+    return first, _to_utc(datetime.combine(end, time.min), tz) - timedelta(microseconds=1)
+
+
+def _day(start: date, tz: tzinfo | None) -> tuple[datetime, datetime]:
+    return _span(start, start + timedelta(days=1), tz)
+
+
+def _month(year: int, month: int, tz: tzinfo | None) -> tuple[datetime, datetime]:
+    following = date(year + 1, 1, 1) if month == 12 else date(year, month + 1, 1)
+    return _span(date(year, month, 1), following, tz)
+
+
+def _iso(text: str, phrase: str, tz: tzinfo | None) -> tuple[datetime, datetime] | None:
+    """What ISO 8601 says, first and last moment; None if this is not its form."""
+    if match := _DAY.fullmatch(phrase):
+        return _day(date(*map(int, match.groups())), tz)
+    if match := _MONTH.fullmatch(phrase):
+        return _month(int(match[1]), int(match[2]), tz)
+    if _NUMBERS.fullmatch(phrase) and not _DAY.match(phrase) and ":" not in phrase:
+        raise _refusal(text, "a bare number could be a year, a day or an hour")
+    if not _DAY.match(phrase):
+        return None
+    try:
+        moment = _to_utc(datetime.fromisoformat(phrase.replace(" +", "+").replace(" Z", "Z")), tz)
+    except ValueError:
+        return None
+    return moment, moment
+
+
+def _phrase(text: str, phrase: str, now: datetime, tz: tzinfo | None) -> tuple[datetime, datetime]:
+    if len(phrase) < 3:
+        raise _refusal(text, "it is too short")
+    wording = re.sub(r"\bnoon\b", "12:00", re.sub(r"\bmidnight\b", "00:00", phrase, flags=re.I), flags=re.I)
+    clock = _CLOCK.search(wording)
+    if clock and clock[1] and (int(clock[1]) > 23 or int(clock[2]) > 59):
+        # dateparser would drop such a time and answer with the day alone.
+        raise _refusal(text, "no clock shows that time")
+    length_back = _LENGTH_BACK.search(wording) is not None
+    elapsed = length_back and _ELAPSED.search(wording) is not None
+    base = now.astimezone(UTC) if elapsed else (now.astimezone(tz) if tz else now.astimezone())
+    found = _ask_dateparser(wording, base.replace(tzinfo=None))
+    if found is None:
+        raise _refusal(text, "it cannot be understood")
+    moment, period = found
+    if elapsed and moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    if moment.tzinfo is None and not length_back and not clock:
+        if period == "day":
+            return _day(moment.date(), tz)
+        if period == "month":
+            return _month(moment.year, moment.month, tz)
+        if period == "year":
+            return _span(date(moment.year, 1, 1), date(moment.year + 1, 1, 1), tz)
+    utc = _to_utc(moment, tz)
+    return utc, utc
+
+
+def _ask_dateparser(wording: str, base: datetime) -> tuple[datetime, str] | None:
+    """dateparser's reading, seen from the naive `base`, and the period that it takes it for."""
+    # Imported here: it costs a tenth of a second, and most commands name no time.
+    from dateparser.date import DateDataParser
+
+    parser = DateDataParser(
+        # One language, so that what a phrase means depends on no guess.
+        languages=["en"],
+        settings={
+            "RELATIVE_BASE": base,
+            "PREFER_DATES_FROM": "past",
+            "PARSERS": ["relative-time", "absolute-time"],
+            "RETURN_TIME_AS_PERIOD": True,
+        },
+    )
+    found = parser.get_date_data(wording)
+    return None if found is None or found.date_obj is None else (found.date_obj, str(found.period))

@@ -1,0 +1,140 @@
+"""What phrases for a moment mean, seen from a fixed clock in a fixed zone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stemmata.errors import InvalidTime
+from stemmata.timephrases import parse_when
+
+BERLIN = ZoneInfo("Europe/Berlin")
+NOW = datetime(2026, 7, 30, 12, 0, tzinfo=BERLIN)  # a Thursday, summer time
+
+
+def utc(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "expected"),
+    [
+        ("2026-03-01T12:00", "2026-03-01T11:00"),
+        ("2026-03-01 12:00", "2026-03-01T11:00"),
+        ("2026-03-01T12:00Z", "2026-03-01T12:00"),
+        ("2026-03-01T12:00 Z", "2026-03-01T12:00"),
+        ("2026-03-01T12:00:00.123456+05:30", "2026-03-01T06:30:00.123456"),
+        ("2026-03-01 3pm", "2026-03-01T14:00"),
+        ("now", "2026-07-30T10:00"),
+        ("3 weeks ago", "2026-07-09T10:00"),
+        ("3  weeks\tago", "2026-07-09T10:00"),
+        ("2 weeks", "2026-07-16T10:00"),
+        ("last month", "2026-06-30T10:00"),
+        ("2 hours ago", "2026-07-30T08:00"),
+        ("yesterday at 3pm", "2026-07-29T13:00"),
+        ("yesterday noon", "2026-07-29T10:00"),
+        ("monday 14:00", "2026-07-27T12:00"),
+        ("22:30", "2026-07-29T20:30"),
+    ],
+)
+def test_a_time_is_a_moment(phrase: str, expected: str) -> None:
+    assert parse_when(phrase, NOW, BERLIN) == utc(expected)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "first_after"),
+    [
+        ("2026-03-01", "2026-03-01T23:00"),
+        ("2026/03/01", "2026-03-01T23:00"),
+        ("2026-03", "2026-03-31T22:00"),
+        ("2025-12", "2025-12-31T23:00"),
+        ("yesterday", "2026-07-29T22:00"),
+        ("last friday", "2026-07-24T22:00"),
+        ("3 march", "2026-03-03T23:00"),
+        ("March 2026", "2026-03-31T22:00"),
+    ],
+)
+def test_a_date_means_its_end_in_local_time(phrase: str, first_after: str) -> None:
+    assert parse_when(phrase, NOW, BERLIN) == utc(first_after) - timedelta(microseconds=1)
+
+
+@pytest.mark.parametrize("phrase", ["today", "2026-07-30", "2026-07", "now"])
+def test_a_period_not_over_yet_means_now(phrase: str) -> None:
+    assert parse_when(phrase, NOW, BERLIN) == NOW
+
+
+@pytest.mark.parametrize(
+    "phrase", ["tomorrow", "in 3 days", "2026-07-31", "2027-01", "2026-07-30T12:01", "3pm 2027-01-01"]
+)
+def test_the_future_is_refused(phrase: str) -> None:
+    with pytest.raises(InvalidTime, match="future"):
+        parse_when(phrase, NOW, BERLIN)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "reason"),
+    [
+        ("banana", "understood"),
+        ("", "empty"),
+        ("   ", "empty"),
+        ("a", "short"),
+        ("2026", "bare number"),
+        ("1700000000", "bare number"),
+        ("3/4/2026", "either way round"),
+        ("03.04.2026", "either way round"),
+        ("2026-02-30", "calendar"),
+        ("9999-12-31", "calendar"),
+        ("yesterday at 25:00", "no clock"),
+        ("last week " * 30, "too long"),
+    ],
+)
+def test_nonsense_is_refused_with_its_reason(phrase: str, reason: str) -> None:
+    with pytest.raises(InvalidTime) as caught:
+        parse_when(phrase, NOW, BERLIN)
+    assert reason in str(caught.value.data["reason"])
+
+
+def test_days_keep_the_clock_and_hours_elapse_across_a_change_to_summer_time() -> None:
+    # The night to 2026-03-29 has no 02:00 to 03:00 in Berlin.
+    now = datetime(2026, 3, 29, 12, 0, tzinfo=BERLIN)
+    assert parse_when("1 day ago", now, BERLIN) == utc("2026-03-28T11:00")
+    assert parse_when("24 hours ago", now, BERLIN) == utc("2026-03-28T10:00")
+    assert parse_when("2026-03-29", datetime(2026, 4, 1, tzinfo=BERLIN), BERLIN) == utc(
+        "2026-03-29T22:00"
+    ) - timedelta(microseconds=1)
+
+
+def test_a_local_time_is_the_zones_own_at_that_date_not_todays_offset() -> None:
+    assert parse_when("2026-01-15T12:00", NOW, BERLIN) == utc("2026-01-15T11:00")
+    assert parse_when("2026-06-15T12:00", NOW, BERLIN) == utc("2026-06-15T10:00")
+
+
+def test_without_a_zone_the_systems_own_is_used() -> None:
+    expected = datetime(2026, 3, 1, 12, 0).astimezone(UTC)
+    assert parse_when("2026-03-01T12:00", NOW) == expected
+
+
+def test_a_clock_without_a_zone_is_a_bug_of_the_caller() -> None:
+    with pytest.raises(ValueError, match="zone"):
+        parse_when("now", datetime(2026, 1, 1))
+
+
+WORDS = st.sampled_from(  # noqa: SIM905 - thirty quoted words are harder to read
+    "ago last next week weeks day days 3 17 hour friday march noon at pm"
+    " 10:30 2026-02 in the of T Z +02:00 -1".split()
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(st.text(max_size=40), st.lists(WORDS, max_size=5).map(" ".join)))
+def test_any_text_is_a_past_moment_or_invalid_time(text: str) -> None:
+    try:
+        moment = parse_when(text, NOW, BERLIN)
+    except InvalidTime:
+        return
+    assert moment.utcoffset() == timedelta(0)
+    assert moment <= NOW
