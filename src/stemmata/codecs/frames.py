@@ -1,0 +1,140 @@
+"""Frames and the header before them: where they lie and what bounds them. Codes no bytes itself.
+
+Everything that a stored length could make this process allocate is bounded here first.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from stemmata.codecs.dtypes import DTYPES, MAX_RAW_LENGTH, DType
+from stemmata.codecs.faults import DamagedFault, HostileFault, NewerFault
+from stemmata.codecs.hashing import CHECK_SIZE, Buffer, check_of
+
+MAGIC, LAYOUT = 0xB5, 1
+MAX_REFERENCES = 4
+MAX_FRAMES = 4096
+RAW, ZSTD, PLANES = 0, 1, 2
+
+_REFERENCE = 16 + 32
+_HEADER = struct.Struct("<BBBBIQ")
+_FRAME = struct.Struct("<BBHIII")
+FRAME_OVERHEAD = _FRAME.size + CHECK_SIZE
+MIN_STORED = _HEADER.size + CHECK_SIZE
+MAX_STORED = MAX_RAW_LENGTH + MIN_STORED + MAX_REFERENCES * _REFERENCE + MAX_FRAMES * FRAME_OVERHEAD
+"""Bytes of the largest encoded object: a writer never stores a payload longer than what it stands for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """An object's own header. `size` is its length with checksum; frames follow."""
+
+    dtype: DType
+    frames: int
+    raw_length: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame: `raw_length` bytes from `raw_offset` on, as `payload`."""
+
+    codec: int
+    dtype: DType
+    raw_offset: int
+    raw_length: int
+    head: memoryview
+    check: bytes
+    payload: memoryview
+
+    def require_sound(self) -> None:
+        """Hold the stored bytes against the frame's checksum. Raises DamagedFault."""
+        if check_of((self.head, self.payload)) != self.check:
+            raise DamagedFault(f"the frame at byte {self.raw_offset} fails its checksum")
+
+
+def write_header(dtype: DType, frames: int, raw_length: int) -> bytes:
+    head = _HEADER.pack(MAGIC, LAYOUT, dtype.code, 0, frames, raw_length)
+    return head + check_of((head,))
+
+
+def write_frame_head(codec: int, dtype: DType, raw_length: int, payload: list[Buffer]) -> bytes:
+    """The 24 bytes before a frame's payload."""
+    head = _FRAME.pack(codec, dtype.code, 0, raw_length, sum(map(len, payload)), 0)
+    return head + check_of((head, *payload))
+
+
+def read_header(encoded: memoryview) -> Header:
+    """The header, checked alone. Raises DamagedFault, HostileFault, NewerFault."""
+    if len(encoded) < MIN_STORED:
+        raise DamagedFault("it is shorter than a header")
+    magic, layout, code, references, frames, raw_length = _HEADER.unpack_from(encoded)
+    if magic != MAGIC:
+        raise DamagedFault("it does not begin as an object does")
+    body = _HEADER.size + references * _REFERENCE
+    if len(encoded) < body + CHECK_SIZE:
+        raise DamagedFault("its header is cut off")
+    if check_of((encoded[:body],)) != encoded[body : body + CHECK_SIZE]:
+        raise DamagedFault("its header fails its checksum")
+    if layout != LAYOUT:
+        raise NewerFault(f"layout {layout}")
+    if references > MAX_REFERENCES:
+        raise HostileFault(f"{references} references")
+    dtype = _dtype(code)
+    if raw_length > min(dtype.max_object_bytes, MAX_RAW_LENGTH):
+        raise HostileFault(f"{raw_length} bytes of {dtype.word}")
+    if frames > MAX_FRAMES:
+        raise HostileFault(f"{frames} frames")
+    return Header(dtype, frames, raw_length, body + CHECK_SIZE)
+
+
+def read_frames(encoded: memoryview, header: Header) -> list[Frame]:
+    """All frames, bounded and tiling the object; payloads are not looked at yet.
+
+    Raises DamagedFault, HostileFault, NewerFault.
+    """
+    frames: list[Frame] = []
+    at, offset = header.size, 0
+    for _ in range(header.frames):
+        frame, at = _read_frame(encoded, at, offset)
+        offset += frame.raw_length
+        if offset > header.raw_length:
+            raise DamagedFault("its frames hold more than its header says")
+        frames.append(frame)
+    if offset != header.raw_length:
+        raise DamagedFault("its frames hold less than its header says")
+    if at != len(encoded):
+        raise DamagedFault("bytes follow its last frame")
+    return frames
+
+
+def _read_frame(encoded: memoryview, at: int, offset: int) -> tuple[Frame, int]:
+    if len(encoded) - at < FRAME_OVERHEAD:
+        raise DamagedFault("a frame's header is cut off")
+    codec, code, reserved, raw_length, stored, reserved_too = _FRAME.unpack_from(encoded, at)
+    dtype = _dtype(code)
+    if reserved or reserved_too:
+        raise DamagedFault("a reserved field of a frame is not zero")
+    if codec > PLANES:
+        raise NewerFault(f"codec {codec}")
+    if codec == PLANES and not dtype.has_planes:
+        raise DamagedFault(f"planes of {dtype.word}")
+    if raw_length > dtype.max_frame_bytes:
+        raise HostileFault(f"a frame of {raw_length} bytes of {dtype.word}")
+    if not raw_length or raw_length % dtype.itemsize:
+        raise DamagedFault(f"a frame of {raw_length} bytes of {dtype.word}")
+    start = at + FRAME_OVERHEAD
+    if stored > len(encoded) - start:
+        raise DamagedFault("a frame is cut off")
+    if codec == RAW and stored != raw_length:
+        raise DamagedFault("a raw frame is not as long as it says")
+    end = start + stored
+    head, check = encoded[at : at + _FRAME.size], bytes(encoded[at + _FRAME.size : start])
+    return Frame(codec, dtype, offset, raw_length, head, check, encoded[start:end]), end
+
+
+def _dtype(code: int) -> DType:
+    if code >= len(DTYPES):
+        raise NewerFault(f"dtype {code}")
+    return DTYPES[code]

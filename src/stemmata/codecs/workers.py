@@ -1,0 +1,50 @@
+"""The threads that frames are coded on. Owns STEMMATA_THREADS; one pool for the whole process.
+
+Only frames run here, and a frame waits for nothing: callers on any thread may wait for the pool.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import Executor, ThreadPoolExecutor
+
+from stemmata.errors import InvalidArgument
+
+VARIABLE = "STEMMATA_THREADS"
+
+_lock = threading.Lock()
+_pool: ThreadPoolExecutor | None = None
+
+
+def thread_count() -> int:
+    """Threads to use: STEMMATA_THREADS, else one per processor. Raises InvalidArgument."""
+    text = os.environ.get(VARIABLE, "").strip()
+    if not text:
+        return os.cpu_count() or 1
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 1024:
+        raise InvalidArgument(argument=VARIABLE, reason=f"{text!r} is not a number from 1 to 1024")
+    return int(text)
+
+
+def frame_pool() -> Executor | None:
+    """The shared pool; None where one thread is all there is, and frames are coded in place."""
+    global _pool
+    with _lock:
+        if _pool is None:
+            count = thread_count()
+            if count == 1:
+                return None
+            _pool = ThreadPoolExecutor(count, thread_name_prefix="stemmata-frames")
+        return _pool
+
+
+def _forget_pool() -> None:
+    # The threads of a pool do not follow a fork: a child that kept it would wait for ever.
+    global _lock, _pool
+    _lock = threading.Lock()
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)

@@ -1,0 +1,303 @@
+"""Packs: write-once files of many encoded objects, each with its own index. Owns FORMAT.md, section 4.
+
+Never decodes an object and never deletes a pack.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stemmata.codecs.dtypes import MAX_RAW_LENGTH
+from stemmata.codecs.frames import MAX_STORED, MIN_STORED
+from stemmata.codecs.hashing import CHECK_SIZE, Buffer, check_of, digest_of, hasher
+from stemmata.errors import (
+    Damage,
+    DamagedObject,
+    DamagedPack,
+    HostileData,
+    KeyExists,
+    KeyMissing,
+    MissingObject,
+    MissingPack,
+    OutcomeUnknown,
+    StorageFailed,
+)
+from stemmata.ids import Digest, PackName
+from stemmata.storage.base import Storage
+
+MAX_OBJECTS = 2 << 20
+"""Objects of the largest pack that is read."""
+
+_MAGIC, _END = b"STMPACK1", b"STMPKEND"
+_ROW = struct.Struct("<32sQQQ8s")
+_FOOTER = struct.Struct("<QQ32sQ8s")
+_TABLE = np.dtype([("digest", ">u8", 4), ("where", "<u8", 3), ("check", "<u8")])
+_CHUNK = 4 << 20
+_TAIL = 64 << 10
+"""Read from the end at once: the footer, and with it the whole index of most packs."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRow:
+    """Where an object lies in its pack: `stored` bytes at `offset`, `raw` bytes once decoded."""
+
+    offset: int
+    stored: int
+    raw: int
+    check: bytes
+
+
+class PackIndex:
+    """What a pack holds. Made of verified rows only; 64 bytes of memory per object."""
+
+    def __init__(self, rows: bytes) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows) // _ROW.size
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory."""
+        return len(self._rows)
+
+    def find(self, digest: Digest) -> IndexRow | None:
+        at = bisect.bisect_left(range(len(self)), digest.raw, key=self._digest_at)
+        if at == len(self) or self._digest_at(at) != digest.raw:
+            return None
+        return IndexRow(*_ROW.unpack_from(self._rows, at * _ROW.size)[1:])
+
+    def digests(self) -> Iterator[Digest]:
+        """All of them, sorted."""
+        return (Digest(self._digest_at(at)) for at in range(len(self)))
+
+    def _digest_at(self, at: int) -> bytes:
+        return self._rows[at * _ROW.size : at * _ROW.size + Digest.SIZE]
+
+
+@dataclass(frozen=True, slots=True)
+class PackSummary:
+    """A durable pack: what `pack.add` says of it, and its index."""
+
+    name: PackName
+    size: int
+    digest: Digest
+    index: PackIndex
+
+
+class PackWriter:
+    """Writes one pack, object after object, in a few MiB of memory. For one thread at a time."""
+
+    def __init__(self, storage: Storage, name: PackName | None = None) -> None:
+        self.name = name or PackName.fresh()
+        self.size = 0
+        """Bytes so far."""
+        self._storage = storage
+        self._new = storage.start_new(self.name.key)
+        self._hasher = hasher(_CHUNK)
+        self._pending = bytearray()
+        self._rows: dict[bytes, bytes] = {}
+        self._write(_MAGIC)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def contains(self, digest: Digest) -> bool:
+        return digest.raw in self._rows
+
+    def add(self, digest: Digest, parts: Sequence[Buffer], raw_length: int) -> None:
+        """Append an encoded object. Raises ValueError for one that is in here, and as storages do."""
+        if self.contains(digest):
+            raise ValueError(f"pack {self.name} holds {digest} already")
+        offset = self.size
+        for part in parts:
+            self._write(part)
+        check = check_of(parts)
+        self._rows[digest.raw] = _ROW.pack(digest.raw, offset, self.size - offset, raw_length, check)
+
+    def commit(self) -> PackSummary:
+        """Make the pack durable (I1). Raises StorageFull, StorageFailed, StorageReadOnly, KeyExists."""
+        rows = b"".join(self._rows[key] for key in sorted(self._rows))
+        offset = self.size
+        self._write(rows)
+        self._write(_FOOTER.pack(offset, len(self._rows), digest_of(rows).raw, 0, _END))
+        self._flush()
+        summary = PackSummary(self.name, self.size, Digest(self._hasher.digest()), PackIndex(rows))
+        try:
+            self._new.commit()
+        except (OutcomeUnknown, KeyExists) as error:
+            self._settle(summary, error)
+        return summary
+
+    def abort(self) -> None:
+        """Drop what was written. After `commit` this does nothing."""
+        self._new.abort()
+
+    def _settle(self, summary: PackSummary, error: OutcomeUnknown | KeyExists) -> None:
+        """Names are never reused, so a pack of this name with these bytes is the one just written."""
+        try:
+            PackReader(self._storage, self.name).verify_all(summary.size, summary.digest)
+        except MissingPack:
+            raise StorageFailed(where=self._storage.where, reason=str(error)) from error
+        except Damage:
+            raise error from None
+
+    def _write(self, data: Buffer) -> None:
+        self.size += len(data)
+        if len(data) >= _CHUNK:
+            self._flush()
+            self._send(data)
+            return
+        self._pending += data
+        if len(self._pending) >= _CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            # A fresh buffer each time: a storage may still hold on to the one it was given.
+            data, self._pending = self._pending, bytearray()
+            self._send(data)
+
+    def _send(self, data: Buffer) -> None:
+        self._hasher.update(data)
+        self._new.write(data)
+
+
+class PackReader:
+    """Reads one pack. Safe to use from many threads; the index is read once and kept."""
+
+    def __init__(self, storage: Storage, name: PackName) -> None:
+        self.name = name
+        self._storage = storage
+        self._index: PackIndex | None = None
+
+    @property
+    def index(self) -> PackIndex:
+        """The verified index. Raises MissingPack, DamagedPack, HostileData."""
+        if self._index is None:
+            self._index = self._read_index()
+        return self._index
+
+    def read(self, digest: Digest) -> bytes:
+        """The encoded object, held against its checksum.
+
+        Raises MissingObject, MissingPack, DamagedPack, DamagedObject, HostileData.
+        """
+        row = self.index.find(digest)
+        if row is None:
+            raise MissingObject(digest=digest)
+        return self.read_row(digest, row)
+
+    def read_row(self, digest: Digest, row: IndexRow) -> bytes:
+        """As `read`, for a row that is at hand."""
+        stored = self._get(row.offset, row.stored)
+        if len(stored) != row.stored:
+            raise DamagedObject(digest=digest, pack=self.name, reason="its pack is cut off before its end")
+        if hasher(len(stored)).update(stored).digest(length=CHECK_SIZE) != row.check:
+            raise DamagedObject(digest=digest, pack=self.name, reason="it fails its checksum")
+        return stored
+
+    def verify_all(self, expected_size: int, expected_digest: Digest) -> None:
+        """Read every byte and hold the pack against what its `pack.add` says, in little memory.
+
+        Raises MissingPack, DamagedPack, HostileData.
+        """
+        size = self._size()
+        if size != expected_size:
+            raise self._damaged(f"it is {size} bytes long instead of {expected_size}")
+        state = hasher(_CHUNK)
+        for at in range(0, size, _CHUNK):
+            chunk = self._get(at, _CHUNK)
+            if at == 0 and not chunk.startswith(_MAGIC):
+                raise self._damaged("it does not begin as a pack does")
+            state.update(chunk)
+        if state.digest() != expected_digest.raw:
+            raise self._damaged("its bytes are not what the log says")
+        self._read_index()
+
+    def damaged_objects(self) -> Iterator[Digest]:
+        """The objects whose stored bytes fail their checksum, reading all of them."""
+        for digest in self.index.digests():
+            try:
+                self.read(digest)
+            except DamagedObject:
+                yield digest
+
+    def _read_index(self) -> PackIndex:
+        size = self._size()
+        if size < len(_MAGIC) + _FOOTER.size:
+            raise self._damaged(f"it is only {size} bytes long")
+        tail = self._get(max(0, size - _TAIL), _TAIL)
+        if len(tail) != min(size, _TAIL):
+            raise self._damaged("its end cannot be read")
+        end = size - _FOOTER.size
+        offset, count, digest, reserved, magic = _FOOTER.unpack(tail[-_FOOTER.size :])
+        if magic != _END:
+            raise self._damaged("it does not end as a pack does")
+        if reserved:
+            raise self._damaged("a reserved field of its footer is not zero")
+        if offset < len(_MAGIC) or offset > end or count * _ROW.size != end - offset:
+            raise self._damaged("its footer does not fit its size")
+        if count > MAX_OBJECTS:
+            raise HostileData(where=f"pack {self.name}", reason=f"{count} objects")
+        length = end - offset
+        within = len(tail) - _FOOTER.size
+        rows = tail[within - length : within] if length <= within else self._get(offset, length)
+        if len(rows) != length or digest_of(rows).raw != digest:
+            raise self._damaged("its index is not what its footer says")
+        self._check_rows(rows, offset)
+        return PackIndex(rows)
+
+    def _check_rows(self, rows: bytes, end: int) -> None:
+        """Digests ascend, objects tile what is before the index, no length is beyond its limit."""
+        table: npt.NDArray[Any] = np.frombuffer(rows, _TABLE)
+        if not _ascend(table["digest"]):
+            raise self._damaged("its index is not sorted")
+        starts, stored, raw = table["where"].T
+        if bool((stored > MAX_STORED).any()) or bool((raw > MAX_RAW_LENGTH).any()):
+            raise HostileData(where=f"pack {self.name}", reason="an object is too large")
+        if bool((stored < MIN_STORED).any()):
+            raise self._damaged("an object is shorter than its header")
+        order = np.argsort(starts)
+        # No sum overflows: a count and a length that were bounded above.
+        ends = len(_MAGIC) + np.cumsum(stored[order], dtype=np.uint64)
+        expected = np.concatenate([np.array([len(_MAGIC)], np.uint64), ends])
+        if expected[-1] != end or not np.array_equal(starts[order], expected[:-1]):
+            raise self._damaged("its objects do not tile it")
+
+    def _size(self) -> int:
+        with self._missing():
+            return self._storage.size(self.name.key)
+
+    def _get(self, start: int, length: int) -> bytes:
+        with self._missing():
+            return self._storage.get(self.name.key, start, length)
+
+    @contextlib.contextmanager
+    def _missing(self) -> Iterator[None]:
+        try:
+            yield
+        except KeyMissing:
+            raise MissingPack(pack=self.name) from None
+
+    def _damaged(self, reason: str) -> DamagedPack:
+        return DamagedPack(pack=self.name, reason=reason)
+
+
+def _ascend(digests: npt.NDArray[Any]) -> bool:
+    """Whether rows of four big-endian words strictly ascend."""
+    words = digests.astype(np.uint64)
+    before, after = words[:-1], words[1:]
+    less = np.zeros(len(before), bool)
+    for column in reversed(range(words.shape[1])):
+        a, b = before[:, column], after[:, column]
+        less = (a < b) | ((a == b) & less)
+    return bool(less.all())
