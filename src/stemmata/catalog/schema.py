@@ -20,7 +20,8 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
 CREATE TABLE packs (
     name BLOB PRIMARY KEY, state TEXT NOT NULL,  -- live, retired, dropped
-    size INTEGER, digest TEXT, n INTEGER NOT NULL
+    size INTEGER, digest TEXT, n INTEGER NOT NULL,
+    remembered INTEGER NOT NULL DEFAULT 0  -- are its objects in `objects`?
 ) WITHOUT ROWID;
 CREATE TABLE pack_bases (pack BLOB NOT NULL, base BLOB NOT NULL, PRIMARY KEY (pack, base)) WITHOUT ROWID;
 CREATE INDEX pack_bases_by_base ON pack_bases (base);

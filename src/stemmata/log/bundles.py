@@ -1,0 +1,237 @@
+"""Bundles: many entries in one key, so that a cold reader is fast. Owns their bytes (FORMAT.md, 3.3).
+
+A bundle is never needed and never believed on its own word; see `reader.confirm`.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from struct import Struct
+from struct import error as StructError
+
+from blake3 import blake3
+
+from stemmata.errors import DamagedBundle, StemmataError
+from stemmata.log.entries import MAX_ENTRY_BYTES, log_key
+from stemmata.storage.base import Storage
+
+LEVELS = (256, 4096, 65536)
+
+_MAGIC = b"STMBNDL1"
+_HEADER = Struct("<8sQQI")
+_BLOCK = Struct("<II")
+_LENGTH = Struct("<I")
+_SEAL = 32
+_BLOCK_ENTRIES = 256
+_BLOCK_BYTES = 256 << 20
+_WRITE_BYTES = 8 << 20  # what this writer puts into a block: a reader holds one at a time
+_READ_BYTES = 4 << 20
+_KEY = re.compile(r"bundles/(256|4096|65536)/(\d{20})-(\d{20})-([0-9a-f]{16})\.bundle", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class BundleName:
+    """What a bundle's key says of it."""
+
+    level: int
+    first: int
+    last: int
+    nonce: str
+
+    @property
+    def key(self) -> str:
+        return f"bundles/{self.level}/{self.first:020d}-{self.last:020d}-{self.nonce}.bundle"
+
+    @classmethod
+    def parse(cls, key: str) -> BundleName | None:
+        """None for a key that no bundle may have."""
+        match = _KEY.fullmatch(key)
+        if match is None:
+            return None
+        name = cls(int(match[1]), int(match[2]), int(match[3]), match[4])
+        fits = name.first % name.level == 1 and name.last == name.first + name.level - 1
+        return name if fits else None
+
+    @classmethod
+    def fresh(cls, level: int, first: int) -> BundleName:
+        return cls(level, first, first + level - 1, secrets.token_hex(8))
+
+
+def find_bundles(storage: Storage) -> list[BundleName]:
+    """All bundles that there are, by their keys alone."""
+    names = (BundleName.parse(k.key) for level in LEVELS for k in storage.list(f"bundles/{level}/"))
+    return [name for name in names if name is not None]
+
+
+def write_due_bundles(storage: Storage, n: int) -> None:
+    """Write the bundles that end at entry `n`, where they are missing. Never fails."""
+    try:
+        for below, level in zip((1, *LEVELS), LEVELS, strict=False):
+            if n == 0 or n % level:
+                return
+            there = find_bundles(storage)
+            if any(b.level == level and b.last == n for b in there):
+                continue
+            first = n - level + 1
+            if below == 1:
+                entries = (storage.get(log_key(i), 0, MAX_ENTRY_BYTES + 1) for i in range(first, n + 1))
+                storage.put_new(BundleName.fresh(level, first).key, encode_bundle(first, entries))
+            elif not _merge(storage, level, first, [b for b in there if b.level == below]):
+                return
+    except StemmataError:
+        # Best effort: the log itself is complete without them.
+        return
+
+
+def encode_bundle(first: int, entries: Iterable[bytes]) -> bytes:
+    """The bytes of a bundle of these entries, the first of which is number `first`."""
+    import zstandard
+
+    compressor = zstandard.ZstdCompressor(level=3)
+    blocks: list[bytes] = []
+    pending: list[bytes] = []
+    size = count = 0
+
+    def close_block() -> None:
+        nonlocal size
+        raw = b"".join(_LENGTH.pack(len(e)) + e for e in pending)
+        stored = compressor.compress(raw)
+        blocks.append(_BLOCK.pack(len(raw), len(stored)) + stored)
+        pending.clear()
+        size = 0
+
+    for entry in entries:
+        if pending and (len(pending) == _BLOCK_ENTRIES or size + len(entry) > _WRITE_BYTES):
+            close_block()
+        pending.append(entry)
+        size += len(entry) + _LENGTH.size
+        count += 1
+    if pending:
+        close_block()
+    data = _HEADER.pack(_MAGIC, first, first + count - 1, len(blocks)) + b"".join(blocks)
+    return data + blake3(data).digest()
+
+
+def entries_of(storage: Storage, name: BundleName) -> Iterator[bytes]:
+    """A bundle's entries as stored, in order. Raises DamagedBundle (at the end at the latest), KeyMissing."""
+    expected = name.last - name.first + 1
+    found = 0
+    for raw_length, stored in _blocks(storage, name):
+        for entry in _unpack(name, raw_length, stored):
+            found += 1
+            yield entry
+    if found != expected:
+        raise DamagedBundle(key=name.key, reason=f"it holds {found} entries instead of {expected}")
+
+
+def _merge(storage: Storage, level: int, first: int, below: list[BundleName]) -> bool:
+    """Copy the blocks of the bundles one level lower into one; False if they are not complete and sound."""
+    parts: list[BundleName] = []
+    wanted = first
+    while wanted < first + level:
+        found = next((b for b in below if b.first == wanted), None)
+        if found is None:
+            return False
+        parts.append(found)
+        wanted = found.last + 1
+    count = sum(_head(_Stream(storage, part.key), part) for part in parts)
+    name = BundleName.fresh(level, first)
+    new = storage.start_new(name.key)
+    try:
+        header = _HEADER.pack(_MAGIC, first, name.last, count)
+        seal = blake3(header)
+        new.write(header)
+        for part in parts:
+            for raw_length, stored in _blocks(storage, part):
+                block = _BLOCK.pack(raw_length, len(stored)) + stored
+                seal.update(block)
+                new.write(block)
+        new.write(seal.digest())
+        new.commit()
+    finally:
+        new.abort()
+    return True
+
+
+class _Stream:
+    """A key's bytes in order, hashed as they pass."""
+
+    def __init__(self, storage: Storage, key: str) -> None:
+        self._storage, self._key = storage, key
+        self._offset = 0
+        self._held = b""
+        self.hasher = blake3()
+
+    def take(self, length: int) -> bytes:
+        """The next `length` bytes; fewer at the end of the key."""
+        if len(self._held) < length:
+            more = self._storage.get(self._key, self._offset, max(length - len(self._held), _READ_BYTES))
+            self._offset += len(more)
+            self._held += more
+        taken, self._held = self._held[:length], self._held[length:]
+        return taken
+
+
+def _head(stream: _Stream, name: BundleName) -> int:
+    """Read the header; how many blocks follow."""
+    header = stream.take(_HEADER.size)
+    stream.hasher.update(header)
+    entries = name.last - name.first + 1
+    try:
+        magic, first, last, blocks = _HEADER.unpack(header)
+    except StructError:
+        raise DamagedBundle(key=name.key, reason="it is cut off") from None
+    if (magic, first, last) != (_MAGIC, name.first, name.last) or not 0 < blocks <= entries:
+        raise DamagedBundle(key=name.key, reason="its header is not what its key says")
+    return int(blocks)
+
+
+def _blocks(storage: Storage, name: BundleName) -> Iterator[tuple[int, bytes]]:
+    """(raw length, zstd frame) of each block; the seal is checked after the last."""
+    stream = _Stream(storage, name.key)
+    for _ in range(_head(stream, name)):
+        head = stream.take(_BLOCK.size)
+        if len(head) < _BLOCK.size:
+            raise DamagedBundle(key=name.key, reason="it is cut off")
+        raw_length, stored_length = _BLOCK.unpack(head)
+        # zstd never needs more than this for bytes that do not shrink.
+        if raw_length > _BLOCK_BYTES or stored_length > raw_length + (raw_length >> 7) + 1024:
+            raise DamagedBundle(key=name.key, reason="a block is larger than any may be")
+        stored = stream.take(stored_length)
+        if len(stored) < stored_length:
+            raise DamagedBundle(key=name.key, reason="it is cut off")
+        stream.hasher.update(head)
+        stream.hasher.update(stored)
+        yield raw_length, stored
+    if stream.take(_SEAL + 1) != stream.hasher.digest():
+        raise DamagedBundle(key=name.key, reason="its seal does not fit its content")
+
+
+def _unpack(name: BundleName, raw_length: int, stored: bytes) -> Iterator[bytes]:
+    import zstandard
+
+    def refuse(reason: str) -> DamagedBundle:
+        return DamagedBundle(key=name.key, reason=reason)
+
+    try:
+        if zstandard.get_frame_parameters(stored).content_size != raw_length:
+            raise refuse("a block does not have the size that it states")
+        # Bounded by the check above: the frame states its size, and may not exceed it.
+        raw = zstandard.ZstdDecompressor().decompress(stored, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise refuse(f"a block cannot be decompressed: {error}") from None
+    offset = count = 0
+    while offset < len(raw):
+        head = raw[offset : offset + _LENGTH.size]
+        if len(head) < _LENGTH.size:
+            raise refuse("an entry is cut off")
+        length = _LENGTH.unpack(head)[0]
+        offset += _LENGTH.size
+        if length > MAX_ENTRY_BYTES or offset + length > len(raw) or count == _BLOCK_ENTRIES:
+            raise refuse("a block holds more or larger entries than any may")
+        yield raw[offset : offset + length]
+        offset += length
+        count += 1

@@ -1,0 +1,141 @@
+"""Reading the log. Owns the walk along the chain; takes bundles only where the log itself confirms them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from stemmata.errors import DamagedBundle, DamagedLog, KeyMissing
+from stemmata.ids import Digest
+from stemmata.log.bundles import BundleName, entries_of, find_bundles
+from stemmata.log.entries import (
+    MAX_ENTRY_BYTES,
+    Entry,
+    Position,
+    Void,
+    advance,
+    link_of,
+    log_key,
+    read_entry,
+)
+from stemmata.storage.base import Storage
+
+Step: TypeAlias = tuple[Position, Entry | Void, bytes]
+"""A position, what was found there, and its bytes."""
+
+_FAR = 256
+
+
+def fetch(storage: Storage, n: int) -> bytes | None:
+    """The bytes of entry `n`, at most one more than allowed; None if it is absent."""
+    try:
+        return storage.get(log_key(n), 0, MAX_ENTRY_BYTES + 1)
+    except KeyMissing:
+        return None
+
+
+def exists(storage: Storage, n: int) -> bool:
+    try:
+        storage.size(log_key(n))
+    except KeyMissing:
+        return False
+    return True
+
+
+def read_log(storage: Storage, after: Position) -> Iterator[Step]:
+    """Entries after `after`, in order, each held against the one before.
+
+    Raises DamagedLog, NewerFormat; what was yielded before stands.
+    """
+    here = after
+    data = fetch(storage, here.n + 1)
+    if data is not None and exists(storage, after.n + _FAR):
+        for step in _from_bundles(storage, after):
+            here = step[0]
+            yield step
+        data = fetch(storage, here.n + 1)
+    while True:
+        if data is None:
+            if after.n == 0:
+                # A reader without memory would take a hole for the end, and miss all that follows.
+                require_no_hole(storage, here.n)
+                data = fetch(storage, here.n + 1)
+            if data is None:
+                return
+        found = read_entry(here.n + 1, data, here)
+        here = advance(here, data, found)
+        yield here, found, data
+        data = fetch(storage, here.n + 1)
+
+
+def require_no_hole(storage: Storage, end: int) -> None:
+    """Raise DamagedLog if entries lie beyond a missing entry `end` + 1."""
+    last = max((number_of(k.key) or 0 for k in storage.list("log/")), default=0)
+    if last > end + 1 and not exists(storage, end + 1):
+        raise DamagedLog(entry=end + 1, reason=f"it is missing, but entry {last} is there")
+
+
+def number_of(key: str) -> int | None:
+    """The number in an entry's key; None for a key that is none."""
+    digits = key.removeprefix("log/").removesuffix(".json")
+    if len(digits) != 20 or not (digits.isascii() and digits.isdigit()) or log_key(int(digits)) != key:
+        return None
+    return int(digits)
+
+
+def _from_bundles(storage: Storage, after: Position) -> Iterator[Step]:
+    here = after
+    bundles = find_bundles(storage)
+    while True:
+        wanted = here.n + 1
+        # The longest first: one read then brings the reader furthest.
+        fitting = sorted((b for b in bundles if b.first <= wanted <= b.last), key=lambda b: -b.last)
+        for name in fitting:
+            hashes = confirm(storage, name, here)
+            if hashes is not None:
+                break
+        else:
+            return
+        for step in _walk(storage, name, hashes, here):
+            here = step[0]
+            yield step
+        if here.n != name.last:
+            return
+
+
+def confirm(storage: Storage, name: BundleName, after: Position) -> list[Digest] | None:
+    """Hashes of a bundle's entries if its chain is whole from `after` to an entry that `log/` holds too.
+
+    None: the bundle is not to be used.
+    """
+    hashes: list[Digest] = []
+    try:
+        for data in entries_of(storage, name):
+            link = link_of(data)
+            if link is None or (hashes and link != hashes[-1]):
+                return None
+            if name.first + len(hashes) == after.n + 1 and link != after.hash:
+                return None
+            hashes.append(Digest.of(data))
+    except (DamagedBundle, KeyMissing):
+        return None
+    last = fetch(storage, name.last)
+    if last is None or Digest.of(last) != hashes[-1]:
+        return None
+    return hashes
+
+
+def _walk(storage: Storage, name: BundleName, hashes: list[Digest], after: Position) -> Iterator[Step]:
+    """The entries of a confirmed bundle that follow `after`; fewer if it vanishes meanwhile."""
+    here = after
+    try:
+        for offset, data in enumerate(entries_of(storage, name)):
+            if name.first + offset <= here.n:
+                continue
+            if Digest.of(data) != hashes[offset]:
+                return
+            found = read_entry(here.n + 1, data, here)
+            here = advance(here, data, found)
+            yield here, found, data
+    except (DamagedBundle, KeyMissing):
+        return

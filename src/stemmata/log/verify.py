@@ -1,0 +1,75 @@
+"""Verifying the log: every entry and every bundle, read directly. Owns what `check` says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stemmata.errors import DamagedBundle, DamagedLog, KeyMissing, NewerFormat
+from stemmata.ids import Digest
+from stemmata.log.bundles import LEVELS, BundleName, entries_of
+from stemmata.log.entries import advance, log_key, read_entry
+from stemmata.log.identity import Identity
+from stemmata.log.reader import fetch, number_of
+from stemmata.storage.base import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not as it was written. `where` is a key."""
+
+    where: str
+    reason: str
+
+
+def verify_log(storage: Storage, identity: Identity) -> Iterator[Problem]:
+    """Read `log/` and `bundles/` whole, without bundles' help, and report what is wrong there.
+
+    A damaged entry ends the walk along the chain; entries past it cannot be judged.
+    """
+    hashes: list[Digest] = []
+    here = identity.genesis
+    broken = False
+    while not broken and (data := fetch(storage, here.n + 1)) is not None:
+        try:
+            here = advance(here, data, read_entry(here.n + 1, data, here))
+        except (DamagedLog, NewerFormat) as error:
+            yield Problem(log_key(here.n + 1), str(error.data["reason"]))
+            broken = True
+        else:
+            hashes.append(here.hash)
+    # What came after the walk ended is another writer's, and sound until it is read.
+    for key in storage.list("log/"):
+        n = number_of(key.key)
+        if n is None:
+            yield Problem(key.key, "it is no entry of the log")
+        elif n > here.n + 1 and not broken and fetch(storage, here.n + 1) is None:
+            yield Problem(log_key(here.n + 1), f"it is missing, but entry {n} is there")
+            break
+    yield from verify_bundles(storage, hashes)
+
+
+def verify_bundles(storage: Storage, hashes: list[Digest]) -> Iterator[Problem]:
+    """Hold every bundle against the hashes of entries 1, 2, …"""
+    for level in LEVELS:
+        for key in storage.list(f"bundles/{level}/"):
+            name = BundleName.parse(key.key)
+            reason = "it is no bundle's key" if name is None else _wrong_bundle(storage, name, hashes)
+            if reason is not None:
+                yield Problem(key.key, reason)
+
+
+def _wrong_bundle(storage: Storage, name: BundleName, hashes: list[Digest]) -> str | None:
+    try:
+        for offset, data in enumerate(entries_of(storage, name)):
+            n = name.first + offset
+            if n > len(hashes):
+                # Entries that the walk could not reach: whether they fit is not known.
+                continue
+            if Digest.of(data) != hashes[n - 1]:
+                return f"its entry {n} is not the log's"
+    except DamagedBundle as error:
+        return str(error.data["reason"])
+    except KeyMissing:
+        return None  # deleted since it was listed
+    return None
