@@ -22,7 +22,7 @@ MAX_RECORD_BYTES = 4 << 20
 
 Scalar: TypeAlias = str | int | float | bool | None
 Value: TypeAlias = "Scalar | list[Scalar]"
-Stored: TypeAlias = "str | int | float | bool | None | list[str | int | float | bool | None]"
+Stored: TypeAlias = "str | int | float | bool | list[str | int | float | bool | None] | None"
 
 _ESCAPE = "~"
 _SPECIAL = {"~nan": math.nan, "~inf": math.inf, "~-inf": -math.inf}

@@ -15,7 +15,9 @@ def test_a_digest_is_blake3_and_reads_back_from_its_hex(data: bytes) -> None:
     digest = Digest.of(data)
     assert digest.raw == blake3(data).digest()
     assert Digest.parse(digest.hex) == digest
-    assert str(digest) == digest.hex and digest.hex.startswith(digest.short) and len(digest.short) == 12
+    assert str(digest) == digest.hex
+    assert digest.hex.startswith(digest.short)
+    assert len(digest.short) == 12
 
 
 @pytest.mark.parametrize("kind", [Digest, VersionId, PackName])

@@ -177,8 +177,7 @@ _PIECES = st.sampled_from(
 def test_parsing_raises_nothing_but_invalid_reference(text: str) -> None:
     try:
         parsed = parse_reference(text)
-    except InvalidReference as error:
-        assert str(error)
+    except InvalidReference:
         return
     assert parsed.model is not None or parsed.id_prefix is not None
 

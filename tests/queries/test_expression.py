@@ -1,0 +1,296 @@
+"""Filters: what each form finds, what is refused and where, and that nothing becomes SQL."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from stemmata.catalog.expression import FIELDS, MAX_LENGTH, compile_filter, compile_sort
+from stemmata.catalog.schema import SCHEMA
+from stemmata.errors import InvalidExpression
+
+
+def found(shelf: Any, expression: str, at: str | None = None) -> list[str]:
+    made = compile_filter(expression, at=at)
+    sql = f"SELECT v.name FROM versions v WHERE {made.sql} ORDER BY v.seq"
+    return [row[0] for row in shelf.connection.execute(sql, made.parameters)]
+
+
+@pytest.fixture
+def three(shelf: Any) -> Any:
+    shelf.save(
+        "m", "one", metrics={"eval_loss": 0.4, "acc": 1}, step=10, epoch=1.0, run="r-4", message="First try",
+        config={"lora.r": 4, "bf16": True, "optim": "adamw", "lora.target_modules": ["q_proj", "v_proj"]},
+        labels={"seed": "8", "owner": "ana"}, data={"train.rows": 100},
+    )  # fmt: skip
+    shelf.save(
+        "m", "two", metrics={"eval_loss": 0.2, "acc": math.nan}, step=20, epoch=2.0, run="r-8", size=500,
+        config={"lora.r": 8, "bf16": False, "optim": "sgd", "odd key!": "x", "limit": math.inf, "none": None},
+    )  # fmt: skip
+    shelf.save("m", "three", config={"eval_loss": 7, "config": 1})
+    return shelf
+
+
+@pytest.mark.parametrize(
+    ("expression", "names"),
+    [
+        ("eval_loss < 0.5", ["one", "two"]),
+        ("eval_loss<0.3", ["two"]),
+        ("eval_loss = .2", ["two"]),
+        ("eval_loss >= 4e-1", ["one", "three"]),
+        ("0.1 < eval_loss <= 0.2", ["two"]),
+        ("0.3 > eval_loss", ["two"]),
+        ("eval_loss < 0.5 and lora.r == 8", ["two"]),
+        ("lora.r == 4 or lora.r == 8 and eval_loss > 1", ["one"]),
+        ("(lora.r == 4 or lora.r == 8) and eval_loss > 1", []),
+        ("not lora.r == 8", ["one", "three"]),
+        ("not eval_loss < 0.3 and lora.r == 4", ["one"]),
+        ("NOT (eval_loss < 0.3 OR lora.r == 4)", ["three"]),
+        ("lora.r != 8", ["one"]),
+        ("lora.r <> 8", ["one"]),
+        ("lora.r in [4, 16]", ["one"]),
+        ("lora.r not in (4, 16)", ["two"]),
+        ("optim in ['adamw', \"sgd\"]", ["one", "two"]),
+        ("lora.r is none", ["three"]),
+        ("lora.r is not none", ["one", "two"]),
+        ("lora.r == none", ["three"]),
+        ("lora.r != none", ["one", "two"]),
+        ("`none` is none", ["one", "two", "three"]),
+        ("acc == 1", ["one"]),
+        ("acc < 2", ["one"]),
+        ("acc != 1", []),
+        ("acc not in [1]", []),
+        ("acc is nan", ["two"]),
+        ("acc is not nan", ["one", "three"]),
+        ("limit == inf", ["two"]),
+        ("limit > 1e300 and limit > -inf", ["two"]),
+        ("bf16 == true", ["one"]),
+        ("bf16 == FALSE", ["two"]),
+        ("bf16 != true", ["two"]),
+        ("bf16 in [true]", ["one"]),
+        ("optim ~ 'DAM'", ["one"]),
+        ("lora.target_modules ~ \"q_proj\"", ["one"]),
+        ("`odd key!` == 'x'", ["two"]),
+        ("config.`odd key!` == 'x'", ["two"]),
+        ("metrics.eval_loss > 1", []),
+        ("config.eval_loss > 1", ["three"]),
+        ("metric.eval_loss < 1", ["one", "two"]),
+        ("label.seed == 8", ["one"]),
+        ("seed in [8]", ["one"]),
+        ("seed == '8'", ["one"]),
+        ("data.train.rows == 100", ["one"]),
+        ("config == 1", ["three"]),
+        ("step > 10", ["two"]),
+        ("epoch <= 1.5", ["one"]),
+        ("step is none", ["three"]),
+        ("run == 'r-8'", ["two"]),
+        ("run is none", ["three"]),
+        ("name ~ 'o'", ["one", "two"]),
+        ("name != 'one'", ["two", "three"]),
+        ("name not in ['one', 'two']", ["three"]),
+        ("message ~ 'first'", ["one"]),
+        ("message is none", ["two", "three"]),
+        ("size > 100", ["two"]),
+        ("created_at >= '2026-01-01T00:03'", ["three"]),
+        ("created_at < '2026-01-01'", []),
+        ("model == 'm'", ["one", "two", "three"]),
+        ("author == 'me' and event == 'manual' and kind == 'files' and files == 1", ["one", "two", "three"]),
+        ("optim == 7", []),
+        ("lora.r == 'x'", []),
+        ("lora.r != 'x'", ["one", "two"]),
+        ("optim == \"a'; DROP TABLE versions; --\"", []),
+        ("lora.r < 99999999999999999999999", ["one", "two"]),
+    ],
+)  # fmt: skip
+def test_what_each_form_finds(three: Any, expression: str, names: list[str]) -> None:
+    assert found(three, expression) == names
+
+
+def test_ids_are_found_by_their_first_digits(three: Any) -> None:
+    version = three.connection.execute("SELECT lower(hex(id)) FROM versions WHERE name = 'two'").fetchone()[0]
+    assert found(three, f"id == '{version[:6].upper()}'") == ["two"]
+    assert found(three, f"id != '{version}'") == ["one", "three"]
+    assert found(three, f"id in ['{version}']") == ["two"]
+
+
+def test_names_aliases_and_tags_are_all_of_a_versions_own(shelf: Any) -> None:
+    one = shelf.save("m", "one")
+    two = shelf.save("m", "two")
+    before = shelf.ref("m", "alias", "production", one)
+    shelf.ref("m", "name", "final", two)
+    shelf.ref("m", "alias", "production", two)
+    shelf.ref("m", "tag", "v1", one)
+    assert found(shelf, "alias == 'production'") == ["two"]
+    assert found(shelf, "alias == 'production'", at=before) == ["one"]
+    assert found(shelf, "alias != 'production'") == ["one"]
+    assert found(shelf, "alias is none") == ["one"]
+    assert found(shelf, "tag == 'v1'") == ["one"]
+    assert found(shelf, "name == 'final'") == ["two"]
+    assert found(shelf, "name != 'final'") == ["one"]
+    assert found(shelf, "name == 'two' and name == 'final'") == ["two"]
+
+
+def test_metrics_and_labels_as_they_stood_then(shelf: Any) -> None:
+    one = shelf.save("m", "one", metrics={"loss": 0.5}, labels={"ok": "yes"}, config={"r": 4})
+    then = shelf.time(shelf.n)
+    shelf.annotate(one, loss=0.1, acc=0.9)
+    shelf.unlabel(one, "ok")
+    assert found(shelf, "loss == 0.1 and acc == 0.9 and ok is none and r == 4") == ["one"]
+    assert found(shelf, "loss == 0.5 and acc is none and ok == 'yes' and r == 4", at=then) == ["one"]
+    assert found(shelf, "loss is none and ok is none", at="2025-01-01") == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "position", "reason"),
+    [
+        ("", 1, "expected, not the end"),
+        ("   ", 4, "expected, not the end"),
+        ("eval_loss", 1, "compares nothing"),
+        ("eval_loss <", 12, "a name or a value"),
+        ("eval_loss < 0.5 and", 20, "a name or a value"),
+        ("eval_loss 0.5", 11, "a comparison"),
+        ("eval_loss < 0.5 lora.r", 17, "'and', 'or' or the end"),
+        ("(eval_loss < 0.5", 17, "')'"),
+        ("eval_loss < 0.5)", 16, "'and', 'or' or the end"),
+        ("a == 'x", 6, "never closed"),
+        ("`a == 1", 1, "never closed"),
+        ("a == b", 6, "quotes"),
+        ("1 == 2", 6, "no name"),
+        ("'x' ~ a", 7, "left of '~'"),
+        ("a < none", 5, "no order"),
+        ("a == nan", 6, "a name or a value"),
+        ("a in []", 8, "empty"),
+        ("a in 1", 6, "'['"),
+        ("a in [1 2]", 9, "','"),
+        ("a in [b]", 7, "a list holds"),
+        ("a in [none]", 7, "a list holds"),
+        ("a in [1", 8, "','"),
+        ("a not 1", 7, "'in'"),
+        ("a is 1", 6, "'none' or 'nan'"),
+        ("a == 1x", 7, "runs into"),
+        ("a == 1; drop", 7, "means nothing"),
+        ("a && b", 3, "means nothing"),
+        ("not " * 60 + "a == 1", 205, "nested"),
+        ("(" * 60 + "a == 1" + ")" * 60, 52, "nested"),
+        ("a == 1 or " * 300, MAX_LENGTH + 1, "longer"),
+        ("a == '\ud800'", 7, "Unicode"),
+    ],
+)
+def test_each_unreadable_expression_is_refused_where_it_goes_wrong(
+    expression: str, position: int, reason: str
+) -> None:
+    with pytest.raises(InvalidExpression) as caught:
+        compile_filter(expression)
+    assert caught.value.data["position"] == position
+    assert reason in str(caught.value.data["reason"])
+    str(caught.value).encode()
+
+
+def test_names_used_are_told_as_written_once() -> None:
+    made = compile_filter("metrics.loss < 1 and (lora.r == 8 or `odd key` is none) and lora.r != 2")
+    assert made.names_used == ("metrics.loss", "lora.r", "odd key")
+
+
+def test_names_and_values_never_enter_the_sql() -> None:
+    made = compile_filter(
+        "`'; DROP TABLE versions; --` == \"'); DELETE FROM refs; --\" and x in ['a\" OR 1']"
+    )
+    assert "DROP" not in made.sql
+    assert "DELETE" not in made.sql
+    assert "OR 1" not in made.sql
+    assert made.sql.count("?") == len(made.parameters)
+
+
+def test_a_sort_key_is_one_name() -> None:
+    assert compile_sort("eval_loss").number.parameters[0] == "eval_loss"
+    assert compile_sort("step").number.sql == "v.step"
+    with pytest.raises(InvalidExpression):
+        compile_sort("a, b")
+    with pytest.raises(InvalidExpression):
+        compile_sort("3")
+
+
+EMPTY = sqlite3.connect(":memory:", check_same_thread=False)
+EMPTY.executescript(SCHEMA)
+
+
+def runs(expression: str, at: str | None) -> None:
+    made = compile_filter(expression, at=at)
+    assert made.sql.count("?") == len(made.parameters)
+    assert EMPTY.execute(f"SELECT v.seq FROM versions v WHERE {made.sql}", made.parameters).fetchall() == []
+
+
+TOKENS = st.sampled_from(
+    [*sorted(FIELDS), "loss", "label.x", "`a b`", "config.`c`", "1", "-2.5e3", "'t'", '"u"', "true", "none"]
+) | st.sampled_from(
+    ["and", "or", "not", "in", "is", "(", ")", "[", "]", ",", "==", "!=", "<", "<=", "~", "-inf", "nan", "é"]
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.one_of(st.text(max_size=60), st.lists(TOKENS, max_size=14).map(" ".join)),
+    st.sampled_from([None, "2026-01-01T00:00:00.000000Z"]),
+)
+def test_any_text_is_sql_that_runs_or_invalid_expression(text: str, at: str | None) -> None:
+    try:
+        runs(text, at)
+    except InvalidExpression as error:
+        position = error.data["position"]
+        assert isinstance(position, int)
+        assert 1 <= position <= len(text) + 1
+
+
+NAMES = st.sampled_from([*sorted(FIELDS), "loss", "label.x", "data.`a b`"])
+LEAVES = st.one_of(
+    st.builds("{} {} 'x'".format, NAMES, st.sampled_from(["==", "!=", "<", ">=", "~"])),
+    st.builds("{} < 1 <= {}".format, NAMES, NAMES),
+    st.builds("{} in [1, 'x', true]".format, NAMES),
+    st.builds("{} is not none".format, NAMES),
+)  # fmt: skip
+TREES = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        inner.map("not ({})".format),
+        st.builds("({}) and ({})".format, inner, inner),
+        st.builds("({}) or ({}) or ({})".format, inner, inner, inner),
+    ),
+    max_leaves=60,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(TREES, st.sampled_from([None, "2026-01-01T00:00:00.000000Z"]))
+def test_every_sound_expression_within_the_limits_runs(text: str, at: str | None) -> None:
+    try:
+        compile_filter(text)
+    except InvalidExpression as error:
+        reason = str(error.data["reason"])
+        assume("longer" not in reason and "nested" not in reason)
+        raise
+    made = compile_filter(text, at=at)
+    EMPTY.execute(f"SELECT v.seq FROM versions v WHERE {made.sql}", made.parameters)
+
+
+@pytest.mark.parametrize(
+    ("piece", "levels"),
+    [
+        ("(", 50),
+        ("not ", 50),
+        ("not (", 25),
+        ("a<1 and (", 50),
+        ("a<1 or a<1 and (", 25),
+        ("(a<1 or a<1) and not (a<1 or ", 25),
+    ],
+)
+@pytest.mark.parametrize("at", [None, "2026-01-01T00:00:00.000000Z"])
+def test_the_deepest_allowed_nesting_fits_sqlites_parser(piece: str, levels: int, at: str | None) -> None:
+    opened = piece.count("(") - piece.count(")")
+    runs(piece * levels + "a in [1, 'x']" + ")" * opened * levels, at)
+    with pytest.raises(InvalidExpression, match="nested"):
+        runs(piece * (levels + 1) + "a in [1, 'x']" + ")" * opened * (levels + 1), at)
