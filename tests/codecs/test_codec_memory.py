@@ -1,0 +1,49 @@
+"""Memory of coding the largest fp32 object, measured in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src"
+
+CODE = """
+import resource, sys
+import numpy as np
+from stemmata.codecs.dtypes import dtype_of
+from stemmata.codecs.hashing import digest_of
+from stemmata.codecs.objectcode import decode_object, encode_object
+from stemmata.codecs.workers import frame_pool
+
+numbers = np.empty(16 << 20, "<f4")
+rng = np.random.default_rng(0)
+for at in range(0, len(numbers), 1 << 20):
+    numbers[at : at + (1 << 20)] = rng.standard_normal(1 << 20, dtype="f4")
+digest = digest_of(numbers.view("u1").data)
+parts = encode_object(numbers.data, dtype_of("F32"), frame_pool())
+stored = sum(map(len, parts))
+if sys.argv[1] == "decode":
+    del numbers
+    encoded = b"".join(parts)
+    del parts
+    decode_object(encoded, raw_length=64 << 20, digest=digest, where="x", threads=frame_pool())
+unit = 1 if sys.platform == "darwin" else 1024
+print(stored, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no getrusage here")
+@pytest.mark.parametrize("what", ["encode", "decode"])
+def test_the_largest_fp32_object_is_coded_in_under_300_mib(what: str) -> None:
+    env = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, what], env=env, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    stored, peak = map(int, done.stdout.split())
+    assert stored < 57 << 20
+    assert peak < 300 << 20

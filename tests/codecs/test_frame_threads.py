@@ -1,0 +1,76 @@
+"""The threads that code frames: how many, and that a forked child is not left waiting for them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stemmata.codecs import workers
+from stemmata.errors import InvalidArgument
+
+SOURCE = Path(__file__).parents[2] / "src"
+
+
+def run(code: str, **variables: str) -> str:
+    env = {**os.environ, "PYTHONPATH": str(SOURCE), **variables}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_variable_sets_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEMMATA_THREADS", "3")
+    assert workers.thread_count() == 3
+    monkeypatch.setenv("STEMMATA_THREADS", " ")
+    assert workers.thread_count() == (os.cpu_count() or 1)
+    monkeypatch.delenv("STEMMATA_THREADS")
+    assert workers.thread_count() == (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "99999", "9" * 5000, "²"])
+def test_a_senseless_number_of_threads_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEMMATA_THREADS", text)
+    with pytest.raises(InvalidArgument, match="STEMMATA_THREADS"):
+        workers.thread_count()
+
+
+def test_one_thread_needs_no_pool() -> None:
+    out = run("from stemmata.codecs.workers import frame_pool; print(frame_pool())", STEMMATA_THREADS="1")
+    assert out.strip() == "None"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_codes_and_hashes_on() -> None:
+    """Neither the pool's threads nor BLAKE3's follow a fork; waiting for them would never end."""
+    out = run(
+        """
+import os, signal
+from stemmata.codecs.dtypes import dtype_of
+from stemmata.codecs.hashing import digest_of
+from stemmata.codecs.objectcode import decode_object, encode_object
+from stemmata.codecs.workers import frame_pool
+
+content = bytes(range(256)) * 32768
+def code():
+    digest = digest_of(content)
+    encoded = b"".join(encode_object(content, dtype_of("F32"), frame_pool()))
+    assert content == decode_object(
+        encoded, raw_length=len(content), digest=digest, where="x", threads=frame_pool())
+
+code()
+child = os.fork()
+if not child:
+    signal.alarm(60)  # ends a child that waits for ever
+    code()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print("both")
+""",
+        STEMMATA_THREADS="2",
+        PYTHONWARNINGS="ignore::DeprecationWarning",
+    )
+    assert out.strip() == "both"

@@ -1,0 +1,180 @@
+"""Objects are read out of any pack that has them, verified, and from many threads."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from crafted_objects import raw_object, sound_pack
+from stemmata import objects
+from stemmata.errors import DamagedObject, DamagedPack, MissingObject, MissingPack, NewerFormat
+from stemmata.ids import Digest, PackName
+from stemmata.objects import ObjectReader
+from stemmata.storage.memory import MemoryStorage
+
+
+class Counting(MemoryStorage):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes = 0
+
+    def size(self, key: str) -> int:
+        self.sizes += 1
+        return super().size(key)
+
+
+def stored(storage: MemoryStorage, contents: list[bytes], damage: bytes | None = None) -> PackName:
+    """A pack put there by hand; the content `damage` has its last byte flipped."""
+    name, data = PackName.fresh(), bytearray(sound_pack(contents))
+    if damage is not None:
+        data[data.index(damage) + len(damage) - 1] ^= 1
+    storage.put_new(name.key, data)
+    return name
+
+
+def test_an_object_is_read_from_the_pack_that_has_it() -> None:
+    storage = MemoryStorage()
+    packs = [stored(storage, [b"a", b"b"]), stored(storage, [b"c"])]
+    reader = ObjectReader(storage)
+    for content, pack in ((b"a", packs[0]), (b"b", packs[0]), (b"c", packs[1])):
+        assert reader.read(Digest.of(content), packs) == content
+        name, row = reader.locate(Digest.of(content), packs)
+        assert (name, row.raw) == (pack, 1)
+        assert reader.find(Digest.of(content), packs) == (name, row)
+
+
+def test_an_object_in_no_pack_is_missing() -> None:
+    storage = MemoryStorage()
+    packs = [stored(storage, [b"a"])]
+    reader = ObjectReader(storage)
+    for given in (packs, []):
+        with pytest.raises(MissingObject):
+            reader.read(Digest.of(b"z"), given)
+        with pytest.raises(MissingObject):
+            reader.locate(Digest.of(b"z"), given)
+        assert reader.find(Digest.of(b"z"), given) is None
+
+
+def test_packs_that_a_version_does_not_name_are_not_read() -> None:
+    storage = MemoryStorage()
+    stored(storage, [b"a"])
+    with pytest.raises(MissingObject):
+        ObjectReader(storage).read(Digest.of(b"a"), [])
+
+
+def test_i4_what_one_pack_has_lost_is_read_from_another() -> None:
+    storage = MemoryStorage()
+    broken = stored(storage, [b"content"], damage=b"content")
+    packs = [PackName.fresh(), broken, stored(storage, [b"content"])]
+    assert ObjectReader(storage).read(Digest.of(b"content"), packs) == b"content"
+
+
+def test_i4_the_first_failure_is_told_if_no_pack_has_it() -> None:
+    storage = MemoryStorage()
+    broken = stored(storage, [b"content"], damage=b"content")
+    absent = PackName.fresh()
+    reader = ObjectReader(storage)
+    with pytest.raises(DamagedObject):
+        reader.read(Digest.of(b"content"), [broken, absent])
+    with pytest.raises(MissingPack, match=absent.hex):
+        reader.read(Digest.of(b"content"), [absent, broken])
+
+
+def test_i4_an_index_that_names_wrong_content_hands_out_nothing() -> None:
+    storage = MemoryStorage()
+    name = PackName.fresh()
+    lying = bytearray(sound_pack([b"a"]))
+    other = Digest.of(b"b")
+    lying[-128:-96] = other.raw
+    lying[-48:-16] = Digest.of(lying[-128:-64]).raw
+    storage.put_new(name.key, lying)
+    with pytest.raises(DamagedObject, match="not what its digest says"):
+        ObjectReader(storage).read(other, [name])
+
+
+def test_i9_a_newer_object_is_not_taken_for_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = MemoryStorage()
+    name = stored(storage, [b"a"])
+
+    def newer(*_: object, **__: object) -> bytearray:
+        raise NewerFormat(where="object", reason="codec 3")
+
+    monkeypatch.setattr(objects, "decode_object", newer)
+    with pytest.raises(NewerFormat):
+        ObjectReader(storage).read(Digest.of(b"a"), [name])
+
+
+def test_a_damaged_index_is_told_and_passed_over_when_only_looking() -> None:
+    storage = MemoryStorage()
+    name = PackName.fresh()
+    storage.put_new(name.key, raw_object(b"a") * 10)
+    reader = ObjectReader(storage)
+    with pytest.raises(DamagedPack):
+        reader.locate(Digest.of(b"a"), [name])
+    good = stored(storage, [b"a"])
+    found = reader.find(Digest.of(b"a"), [name, PackName.fresh(), good])
+    assert found is not None
+    assert found[0] == good
+
+
+def test_an_index_is_read_once() -> None:
+    storage = Counting()
+    packs = [stored(storage, [b"a", b"b"])]
+    reader = ObjectReader(storage)
+    for content in (b"a", b"b", b"a"):
+        reader.read(Digest.of(content), packs)
+    assert storage.sizes == 1
+
+
+def test_old_indexes_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "_INDEX_BYTES", 2 * 64)
+    storage = Counting()
+    names = [stored(storage, [b"%d" % i]) for i in range(3)]
+    reader = ObjectReader(storage)
+
+    def read(i: int) -> int:
+        before = storage.sizes
+        reader.read(Digest.of(b"%d" % i), [names[i]])
+        return storage.sizes - before
+
+    assert [read(i) for i in (0, 1, 0, 2, 0, 1)] == [1, 1, 0, 1, 0, 1]
+
+
+def test_one_index_beyond_the_room_is_kept_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "_INDEX_BYTES", 1)
+    storage = Counting()
+    packs = [stored(storage, [b"a"])]
+    reader = ObjectReader(storage)
+    for _ in range(3):
+        assert reader.read(Digest.of(b"a"), packs) == b"a"
+    assert storage.sizes == 1
+
+
+def test_a_dropped_pack_is_forgotten_when_it_is_missed() -> None:
+    storage = MemoryStorage()
+    name = stored(storage, [b"a"])
+    reader = ObjectReader(storage)
+    reader.read(Digest.of(b"a"), [name])
+    storage.delete(name.key)
+    with pytest.raises(MissingPack):
+        reader.read(Digest.of(b"a"), [name])
+    assert reader.find(Digest.of(b"a"), [name]) is None
+
+
+def test_many_threads_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "_INDEX_BYTES", 5 * 64)  # so that indexes come and go meanwhile
+    storage = MemoryStorage()
+    contents = [b"content %d" % i for i in range(12)]
+    packs = [stored(storage, [content]) for content in contents]
+    reader = ObjectReader(storage)
+    start = threading.Barrier(4)
+
+    def read(seed: int) -> bool:
+        start.wait()
+        order = [(i * 5 + seed) % 12 for i in range(60)]
+        return all(reader.read(Digest.of(contents[i]), packs) == contents[i] for i in order)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(read, range(4)))
