@@ -1,8 +1,8 @@
 """The catalog's tables. Owns their shape; a file of any other shape is thrown away and built again.
 
-Conventions: `model` is always the model's key (`names.name_key`), `models.name` its spelling. `id`, `parent`,
-`target` and `pack` are raw bytes; digests of content and packs' files are hex. `n` is a log entry's number and
-`at` the entry's effective time. `version` is `versions.seq`, which grows in the order of the log.
+Conventions: `model` is always the model's key (`names.name_key`), `models.name` its spelling. `id`,
+`parent`, `target` and `pack` are raw bytes; digests of content and packs' files are hex. `n` is a log
+entry's number and `at` the entry's effective time. `version` is `versions.seq`, which grows with the log.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 VERSION = 1
 """Raised whenever a table changes. Part of the file's name, so that releases do not fight over it."""
 
-# facts: a number is `num` (a bool also has text 'true' or 'false', an integer beyond 63 bits its digits as text);
-# NaN is num NULL, text 'nan'; a string or a list (as JSON) is text alone; None is NULL in both.
-# fact_moves: every value that a metric or label ever had (config and data never change); num and text NULL with
-# `removed` set is a label taken away.
+# facts: a number is `num` (a bool also has text 'true' or 'false', an integer beyond 63 bits its digits as
+# text); NaN is num NULL, text 'nan'; a string or a list (as JSON) is text alone; None is NULL in both.
+# fact_moves: every value that a metric or label ever had (config and data never change); num and text NULL
+# with `removed` set is a label taken away.
 # ref_moves: target NULL is a deletion.
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -33,19 +33,23 @@ CREATE TABLE settings (
 ) WITHOUT ROWID;
 
 CREATE TABLE versions (
-    seq INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, model TEXT NOT NULL, name TEXT NOT NULL,  -- its first name
+    seq INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, model TEXT NOT NULL,
+    name TEXT NOT NULL,  -- its first name
     n INTEGER NOT NULL, at TEXT NOT NULL,
     state TEXT NOT NULL,  -- visible, deleted, forgotten
     state_n INTEGER NOT NULL,
     record BLOB NOT NULL, tree TEXT NOT NULL,  -- tree: JSON list of object digests
-    created_at TEXT NOT NULL, run TEXT, run_id TEXT, step INTEGER, epoch REAL, event TEXT NOT NULL, kind TEXT NOT NULL,
-    author TEXT NOT NULL, message TEXT NOT NULL, bytes INTEGER NOT NULL, files INTEGER NOT NULL, content TEXT NOT NULL
+    created_at TEXT NOT NULL, run TEXT, run_id TEXT, step INTEGER, epoch REAL, event TEXT NOT NULL,
+    kind TEXT NOT NULL, author TEXT NOT NULL, message TEXT NOT NULL,
+    bytes INTEGER NOT NULL, files INTEGER NOT NULL, content TEXT NOT NULL
 );
 CREATE INDEX versions_by_model ON versions (model, state, seq);
 CREATE INDEX versions_by_run ON versions (model, run, seq) WHERE run IS NOT NULL;
 CREATE INDEX versions_by_content ON versions (content);
 
-CREATE TABLE version_packs (version INTEGER NOT NULL, pack BLOB NOT NULL, PRIMARY KEY (version, pack)) WITHOUT ROWID;
+CREATE TABLE version_packs (
+    version INTEGER NOT NULL, pack BLOB NOT NULL, PRIMARY KEY (version, pack)
+) WITHOUT ROWID;
 CREATE INDEX version_packs_by_pack ON version_packs (pack);
 CREATE TABLE parents (
     version INTEGER NOT NULL, parent BLOB NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (version, position)

@@ -6,7 +6,7 @@ import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -64,7 +64,7 @@ class SqliteState:
     """Implements `fold.State` over the catalog's tables. Runs inside the caller's transaction."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        # A plain cursor of our own: the connection's own ones fetch eagerly for other threads' sake.
+        # A plain cursor: the connection's own kind fetches eagerly, for other threads' sake.
         self._cursor = connection.cursor(sqlite3.Cursor)
 
     @contextmanager
@@ -85,7 +85,7 @@ class SqliteState:
 
     def format(self) -> int:
         row = self._one("SELECT value FROM meta WHERE key = 'format'")
-        return int(str(row[0])) if row is not None else 1
+        return int(row[0]) if row is not None else 1
 
     def pack_state(self, pack: PackName) -> str | None:
         row = self._one("SELECT state FROM packs WHERE name = ?", pack.raw)
@@ -146,8 +146,8 @@ class SqliteState:
         model = name_key(op.model)
         run = record.run
         self._do(
-            "INSERT INTO versions (id, model, name, n, at, state, state_n, record, tree, created_at, run, run_id,"
-            " step, epoch, event, kind, author, message, bytes, files, content)"
+            "INSERT INTO versions (id, model, name, n, at, state, state_n, record, tree, created_at, run,"
+            " run_id, step, epoch, event, kind, author, message, bytes, files, content)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             *(version.raw, model, op.name, moment.n, moment.at, VISIBLE, moment.n, bytes(op.record)),
             *(_dumps(op.tree), record.created_at),
@@ -165,7 +165,7 @@ class SqliteState:
         self._add_facts(moment, seq, record)
         self._point(moment, version, op.model, NAME, op.name, "", None)
 
-    def place_version(self, moment: Moment, version: VersionId, op: ops.VersionPlace) -> None:
+    def place_version(self, version: VersionId, op: ops.VersionPlace) -> None:
         seq = self._seq(version)
         self._do("UPDATE versions SET tree = ? WHERE seq = ?", _dumps(op.tree), seq)
         self._do("DELETE FROM version_packs WHERE version = ?", seq)
@@ -226,15 +226,15 @@ class SqliteState:
     def _do(self, sql: str, *values: object) -> None:
         self._cursor.execute(sql, values)
 
-    def _one(self, sql: str, *values: object) -> tuple[object, ...] | None:
-        row: tuple[object, ...] | None = self._cursor.execute(sql, values).fetchone()
+    def _one(self, sql: str, *values: object) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self._cursor.execute(sql, values).fetchone()
         return row
 
     def _seq(self, version: VersionId) -> int:
         row = self._one("SELECT seq FROM versions WHERE id = ?", version.raw)
         if row is None:
             raise sqlite3.InternalError("a version that the fold has seen is not there")
-        return int(str(row[0]))
+        return int(row[0])
 
     def _add_model(self, moment: Moment, name: str) -> None:
         self._do("INSERT OR IGNORE INTO models VALUES (?, ?, ?)", name_key(name), name, moment.n)
@@ -265,7 +265,8 @@ class SqliteState:
         if fact is None:
             self._do("DELETE FROM facts WHERE version = ? AND space = ? AND key = ?", seq, space, key)
         else:
-            self._do("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?)", seq, space, key, num, text, moment.n)
+            row = (seq, space, key, num, text, moment.n)
+            self._do("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?)", *row)
         self._do(
             "INSERT INTO fact_moves VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             *(seq, space, key, num, text, int(fact is None), moment.n, moment.at),

@@ -83,7 +83,7 @@ class State(Protocol):
     def add_version(
         self, moment: Moment, version: VersionId, record: Record, op: ops.VersionAdd
     ) -> None: ...
-    def place_version(self, moment: Moment, version: VersionId, op: ops.VersionPlace) -> None: ...
+    def place_version(self, version: VersionId, op: ops.VersionPlace) -> None: ...
     def set_version_state(self, moment: Moment, version: VersionId, state: str) -> None: ...
     def annotate(self, moment: Moment, version: VersionId, op: ops.VersionAnnotate) -> None: ...
     def redact(self, moment: Moment, version: VersionId, item: str, why: str) -> None: ...
@@ -215,10 +215,10 @@ def version_add(state: State, moment: Moment, op: ops.VersionAdd) -> None:
     state.add_version(moment, version, record, op)
 
 
-def version_place(state: State, moment: Moment, op: ops.VersionPlace) -> None:
+def version_place(state: State, _moment: Moment, op: ops.VersionPlace) -> None:
     version = _require_state(state, op.version, VISIBLE, DELETED)
     _require_placed(state, op.tree, op.packs)
-    state.place_version(moment, version, op)
+    state.place_version(version, op)
 
 
 def _require_placed(state: State, tree: list[str], packs: list[str]) -> None:

@@ -1,0 +1,369 @@
+"""Catalog: the log, folded into SQLite and kept up to date. Owns when that cache is believed.
+
+Before use, the last entry that the catalog took in is read from the log and must have the hash it had
+then; if it has not, or the file is another repository's, damaged or out of reach, the log is folded anew:
+into the file, into one in the user's cache folder, or into memory (I8).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import RLock
+from typing import Self
+
+from stemmata.catalog.connection import Connection, connect, is_damage, is_place
+from stemmata.catalog.schema import SCHEMA, VERSION
+from stemmata.catalog.state import SqliteState
+from stemmata.errors import StemmataError
+from stemmata.ids import Digest, PackName
+from stemmata.log.entries import Entry, Position, Void
+from stemmata.log.fold import LIVE, apply
+from stemmata.log.identity import Identity
+from stemmata.log.reader import exists, fetch, read_log
+from stemmata.storage.base import Storage
+
+FILE = f"catalog-v{VERSION}.sqlite"
+_MENDS = 4
+_POSITION = "SELECT value FROM meta WHERE key = 'position'"
+
+
+def user_cache_folder() -> Path:
+    """`STEMMATA_CACHE`, else the user's cache folder for stemmata."""
+    chosen = os.environ.get("STEMMATA_CACHE")
+    if chosen:
+        return Path(chosen)
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "stemmata"
+
+
+def catalog_files(storage: Storage, identity: Identity) -> list[Path]:
+    """Where the catalog may live, best first. Empty for a repository that ends with its process."""
+    files = [storage.cache_folder / FILE] if storage.cache_folder is not None else []
+    if not storage.where.startswith("memory"):
+        # Path.home() fails for a user without one; then there is no such folder.
+        with suppress(RuntimeError):
+            files.append(user_cache_folder() / identity.repository / FILE)
+    return files
+
+
+class Catalog:
+    """A repository's catalog. Safe to use from many threads; any number of processes share the file."""
+
+    def __init__(
+        self, storage: Storage, identity: Identity, files: Iterable[Path], *, busy: float | None = None
+    ) -> None:
+        self.lock = RLock()
+        """Hold it to see several queries answered as of one moment."""
+        self._storage, self._identity = storage, identity
+        self._files = list(files)
+        self._busy = busy
+        self._inode: tuple[int, int] | None = None
+        self._pid = os.getpid()
+        self._connection: Connection | None = None
+        with self.lock:
+            self._open()
+
+    @classmethod
+    def open(cls, storage: Storage, identity: Identity) -> Self:
+        """Open without reading the log: `refresh` does that."""
+        return cls(storage, identity, catalog_files(storage, identity))
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """For queries. A row is fetched by `execute` itself, so any thread may use it."""
+        return self._database
+
+    @property
+    def file(self) -> Path | None:
+        """Where the catalog lives now; None: in memory."""
+        return self._files[0] if self._files else None
+
+    @property
+    def position(self) -> Position:
+        """How far the log has been taken in."""
+        row = self.connection.execute(_POSITION).fetchone()
+        return _parse_position(row) or self._identity.genesis
+
+    def close(self) -> None:
+        with self.lock:
+            if self._connection is not None:
+                self._connection.mend = None
+                self._connection.close()
+
+    # --- following the log ----------------------------------------------------------------------
+
+    def refresh(self) -> Position:
+        """Take in what has been committed since; where the log ended.
+
+        Raises DamagedLog, NewerFormat (what came before is taken in), and the storage's own errors.
+        """
+        with self.lock:
+            self._reopen_if_gone()
+            for _ in range(_MENDS):
+                try:
+                    return self._refresh()
+                except sqlite3.Error as error:
+                    self._replace(error)
+            return self._refresh()
+
+    def preview(self, after: Position, position: Position, entry: Entry) -> str | None:
+        """Why `entry`, written right after `after`, would be void; None if it would not, or if the
+        catalog is no longer at `after`. Changes nothing."""
+        with self.lock:
+            try:
+                with self._undone():
+                    if self._position() != after:
+                        return None
+                    return apply(SqliteState(self._database), position, entry)
+            except sqlite3.Error as error:
+                self._replace(error)
+                return None
+
+    def void_reason(self, n: int) -> str | None:
+        """Why entry `n` has no effect; None if it has."""
+        row = self.connection.execute("SELECT reason FROM voids WHERE n = ?", (n,)).fetchone()
+        return str(row[0]) if row is not None else None
+
+    def _refresh(self) -> Position:
+        here = self._position()
+        if here is not None and self._is_confirmed(here) and not exists(self._storage, here.n + 1):
+            return here
+        with self._transaction():
+            # Another process may have come first while this one waited for the lock.
+            here = self._position()
+            if here is None or not self._is_confirmed(here):
+                self._wipe()
+                here = self._identity.genesis
+            return self._fold(here)
+
+    def _is_confirmed(self, here: Position) -> bool:
+        if here.n == 0:
+            return here == self._identity.genesis
+        data = fetch(self._storage, here.n)
+        return data is not None and Digest.of(data) == here.hash
+
+    def _fold(self, here: Position) -> Position:
+        state = SqliteState(self._database)
+        try:
+            for position, found, _ in read_log(self._storage, here):
+                reason = found.reason if isinstance(found, Void) else apply(state, position, found)
+                if reason is not None:
+                    state.add_void(position.n, reason)
+                here = position
+        finally:
+            # Also when the log turns out damaged further on: what came before it stands.
+            with suppress(sqlite3.Error):
+                self._remember(here)
+        return here
+
+    # --- packs ----------------------------------------------------------------------------------
+
+    def pack_is_live(self, pack: PackName) -> bool:
+        row = self.connection.execute("SELECT state FROM packs WHERE name = ?", (pack.raw,)).fetchone()
+        return row is not None and row[0] == LIVE
+
+    def packs_holding(self, digest: Digest) -> list[PackName]:
+        """Live packs that are known to hold an object. Others may: this is a cache."""
+        rows = self.connection.execute(
+            "SELECT o.pack FROM objects o JOIN packs p ON p.name = o.pack WHERE o.digest = ? AND p.state = ?",
+            (digest.raw, LIVE),
+        )
+        return [PackName(row[0]) for row in rows]
+
+    def unremembered_packs(self) -> list[PackName]:
+        """Live packs whose objects nobody has told this catalog of, oldest first."""
+        sql = "SELECT name FROM packs WHERE state = ? AND remembered = 0 ORDER BY n"
+        return [PackName(row[0]) for row in self.connection.execute(sql, (LIVE,))]
+
+    def remember_pack(self, pack: PackName, digests: Iterable[Digest]) -> None:
+        """Note what a pack holds, so that nothing is stored twice. Best effort."""
+        rows = [(digest.raw, pack.raw) for digest in digests]
+        with self.lock:
+            try:
+                with self._transaction():
+                    cursor = self._database.cursor(sqlite3.Cursor)
+                    cursor.executemany("INSERT OR IGNORE INTO objects VALUES (?, ?)", rows)
+                    cursor.execute("UPDATE packs SET remembered = 1 WHERE name = ?", (pack.raw,))
+            except sqlite3.Error as error:
+                self._replace(error)
+
+    # --- the file -------------------------------------------------------------------------------
+
+    @property
+    def _database(self) -> Connection:
+        if self._connection is None:
+            raise sqlite3.ProgrammingError("the catalog is not open")
+        return self._connection
+
+    def _open(self) -> None:
+        """Connect to the first place that works, with all tables there."""
+        old, self._connection = self._connection, None
+        if old is not None:
+            old.mend = None
+            old.close()
+        thrown_away = False
+        while self._connection is None:
+            file = self.file
+            try:
+                connection = connect(file, self.lock, busy=self._busy)
+                try:
+                    self._connection = connection
+                    self._prepare()
+                except BaseException:
+                    self._connection = None
+                    connection.close()
+                    raise
+                self._inode = _inode(file)
+            except (sqlite3.Error, OSError) as error:
+                if file is None:
+                    raise
+                if isinstance(error, sqlite3.Error) and not is_place(error) and not thrown_away:
+                    _throw_away(file)
+                    thrown_away = True
+                else:
+                    del self._files[0]
+                    thrown_away = False
+        self._connection.mend = self._mend
+        if old is not None:
+            old.heir = self._connection
+
+    def _prepare(self) -> None:
+        if self._is_ours():
+            return
+        with self._transaction():
+            if not self._is_ours():
+                self._wipe()
+
+    def _is_ours(self) -> bool:
+        try:
+            cursor = self._database.cursor(sqlite3.Cursor)
+            rows = dict(cursor.execute("SELECT key, value FROM meta").fetchall())
+        except sqlite3.OperationalError as error:
+            if is_place(error) or is_damage(error):
+                raise
+            return False  # no such table: a new file
+        return rows.get("schema") == str(VERSION) and rows.get("repository") == self._identity.repository
+
+    def _wipe(self) -> None:
+        """Back to an empty catalog, inside the caller's transaction."""
+        cursor = self._database.cursor(sqlite3.Cursor)
+        listing = "SELECT type, name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+        for _, name in cursor.execute(listing).fetchall():
+            quoted = str(name).replace('"', '""')
+            cursor.execute(f'DROP TABLE "{quoted}"')
+        for statement in _STATEMENTS:
+            cursor.execute(statement)
+        rows = [("schema", str(VERSION)), ("repository", self._identity.repository)]
+        cursor.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+        self._remember(self._identity.genesis)
+
+    def _position(self) -> Position | None:
+        """As the file says; None if it says nothing that can be read."""
+        cursor = self._database.cursor(sqlite3.Cursor)
+        return _parse_position(cursor.execute(_POSITION).fetchone())
+
+    def _remember(self, here: Position) -> None:
+        value = f"{here.n} {here.hash.hex} {here.effective}"
+        sql = "INSERT OR REPLACE INTO meta VALUES ('position', ?)"
+        self._database.cursor(sqlite3.Cursor).execute(sql, (value,))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        cursor = self._database.cursor(sqlite3.Cursor)
+        cursor.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except StemmataError:
+            # The log cannot be read further; what came before is sound.
+            cursor.execute("COMMIT")
+            raise
+        except BaseException:
+            with suppress(sqlite3.Error):
+                cursor.execute("ROLLBACK")
+            raise
+        try:
+            cursor.execute("COMMIT")
+        except sqlite3.Error:
+            with suppress(sqlite3.Error):
+                cursor.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _undone(self) -> Iterator[None]:
+        """A transaction that leaves no trace."""
+        cursor = self._database.cursor(sqlite3.Cursor)
+        cursor.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            with suppress(sqlite3.Error):
+                cursor.execute("ROLLBACK")
+
+    def _reopen_if_gone(self) -> None:
+        """A cache may vanish at any time, or be replaced; a forked process needs its own connection."""
+        if self.file is None:
+            return
+        if self._inode == _inode(self.file) and self._pid == os.getpid():
+            return
+        self._pid = os.getpid()
+        self._open()
+
+    def _replace(self, error: sqlite3.Error) -> None:
+        """After an error of SQLite: a new file in place of a broken one, or the next place."""
+        file = self.file
+        if file is None:
+            raise error  # memory does not break; this is a mistake of ours
+        if is_place(error):
+            del self._files[0]
+        else:
+            _throw_away(file)
+        self._open()
+
+    def _mend(self, error: sqlite3.Error) -> Connection:
+        """A query met a broken file."""
+        self._replace(error)
+        self.refresh()
+        return self._database
+
+
+def _parse_position(row: tuple[object, ...] | None) -> Position | None:
+    try:
+        n, digest, effective = str(row[0] if row is not None else "").split(" ")
+        return Position(int(n), Digest.parse(digest), effective)
+    except ValueError:
+        return None
+
+
+def _throw_away(file: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        with suppress(OSError):
+            file.with_name(file.name + suffix).unlink()
+
+
+def _inode(file: Path | None) -> tuple[int, int] | None:
+    if file is None:
+        return None
+    try:
+        about = file.stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
+
+
+def _split(script: str) -> list[str]:
+    """The statements of a script. `executescript` would commit the caller's transaction first."""
+    found: list[str] = []
+    pending = ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            found.append(pending)
+            pending = ""
+    return found
+
+
+_STATEMENTS = _split(SCHEMA)

@@ -1,0 +1,148 @@
+"""Connections: one SQLite file, used from many threads. Owns what counts as a broken file.
+
+A row is fetched under the lock that also guards the fold, so that no thread sees half an entry.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+_FOLD_BUSY_SECONDS = 5.0
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_PLACE = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_PERM,
+    }
+)
+# Shared memory, which WAL needs, is not shared between the hosts of a network drive.
+_NETWORK = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "lustre", "gpfs", "beegfs", "afs", "virtiofs")
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Do the file's bytes make no sense?"""
+    return _code(error) in _DAMAGE
+
+
+def is_place(error: sqlite3.Error) -> bool:
+    """Does the place refuse: locked for long, full, read-only, failing?"""
+    return _code(error) in _PLACE
+
+
+def _code(error: sqlite3.Error) -> int:
+    # Errors that Python's module raises by itself carry no code.
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+class _EagerCursor(sqlite3.Cursor):
+    """Fetches when it executes: its rows are those of one moment."""
+
+    _rows: Iterator[Any] = iter(())
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Self:
+        super().execute(sql, parameters)
+        self._rows = iter(super().fetchall())
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._rows)
+
+    def fetchone(self) -> Any:
+        return next(self._rows, None)
+
+    def fetchall(self) -> list[Any]:
+        return list(self._rows)
+
+    def fetchmany(self, size: int | None = 1) -> list[Any]:
+        wanted = self.arraysize if size is None else size
+        return [row for _, row in zip(range(wanted), self._rows, strict=False)]
+
+
+class Connection(sqlite3.Connection):
+    """A connection that outlives its file: after damage, `execute` answers from the successor."""
+
+    guard: Any
+    """The catalog's lock."""
+    heir: Connection | None = None
+    mend: Callable[[sqlite3.Error], Connection] | None = None
+    """Returns the successor of a connection whose file broke, or raises the error again."""
+
+    def cursor(self, factory: Any = None) -> Any:
+        return super().cursor(_EagerCursor if factory is None else factory)
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        with self.guard:
+            if self.heir is not None:
+                return self.heir.execute(sql, parameters)
+            try:
+                return super().execute(sql, parameters)
+            except sqlite3.DatabaseError as error:
+                if self.mend is None or not (is_damage(error) or is_place(error)):
+                    raise
+                return self.mend(error).execute(sql, parameters)
+
+
+def connect(file: Path | None, guard: Any, *, busy: float | None = None) -> Connection:
+    """Open `file`, or a database in memory. Raises sqlite3.Error and OSError."""
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(
+        file if file is not None else ":memory:",
+        timeout=_FOLD_BUSY_SECONDS if busy is None else busy,
+        isolation_level=None,
+        check_same_thread=False,
+        factory=Connection,
+    )
+    connection.guard = guard
+    try:
+        # With WAL, "normal" is consistent after a power loss and waits for no disk at each commit.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        if file is not None:
+            _set_journal(connection, file)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _set_journal(connection: Connection, file: Path) -> None:
+    mode = "TRUNCATE" if _on_network(file) else "WAL"
+    try:
+        connection.execute(f"PRAGMA journal_mode = {mode}")
+    except sqlite3.OperationalError as error:
+        # Another process is at it just now; whichever mode it leaves is as good.
+        if _code(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise
+
+
+def _on_network(file: Path) -> bool:
+    """Does Linux say that this path is mounted from elsewhere? False where nothing is known."""
+    try:
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+        where = str(file.parent.resolve())
+    except OSError:
+        return False
+    return is_network_path(where, mounts)
+
+
+def is_network_path(where: str, mounts: Sequence[str]) -> bool:
+    """`mounts` are lines as in /proc/self/mounts; the longest mount point above `where` decides."""
+    best, kind = "", ""
+    for line in mounts:
+        fields = line.split(" ")
+        if len(fields) < 3:
+            continue
+        point = fields[1].replace("\\040", " ").rstrip("/")
+        if (where + "/").startswith(point + "/") and len(point) >= len(best):
+            best, kind = point, fields[2]
+    return kind.startswith(_NETWORK)
