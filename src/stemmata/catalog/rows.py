@@ -1,0 +1,133 @@
+"""Rows of the catalog as frozen values. Owns how columns become types; runs no query."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import msgspec
+
+from stemmata.ids import VersionId
+
+Row: TypeAlias = tuple[Any, ...]
+
+VERSION_COLUMNS = (
+    "v.seq, v.id, v.model, v.name, v.n, v.at, v.state, v.state_n, v.record, v.tree, v.created_at, v.run,"
+    " v.run_id, v.step, v.epoch, v.event, v.kind, v.author, v.message, v.bytes, v.files, v.content"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRow:
+    """One version. `model` is the model's key; `name` the version's first name."""
+
+    seq: int
+    id: VersionId
+    model: str
+    name: str
+    n: int
+    at: str
+    """Effective time of the entry that added it."""
+    state: str
+    """visible, deleted or forgotten."""
+    state_n: int
+    record: bytes
+    tree: tuple[str, ...]
+    """Digests of the objects that hold the tree."""
+    created_at: str
+    run: str | None
+    run_id: str | None
+    step: int | None
+    epoch: float | None
+    event: str
+    kind: str
+    author: str
+    message: str
+    bytes: int
+    files: int
+    content: str
+
+    @classmethod
+    def of(cls, row: Row) -> VersionRow:
+        """From the columns VERSION_COLUMNS."""
+        values = list(row)
+        values[1] = VersionId(row[1])
+        values[9] = tuple(msgspec.json.decode(row[9], type=list[str]))
+        return cls(*values)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    key: str
+    name: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefRow:
+    """An alias, tag or version name as it stands now."""
+
+    model: str
+    key: str
+    kind: str
+    name: str
+    target: VersionId
+    n: int
+
+    @classmethod
+    def of(cls, row: Row) -> RefRow:
+        return cls(row[0], row[1], row[2], row[3], VersionId(row[4]), row[5])
+
+
+@dataclass(frozen=True, slots=True)
+class RefMove:
+    """One change of a name; `target` None is its deletion."""
+
+    model: str
+    key: str
+    kind: str
+    name: str
+    n: int
+    at: str
+    by: str
+    target: VersionId | None
+    why: str
+    evidence: dict[str, Any]
+    txn: str
+
+    @classmethod
+    def of(cls, row: Row) -> RefMove:
+        values = list(row)
+        values[7] = VersionId(row[7]) if row[7] is not None else None
+        values[9] = msgspec.json.decode(row[9])
+        return cls(*values)
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotationRow:
+    """What was added to a version after its save. A label of None takes that label away."""
+
+    n: int
+    at: str
+    by: str
+    metrics: dict[str, float | str]
+    labels: dict[str, str | None]
+    notes: str
+    event: str
+    why: str
+
+    @classmethod
+    def of(cls, row: Row) -> AnnotationRow:
+        values = list(row)
+        values[3] = msgspec.json.decode(row[3], type=dict[str, float | str])
+        values[4] = msgspec.json.decode(row[4], type=dict[str, str | None])
+        return cls(*values)
+
+
+@dataclass(frozen=True, slots=True)
+class BestRow:
+    """The version whose metric is best, and those that are just as good but later."""
+
+    row: VersionRow
+    value: float
+    ties: tuple[VersionRow, ...]
