@@ -60,6 +60,7 @@ DTYPES: tuple[DType, ...] = (
 """By code."""
 
 BYTES = DTYPES[0]
+MAX_FRAME_BYTES = max(dtype.max_frame_bytes for dtype in DTYPES)
 _BY_WORD = {dtype.word: dtype for dtype in DTYPES}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from stemmata.codecs import planes, zstd
-from stemmata.codecs.dtypes import BYTES, DType
+from stemmata.codecs.dtypes import BYTES, MAX_FRAME_BYTES, DType
 from stemmata.codecs.faults import DamagedFault, Fault, translated
 from stemmata.codecs.frames import (
     PLANES,
@@ -28,6 +29,16 @@ from stemmata.ids import Digest
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
+
+
+class _Proof(threading.local):
+    """Where a thread decodes the frame that it has just encoded."""
+
+    def __init__(self) -> None:
+        self.buffer = np.zeros(MAX_FRAME_BYTES, np.uint8)
+
+
+_proof = _Proof()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +134,9 @@ def _encode_frame(data: memoryview, dtype: DType, plan: _Plan) -> list[Buffer]:
 
 
 def _comes_back(data: memoryview, codec: int, dtype: DType, payload: list[Buffer]) -> bool:
+    decoded = _proof.buffer[: len(data)]
     try:
-        decoded = _decode(codec, dtype, len(data), memoryview(b"".join(payload)))
+        _decode(codec, dtype, memoryview(b"".join(payload)), decoded)
     except Fault:
         return False
     return np.array_equal(decoded, np.frombuffer(data, np.uint8))
@@ -132,15 +144,16 @@ def _comes_back(data: memoryview, codec: int, dtype: DType, payload: list[Buffer
 
 def _decode_into(content: memoryview, frame: Frame) -> None:
     frame.require_sound()
-    found = _decode(frame.codec, frame.dtype, frame.raw_length, frame.payload)
     end = frame.raw_offset + frame.raw_length
-    np.frombuffer(content, np.uint8)[frame.raw_offset : end] = found
+    into = np.frombuffer(content, np.uint8)[frame.raw_offset : end]
+    _decode(frame.codec, frame.dtype, frame.payload, into)
 
 
-def _decode(codec: int, dtype: DType, raw_length: int, payload: memoryview) -> planes.Bytes:
-    """Exactly `raw_length` bytes. Raises a Fault."""
+def _decode(codec: int, dtype: DType, payload: memoryview, into: planes.Bytes) -> None:
+    """Fill `into`, whose length the frame's header states. Raises a Fault."""
     if codec == PLANES:
-        return planes.decode(payload, raw_length, dtype)
-    if codec == ZSTD:
-        return np.frombuffer(zstd.decompress(payload, raw_length), np.uint8)
-    return np.frombuffer(payload, np.uint8)
+        planes.decode(payload, dtype, into)
+    elif codec == ZSTD:
+        into[:] = np.frombuffer(zstd.decompress(payload, len(into)), np.uint8)
+    else:
+        into[:] = np.frombuffer(payload, np.uint8)

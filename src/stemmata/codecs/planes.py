@@ -8,13 +8,14 @@ are. The values are only moved as integers: every bit pattern comes back.
 from __future__ import annotations
 
 import struct
+import threading
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from stemmata.codecs import zstd
-from stemmata.codecs.dtypes import DType
+from stemmata.codecs.dtypes import MAX_FRAME_BYTES, DType
 from stemmata.codecs.faults import DamagedFault
 from stemmata.codecs.hashing import Buffer
 
@@ -27,23 +28,45 @@ _Words = npt.NDArray[Any]
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 
+class _Scratch(threading.local):
+    """Two frames' worth of words per thread: fresh memory for each frame costs more than the work."""
+
+    def __init__(self) -> None:
+        self._buffers = np.empty((2, MAX_FRAME_BYTES), np.uint8)
+
+    def pair(self, count: int, itemsize: int) -> tuple[_Words, _Words]:
+        first, second = self._buffers[:, : count * itemsize]
+        return first.view(_NATIVE[itemsize]), second.view(_NATIVE[itemsize])
+
+
+_scratch = _Scratch()
+
+
 def split(data: Buffer, dtype: DType) -> list[Bytes]:
-    """The byte planes of little-endian elements, lowest first; `data` is a whole number of them."""
-    words: _Words = np.frombuffer(data, _LITTLE[dtype.itemsize]).astype(_NATIVE[dtype.itemsize], copy=False)
+    """The byte planes of one frame's little-endian elements, lowest first."""
+    words: _Words = np.frombuffer(data, _LITTLE[dtype.itemsize])
+    rotated, shifted = _scratch.pair(len(words), dtype.itemsize)
     if dtype.rotate:
-        words = (words << 1) | (words >> (8 * dtype.itemsize - 1))
-    return [(words >> (8 * k)).astype(np.uint8) for k in range(dtype.itemsize)]
+        np.left_shift(words, 1, out=rotated)
+        np.right_shift(words, 8 * dtype.itemsize - 1, out=shifted)
+        words = np.bitwise_or(rotated, shifted, out=rotated)
+    return [np.right_shift(words, 8 * k, out=shifted).astype(np.uint8) for k in range(dtype.itemsize)]
 
 
-def join(planes: list[Bytes], dtype: DType) -> Bytes:
-    """The elements again, as little-endian bytes."""
-    words: _Words = planes[-1].astype(_NATIVE[dtype.itemsize])
+def join(planes: list[Bytes], dtype: DType, into: Bytes) -> None:
+    """Write the elements to `into` again, as little-endian bytes."""
+    words, shifted = _scratch.pair(len(planes[0]), dtype.itemsize)
+    words[...] = planes[-1]
     for plane in reversed(planes[:-1]):
-        words <<= 8
-        words |= plane
+        np.left_shift(words, 8, out=words)
+        np.bitwise_or(words, plane, out=words)
+    target: _Words = into.view(_LITTLE[dtype.itemsize])
     if dtype.rotate:
-        words = (words >> 1) | (words << (8 * dtype.itemsize - 1))
-    return words.astype(_LITTLE[dtype.itemsize], copy=False).view(np.uint8)
+        np.right_shift(words, 1, out=shifted)
+        np.left_shift(words, 8 * dtype.itemsize - 1, out=words)
+        np.bitwise_or(shifted, words, out=target)
+    else:
+        target[...] = words
 
 
 def encode(data: Buffer, dtype: DType, try_repeats: tuple[bool, ...]) -> list[Buffer]:
@@ -74,12 +97,12 @@ def repeats_pay(data: Buffer, dtype: DType) -> tuple[bool, ...]:
     return tuple(found)
 
 
-def decode(payload: memoryview, raw_length: int, dtype: DType) -> Bytes:
-    """Bytes of the elements. `raw_length` is bounded and a whole number of elements already.
+def decode(payload: memoryview, dtype: DType, into: Bytes) -> None:
+    """Fill `into`, whose length is bounded and a whole number of elements, with their bytes.
 
     Raises DamagedFault and HostileFault.
     """
-    count = raw_length // dtype.itemsize
+    count = len(into) // dtype.itemsize
     planes: list[Bytes] = []
     at = 0
     for _ in range(dtype.itemsize):
@@ -93,7 +116,7 @@ def decode(payload: memoryview, raw_length: int, dtype: DType) -> Bytes:
         at += stored
     if at != len(payload):
         raise DamagedFault("bytes follow the last plane")
-    return join(planes, dtype)
+    join(planes, dtype, into)
 
 
 def _plane(stored: memoryview, mode: int, count: int) -> Buffer:
