@@ -1,0 +1,79 @@
+"""The report of a check: problems, notes, affected versions, counts. Owns their words and JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+from stemmata.errors import Damage, NewerFormat, StemmataError, StorageFailed
+
+FAULTS = (Damage, NewerFormat, StorageFailed)
+"""What a check takes down as a problem and goes on after."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One damage. `kind`: identity, log, bundle, pack, object, record, tree, file, provenance or ref.
+
+    `where` is a key, an entry, a pack, an object or a version's file; `versions` are the ids, in
+    hex, of the visible and restorable versions that it reaches.
+    """
+
+    kind: str
+    where: str
+    reason: str
+    versions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that is no damage: kind is catalog, void, orphan, leftover or unknown."""
+
+    kind: str
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Affected:
+    """A version that some problem reaches."""
+
+    id: str
+    model: str
+    name: str
+
+
+@dataclass(slots=True)
+class Counts:
+    """What was read. `bytes` are the stored bytes of packs, log and bundles."""
+
+    entries: int = 0
+    bundles: int = 0
+    packs: int = 0
+    objects: int = 0
+    versions: int = 0
+    files: int = 0
+    bytes: int = 0
+
+
+@dataclass(slots=True)
+class Report:
+    """What `check` found."""
+
+    quick: bool = False
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    affected: list[Affected] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+
+    @property
+    def sound(self) -> bool:
+        """True if nothing is damaged."""
+        return not self.problems
+
+    def to_dict(self) -> dict[str, object]:
+        return {"sound": self.sound, **asdict(self)}
+
+
+def reason_of(error: StemmataError) -> str:
+    """Why, without the next step, which the report as a whole gives."""
+    return str(error.data.get("reason", error.what.format(**error.data)))

@@ -1,0 +1,193 @@
+"""The check itself: identity, log, contents, names, cached catalog, strangers. Owns their order."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import suppress
+from itertools import zip_longest
+
+from stemmata.catalog.catalog import Catalog, catalog_files
+from stemmata.checking.contents import Contents, Progress
+from stemmata.checking.report import FAULTS, Affected, Note, Problem, Report, reason_of
+from stemmata.errors import DamagedLog, RepositoryNotFound, StemmataError
+from stemmata.log import verify
+from stemmata.log.bundles import BundleName
+from stemmata.log.entries import Position, link_of
+from stemmata.log.identity import Identity, read_identity
+from stemmata.log.reader import fetch
+from stemmata.storage.base import Storage
+from stemmata.storage.local import LocalStorage
+
+_PACK_KEY = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{32})\.pack", re.ASCII)
+_TABLES = (
+    "packs",
+    "pack_bases",
+    "models",
+    "settings",
+    "versions",
+    "version_packs",
+    "parents",
+    "version_states",
+    "facts",
+    "fact_moves",
+    "annotations",
+    "redactions",
+    "refs",
+    "ref_moves",
+    "voids",
+)
+
+
+def check(storage: Storage, *, progress: Progress | None = None, quick: bool = False) -> Report:
+    """Verify a repository. `quick` leaves out decoding objects and hashing files.
+
+    Raises RepositoryNotFound if there is none, NewerFormat if a newer release wrote it.
+    """
+    report = Report(quick=quick)
+    identity = _check_identity(storage, report)
+    if identity is None:
+        return report
+    catalog = Catalog(storage, identity, [])
+    try:
+        _check_log(storage, identity, catalog, report)
+        Contents(storage, catalog, report, progress).run()
+        _check_refs(catalog, report)
+        _check_catalog(storage, identity, catalog, report)
+        _note_strangers(storage, catalog, report)
+        _name_affected(catalog, report)
+    finally:
+        catalog.close()
+    return report
+
+
+def _check_identity(storage: Storage, report: Report) -> Identity | None:
+    """The repository's identity; where it is damaged, a stand-in that lets the rest be checked."""
+    try:
+        return read_identity(storage)
+    except RepositoryNotFound:
+        if fetch(storage, 1) is None:
+            raise
+        report.problems.append(Problem("identity", "stemmata.json", "it is missing, but a log is there"))
+    except FAULTS as error:
+        report.problems.append(Problem("identity", "stemmata.json", reason_of(error)))
+    first = fetch(storage, 1)
+    link = link_of(first) if first is not None else None
+    if link is None:
+        return None
+    return Identity("0" * 32, 1, "", Position(0, link, ""))
+
+
+def _check_log(storage: Storage, identity: Identity, catalog: Catalog, report: Report) -> None:
+    """Fold the log into `catalog` as far as it is whole; verify all entries and bundles."""
+    try:
+        catalog.refresh()
+    except DamagedLog:
+        pass  # verify_log says where and why
+    report.counts.entries = catalog.position.n
+    for problem in verify.verify_log(storage, identity):
+        kind = "bundle" if problem.where.startswith("bundles/") else "log"
+        report.problems.append(Problem(kind, problem.where, problem.reason))
+    for key in storage.list("bundles/"):
+        report.counts.bundles += 1
+        report.counts.bytes += key.size
+    report.counts.bytes += sum(key.size for key in storage.list("log/"))
+    for n, reason in catalog.connection.execute("SELECT n, reason FROM voids ORDER BY n").fetchall():
+        report.notes.append(Note("void", f"log entry {n}", f"it has no effect: {reason}"))
+
+
+def _check_refs(catalog: Catalog, report: Report) -> None:
+    """Aliases and tags point at visible versions; the fold's rules leave no other state."""
+    rows = catalog.connection.execute(
+        "SELECT r.model, r.kind, r.name, r.target FROM refs r LEFT JOIN versions v ON v.id = r.target"
+        " WHERE r.kind IN ('alias', 'tag') AND (v.state IS NULL OR v.state != 'visible')"
+    )
+    for model, kind, name, target in rows.fetchall():
+        where = f"{kind} {model}@{name}"
+        report.problems.append(
+            Problem("ref", where, f"it points at {target.hex()[:12]}, which is not visible")
+        )
+
+
+def _check_catalog(storage: Storage, identity: Identity, fresh: Catalog, report: Report) -> None:
+    """Hold every cached catalog against the log's own fold; throw away the one that differs (I8)."""
+    for file in catalog_files(storage, identity):
+        if not file.is_file():
+            continue
+        cached = Catalog(storage, identity, [file])
+        try:
+            cached.refresh()
+            if cached.file is None or cached.position != fresh.position:
+                continue  # out of reach, or the log has grown since
+            wrong = _difference(cached, fresh)
+        except (sqlite3.Error, StemmataError) as error:
+            wrong = str(error)
+        finally:
+            cached.close()
+        if wrong:
+            report.notes.append(
+                Note("catalog", str(file), f"{wrong}; thrown away, the next command builds it anew")
+            )
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                with suppress(OSError):
+                    file.with_name(file.name + suffix).unlink()
+
+
+def _difference(cached: Catalog, fresh: Catalog) -> str:
+    """What a cached catalog says otherwise than the log; empty if nothing."""
+    sound = cached.connection.execute("PRAGMA integrity_check").fetchone()[0]
+    if sound != "ok":
+        return "SQLite finds it damaged"
+    for table in _TABLES:
+        # What is known of packs' contents is a hint, asked of each pack again before it is used.
+        columns = [
+            str(row[1])
+            for row in fresh.connection.execute(f"PRAGMA table_info({table})")
+            if row[1] != "remembered"
+        ]
+        listed = ", ".join(columns)
+        order = ", ".join(str(i + 1) for i in range(len(columns)))
+        sql = f"SELECT {listed} FROM {table} ORDER BY {order}"  # noqa: S608 - names of our own schema
+        ours = fresh.connection.cursor(sqlite3.Cursor).execute(sql)
+        theirs = cached.connection.cursor(sqlite3.Cursor).execute(sql)
+        if any(a != b for a, b in zip_longest(ours, theirs)):
+            return f"its {table.replace('_', ' ')} are not what the log says"
+    return ""
+
+
+def _note_strangers(storage: Storage, catalog: Catalog, report: Report) -> None:
+    """Note what lies in the store and belongs to no entry of the log."""
+    states = dict(catalog.connection.execute("SELECT lower(hex(name)), state FROM packs").fetchall())
+    for key in storage.list(""):
+        if key.key == "stemmata.json" or key.key.startswith("log/") or BundleName.parse(key.key):
+            continue
+        name = _PACK_KEY.fullmatch(key.key)
+        state = states.get(name[1]) if name else None
+        if name is None:
+            report.notes.append(Note("unknown", key.key, "stemmata does not write such a file"))
+        elif state is None:
+            report.notes.append(Note("orphan", key.key, "no save that was finished names this pack"))
+        elif state == "dropped":
+            report.notes.append(Note("orphan", key.key, "the log has dropped this pack; it may be deleted"))
+    if isinstance(storage, LocalStorage):
+        _note_leftovers(storage, report)
+
+
+def _note_leftovers(storage: LocalStorage, report: Report) -> None:
+    try:
+        left = sorted(entry.name for entry in (storage.root / "tmp").iterdir())
+    except OSError:
+        return
+    for name in left:
+        report.notes.append(
+            Note("leftover", f"tmp/{name}", "a write that is going on or was cut off; never read")
+        )
+
+
+def _name_affected(catalog: Catalog, report: Report) -> None:
+    wanted = {version for problem in report.problems for version in problem.versions}
+    rows = catalog.connection.execute(
+        "SELECT lower(hex(v.id)), m.name, v.name FROM versions v"
+        " JOIN models m ON m.key = v.model ORDER BY v.seq"
+    )
+    report.affected += [Affected(*row) for row in rows.fetchall() if row[0] in wanted]

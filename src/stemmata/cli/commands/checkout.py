@@ -1,0 +1,87 @@
+"""`stemmata checkout`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stemmata.cli import text
+from stemmata.cli.help import HelpCommand, examples
+from stemmata.cli.options import At, Json, Ref, Repo, Yes, open_repo, output_for
+from stemmata.cli.registry import command_app
+
+if TYPE_CHECKING:
+    from stemmata.version import Version
+
+app = command_app()
+
+
+@app.command(
+    cls=HelpCommand,
+    epilog=examples(
+        "stemmata checkout sentiment@production -o model/",
+        'stemmata checkout sentiment@production --at "3 weeks ago" -o then/',
+        "stemmata checkout 3f9a12bc -o model/ --force",
+        json="version (id, model, name), path, files, bytes, at (UTC or null)",
+    ),
+)
+def checkout(
+    context: typer.Context,
+    reference: Ref,
+    into: Annotated[
+        str, typer.Option("--output", "-o", metavar="DIR", help="The folder to write into; made if absent.")
+    ],
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Write into a folder that is not empty, replacing files of the same names."
+        ),
+    ] = False,
+    yes: Yes = False,
+    at: At = None,
+    repo: Repo = None,
+    as_json: Json = False,
+) -> None:
+    """Write a version's files into a folder, byte for byte.
+
+    Every byte is verified before any file appears. A folder that holds something is refused; with
+    --force files of the same names are replaced, after a question on a terminal unless -y is given,
+    and all others stay.
+    """
+    output = output_for(context, as_json)
+    with open_repo(context, repo) as repository:
+        resolved = repository.resolve(reference, at=at)
+        version = repository.get(resolved.row.id)
+        target = Path(into)
+        if resolved.at_utc is not None:
+            output.note(f"as of {text.utc(resolved.at_utc)}")
+        doomed = _replaced(version, target) if force and not yes else []
+        if doomed:
+            shown = ", ".join(text.plain(p) for p in doomed[:3]) + (", …" if len(doomed) > 3 else "")
+            if not output.ask(f"Replace {text.count(len(doomed), 'file')} in {text.plain(into)} ({shown})?"):
+                raise typer.Abort
+        with output.progress("writing", version.size) as progress:
+            version.checkout(target, force=force, progress=progress)
+        content = version.record.content
+        if output.json:
+            output.document(
+                {
+                    "version": {"id": version.id.hex, "model": version.model, "name": version.name},
+                    "path": str(target),
+                    "files": content.files,
+                    "bytes": content.bytes,
+                    "at": resolved.at_utc,
+                }
+            )
+            return
+        output.show(
+            f"Wrote {text.plain(version.model)}@{text.plain(version.name)} {version.short} to {text.plain(into)} "
+            f"({text.count(content.files, 'file')}, {text.size(content.bytes)}, verified)"
+        )
+
+
+def _replaced(version: Version, target: Path) -> list[str]:
+    """Files of the version that the target folder holds already."""
+    return [f.path for f in version.files if (target / f.path).is_file()]

@@ -1,0 +1,99 @@
+"""`stemmata log`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stemmata.cli import text
+from stemmata.cli.help import HelpCommand, examples
+from stemmata.cli.options import At, Json, Repo, instant, open_repo, output_for
+from stemmata.cli.registry import command_app
+
+if TYPE_CHECKING:
+    from stemmata.repository import Repository
+    from stemmata.version import Version
+
+app = command_app()
+_SHOWN = 50
+
+
+@app.command(
+    cls=HelpCommand,
+    epilog=examples(
+        "stemmata log",
+        "stemmata log sentiment --run r8 --metric eval_loss --metric f1",
+        'stemmata log sentiment --at "last friday"',
+        json="versions (list, newest first: id, model, name, names, aliases, tags, created_at, author, "
+        "message, parents, run, step, epoch, event, kind, metrics, labels, notes, config, data, base, files, bytes), "
+        "total (how many there are), at (UTC or null). Without --limit all are listed.",
+    ),
+)
+def log(
+    context: typer.Context,
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="Only this model's versions.")
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="NAME", help="Only this run's versions.")
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", metavar="N", min=1, help=f"Show the newest N. Default: {_SHOWN}."),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", metavar="NAME", help="Show this metric; may be given again."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Show all of them.")] = False,
+    at: At = None,
+    repo: Repo = None,
+    as_json: Json = False,
+) -> None:
+    """List versions, newest first.
+
+    One line a version: id, name, [aliases] and #tags, epoch, step, age, metrics, size, message. The
+    model's primary metric comes first and the best value of each metric is highlighted. Columns that
+    do not fit the terminal are left out; in a pipe nothing is.
+    """
+    output = output_for(context, as_json)
+    moment = instant(at)
+    with open_repo(context, repo) as repository:
+        repository.versions(model)  # refuses a model that is not there
+        shown, total = _versions(
+            repository, model, run, moment, limit or (None if everything or output.json else _SHOWN)
+        )
+        if output.json:
+            documents = [v.to_dict() for v in shown]
+            output.document({"versions": documents, "total": total, "at": moment})
+            return
+        if moment is not None:
+            output.note(f"as of {text.utc(moment)}")
+        if not shown:
+            output.note("no versions yet; make one with: stemmata save FOLDER MODEL")
+            return
+        from stemmata.cli.listing import versions_table
+
+        output.show(versions_table(shown, output.width, metrics=metric or ()))
+        if len(shown) < total:
+            output.note(f"{text.count(total - len(shown), 'older version')} not shown; see all with --all")
+
+
+def _versions(
+    repository: Repository, model: str | None, run: str | None, at: datetime | None, limit: int | None
+) -> tuple[list[Version], int]:
+    """The newest `limit` versions, and how many there are."""
+    from stemmata.catalog import queries
+    from stemmata.names import name_key
+    from stemmata.records import timestamp
+    from stemmata.version import Version
+
+    session = repository.session
+    key = name_key(model) if model is not None else None
+    then = timestamp(at) if at is not None else None
+    connection = session.catalog.connection
+    rows = queries.versions(connection, key, run=run, at=then, limit=limit)
+    total = queries.count_versions(connection, key, run=run, at=then) if limit else len(rows)
+    return [Version(session, row) for row in rows], total

@@ -1,0 +1,226 @@
+"""`stemmata show`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stemmata.cli import text
+from stemmata.cli.help import HelpCommand, examples
+from stemmata.cli.options import At, Json, Ref, Repo, open_repo, output_for
+from stemmata.cli.registry import command_app
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from stemmata.cli.output import Output
+    from stemmata.repository import Repository
+    from stemmata.trees import TreeFile
+    from stemmata.version import Version
+
+app = command_app()
+
+
+@app.command(
+    cls=HelpCommand,
+    epilog=examples(
+        "stemmata show sentiment@production",
+        "stemmata show 3f9a12bc --files --tensors",
+        "stemmata show 'sentiment@production@{3 weeks ago}'",
+        json="version (as in log), lora (rank, alpha, targets, … or null), provenance (list of kinds), "
+        "files (list of path, size, digest, executable), tensors (list of name, dtype, shape, bytes, file; "
+        "with --tensors), annotations (list of at, by, metrics, labels, notes, event, why), at (UTC or null)",
+    ),
+)
+def show(
+    context: typer.Context,
+    reference: Ref,
+    tensors: Annotated[bool, typer.Option("--tensors", help="List the tensors too.")] = False,
+    files: Annotated[bool, typer.Option("--files", help="List all files with their digests.")] = False,
+    at: At = None,
+    repo: Repo = None,
+    as_json: Json = False,
+) -> None:
+    """Show one version: metrics, config, parents, files."""
+    output = output_for(context, as_json)
+    with open_repo(context, repo) as repository:
+        resolved = repository.resolve(reference, at=at)
+        version = repository.get(resolved.row.id)
+        if output.json:
+            document = _document(version, tensors=tensors)
+            output.document({**document, "at": resolved.at_utc})
+            return
+        if resolved.at_utc is not None:
+            output.note(f"as of {text.utc(resolved.at_utc)}")
+        _tell(output, repository, version)
+        if files:
+            output.show("", *_files(version.files, output.width))
+        if tensors:
+            output.show("", *_tensors(version.files, output.width))
+
+
+def _document(version: Version, *, tensors: bool) -> dict[str, object]:
+    document: dict[str, object] = {
+        "version": version.to_dict(),
+        "lora": version.lora(),
+        "provenance": sorted(version.record.provenance),
+        "files": [
+            {"path": f.path, "size": f.size, "digest": f.digest, "executable": f.executable}
+            for f in version.files
+        ],
+        "annotations": version.annotations,
+    }
+    if tensors:
+        document["tensors"] = tensor_rows(version.files)
+    return document
+
+
+def tensor_rows(files: list[TreeFile]) -> list[dict[str, Any]]:
+    """Every tensor of a version, in the order of the files."""
+    return [
+        {"name": s.name, "dtype": s.dtype, "shape": s.shape or [], "bytes": s.length, "file": f.path}
+        for f in files
+        for s in f.segments
+        if s.name is not None
+    ]
+
+
+def _tell(output: Output, repository: Repository, version: Version) -> None:
+    from rich.text import Text
+
+    from stemmata.cli.listing import ID, name_of
+    from stemmata.cli.tables import pairs
+
+    head = Text(f"{version.id.hex[:12]}", ID)
+    head.append("  ")
+    head.append_text(name_of(version, model=True))
+    output.show(head)
+    if version.message:
+        for line in text.plain(version.message.strip(), lines=True).split("\n"):
+            output.show(Text(f"    {line}"))
+    sections = {
+        "": _facts(repository, version),
+        "metrics": _metrics(version),
+        "config": [(text.plain(k), Text(text.setting(v))) for k, v in sorted(version.config.items())],
+        "data": [(text.plain(k), Text(text.setting(v))) for k, v in sorted(version.data.items())],
+        "labels": [(text.plain(k), Text(text.plain(v))) for k, v in sorted(version.labels.items())],
+        "notes": [
+            (f"{text.local(a.at)} {text.plain(a.by)}", Text(text.plain(a.notes, lines=True)))
+            for a in version.annotations
+            if a.notes
+        ],
+    }
+    for title, rows in sections.items():
+        if rows:
+            output.show("", *([Text(title, "bold")] if title else []), pairs(rows, output.width))
+
+
+def _facts(repository: Repository, version: Version) -> list[tuple[str, Text]]:
+    from rich.text import Text
+
+    from stemmata.cli.listing import DIM
+
+    now = datetime.now(UTC)
+    saved = Text(text.local(version.created_at))
+    saved.append(f"  {text.ago(version.created_at, now)}", DIM)
+    saved.append(f"  by {text.plain(version.author)}" if version.author else "", DIM)
+    rows: list[tuple[str, Text]] = [("saved", saved)]
+    if version.run is not None:
+        rows.append(("run", Text(text.plain(version.run.name))))
+    where = [f"epoch {text.epoch(version.epoch)}"] if version.epoch is not None else []
+    where += [f"step {version.step:,}"] if version.step is not None else []
+    rows.append(("event", Text(", ".join([text.plain(version.event), *where]))))
+    rows += [("kind", _kind(version)), *_parents(repository, version)]
+    content = version.record.content
+    rows.append(("size", Text(f"{text.size(content.bytes)} in {text.count(content.files, 'file')}")))
+    rows.append(("id", Text(version.id.hex)))
+    return rows
+
+
+def _kind(version: Version) -> Text:
+    from rich.text import Text
+
+    line = Text(text.plain(version.kind))
+    facts = version.lora()
+    if facts is not None:
+        line.append(f", LoRA {text.plain(str(facts))}")
+    if version.base is not None:
+        line.append(f", on {text.plain(version.base.name_or_path)}")
+        if version.base.digest:
+            line.append(f" ({version.base.digest[:12]})", "dim")
+    return line
+
+
+def _parents(repository: Repository, version: Version) -> list[tuple[str, Text]]:
+    from rich.text import Text
+
+    from stemmata.errors import NotFound
+    from stemmata.ids import VersionId
+
+    rows = []
+    for parent in version.parents:
+        line = Text(parent[:12], "yellow")
+        try:
+            found = repository.get(VersionId.parse(parent))
+            line.append(f"  {text.plain(found.model)}@{text.plain(found.name)}", "default")
+        except (NotFound, ValueError):
+            line.append("  not in this repository", "dim")
+        rows.append(("parent", line))
+    return rows
+
+
+def _metrics(version: Version) -> list[tuple[str, Text]]:
+    from rich.text import Text
+
+    from stemmata.cli.ranking import Primary
+
+    primary = Primary(version.source, version.model).metric
+    later = {key for a in version.annotations for key in a.metrics}
+    rows = []
+    for key in sorted(version.metrics, key=lambda k: (k != primary, k)):
+        line = Text(text.number(version.metrics[key]), "bold green" if key == primary else "")
+        if key in later:
+            line.append("  added later", "dim")
+        rows.append((text.plain(key), line))
+    return rows
+
+
+def _files(files: list[TreeFile], width: int) -> list[Text]:
+    from rich.text import Text
+
+    from stemmata.cli.tables import Column, table
+
+    columns = [
+        Column("path", shrink=20),
+        Column("size", 1, right=True),
+        Column("", 3),
+        Column("BLAKE3", 2, shrink=12),
+    ]
+    for entry in files:
+        columns[0].add(text.plain(entry.path))
+        columns[1].add(text.size(entry.size), "dim")
+        columns[2].add("executable" if entry.executable else "", "dim")
+        columns[3].add(entry.digest, "yellow")
+    return [Text("files", "bold"), table(columns, width, indent=2, head=False)]
+
+
+def _tensors(files: list[TreeFile], width: int) -> list[Text]:
+    from rich.text import Text
+
+    from stemmata.cli.tables import Column, table
+
+    rows = tensor_rows(files)
+    several = len({row["file"] for row in rows}) > 1
+    columns = [Column("tensor", shrink=20), Column("dtype", 1), Column("shape", 1, right=True)]
+    columns += [Column("size", 2, right=True), Column("file", 3, shrink=12)]
+    for row in rows:
+        columns[0].add(text.plain(row["name"]))
+        columns[1].add(text.plain(row["dtype"] or ""), "dim")
+        columns[2].add(" × ".join(map(str, row["shape"])) or "scalar")
+        columns[3].add(text.size(row["bytes"]), "dim")
+        columns[4].add(text.plain(row["file"]) if several else "", "dim")
+    if not rows:
+        return [Text("no tensors that stemmata can tell apart", "dim")]
+    return [Text(f"{text.count(len(rows), 'tensor')}", "bold"), table(columns, width, indent=2)]

@@ -1,0 +1,156 @@
+"""Output: where results, errors and progress go. Owns JSON's shape and the three-part error.
+
+Results go to stdout, everything else to stderr; colour and progress only where a person looks.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TextIO
+
+from stemmata.cli import text
+from stemmata.errors import StemmataError
+from stemmata.records import timestamp
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+UNLIMITED = 10_000
+"""The width of what is no terminal: nothing is cut off in a pipe or a file."""
+
+
+def width_of(stream: TextIO) -> int:
+    """Columns to use: COLUMNS if set, else the terminal's, else no limit."""
+    chosen = os.environ.get("COLUMNS", "")
+    if chosen.isdigit() and int(chosen) > 0:
+        return max(40, int(chosen))
+    if not stream.isatty():
+        return UNLIMITED
+    try:
+        return max(40, os.get_terminal_size(stream.fileno()).columns)
+    except OSError:
+        return 80
+
+
+class Output:
+    """One command's way to speak. `json` turns tables into one JSON document on stdout."""
+
+    def __init__(self, *, json: bool = False) -> None:
+        self.json = json
+
+    @cached_property
+    def console(self) -> Console:
+        return _console(sys.stdout)
+
+    @cached_property
+    def errors(self) -> Console:
+        return _console(sys.stderr)
+
+    @cached_property
+    def width(self) -> int:
+        return width_of(sys.stdout)
+
+    def document(self, content: Mapping[str, object]) -> None:
+        """Print one JSON document."""
+        import msgspec
+
+        encoded = msgspec.json.format(msgspec.json.encode(json_safe(content)), indent=2)
+        sys.stdout.write(encoded.decode("utf-8") + "\n")
+
+    def show(self, *what: RenderableType) -> None:
+        """Print lines of text or rich texts; each is taken as it is, never as markup."""
+        for item in what:
+            self.console.print(item, soft_wrap=True)
+
+    def note(self, words: str) -> None:
+        """An aside for the person at the keyboard; nothing with --json."""
+        if not self.json:
+            self.errors.print(words, style="dim", soft_wrap=True)
+
+    @contextmanager
+    def progress(self, doing: str, total: int | None = None) -> Iterator[Any]:
+        """A bar over bytes as a callable taking how many more are done; silent in a pipe."""
+        if self.json or not sys.stderr.isatty():
+            yield None
+            return
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+        )
+        with Progress(*columns, console=self.errors, transient=True) as bar:
+            task = bar.add_task(doing, total=total)
+            yield lambda done: bar.advance(task, done)
+
+    def ask(self, question: str) -> bool:
+        """Yes or no from the terminal; where nobody can answer, the command line's word stands."""
+        if self.json or not sys.stdin.isatty():
+            return True
+        self.errors.print(f"{question} [y/N] ", end="", soft_wrap=True)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _console(stream: TextIO) -> Console:
+    from rich.console import Console
+
+    return Console(file=stream, width=width_of(stream), highlight=False, markup=False, emoji=False)
+
+
+def json_safe(value: object) -> Any:
+    """`value` as JSON can hold it: NaN and infinities as "NaN", "Infinity", "-Infinity"."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**64 else str(value)
+    if isinstance(value, float):
+        if math.isnan(value):
+            return "NaN"
+        return value if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {json_safe(str(k)): json_safe(v) for k, v in value.items()}
+    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes | bytearray):
+        return [json_safe(v) for v in value]
+    if isinstance(value, datetime):
+        return timestamp(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return json_safe(asdict(value))
+    return json_safe(str(value))
+
+
+def error_document(kind: str, message: str, data: Mapping[str, object]) -> dict[str, object]:
+    """What --json prints for a failure."""
+    return {"error": {"kind": kind, "message": message, "data": dict(data)}}
+
+
+def report_error(output: Output, error: StemmataError) -> None:
+    """Say what happened, what was left untouched, what to do next."""
+    if output.json:
+        output.document(error_document(error.kind, str(error), error.data))
+    parts = [p.format(**error.data) for p in (error.what, error.untouched, error.next_step)]
+    report_failure(output, *parts)
+
+
+def report_failure(output: Output, what: str, untouched: str = "", next_step: str = "") -> None:
+    """The three parts of a failure on stderr."""
+    from rich.text import Text
+
+    lines = Text("error: ", style="bold red")
+    lines.append(text.plain(what, lines=True), style="default not bold")
+    if untouched:
+        lines.append("\n       " + text.plain(untouched), style="default not bold")
+    if next_step:
+        lines.append("\n   next: ", style="bold cyan")
+        lines.append(text.plain(next_step, lines=True), style="default not bold")
+    output.errors.print(lines, soft_wrap=True)

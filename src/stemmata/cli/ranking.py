@@ -1,0 +1,52 @@
+"""Which metrics a table shows, in which order, and which value of each is the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from stemmata.catalog import queries
+from stemmata.names import name_key
+from stemmata.resolve import direction_of
+from stemmata.session import Session
+
+# What the Trainer logs beside the results: speed and progress, no quality.
+_ASIDE = ("_runtime", "_per_second", "total_flos", "num_tokens", "learning_rate", "grad_norm", "epoch")
+
+
+class Primary:
+    """A model's declared metric and direction; both None where nothing is declared."""
+
+    def __init__(self, session: Session, model: str) -> None:
+        settings = queries.settings(session.catalog.connection, name_key(model))
+        metric, direction = settings.get("primary_metric"), settings.get("direction")
+        self.metric = metric if isinstance(metric, str) else None
+        self._direction = direction if direction in ("min", "max") else None
+
+    def direction(self, metric: str) -> str | None:
+        """min, max, or None where it cannot be told."""
+        if metric == self.metric and self._direction:
+            return self._direction
+        return direction_of(metric)
+
+
+def columns(rows: Sequence[Mapping[str, float]], wanted: Iterable[str], primary: str | None) -> list[str]:
+    """Metric names in the order of interest: asked for, primary, evaluation results, the rest."""
+    seen: dict[str, int] = {}
+    for row in rows:
+        for key in row:
+            seen[key] = seen.get(key, 0) + 1
+    asked = list(dict.fromkeys(wanted))
+    if asked:
+        return asked
+    found = [k for k in seen if not any(part in k for part in _ASIDE)]
+    found.sort(key=lambda k: (k != primary, not k.startswith("eval"), k.startswith("train"), -seen[k], k))
+    return found
+
+
+def best_of(values: Iterable[float | None], direction: str | None) -> float | None:
+    """The best number of a column that has at least two different ones."""
+    numbers = [v for v in values if v is not None and not math.isnan(v)]
+    if direction is None or len(set(numbers)) < 2:
+        return None
+    return min(numbers) if direction == "min" else max(numbers)

@@ -1,0 +1,87 @@
+"""The commands and where each lives. A command's module is imported when it is used.
+
+The table repeats each command's first help line, so that `stemmata --help` imports none of them;
+a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import typer
+
+from stemmata.cli.help import HelpCommand, HelpGroup
+
+
+class Entry(NamedTuple):
+    """One command: its module under `commands`, its panel in the help, its first help line."""
+
+    module: str
+    panel: str
+    summary: str
+
+
+_BEGIN, _LOOK, _NAME, _KEEP = "Save and get back", "Look", "Name and annotate", "Keep safe"
+
+HELP_NAMES = {"help_option_names": ["--help", "-h"]}
+
+COMMANDS: dict[str, Entry] = {
+    "init": Entry("init", _BEGIN, "Make a repository."),
+    "save": Entry("save", _BEGIN, "Save a folder or a file as a new version."),
+    "checkout": Entry("checkout", _BEGIN, "Write a version's files into a folder, byte for byte."),
+    "log": Entry("log", _LOOK, "List versions, newest first."),
+    "show": Entry("show", _LOOK, "Show one version: metrics, config, parents, files."),
+    "diff": Entry("diff", _LOOK, "Show what differs between two versions."),
+    "best": Entry("best", _LOOK, "Show the best version of a model by a metric."),
+    "search": Entry("search", _LOOK, "Find versions by metrics, config and labels."),
+    "models": Entry("models", _LOOK, "List the models of the repository."),
+    "history": Entry("history", _LOOK, "Show who moved an alias, when and why."),
+    "tag": Entry("tag", _NAME, "Give a version a tag, a name that never moves."),
+    "alias": Entry("alias", _NAME, "Set or list aliases, names that move."),
+    "rollback": Entry("rollback", _NAME, "Move an alias back to what it was before."),
+    "annotate": Entry("annotate", _NAME, "Add metrics, labels or notes to a version."),
+    "label": Entry("label", _NAME, "Set or remove labels of a version."),
+    "check": Entry("check", _KEEP, "Verify every byte of the repository."),
+}
+
+
+class LazyGroup(HelpGroup):
+    """The top-level group: knows its commands by name, and loads the one that is used."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name, entry in COMMANDS.items():
+            # What help and completion need; replaced by the real one when it is used.
+            self.commands[name] = HelpCommand(name, help=entry.summary, rich_help_panel=entry.panel)
+        self._loaded: set[str] = set()
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] in COMMANDS:
+            self.load(args[0])
+        return super().resolve_command(ctx, args)
+
+    def load(self, name: str) -> Any:
+        """The real command of that name."""
+        if name not in self._loaded:
+            self.commands[name] = load_command(name)
+            self._loaded.add(name)
+        return self.commands[name]
+
+
+def load_command(name: str) -> Any:
+    """Import a command's module and build its command."""
+    module = import_module(f"stemmata.cli.commands.{COMMANDS[name].module}")
+    command = typer.main.get_command(module.app)
+    command.name = name
+    return command
+
+
+def command_app() -> typer.Typer:
+    """An app for one command's module."""
+    return typer.Typer(
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings=HELP_NAMES,
+    )

@@ -1,0 +1,143 @@
+"""Words and numbers for people: sizes, ages, metrics, safe text. Owns no terminal."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from datetime import UTC, datetime
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_AGES = (
+    (365 * 86400, "year", "y"),
+    (30 * 86400, "month", "mo"),
+    (7 * 86400, "week", "w"),
+    (86400, "day", "d"),
+    (3600, "hour", "h"),
+    (60, "minute", "m"),
+)
+
+
+def plain(text: str, *, lines: bool = False) -> str:
+    """`text` without what steers a terminal: control characters and direction overrides.
+
+    A repository may come from anywhere, and a message is shown as it is. `lines` keeps newlines.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    kept = []
+    for char in text:
+        if char == "\n" and lines:
+            kept.append(char)
+        elif char in "\n\t\r":
+            kept.append(" ")
+        elif unicodedata.category(char) in ("Cc", "Cs") or unicodedata.bidirectional(char) in _STEERING:
+            kept.append("\N{REPLACEMENT CHARACTER}")
+        else:
+            kept.append(char)
+    return "".join(kept)
+
+
+_STEERING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+
+
+def size(count: int) -> str:
+    """Bytes in decimal units: 999 B, 1.0 kB, 12.3 MB."""
+    amount = float(count)
+    for unit in _UNITS:
+        if abs(amount) < 999.95 or unit == _UNITS[-1]:
+            return f"{count} B" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    raise AssertionError("the last unit always fits")
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """`1 file`, `2,000 files`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def number(value: object) -> str:
+    """A metric in at most about eight characters: 0.4123, 1.2e-05, 1234, nan."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return plain(str(value))
+    if isinstance(value, int) and abs(value) < 10**9:
+        return str(value)
+    if not math.isfinite(value):
+        return str(float(value))
+    if value == 0:
+        return "0"
+    magnitude = abs(value)
+    if magnitude >= 1e7 or magnitude < 1e-4:
+        return f"{value:.3g}"
+    if magnitude >= 1000:
+        return f"{value:.0f}" if magnitude >= 1e5 or value == int(value) else f"{value:.1f}"
+    decimals = 4 if magnitude < 10 else 5 - len(str(int(magnitude)))
+    text = f"{value:.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if float(text) == value else text
+
+
+def setting(value: object) -> str:
+    """A config value on one line; floats in full, since 2e-05 and 2.1e-05 are two settings."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(setting(v) for v in value) + "]"
+    return plain(str(value))
+
+
+def moment(stamp: str | None) -> datetime | None:
+    """A stored RFC 3339 time; None for what is none."""
+    if not stamp:
+        return None
+    try:
+        found = datetime.fromisoformat(stamp)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _age(stamp: str | None, now: datetime) -> tuple[int, int]:
+    then = moment(stamp)
+    if then is None:
+        return -1, -1
+    seconds = (now - then).total_seconds()
+    for index, (length, _, _) in enumerate(_AGES):
+        if seconds >= length:
+            return int(seconds // length), index
+    return 0, len(_AGES)
+
+
+def age(stamp: str | None, now: datetime) -> str:
+    """How long ago, in a table: 3m, 2h, 5d, 3w, 4mo, 2y; `now` below a minute."""
+    amount, index = _age(stamp, now)
+    if index < 0:
+        return "?"
+    return f"{amount}{_AGES[index][2]}" if amount else "now"
+
+
+def ago(stamp: str | None, now: datetime) -> str:
+    """How long ago, in a sentence: `3 weeks ago`."""
+    amount, index = _age(stamp, now)
+    if index < 0:
+        return "at an unknown time"
+    return f"{count(amount, _AGES[index][1])} ago" if amount else "just now"
+
+
+def local(stamp: str | None) -> str:
+    """A stored time on the reader's own clock, to the minute."""
+    then = moment(stamp)
+    return then.astimezone().strftime("%Y-%m-%d %H:%M") if then else "?"
+
+
+def utc(stamp: datetime | str) -> str:
+    """A moment as everyone reads it alike: `2026-03-01 22:59:59 UTC`."""
+    then = moment(stamp) if isinstance(stamp, str) else stamp
+    return then.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if then else "?"
+
+
+def epoch(value: float | None) -> str:
+    """3, 0.5, 2.67; nothing where there is none."""
+    if value is None:
+        return ""
+    return f"{value:.2f}".rstrip("0").rstrip(".") if math.isfinite(value) else str(value)
