@@ -12,8 +12,9 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "errors.md"
 HEAD = """# Errors
 
 Every failure is one tree under `stemmata.StemmataError`. An error says what happened, what was left
-untouched and what to do next; its fields are in `error.data`, its `kind` is stable, and the command line turns
-its family into the exit code. With `--json` a failed command prints `{"error": {"kind", "message", "data"}}`.
+untouched and what to do next; its fields are in `error.data`, its `kind` is stable, and the command line
+turns its family into the exit code. With `--json` a failed command prints
+`{"error": {"kind", "message", "data"}}`.
 
 `{…}` stands for a field. This page is made by `scripts/errors_page.py`; a test holds it against the classes.
 """
