@@ -112,6 +112,7 @@ def save(session: Session, request: SaveRequest) -> Saved:
     session.storage.require_writable()
     session.refresh()
     _refuse_taken_name(session.catalog, request)
+    session.learn_packs()
     for _ in range(_ATTEMPTS):
         try:
             return _attempt(session, request)

@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stemmata.catalog import queries
-from stemmata.catalog.catalog import Catalog
+from stemmata.catalog.catalog import Catalog, user_cache_folder
 from stemmata.catalog.queries import VersionRow
-from stemmata.errors import MissingObject, MissingPack, VersionNotFound
+from stemmata.errors import Damage, MissingObject, MissingPack, StorageProblem, VersionNotFound
 from stemmata.ids import Digest, PackName, VersionId
 from stemmata.log.identity import Identity, read_identity
 from stemmata.log.ops import Op
 from stemmata.objects import ObjectReader
-from stemmata.packs import PackSummary
+from stemmata.packs import PackReader, PackSummary
 from stemmata.records import Record, decode_record
 from stemmata.storage.base import Storage
 from stemmata.transaction import Committed, commit
@@ -44,6 +44,18 @@ class Session:
         self, plan: Callable[[Catalog], Sequence[Op]], *, new_packs: Sequence[PackSummary] = ()
     ) -> Committed:
         return commit(self.catalog, self.storage, plan, by=self.author, new_packs=new_packs)
+
+    def learn_packs(self) -> None:
+        """Take in what other writers' packs hold, so that nothing in them is stored twice.
+
+        A pack that cannot be read teaches nothing: a missed duplicate costs bytes, never correctness.
+        """
+        for name in self.catalog.unremembered_packs():
+            try:
+                digests = list(PackReader(self.storage, name).index.digests())
+            except (Damage, StorageProblem):
+                continue
+            self.catalog.remember_pack(name, digests)
 
     def close(self) -> None:
         self.catalog.close()
@@ -110,7 +122,7 @@ class Session:
         inside = self.storage.cache_folder
         if inside is not None and _usable(inside):
             return inside
-        return user_cache() / self.identity.repository
+        return user_cache_folder() / self.identity.repository
 
     def version_of_path(self, path: str | os.PathLike[str]) -> VersionId | None:
         """The version whose shared checkout `path` is, if it is one and still visible."""
@@ -123,15 +135,6 @@ class Session:
             return None
         found = queries.version_by_id(self.catalog.connection, version)
         return version if found is not None and found.state == "visible" else None
-
-
-def user_cache() -> Path:
-    """`STEMMATA_CACHE`, else the platform's cache folder."""
-    chosen = os.environ.get("STEMMATA_CACHE")
-    if chosen:
-        return Path(chosen)
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "stemmata"
 
 
 def _usable(folder: Path) -> bool:
