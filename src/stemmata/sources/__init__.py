@@ -1,0 +1,11 @@
+"""Sources: the folder or file that is being saved. Owns what is taken, and that it held still.
+
+Nothing is opened but ordinary files inside the source; each is opened once for storing and read
+into private memory. What changes between the listing and the end of the save is an error.
+"""
+
+from stemmata.sources.files import SourceFile
+from stemmata.sources.source import Source, scan
+from stemmata.sources.storing import Writer, store
+
+__all__ = ["Source", "SourceFile", "Writer", "scan", "store"]

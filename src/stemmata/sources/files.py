@@ -1,0 +1,106 @@
+"""Files: one file of a source, opened without trust in its name. Owns noticing that it changed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from stemmata.errors import SourceChanged, UnsupportedFile
+
+# O_NOFOLLOW, O_NONBLOCK: what was listed as a file may have become a link or a pipe since.
+_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
+"""How opening fails where the file that was listed has made way for a link, a socket or nothing."""
+_MOST = 1 << 30  # one read call moves less than 2 GiB on Linux
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file to be: its path in the version, where its bytes lie, and what it looked like."""
+
+    path: str
+    real: Path
+    size: int
+    executable: bool
+    marks: tuple[int, ...]
+    """Device, inode, times of the last changes in ns: what differs once somebody writes to it."""
+
+
+class OpenedFile:
+    """One file, opened once. Meets `containers.base.RandomReader`; a context manager."""
+
+    def __init__(self, file: SourceFile) -> None:
+        self._file = file
+        try:
+            self._fd = os.open(file.real, _FLAGS)
+        except OSError as error:
+            if error.errno in _GONE:
+                raise SourceChanged(path=shown(file.real)) from None
+            raise unsupported(file.real, f"it cannot be read: {reason_of(error)}") from None
+
+    def __enter__(self) -> OpenedFile:
+        try:
+            self.verify_unchanged()
+        except BaseException:
+            os.close(self._fd)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def verify_unchanged(self) -> None:
+        """Raise SourceChanged unless the file is what was listed."""
+        about = os.fstat(self._fd)
+        same = stat.S_ISREG(about.st_mode) and about.st_size == self._file.size
+        if not same or marks_of(about) != self._file.marks:
+            raise SourceChanged(path=shown(self._file.real))
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Exactly these bytes, copied. Raises SourceChanged where the file has become shorter."""
+        parts: list[bytes] = []
+        while length:
+            try:
+                part = _pread(self._fd, min(length, _MOST), offset)
+            except OSError as error:
+                raise unsupported(self._file.real, f"it cannot be read: {reason_of(error)}") from None
+            if not part:
+                raise SourceChanged(path=shown(self._file.real))
+            parts.append(part)
+            offset, length = offset + len(part), length - len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _pread(fd: int, length: int, offset: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(fd, length, offset)
+    os.lseek(fd, offset, os.SEEK_SET)  # Windows; a file is read by one thread at a time here
+    return os.read(fd, length)
+
+
+def marks_of(about: os.stat_result) -> tuple[int, ...]:
+    """See `SourceFile.marks`."""
+    return (about.st_dev, about.st_ino, about.st_mtime_ns, about.st_ctime_ns)
+
+
+def unsupported(path: Path, reason: str) -> UnsupportedFile:
+    return UnsupportedFile(path=shown(path), reason=reason)
+
+
+def shown(path: str | Path) -> str:
+    """A path that can be printed, whatever bytes or control characters are in its name."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def reason_of(error: OSError) -> str:
+    return error.strerror or type(error).__name__

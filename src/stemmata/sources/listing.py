@@ -1,0 +1,148 @@
+"""Listing: what a save would take. Owns links, special files and names; opens no file."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stemmata.errors import LinkEscapes, SourceMissing, UnsafePath
+from stemmata.sources.files import SourceFile, marks_of, reason_of, shown, unsupported
+from stemmata.sources.rules import Rules
+from stemmata.trees import MAX_FILES, check_path
+
+_MAX_DEPTH = 200
+
+
+@dataclass(slots=True)
+class Listing:
+    """What lies in a source."""
+
+    root: Path
+    """The folder, without links in its own path; that of the file if a single file is saved."""
+    files: list[SourceFile] = field(default_factory=list)
+    empty_folders: list[str] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+
+def list_source(path: Path, rules: Rules) -> Listing:
+    """List `path`. Raises SourceMissing, LinkEscapes, UnsupportedFile."""
+    try:
+        about = path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise SourceMissing(path=shown(path)) from None
+    except OSError as error:
+        raise unsupported(path, reason_of(error)) from None
+    # The name that was typed may be a link: whoever typed it meant what it points to.
+    real = path.resolve()
+    if stat.S_ISDIR(about.st_mode):
+        found = Listing(real)
+        _Walk(found, rules).folder(real, "", False, ((about.st_dev, about.st_ino),))
+    else:
+        found = Listing(real.parent)
+        _Walk(found, rules).entry(real, path.name, False, ())
+    found.files.sort(key=lambda f: f.path.encode())
+    found.empty_folders.sort(key=str.encode)
+    found.left_out.sort()
+    return found
+
+
+class _Walk:
+    """One walk through a source. `above` holds (device, inode) of the folders that lead here."""
+
+    def __init__(self, found: Listing, rules: Rules) -> None:
+        self._found, self._rules = found, rules
+
+    def folder(self, real: Path, path: str, only_included: bool, above: tuple[tuple[int, int], ...]) -> bool:
+        """List a folder; whether anything of it is taken."""
+        if len(above) > _MAX_DEPTH:
+            raise unsupported(real, f"it lies more than {_MAX_DEPTH} folders deep")
+        try:
+            with os.scandir(real) as entries:
+                names = sorted(entry.name for entry in entries)
+        except OSError as error:
+            raise unsupported(real, f"it cannot be listed: {reason_of(error)}") from None
+        taken = False
+        for name in names:
+            taken |= self.entry(real / name, f"{path}/{name}" if path else name, only_included, above)
+        if path and not taken and not only_included:
+            self._found.empty_folders.append(_checked(path, real))
+            return True
+        return taken
+
+    def entry(self, real: Path, path: str, only_included: bool, above: tuple[tuple[int, int], ...]) -> bool:
+        """List one name; whether anything of it is taken.
+
+        `only_included`: it lies in a folder that is left out but for what an `include` names.
+        """
+        about, is_link, problem = _look(real)
+        is_folder = about is not None and stat.S_ISDIR(about.st_mode)
+        reason = self._rules.reason_to_leave(path, real, is_folder)
+        if reason is not None:
+            below = is_folder and self._rules.may_include_below(path)
+            self._found.left_out.append((shown(path), f"{reason} (in part)" if below else reason))
+            if not below:
+                return False
+        only = reason is not None or (only_included and not self._rules.includes(path))
+        if only and not is_folder:
+            return False
+        if about is None:
+            raise unsupported(real, problem)
+        if is_link:
+            real = self._inside(real)
+        if not is_folder:
+            self._take(real, path, about)
+            return True
+        key = (about.st_dev, about.st_ino)
+        if key in above:
+            raise unsupported(real, "a link inside it leads back to it")
+        return self.folder(real, path, only, (*above, key))
+
+    def _inside(self, link: Path) -> Path:
+        """What a link points to; refused when that lies outside the source."""
+        target = link.resolve()
+        if not target.is_relative_to(self._found.root):
+            raise LinkEscapes(path=shown(link), target=shown(target))
+        return target
+
+    def _take(self, real: Path, path: str, about: os.stat_result) -> None:
+        if not stat.S_ISREG(about.st_mode):
+            raise unsupported(real, f"it is {_kind(about.st_mode)}")
+        if len(self._found.files) >= MAX_FILES:
+            raise unsupported(self._found.root, f"it holds more than {MAX_FILES} files")
+        executable = os.name == "posix" and bool(about.st_mode & stat.S_IXUSR)
+        size = about.st_size
+        self._found.files.append(SourceFile(_checked(path, real), real, size, executable, marks_of(about)))
+
+
+def _look(path: Path) -> tuple[os.stat_result | None, bool, str]:
+    """What a name points to (None with the problem), and whether it is a link."""
+    is_link = False
+    try:
+        is_link = path.is_symlink()
+        return path.stat(), is_link, ""
+    except FileNotFoundError:
+        return None, is_link, "it is a link that leads nowhere" if is_link else "it has just vanished"
+    except OSError as error:
+        return None, is_link, reason_of(error)
+
+
+def _checked(path: str, real: Path) -> str:
+    try:
+        check_path(path)
+    except UnsafePath as error:
+        raise unsupported(real, f"its name cannot be kept: {error.data['reason']}") from None
+    return path
+
+
+def _kind(mode: int) -> str:
+    for test, text in (
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISBLK, "a device"),
+        (stat.S_ISCHR, "a device"),
+    ):
+        if test(mode):
+            return text
+    return "no ordinary file"

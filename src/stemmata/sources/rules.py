@@ -1,0 +1,84 @@
+"""Rules of what a save takes. Owns the defaults and how patterns are read.
+
+A pattern is a shell pattern over the path with '/'; one without '/' is also held against every
+part of the path alone. A pattern that fits a folder fits everything in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+_AT_TOP = {
+    "checkpoint-*": "a checkpoint of the Trainer; save it by itself to keep it",
+    "runs": "logs of TensorBoard",
+}
+"""Folders left out directly in the source alone: further down, these names may mean anything."""
+_ANYWHERE = {
+    ".cache": "a cache",
+    "__pycache__": "a cache",
+    ".ipynb_checkpoints": "a cache",
+    ".git": "a repository of git",
+    ".stemmata": "a stemmata repository",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What to take. `exclude` is stronger than `include`, and that than the defaults."""
+
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    leave_out: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, include: Sequence[str], exclude: Sequence[str], leave_out: Mapping[str, str]) -> Rules:
+        return cls(
+            tuple(p.rstrip("/") for p in include),
+            tuple(p.rstrip("/") for p in exclude),
+            tuple(leave_out.items()),
+        )
+
+    def includes(self, path: str) -> bool:
+        return any(_fits(pattern, path) for pattern in self.include)
+
+    def reason_to_leave(self, path: str, real: Path, is_folder: bool) -> str | None:
+        """Why this path is left out, or None. `real` is where it lies."""
+        for pattern in self.exclude:
+            if _fits(pattern, path):
+                return f"excluded by {pattern!r}"
+        reason = self._default(path, real, is_folder)
+        return None if reason is None or self.includes(path) else reason
+
+    def _default(self, path: str, real: Path, is_folder: bool) -> str | None:
+        name = path.rpartition("/")[2]
+        if not is_folder:
+            return next((why for pattern, why in self.leave_out if fnmatchcase(name, pattern)), None)
+        if path == name:
+            for pattern, why in _AT_TOP.items():
+                if fnmatchcase(name, pattern):
+                    return why
+        if (real / "stemmata.json").is_file():
+            # A save would change it while reading it.
+            return "a stemmata repository"
+        return _ANYWHERE.get(name)
+
+    def may_include_below(self, folder: str) -> bool:
+        """Whether a folder that is left out by default may hold something that is included."""
+        if any(_fits(pattern, folder) for pattern in self.exclude):
+            return False
+        parts = folder.split("/")
+        for pattern in self.include:
+            wanted = pattern.split("/")
+            if len(wanted) > len(parts) and all(map(fnmatchcase, parts, wanted)):
+                return True
+        return False
+
+
+def _fits(pattern: str, path: str) -> bool:
+    parts = path.split("/")
+    if "/" not in pattern and any(fnmatchcase(part, pattern) for part in parts):
+        return True
+    return any(fnmatchcase("/".join(parts[: i + 1]), pattern) for i in range(len(parts)))

@@ -1,0 +1,106 @@
+"""Storing: from a listed source to objects and a tree. Owns the one pass over the bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from typing import Protocol
+
+from blake3 import blake3
+
+from stemmata.containers.base import Piece, PlannedSegment
+from stemmata.containers.cut import plan
+from stemmata.ids import Digest
+from stemmata.sources.files import OpenedFile, SourceFile
+from stemmata.sources.source import Source
+from stemmata.trees import Segment, Tree, TreeFile
+
+_READ_AHEAD = 128 << 20
+"""Bytes of two pieces that may be in memory at once; above it the next one waits."""
+_WORTH_A_THREAD = 256 << 10
+"""Bytes from which reading ahead gains more than handing over costs."""
+
+Progress = Callable[[int], None]
+
+
+class Writer(Protocol):
+    """Takes objects. `dtype` is safetensors' word, '' for bytes that are no tensor."""
+
+    def put(self, data: bytes, dtype: str, /) -> Digest: ...
+
+
+def store(source: Source, writer: Writer, progress: Progress | None = None) -> Tree:
+    """Cut and put every file, one piece in memory and at most one read ahead.
+
+    `progress` gets the bytes of each piece once it is stored. Raises SourceChanged,
+    BrokenContainer, UnsupportedFile, and whatever `writer` raises.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="stemmata-read") as reader:
+        files = [_store_file(f, source.allow_broken, writer, progress, reader) for f in source.files]
+    source.verify_unchanged()
+    source.remember((f.path, f.digest) for f in files)
+    return Tree(files=files, empty_folders=list(source.empty_folders))
+
+
+def _store_file(
+    file: SourceFile,
+    allow_broken: bool,
+    writer: Writer,
+    progress: Progress | None,
+    reader: ThreadPoolExecutor,
+) -> TreeFile:
+    with OpenedFile(file) as opened:
+        cut = plan(opened, file.size, file.path, allow_broken)
+        whole = blake3()
+        pieces = [piece for segment in cut.segments for piece in segment.pieces]
+        # Closed before the file is: the reader must not meet another file under the same number.
+        with closing(_in_order(opened, whole, pieces, reader)) as bodies:
+            segments = [_store_segment(s, bodies, writer, progress) for s in cut.segments]
+        opened.verify_unchanged()
+    return TreeFile(
+        path=file.path,
+        size=file.size,
+        digest=whole.hexdigest(),
+        segments=segments,
+        executable=file.executable,
+        container=cut.container,
+    )
+
+
+def _store_segment(
+    segment: PlannedSegment, bodies: Iterator[bytes], writer: Writer, progress: Progress | None
+) -> Segment:
+    objects = []
+    for piece in segment.pieces:
+        objects.append(writer.put(next(bodies), segment.dtype).hex)
+        if progress is not None:
+            progress(piece.length)
+    if segment.name is None:
+        return Segment(length=segment.length, objects=objects)
+    return Segment(segment.length, objects, segment.name, segment.dtype, list(segment.shape or ()))
+
+
+def _in_order(
+    opened: OpenedFile, whole: blake3, pieces: Sequence[Piece], reader: ThreadPoolExecutor
+) -> Generator[bytes, None, None]:
+    """Read piece after piece, hashing the very bytes handed out; the next while one is stored."""
+
+    def load(piece: Piece) -> bytes:
+        data = opened.read_at(piece.offset, piece.length)
+        whole.update(data)
+        return data
+
+    ahead: Future[bytes] | None = None
+    try:
+        for i, piece in enumerate(pieces):
+            data = load(piece) if ahead is None else ahead.result()
+            ahead = None
+            following = pieces[i + 1].length if i + 1 < len(pieces) else 0
+            if following >= _WORTH_A_THREAD and piece.length + following <= _READ_AHEAD:
+                ahead = reader.submit(load, pieces[i + 1])
+            yield data
+            del data  # else two pieces would stay while the next is waited for
+    finally:
+        if ahead is not None and not ahead.cancel():
+            ahead.exception()
