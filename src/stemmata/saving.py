@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -215,11 +215,16 @@ def _record(
         event=request.event,
         kind=request.kind or found.kind,
         metrics={k: store_number(v) for k, v in metrics.items()},
-        config=mask_config(config),
+        config=_masked(config),
         base=request.base or found.base,
-        data=mask_config(data),
+        data=_masked(data),
         provenance=provenance,
     )
+
+
+def _masked(flat: dict[str, Stored]) -> dict[str, Stored]:
+    # Masking only ever puts a string in place of a value.
+    return cast("dict[str, Stored]", mask_config(flat))
 
 
 def _training_arguments(source: Source) -> dict[str, object]:
