@@ -199,3 +199,15 @@ def test_i4_cut_zeroed_and_lengthened_packs_are_found(start: int, length: int, z
     if changed != SOUND:
         hold(changed)
     hold(SOUND + bytes(length))
+
+
+@pytest.mark.parametrize("at", [0, 7, 8, 15, 16, 24, 31])
+def test_order_is_that_of_bytes_wherever_digests_differ(at: int) -> None:
+    low = b"\x80" * at + b"\x01" + b"\xff" * (31 - at)
+    high = b"\x80" * at + b"\xfe" + b"\x00" * (31 - at)
+    first, second = (8, SIZE, 1, bytes(8)), (8 + SIZE, SIZE, 1, bytes(8))
+    index = reader_of(pack(A + B, [row(low, *first), row(high, *second)])).index
+    assert list(index.digests()) == [Digest(low), Digest(high)]
+    assert index.find(Digest(high)) is not None
+    with pytest.raises(DamagedPack, match="not sorted"):
+        _ = reader_of(pack(A + B, [row(high, *first), row(low, *second)])).index
