@@ -439,6 +439,13 @@ class TrainingSaveFailed(StemmataError):
     next_step = "mend the cause; the weights are still in the running process"
 
 
+class EmptyDataset(StemmataError):
+    kind = "empty-dataset"
+    what = "the training of {model} made no step: {reason}"
+    untouched = "no version was made of weights that did not change"
+    next_step = "look at what filters or splits the training data, then train again"
+
+
 class MissingExtra(StemmataError):
     kind = "missing-extra"
     what = "{feature} needs {package}, which is not installed"

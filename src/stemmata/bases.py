@@ -1,0 +1,123 @@
+"""Bases: which files a base model is made of. Owns the digest that an adapter remembers of its base.
+
+The digest is taken over files, never over weights in memory: those may be cast, quantised or half
+trained. It covers what decides the loaded weights, so tokenizer and README do not count.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import msgspec
+from blake3 import blake3
+
+from stemmata.trees import Tree, content_digest
+
+Row = tuple[str, int, str]
+"""Path, bytes, BLAKE3 hex."""
+
+_NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "adapter_model", "rng_state", "sentence_bert")
+_CHUNK = 8 << 20
+_SETTLED_NS = 2_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Digest and rows of a folder's weight files; no rows: the folder holds no weights."""
+
+    digest: str
+    rows: tuple[Row, ...]
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """A cached digest, good as long as the file's identity is what it was."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    digest: str
+
+
+def weight_paths(paths: Iterable[str]) -> list[str]:
+    """Those of a folder's files that decide its weights: `*.safetensors`, else `*.bin`; their index;
+    `config.json`. [] where there are no weights."""
+    top = sorted(p for p in paths if "/" not in p)
+    models = [p for p in top if not p.startswith(_NO_WEIGHTS)]
+    for suffix in (".safetensors", ".bin"):
+        weights = [p for p in models if PurePosixPath(p).suffix == suffix]
+        if weights:
+            index = [p for p in models if p.endswith(f"{suffix}.index.json")]
+            return sorted([*weights, *index, *(["config.json"] if "config.json" in top else [])])
+    return []
+
+
+def weights_of_tree(tree: Tree) -> Weights:
+    """The same digest for a stored version, from its list of files alone."""
+    wanted = set(weight_paths(f.path for f in tree.files))
+    return _weights([(f.path, f.size, f.digest) for f in tree.files if f.path in wanted])
+
+
+def weights_of_folder(folder: Path, cache: Path | None = None) -> Weights:
+    """Hash a folder's weight files. With `cache` (a folder), a file that has not changed since it
+    was last hashed (path, inode, size, times) is not read again.
+
+    Raises OSError if a file cannot be read.
+    """
+    names = [entry.name for entry in os.scandir(folder) if entry.is_file()]
+    return _weights([_row(folder, name, cache) for name in weight_paths(names)])
+
+
+def _weights(rows: list[Row]) -> Weights:
+    return Weights(digest=content_digest(rows).digest, rows=tuple(sorted(rows)))
+
+
+def _row(folder: Path, name: str, cache: Path | None) -> Row:
+    path = (folder / name).resolve()
+    before = path.stat()
+    note = cache / f"{blake3(os.fsencode(path)).hexdigest()[:32]}.json" if cache is not None else None
+    known = _recall(note)
+    if known is not None and (known.inode, known.size, known.mtime_ns, known.ctime_ns) == _identity(before):
+        return name, before.st_size, known.digest
+    digest = _hash(path)
+    after = path.stat()
+    # A file written a moment ago may be written again within the clock's resolution: not remembered.
+    settled = time.time_ns() - max(after.st_mtime_ns, after.st_ctime_ns) > _SETTLED_NS
+    if note is not None and settled and _identity(before) == _identity(after):
+        _remember(note, _Known(*_identity(after), digest))
+    return name, after.st_size, digest
+
+
+def _identity(found: os.stat_result) -> tuple[int, int, int, int]:
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _hash(path: Path) -> str:
+    hasher = blake3()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def _recall(note: Path | None) -> _Known | None:
+    if note is None:
+        return None
+    try:
+        return msgspec.json.decode(note.read_bytes(), type=_Known)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _remember(note: Path, known: _Known) -> None:
+    fresh = note.with_name(f"{note.name}.{os.getpid()}")
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_bytes(msgspec.json.encode(known))
+        fresh.replace(note)
+    except OSError:
+        pass  # a cache that cannot be written costs time alone

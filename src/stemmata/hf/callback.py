@@ -1,0 +1,273 @@
+"""The Trainer callback: every epoch (or save, evaluation, N steps) becomes a version.
+
+    trainer = SFTTrainer(..., callbacks=[VersionCallback(repo, "sentiment")])
+
+Owns which event makes which version. A version never waits for an evaluation: it is committed when
+the epoch ends, and metrics that come later attach to it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from transformers.trainer_callback import TrainerCallback
+
+from stemmata.errors import EmptyDataset, InvalidArgument
+from stemmata.hf import facts
+from stemmata.hf.recorder import Account, Recorder, Saved, start
+from stemmata.names import clean_name
+from stemmata.repository import Repository
+from stemmata.repository import open as open_repository
+from stemmata.version import Version
+
+Every = Literal["epoch", "save", "eval", "end"] | int
+_EVERY = ("epoch", "save", "eval", "end")
+_WHOLE_EPOCH = 1e-3
+
+
+class VersionCallback(TrainerCallback):
+    """Saves versions of the model in training; for Trainer and every trainer of trl, one process.
+
+    `repository`: an opened one, or a folder (made if absent). `model`: the name under which
+    versions line up. `every`: "epoch", "save" (whenever the Trainer saves), "eval", "end", or a
+    number of steps. `run_name`: default `args.run_name`, else the time and four letters; a
+    name that an earlier run has gets -2, -3. `message`, `config`, `labels` go into every version;
+    `parents` are those of the first one (default: what the model was loaded from, if known).
+
+    Names: `<run>/epoch-3`, `<run>/step-500`, `<run>/final` for the last trained state, and
+    `<run>/best` for the weights that `load_best_model_at_end` brings back.
+
+    Training calls raise TrainingSaveFailed if an earlier background write failed.
+    """
+
+    def __init__(
+        self,
+        repository: Repository | str | os.PathLike[str],
+        model: str,
+        *,
+        every: Every = "epoch",
+        run_name: str | None = None,
+        message: str = "",
+        config: Mapping[str, object] | None = None,
+        labels: Mapping[str, str] | None = None,
+        parents: Sequence[Version] | None = None,
+    ) -> None:
+        steps = isinstance(every, int) and not isinstance(every, bool) and every > 0
+        if every not in _EVERY and not steps:
+            raise InvalidArgument(
+                argument="every", reason=f"{every!r} is none of {_EVERY} nor a number above 0"
+            )
+        self.every: Every = every
+        self.model = clean_name(model)
+        self._repository = repository
+        self._run_name = run_name
+        self._account = Account(
+            message=message,
+            config=dict(config or {}),
+            labels=dict(labels or {}),
+            parents=None if parents is None else [p.id for p in parents],
+        )
+        self._recorder: Recorder | None = None
+        self._ended = False
+        self._held: Saved | None = None
+        self._logged: dict[str, float] = {}
+        self._evaluated: tuple[int, dict[str, float]] = (-1, {})
+
+    @property
+    def repository(self) -> Repository:
+        """The repository that versions go to; opened when first needed."""
+        if not isinstance(self._repository, Repository):
+            self._repository = open_repository(self._repository, create=True)
+        return self._repository
+
+    @property
+    def run_name(self) -> str | None:
+        """The current or last run's name; None before any training."""
+        return self._recorder.run.name if self._recorder is not None else None
+
+    # --- events -----------------------------------------------------------------------------
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **live: Any) -> None:  # noqa: ARG002
+        if not state.is_world_process_zero:
+            return
+        rows = facts.row_count(getattr(live.get("train_dataloader"), "dataset", None) or ())
+        if rows == 0 and getattr(live.get("train_dataloader"), "dataset", None) is not None:
+            raise EmptyDataset(model=self.model, reason="the training dataset has no rows")
+        given = self._account
+        account = Account(
+            message=given.message, config=dict(given.config), labels=given.labels, parents=given.parents
+        )
+        self._recorder = start(self.repository, self.model, self._run_name, args, live["model"], account)
+        self._ended = False
+        self._held = None
+        self._logged = {}
+        self._evaluated = (-1, {})
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **live: Any) -> None:  # noqa: ARG002
+        if isinstance(self.every, int) and state.global_step % self.every == 0:
+            self._save(state, live, f"step-{state.global_step}", "step")
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **live: Any) -> None:
+        if self.every == "epoch" and state.global_step > 0:
+            epoch = state.epoch or 0.0
+            if abs(epoch - round(epoch)) < _WHOLE_EPOCH and round(epoch) > 0:
+                self._save(state, live, f"epoch-{round(epoch)}", "epoch")
+            else:
+                self._save(state, live, f"step-{state.global_step}", "end")
+        self._keep_last(args, state, control, live)
+
+    def on_log(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        logs: Any = None,
+        **live: Any,  # noqa: ARG002
+    ) -> None:
+        recorder = self._recorder
+        if recorder is None or self._ended:
+            return
+        found = facts.training_metrics(logs)
+        if found:
+            self._logged = found if "train_loss" not in found else {**self._logged, **found}
+            version = recorder.at_step(state.global_step)
+            if version is not None:
+                recorder.annotate(version, found, "log")
+        # trl adds metrics of an evaluation to its log alone, just before the evaluation's own event.
+        late = {k: v for k, v in facts.metrics(logs).items() if k.startswith("eval_")}
+        self._note_evaluation(state.global_step, late)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **live: Any) -> None:
+        recorder = self._recorder
+        if recorder is None:
+            return
+        _warn_of_empty(live.get("eval_dataloader"))
+        step = state.global_step
+        fresh = facts.metrics(metrics)
+        if self._ended:
+            # The weights that are evaluated now need not be those of the last step.
+            if self._held is not None:
+                recorder.annotate(self._held, fresh, "evaluation")
+                recorder.drain()
+            return
+        self._note_evaluation(step, fresh)
+        version = recorder.at_step(step)
+        if version is not None:
+            known = {k: v for k, v in self._evaluated[1].items() if k not in version.told}
+            version.told.update(known)
+            recorder.annotate(version, {**known, **fresh}, "evaluation")
+        elif self.every == "eval":
+            self._save(state, live, f"step-{step}", "eval")
+        self._keep_last(args, state, control, live)
+
+    def on_save(self, args: Any, state: Any, control: Any, **live: Any) -> None:
+        if self.every == "save":
+            self._save(state, live, f"step-{state.global_step}", "save")
+        self._keep_last(args, state, control, live)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **live: Any) -> None:  # noqa: ARG002
+        recorder = self._recorder
+        if recorder is None or self._ended:
+            return
+        self._ended = True
+        if state.global_step == 0:
+            recorder.finish(live["model"], None)
+            raise EmptyDataset(model=self.model, reason="the training data gave no batch")
+        last = recorder.at_step(state.global_step)
+        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            if last is not None and last.name != "final":
+                recorder.also_name(last, "final")
+            self._held = self._save_best(recorder, state, live)
+        elif last is not None and last.name == "final":
+            self._held = last
+        else:
+            self._held = self._save(state, live, "final", "end", again=last is not None)
+        recorder.finish(live["model"], self._held)
+
+    # --- what they do -----------------------------------------------------------------------
+
+    def _save(
+        self, state: Any, live: Mapping[str, Any], name: str, event: str, *, again: bool = False
+    ) -> Saved | None:
+        """A version of the model as it is now, unless this step has one (`again`: name that one,
+        if the bytes are the same)."""
+        recorder = self._recorder
+        step = state.global_step
+        if recorder is None or (not again and recorder.at_step(step) is not None):
+            return None
+        recorder.account.data.update(facts.data(live.get("train_dataloader"), live.get("eval_dataloader")))
+        evaluated = self._evaluated[1] if self._evaluated[0] == step else {}
+        saved = recorder.save(
+            live["model"],
+            _processing_class(live),
+            name=name,
+            step=step,
+            epoch=state.epoch,
+            event=event,
+            metrics={**self._logged, **evaluated},
+            same_as_existing=again,
+        )
+        saved.told.update(evaluated)
+        return saved
+
+    def _keep_last(self, args: Any, state: Any, control: Any, live: Mapping[str, Any]) -> None:
+        """Where the best weights will replace the last ones, save those while they are here."""
+        over = control.should_training_stop or state.global_step >= state.max_steps > 0
+        if args.load_best_model_at_end and over and state.global_step > 0 and not self._ended:
+            self._save(state, live, "final", "end")
+
+    def _save_best(self, recorder: Recorder, state: Any, live: Mapping[str, Any]) -> Saved:
+        """The restored weights under their own step and metrics, never the last step's."""
+        step = _best_step(state)
+        rows = [row for row in state.log_history or () if row.get("step") == step]
+        metrics: dict[str, float] = {}
+        for row in rows:
+            metrics.update(facts.metrics(row))
+        epochs = [row["epoch"] for row in rows if "epoch" in row]
+        known = [s for s in recorder.saved if s.step <= step]
+        return recorder.save(
+            live["model"],
+            _processing_class(live),
+            name="best",
+            step=step,
+            epoch=epochs[-1] if epochs else None,
+            event="best",
+            metrics=metrics,
+            same_as_existing=True,
+            after=known[-1] if known else None,
+            follows=False,
+        )
+
+    def _note_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        if metrics:
+            same = self._evaluated[1] if self._evaluated[0] == step else {}
+            self._evaluated = (step, {**same, **metrics})
+
+
+def _best_step(state: Any) -> int:
+    if state.best_global_step is not None:
+        return int(state.best_global_step)
+    found = re.search(r"-(\d+)$", str(state.best_model_checkpoint))
+    return int(found[1]) if found else int(state.global_step)
+
+
+def _processing_class(live: Mapping[str, Any]) -> Any:
+    """What the Trainer saves beside the weights: its processing class, else the collator's tokenizer."""
+    if live.get("processing_class") is not None:
+        return live["processing_class"]
+    collator = getattr(live.get("train_dataloader"), "collate_fn", None)
+    for owner in (collator, getattr(collator, "data_collator", None)):
+        tokenizer = getattr(owner, "tokenizer", None)
+        if tokenizer is not None:
+            return tokenizer
+    return None
+
+
+def _warn_of_empty(dataloader: Any) -> None:
+    dataset = getattr(dataloader, "dataset", None)
+    if dataset is not None and facts.row_count(dataset) == 0:
+        warnings.warn("the evaluation dataset has no rows: its metrics mean nothing", stacklevel=2)

@@ -1,0 +1,115 @@
+"""Facts: what is recorded of a training run beside its weights: config, data, seeds, names.
+
+Nothing here fails a training: what cannot be told is left out.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from numbers import Real
+from typing import Any
+
+from stemmata import capture
+from stemmata.hf.filesets import is_adapter
+from stemmata.names import clean_name, slug
+from stemmata.training_args import sanitise_arguments
+
+_MODEL_FACTS = (
+    "model_type",
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_labels",
+    "problem_type",
+)
+_SPEEDS = ("_runtime", "_per_second")
+_NO_METRICS = frozenset({"epoch", "step", "total_flos"})
+_STAMP_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
+
+
+def run_name(arguments: Any, chosen: str | None) -> str:
+    """The run's name: as chosen, else `args.run_name`, else the time and four random letters."""
+    given = chosen or getattr(arguments, "run_name", None)
+    if given and (chosen or str(given) != str(getattr(arguments, "output_dir", None))):
+        name = slug(str(given))
+        # A run's name begins version names: it must be one itself.
+        return clean_name(name)
+    unique = "".join(secrets.choice(_STAMP_LETTERS) for _ in range(4))
+    return f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{unique}"
+
+
+def config(arguments: Any, model: Any) -> dict[str, object]:
+    """Training arguments, and what an adapter's own files do not say of its base. Secrets masked."""
+    found = {k: v for k, v in sanitise_arguments(arguments).items() if v is not None}
+    inner = model.get_base_model() if is_adapter(model) else model
+    found["model.architecture"] = type(inner).__name__
+    settings = getattr(inner, "config", None)
+    for fact in _MODEL_FACTS:
+        value = getattr(settings, fact, None)
+        if value is not None and isinstance(value, str | int | float):
+            found[f"model.{fact}"] = value
+    parameters = list(model.parameters())
+    found["model.parameters"] = sum(p.numel() for p in parameters)
+    found["model.trainable_parameters"] = sum(p.numel() for p in parameters if p.requires_grad)
+    return found
+
+
+def data(train_dataloader: Any, eval_dataloader: Any) -> dict[str, object]:
+    """Rows, columns and fingerprint of the datasets, where they can tell."""
+    found: dict[str, object] = {}
+    for part, loader in (("train", train_dataloader), ("eval", eval_dataloader)):
+        dataset = getattr(loader, "dataset", None)
+        if dataset is None:
+            continue
+        rows = row_count(dataset)
+        if rows is not None:
+            found[f"{part}.rows"] = rows
+        fingerprint = getattr(dataset, "_fingerprint", None)
+        if isinstance(fingerprint, str):
+            found[f"{part}.fingerprint"] = fingerprint
+        columns = getattr(dataset, "column_names", None)
+        if isinstance(columns, list):
+            found[f"{part}.columns"] = list(map(str, columns))
+    return found
+
+
+def row_count(dataset: Any) -> int | None:
+    """Rows of a dataset; None for one that streams."""
+    try:
+        return len(dataset)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def provenance(arguments: Any) -> dict[str, bytes]:
+    """Provenance objects of this process, with the training's arguments and seeds."""
+    found = capture.collect()
+    found["training_arguments"] = capture.to_json(sanitise_arguments(arguments))
+    names = ("seed", "data_seed", "full_determinism")
+    found["seeds"] = capture.to_json({name: getattr(arguments, name, None) for name in names})
+    return found
+
+
+def metrics(logs: Mapping[str, Any] | None) -> dict[str, float]:
+    """The numbers of a log or evaluation under their own names; `epoch` is no metric.
+
+    Blanks in a key (from the name of an evaluation set) become underscores.
+    """
+    found: dict[str, float] = {}
+    for key, value in (logs or {}).items():
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if number and key not in _NO_METRICS:
+            found["_".join(str(key).split()) or "metric"] = float(value)
+    return found
+
+
+def training_metrics(logs: Mapping[str, Any] | None) -> dict[str, float]:
+    """As `metrics`, of what the training itself logs: no speeds, nothing of an evaluation."""
+    return {
+        key: value
+        for key, value in metrics(logs).items()
+        if not key.endswith(_SPEEDS) and not key.startswith(("eval_", "test_"))
+    }

@@ -1,0 +1,244 @@
+"""Recorder: one training run's line of versions. Owns names, parents and what goes off the thread.
+
+The training thread takes the snapshot; the writer's thread writes the files, stores them and
+commits. Metrics that come later follow through the same queue, so they find their version.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stemmata.errors import NameTaken, StemmataError, TrainingSaveFailed
+from stemmata.hf import facts, filesets
+from stemmata.hf.origin import describe_base, origin_of, remember_origin
+from stemmata.hf.writer import Workspace, Writer
+from stemmata.ids import VersionId
+from stemmata.names import name_key
+from stemmata.records import Base, Run
+from stemmata.repository import Repository
+
+
+@dataclass(slots=True, eq=False)
+class Saved:
+    """A version that is being written or is there. `version` is set once it is durable."""
+
+    name: str
+    step: int
+    epoch: float | None
+    version: VersionId | None = None
+    told: dict[str, float] = field(default_factory=dict)
+    """Metrics of evaluations that it has been given."""
+
+
+@dataclass(slots=True)
+class Account:
+    """What every version of the run says."""
+
+    message: str = ""
+    config: dict[str, object] = field(default_factory=dict)
+    data: dict[str, object] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    provenance: dict[str, bytes] = field(default_factory=dict)
+    parents: Sequence[VersionId] | None = None
+    """Of the run's first version; None: what the model was loaded from, if that is known."""
+
+
+class Recorder:
+    """Saves one run of one model into a repository."""
+
+    def __init__(self, repository: Repository, model: str, run_name: str, account: Account) -> None:
+        self.repository = repository
+        self.model = model
+        self.run = Run(id=uuid.uuid4().hex, name=_free_run_name(repository, model, run_name))
+        self.account = account
+        self.saved: list[Saved] = []
+        self._writer = Writer()
+        self._workspace = Workspace(repository.session.cache_folder() / "writing")
+        self._base: Base | None = None
+        self._origin: Sequence[VersionId] | None = account.parents
+
+    def at_step(self, step: int) -> Saved | None:
+        """The run's version of this step."""
+        return next((s for s in reversed(self.saved) if s.step == step), None)
+
+    def save(
+        self,
+        live: Any,
+        processing_class: Any,
+        *,
+        name: str,
+        step: int,
+        epoch: float | None,
+        event: str,
+        metrics: Mapping[str, float],
+        same_as_existing: bool = False,
+        after: Saved | None = None,
+        follows: bool = True,
+    ) -> Saved:
+        """Snapshot `live` now; write, store and commit in the background.
+
+        Waits first until the save before is durable. The parent is `after`; else, if it `follows`,
+        the run's newest version; else what the model came from.
+
+        Raises TrainingSaveFailed for an earlier failure.
+        """
+        self._writer.wait_for_room()
+        self.raise_failure()
+        saved = Saved(name=name, step=step, epoch=epoch)
+        before = after or (self.saved[-1] if self.saved and follows else None)
+        folder = self._workspace.folder()
+        try:
+            files = filesets.begin(live, processing_class, folder)
+        except BaseException:
+            self._workspace.remove(folder)
+            raise
+        inner = filesets.unwrap(live)
+        account = self.account
+
+        def job() -> None:
+            try:
+                files.finish()
+                base = self._base_of(inner)
+                saved.version = self._commit(
+                    lambda: (
+                        self.repository.save(
+                            folder,
+                            self.model,
+                            name=f"{self.run.name}/{name}",
+                            metrics=metrics,
+                            config=account.config,
+                            message=account.message,
+                            parents=self._parents(before, inner),
+                            run=self.run,
+                            step=step,
+                            epoch=epoch,
+                            event=event,
+                            base=base,
+                            data=account.data,
+                            provenance=account.provenance,
+                            labels=account.labels,
+                            same_as_existing=same_as_existing,
+                        ).id
+                    )
+                )
+            finally:
+                self._workspace.remove(folder)
+
+        self._writer.save(self._guarded(job, name))
+        if not same_as_existing:
+            self.saved.append(saved)
+        return saved
+
+    def annotate(self, saved: Saved, metrics: Mapping[str, float], event: str) -> None:
+        """Attach metrics to a version of this run, durably, as soon as it is there itself."""
+
+        def job() -> None:
+            if saved.version is not None:
+                self.repository.annotate(saved.version, metrics=metrics, event=event)
+
+        if metrics:
+            self._writer.add(self._guarded(job, saved.name))
+
+    def also_name(self, saved: Saved, name: str) -> None:
+        """Give a version of this run a further name."""
+
+        def job() -> None:
+            if saved.version is not None:
+                self.repository.name(self.model, f"{self.run.name}/{name}", saved.version)
+
+        self._writer.add(self._guarded(job, name))
+
+    def finish(self, live: Any, held: Saved | None) -> None:
+        """Wait for the last write. `held` is the version whose weights `live` holds now.
+
+        Raises TrainingSaveFailed if a write failed since the last call.
+        """
+        self._writer.drain()
+        if held is not None and held.version is not None:
+            remember_origin(filesets.unwrap(live), self.repository.session, held.version)
+        self.raise_failure()
+
+    def drain(self) -> None:
+        """Wait for everything that was asked for so far."""
+        self._writer.drain()
+        self.raise_failure()
+
+    def raise_failure(self) -> None:
+        failure = self._writer.take_failure()
+        if failure is not None:
+            raise failure
+
+    # --- on the writer's thread -------------------------------------------------------------
+
+    def _guarded(self, job: Callable[[], None], name: str) -> Callable[[], None]:
+        def run() -> None:
+            try:
+                job()
+            except Exception as error:
+                # Libraries raise anything while they write; the training gets one named error.
+                shown = f"{self.run.name}/{name}"
+                reason = (
+                    str(error) if isinstance(error, StemmataError) else f"{type(error).__name__}: {error}"
+                )
+                raise TrainingSaveFailed(name=shown, model=self.model, reason=reason) from error
+
+        return run
+
+    def _commit(self, save: Callable[[], VersionId]) -> VersionId:
+        """Save; if another process took the run's name meanwhile, take the next one."""
+        while True:
+            try:
+                return save()
+            except NameTaken:
+                if any(s.version is not None for s in self.saved):
+                    raise
+                name = _next_name(self.run.name)
+                self.run = Run(id=self.run.id, name=_free_run_name(self.repository, self.model, name))
+
+    def _parents(self, before: Saved | None, inner: Any) -> list[VersionId]:
+        if before is not None and before.version is not None:
+            return [before.version]
+        if self._origin is None:
+            found = origin_of(inner, self.repository.session)
+            self._origin = [found] if found is not None else []
+        return list(self._origin)
+
+    def _base_of(self, inner: Any) -> Base | None:
+        if self._base is None and filesets.is_adapter(inner):
+            self._base = describe_base(inner, self.repository.session)
+        return self._base
+
+
+def start(
+    repository: Repository, model: str, run_name: str | None, arguments: Any, live: Any, account: Account
+) -> Recorder:
+    """A recorder for a training that begins now."""
+    inner = filesets.unwrap(live)
+    account.config = {**facts.config(arguments, inner), **account.config}
+    account.provenance = facts.provenance(arguments)
+    return Recorder(repository, model, facts.run_name(arguments, run_name), account)
+
+
+def _free_run_name(repository: Repository, model: str, wanted: str) -> str:
+    """`wanted`, or with -2, -3, … if another run of the model has that name."""
+    name = wanted
+    if name_key(model) not in {name_key(m) for m in repository.models()}:
+        return name
+    versions = repository.versions(model)
+    while versions.where(f"run == {_quoted(name)}").limit(1):
+        name = _next_name(name)
+    return name
+
+
+def _next_name(name: str) -> str:
+    stem, dash, number = name.rpartition("-")
+    if dash and number.isdigit() and 1 < int(number) < 10_000 and not number.startswith("0"):
+        return f"{stem}-{int(number) + 1}"
+    return f"{name}-2"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
