@@ -186,10 +186,8 @@ def versions(
     order = "v.seq DESC"
     if sort is not None:
         key, way = compile_sort(sort, at=at), "DESC" if descending else "ASC"
-        number, text = key.number.sql, key.text.sql
-        order = (
-            f"({number}) IS NULL, ({number}) {way}, NULLIF({text}, 'nan') IS NULL, ({text}) {way}, v.seq DESC"
-        )
+        number, text = key.number.sql, f"NULLIF({key.text.sql}, 'nan')"
+        order = f"({number}) IS NULL, ({number}) {way}, {text} IS NULL, {text} {way}, v.seq DESC"
         parameters += [*key.number.parameters * 2, *key.text.parameters * 2]
     cut = "LIMIT ? OFFSET ?"
     return _versions(

@@ -1,0 +1,391 @@
+"""Resolving: from what people write to one version. Owns which reading of a reference wins.
+
+Nothing is guessed: what could mean two versions is refused with the candidates. As of a moment, names
+and metrics count as the log had them then: the last entry whose effective time is not later. What a
+reference named then but has been deleted since is not handed out in silence, but refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, tzinfo
+from typing import Literal
+
+from stemmata.catalog import queries
+from stemmata.catalog.queries import VersionRow
+from stemmata.errors import AmbiguousReference, InvalidReference, ModelNotFound, VersionNotFound
+from stemmata.ids import VersionId
+from stemmata.names import RESERVED, Reference, name_key, parse_reference
+from stemmata.records import timestamp
+from stemmata.timephrases import parse_when
+
+Direction = Literal["min", "max"]
+
+_LESS_IS_BETTER = frozenset(
+    {
+        "loss",
+        "losses",
+        "perplexity",
+        "ppl",
+        "error",
+        "errors",
+        "err",
+        "wer",
+        "cer",
+        "ter",
+        "mer",
+        "mae",
+        "mse",
+    }
+    | {"rmse", "mape", "nll", "bpc", "bpb", "bpd", "distance", "ece", "fid", "latency"}
+)
+_MANY = 8
+
+
+@dataclass(frozen=True, slots=True)
+class BestFound:
+    """The best version, and what decided."""
+
+    row: VersionRow
+    metric: str
+    direction: Direction
+    value: float
+    ties: tuple[VersionId, ...]
+    """Versions that are just as good, but later."""
+    metric_guessed: bool
+    """No primary metric is declared, so this one was taken for it."""
+    direction_guessed: bool
+    """Told from the metric's name alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """One version, and how it was found."""
+
+    reference: str
+    row: VersionRow
+    at_utc: str | None = None
+    """The instant that a time phrase was read as (stored time), if there was one."""
+    best: BestFound | None = None
+    """What decided, if `best` was asked for."""
+
+    @property
+    def version_id(self) -> VersionId:
+        return self.row.id
+
+
+def resolve(
+    connection: sqlite3.Connection,
+    reference: str,
+    *,
+    at: str | datetime | None = None,
+    now: datetime | None = None,
+    tz: tzinfo | None = None,
+) -> Resolved:
+    """The one visible version that `reference` names, or named at `at` (a phrase or a moment).
+
+    `now` and `tz` (default: the system's) are what phrases are read against. Raises InvalidReference,
+    InvalidTime, ModelNotFound, VersionNotFound, AmbiguousReference.
+    """
+    parsed = parse_reference(reference)
+    if at is not None and parsed.when is not None:
+        raise InvalidReference(reference=reference, reason="it says @{…} and a time is given beside it")
+    moment = at if at is not None else parsed.when
+    if isinstance(moment, str):
+        moment = parse_when(moment, now or datetime.now(UTC), tz)
+    instant = timestamp(moment.astimezone(UTC)) if moment is not None else None
+    found = _Resolver(connection, parsed, instant).find()
+    return replace(found, at_utc=instant)
+
+
+def direction_of(metric: str) -> Direction:
+    """Whether less or more of a metric is better, as its name tells: `eval_loss` less, `f1` more."""
+    words = re.split(r"[^a-z]+", metric.lower())
+    return "min" if _LESS_IS_BETTER.intersection(words) else "max"
+
+
+def best_of(
+    connection: sqlite3.Connection,
+    model: str,
+    *,
+    metric: str | None = None,
+    direction: str | None = None,
+    run: str | Iterable[str] | None = None,
+    at: str | None = None,
+    reference: str | None = None,
+) -> BestFound:
+    """The best version of a model (by key) by `metric`, else by its primary metric.
+
+    Where none is declared: eval_loss if any version has it, else the only metric there is, else loss.
+    NaN never wins; of equal versions the earliest does. Raises VersionNotFound.
+    """
+    name = queries.model_name(connection, model)
+    shown = reference if reference is not None else f"{name}@best"
+    settings = queries.settings(connection, model)
+    declared = settings.get("primary_metric")
+    chosen = metric or (declared if isinstance(declared, str) else None)
+    guessed = chosen is None
+    if chosen is None:
+        chosen = _guess(queries.metric_names(connection, model, at=at), shown, name)
+    way, way_guessed = direction, False
+    if way is None and chosen == declared:
+        way = settings.get("direction")
+    if way not in ("min", "max"):
+        way, way_guessed = direction_of(chosen), True
+    wanted = run if run is None or isinstance(run, str) else list(run)
+    found = queries.best(connection, model, chosen, way, run=wanted, at=at)
+    if found is None:
+        close = _close(chosen, queries.metric_names(connection, model, at=at))
+        hint = f"did you mean {', '.join(close)}?" if close else f"stemmata log {name} shows what there is"
+        of_run = f" of run {run!r}" if isinstance(run, str) else ""
+        reason = f"no version{of_run} has a number for the metric {chosen!r}"
+        raise VersionNotFound(reference=shown, reason=reason, hint=hint)
+    ties = tuple(row.id for row in found.ties)
+    least: Direction = "min" if way == "min" else "max"
+    return BestFound(found.row, chosen, least, found.value, ties, guessed, way_guessed)
+
+
+def _guess(names: list[str], reference: str, model: str) -> str:
+    if "eval_loss" in names:
+        return "eval_loss"
+    if len(names) == 1:
+        return names[0]
+    if "loss" in names:
+        return "loss"
+    reason = "no version has a metric" if not names else "no metric is declared to decide"
+    shown = ", ".join(names[:_MANY])
+    hint = f"declare one: stemmata best {model} --metric NAME --declare" + (
+        f" (of: {shown})" if shown else ""
+    )
+    raise VersionNotFound(reference=reference, reason=reason, hint=hint)
+
+
+def _close(text: str, known: Iterable[str]) -> list[str]:
+    by_key = {name_key(name): name for name in known}
+    return [by_key[key] for key in difflib.get_close_matches(name_key(text), by_key, n=3, cutoff=0.6)]
+
+
+class _Resolver:
+    """One reference against the catalog, as of `at` (None: now)."""
+
+    def __init__(self, connection: sqlite3.Connection, reference: Reference, at: str | None) -> None:
+        self.connection = connection
+        self.reference = reference
+        self.at = at
+
+    # --- what goes wrong ------------------------------------------------------------------------
+
+    def missing(self, reason: str, hint: str) -> VersionNotFound:
+        if self.at is not None:
+            reason += f" (as of {self.at[:19].replace('T', ' ')} UTC)"
+        return VersionNotFound(reference=self.reference.text, reason=reason, hint=hint)
+
+    def ambiguous(self, rows: Iterable[VersionRow], *others: str) -> AmbiguousReference:
+        shown = [*others, *(self.shown(row) for row in rows)]
+        cut = [*shown[:_MANY], "…"] if len(shown) > _MANY else shown
+        return AmbiguousReference(reference=self.reference.text, candidates=", ".join(cut))
+
+    def shown(self, row: VersionRow) -> str:
+        return f"{row.id.short} ({queries.model_name(self.connection, row.model)}@{row.name})"
+
+    # --- the reference --------------------------------------------------------------------------
+
+    def find(self) -> Resolved:
+        reference = self.reference
+        if reference.id_prefix is None:
+            found = self.in_model(self.model())
+        elif reference.model is None or not self.is_model(reference.model):
+            found = Resolved(reference.text, self.by_id(reference.id_prefix, None))
+        else:
+            found = self.hex_word(reference.model, reference.id_prefix)
+        row = self.ancestor(found.row, reference.ancestors)
+        self.require_visible(row)
+        return replace(found, row=row)
+
+    def is_model(self, name: str) -> bool:
+        return any(m.key == name_key(name) for m in queries.models(self.connection))
+
+    def model(self) -> str:
+        """The key of the reference's model."""
+        name = self.reference.model or ""
+        known = queries.models(self.connection)
+        if any(m.key == name_key(name) for m in known):
+            return name_key(name)
+        names = [m.name for m in known]
+        close = _close(name, names)
+        if close:
+            hint = f"did you mean {', '.join(close)}?"
+        elif names:
+            hint = f"models here: {', '.join(names[:_MANY])}{', …' if len(names) > _MANY else ''}"
+        else:
+            hint = "it holds no model yet; stemmata save SOURCE MODEL makes the first version"
+        raise ModelNotFound(model=name, hint=hint)
+
+    def hex_word(self, model: str, prefix: str) -> Resolved:
+        """A bare word that names a model and may also be the beginning of an id."""
+        versions = self.visible(queries.ids_by_prefix(self.connection, prefix, limit=_MANY + 1))
+        if not versions:
+            return self.in_model(name_key(model))
+        try:
+            newest = self.in_model(name_key(model)).row
+        except VersionNotFound:
+            newest = None
+        if newest is None or (self.at is None and [v.id for v in versions] == [newest.id]):
+            return Resolved(self.reference.text, self.by_id(prefix, None))
+        raise self.ambiguous(versions, f"{model}@latest")
+
+    def in_model(self, model: str) -> Resolved:
+        selector = self.reference.selector
+        if self.reference.previous is not None:
+            return Resolved(self.reference.text, self.earlier_value(model, selector))
+        if selector is None or name_key(selector) == "latest":
+            return Resolved(self.reference.text, self.newest(model, None))
+        if name_key(selector) == "best":
+            return self.best(model, None)
+        named, prefixed = self.named(model, selector), self.prefixed(model, selector)
+        if named is not None:
+            others = [row for row in self.visible(prefixed) if row.id != named.id]
+            if others:
+                raise self.ambiguous([named, *others])
+            return Resolved(self.reference.text, named)
+        if prefixed:
+            return Resolved(self.reference.text, self.by_id(selector.lower(), model))
+        return self.of_run(model, selector)
+
+    # --- selectors ------------------------------------------------------------------------------
+
+    def named(self, model: str, selector: str) -> VersionRow | None:
+        """What the alias, tag or version name points at."""
+        key = name_key(selector)
+        if self.at is None:
+            ref = queries.ref(self.connection, model, key)
+            target = ref.target if ref is not None else None
+        else:
+            move = queries.ref_at(self.connection, model, key, self.at)
+            target = move.target if move is not None else None
+        return self.row(target) if target is not None else None
+
+    def prefixed(self, model: str, selector: str) -> list[VersionRow]:
+        if not re.fullmatch(r"[0-9a-fA-F]{4,64}", selector):
+            return []
+        return queries.ids_by_prefix(self.connection, selector.lower(), model=model, limit=_MANY + 1)
+
+    def of_run(self, model: str, selector: str) -> Resolved:
+        """`<run>/latest` and `<run>/best` of versions that have no such name."""
+        run, slash, word = selector.rpartition("/")
+        if slash and name_key(word) in RESERVED:
+            names = queries.runs(self.connection, model)
+            same = [name for name in names if name_key(name) == name_key(run)]
+            if not same:
+                raise self.missing(
+                    f"the model has no run {run!r}", self.suggestion(model, run, names, f"/{word}")
+                )
+            if name_key(word) == "latest":
+                return Resolved(self.reference.text, self.newest(model, same))
+            return self.best(model, same)
+        names = [ref.name for ref in queries.refs(self.connection, model)]
+        move = queries.ref_moves(self.connection, model, name_key(selector))
+        if move:
+            deleted = move[-1].target is None
+            reason = f"{selector!r} was deleted" if deleted else f"{selector!r} named nothing"
+            raise self.missing(reason, f"stemmata history {model} {selector} shows its values")
+        reason = f"the model has no alias, tag, version or id {selector!r}"
+        raise self.missing(reason, self.suggestion(model, selector, [*names, *RESERVED]))
+
+    def suggestion(self, model: str, text: str, known: list[str], suffix: str = "") -> str:
+        name = queries.model_name(self.connection, model)
+        close = _close(text, known[-5000:])
+        if close:
+            return f"did you mean {', '.join(f'{name}@{c}{suffix}' for c in close)}?"
+        return f"stemmata log {name} lists its versions"
+
+    def newest(self, model: str, run: list[str] | None) -> VersionRow:
+        found = queries.latest(self.connection, model, run=run, at=self.at)
+        if found is None:
+            raise self.missing("there is no version", "stemmata log lists what is there")
+        return found
+
+    def best(self, model: str, run: list[str] | None) -> Resolved:
+        try:
+            found = best_of(self.connection, model, run=run, at=self.at, reference=self.reference.text)
+        except VersionNotFound as error:
+            raise self.missing(str(error.data["reason"]), str(error.data["hint"])) from None
+        return Resolved(self.reference.text, found.row, best=found)
+
+    def earlier_value(self, model: str, selector: str | None) -> VersionRow:
+        """`@{N}`: the alias's value N values ago."""
+        steps = self.reference.previous or 0
+        moves = queries.ref_moves(self.connection, model, name_key(selector or ""), at=self.at)
+        aliases = [m for m in moves if m.kind == "alias"]
+        if not aliases:
+            reason = (
+                f"@{{{steps}}} goes back in an alias's history, and {selector or 'the model'!r} is no alias"
+            )
+            raise InvalidReference(reference=self.reference.text, reason=reason)
+        values: list[VersionId | None] = []
+        for move in aliases:
+            # Being absent for a while is no value of its own; being absent now is.
+            if values and values[-1] is None:
+                values.pop()
+            if not values or values[-1] != move.target:
+                values.append(move.target)
+        target = values[-1 - steps] if steps < len(values) else None
+        if target is None:
+            reason = "it is deleted" if steps == 0 else f"it has had {len(values)} values"
+            hint = f"stemmata history {queries.model_name(self.connection, model)} {selector} shows them"
+            raise self.missing(reason, hint)
+        return self.row(target)
+
+    # --- versions -------------------------------------------------------------------------------
+
+    def visible(self, rows: list[VersionRow]) -> list[VersionRow]:
+        return [row for row in rows if row.state == "visible"]
+
+    def row(self, version: VersionId) -> VersionRow:
+        found = queries.version_by_id(self.connection, version)
+        if found is None:
+            raise self.missing(
+                f"version {version.short} is not in this repository", "pull it from where it is"
+            )
+        return found
+
+    def by_id(self, prefix: str, model: str | None) -> VersionRow:
+        rows = queries.ids_by_prefix(self.connection, prefix, model=model, limit=1000)
+        visible = self.visible(rows)
+        if len(visible) > 1:
+            raise self.ambiguous(visible)
+        if not rows:
+            raise self.missing("no id begins so", "stemmata log lists the ids that there are")
+        row = visible[0] if visible else rows[0]
+        if self.at is not None and row.at > self.at:
+            raise self.missing(f"version {row.id.short} did not exist then", "leave the time out")
+        return row
+
+    def ancestor(self, row: VersionRow, steps: int) -> VersionRow:
+        for taken in range(steps):
+            parents = queries.parents(self.connection, row.seq)
+            if not parents:
+                reason = f"its history ends after {taken} of {steps} steps, at {self.shown(row)}"
+                raise self.missing(reason, f"write ~{taken} or less")
+            parent = queries.version_by_id(self.connection, parents[0])
+            if parent is None:
+                reason = f"{parents[0].short}, the parent of {self.shown(row)}, is not in this repository"
+                raise self.missing(reason, f"write ~{taken} or less")
+            row = parent
+        return row
+
+    def require_visible(self, row: VersionRow) -> None:
+        if row.state == "visible":
+            return
+        name = queries.model_name(self.connection, row.model)
+        if row.state == "deleted":
+            hint = (
+                f"it can be restored until it is collected; stemmata log {name} lists the versions there are"
+            )
+        else:
+            hint = f"it cannot be brought back; stemmata log {name} lists the versions there are"
+        raise self.missing(f"{self.shown(row)} was deleted", hint)
