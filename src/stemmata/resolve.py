@@ -301,6 +301,8 @@ class _Resolver:
         close = _close(text, known[-5000:])
         if close:
             return f"did you mean {', '.join(f'{name}@{c}{suffix}' for c in close)}?"
+        if suffix and 0 < len(known) <= _MANY:
+            return f"its runs: {', '.join(known)}"
         return f"stemmata log {name} lists its versions"
 
     def newest(self, model: str, run: list[str] | None) -> VersionRow:

@@ -273,8 +273,8 @@ def test_an_unknown_model_is_named_with_close_ones(shelf: Shelf) -> None:
         ("sentiment@producton", "did you mean Sentiment@production?"),
         ("sentiment@R4/epoch-9", "did you mean Sentiment@R4/epoch-"),
         ("sentiment@zzz", "stemmata log Sentiment"),
-        ("sentiment@R5/latest", "did you mean Sentiment@R4/latest"),
-        ("sentiment@zzz/best", "no run 'zzz'"),
+        ("sentiment@R44/latest", "did you mean Sentiment@R4/latest"),
+        ("sentiment@zzz/best", "no run 'zzz'; its runs: R4, r8"),
         ("sentiment@v1.0~3", "its history ends after 2 of 3 steps"),
     ],
 )
@@ -362,8 +362,8 @@ def test_ties_go_to_the_earlier_version_and_are_reported(shelf: Shelf) -> None:
 @pytest.mark.parametrize(
     ("metric", "direction"),
     [
-        *((m, "min") for m in ("loss", "eval_loss", "eval/loss", "train.loss", "Perplexity", "wer", "test_cer", "val-mae")),
-        *((m, "min") for m in ("MSE", "rmse", "error", "eval_math_error")),
+        *((m, "min") for m in ("loss", "eval_loss", "eval/loss", "train.loss", "Perplexity", "wer")),
+        *((m, "min") for m in ("test_cer", "val-mae", "MSE", "rmse", "error", "eval_math_error")),
         *((m, "max") for m in ("acc", "f1", "eval_rouge1", "bleu", "reward", "lossless_ratio", "answer", "")),
     ],
 )  # fmt: skip
