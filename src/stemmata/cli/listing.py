@@ -52,7 +52,7 @@ def versions_table(
     now = now or datetime.now(UTC)
     several = len({v.model for v in versions}) > 1
     digits = 8 if width < _NARROW else 12
-    columns = [Column("id"), Column("version", shrink=16), Column("epoch", 3, right=True)]
+    columns = [Column("id"), Column("version", shrink=max(16, width * 2 // 5)), Column("epoch", 3, right=True)]
     columns += [Column("step", 5, right=True), Column("age", 1, right=True)]
     for version in versions:
         columns[0].add(version.id.hex[:digits], ID)
@@ -61,7 +61,7 @@ def versions_table(
         columns[3].add("" if version.step is None else str(version.step))
         columns[4].add(text.age(version.created_at, now), DIM)
     columns += _metric_columns(versions, metrics)
-    tail = [Column("size", 4, right=True), Column("message", 2, shrink=12)]
+    tail = [Column("size", 4, right=True), Column("message", 2, shrink=16)]
     for version in versions:
         tail[0].add(text.size(version.size), DIM)
         tail[1].add(text.plain(version.message.strip().split("\n")[0]))
@@ -71,15 +71,17 @@ def versions_table(
 def _metric_columns(versions: Sequence[Version], asked: Sequence[str]) -> list[Column]:
     if not versions:
         return []
-    primary = ranking.Primary(versions[0].source, versions[0].model)
+    # Of several models, the one with most lines decides what comes first.
+    models = [v.model for v in versions]
+    primary = ranking.Primary(versions[0].source, max(dict.fromkeys(models), key=models.count))
     rows = [v.metrics for v in versions]
     found = []
     for place, name in enumerate(ranking.columns(rows, asked, primary.metric)[: max(3, len(asked))]):
         # The first metric is what people come for; the others give way before the message does.
         column = Column(text.plain(name), rank=1 if place == 0 or asked else 3 + 3 * place, right=True)
-        best = ranking.best_of((r.get(name) for r in rows), primary.direction(name))
-        for row in rows:
-            value = row.get(name)
-            column.add("" if value is None else text.number(value), BEST if best == value is not None else "")
+        values = [row.get(name) for row in rows]
+        best = ranking.best_of(values, primary.direction(name))
+        for value, shown in zip(values, text.numbers(values), strict=True):
+            column.add(shown, BEST if best == value is not None else "")
         found.append(column)
     return found

@@ -101,9 +101,10 @@ def _folded(value: Text, room: int) -> list[Text]:
     lines = []
     for paragraph in value.split("\n", allow_blank=True):
         while paragraph.cell_len > room:
-            head = set_cell_size(paragraph.plain, room).rstrip()
-            blank = head.rfind(" ")
-            cut = blank if blank > room // 2 else len(head)
+            whole = paragraph.plain
+            head = set_cell_size(whole, room).rstrip()
+            blank = len(head) if whole[len(head) : len(head) + 1] == " " else head.rfind(" ")
+            cut = blank if blank > room // 2 else max(len(head), 1)
             lines.append(paragraph[:cut])
             paragraph = paragraph[cut:]
             lead = len(paragraph.plain) - len(paragraph.plain.lstrip(" "))

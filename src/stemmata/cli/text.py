@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -66,13 +67,33 @@ def number(value: object) -> str:
     if value == 0:
         return "0"
     magnitude = abs(value)
-    if magnitude >= 1e7 or magnitude < 1e-4:
+    if magnitude >= 1e7 or magnitude < 0.01:
         return f"{value:.3g}"
     if magnitude >= 1000:
-        return f"{value:.0f}" if magnitude >= 1e5 or value == int(value) else f"{value:.1f}"
+        return _stripped(f"{value:.1f}") if magnitude < 1e5 else f"{value:.0f}"
     decimals = 4 if magnitude < 10 else 5 - len(str(int(magnitude)))
-    text = f"{value:.{decimals}f}"
-    return text.rstrip("0").rstrip(".") if float(text) == value else text
+    return _stripped(f"{value:.{decimals}f}")
+
+
+def _stripped(shown: str) -> str:
+    return shown.rstrip("0").rstrip(".") if "." in shown else shown
+
+
+def numbers(values: Sequence[float | None]) -> list[str]:
+    """A column of metrics: as `number`, with the same decimals where that lines them up."""
+    shown = ["" if v is None else number(v) for v in values]
+    if any("e" in s for s in shown):
+        return shown
+    decimals = max((len(s.partition(".")[2]) for s in shown), default=0)
+    return [
+        f"{v:.{decimals}f}" if s and v is not None and math.isfinite(v) and abs(v) < 1000 else s
+        for v, s in zip(values, shown, strict=True)
+    ]
+
+
+def precise(value: float) -> str:
+    """A metric on its own, with six digits."""
+    return number(value) if not math.isfinite(value) else f"{value:.6g}"
 
 
 def setting(value: object) -> str:

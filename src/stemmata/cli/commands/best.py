@@ -52,7 +52,7 @@ def best(
             repository.configure(model, metric=metric, direction=direction)
         found = repository.find_best(model, metric, direction=direction, run=run)
         version = repository.get(found.row.id)
-        value = version.metrics.get(found.metric)
+        value = found.value
         if output.json:
             output.document(
                 {
@@ -72,7 +72,7 @@ def best(
         line.append(f"  {version.short}", ID)
         word = "lowest" if found.direction == "min" else "highest"
         score = Text(f"  {word} {text.plain(found.metric)} ", DIM)
-        score.append(text.number(value), BEST)
+        score.append(text.precise(value), BEST)
         output.show(line, score)
         if found.ties:
             output.note(

@@ -76,10 +76,9 @@ def checkout(
                 }
             )
             return
-        output.show(
-            f"Wrote {text.plain(version.model)}@{text.plain(version.name)} {version.short} to {text.plain(into)} "
-            f"({text.count(content.files, 'file')}, {text.size(content.bytes)}, verified)"
-        )
+        what = f"{text.plain(version.model)}@{text.plain(version.name)} {version.short}"
+        amount = f"{text.count(content.files, 'file')}, {text.size(content.bytes)}"
+        output.show(f"Wrote {what} to {text.plain(into)} ({amount}, verified)")
 
 
 def _replaced(version: Version, target: Path) -> list[str]:

@@ -83,8 +83,8 @@ def _tell(output: Output, repository: Repository, moves: list[Move]) -> None:
     from stemmata.cli.listing import DIM, ID, NAME
     from stemmata.cli.tables import Column, table
 
-    columns = [Column("when"), Column("who", 3, shrink=6), Column("from", 2, shrink=8), Column("")]
-    columns += [Column("to", shrink=12), Column("id", 4), Column("why", 1, shrink=10)]
+    columns = [Column("when"), Column("who", 4, shrink=8), Column("from", 3, shrink=16), Column("")]
+    columns += [Column("to", shrink=16), Column("id", 2), Column("why", 1, shrink=20)]
     for move in reversed(moves):
         columns[0].add(text.local(move.at), DIM)
         columns[1].add(text.plain(move.by))

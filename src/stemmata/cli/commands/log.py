@@ -27,8 +27,8 @@ _SHOWN = 50
         "stemmata log sentiment --run r8 --metric eval_loss --metric f1",
         'stemmata log sentiment --at "last friday"',
         json="versions (list, newest first: id, model, name, names, aliases, tags, created_at, author, "
-        "message, parents, run, step, epoch, event, kind, metrics, labels, notes, config, data, base, files, bytes), "
-        "total (how many there are), at (UTC or null). Without --limit all are listed.",
+        "message, parents, run, step, epoch, event, kind, metrics, labels, notes, config, data, "
+        "base, files, bytes), total (how many there are), at (UTC or null). Without --limit all are listed.",
     ),
 )
 def log(

@@ -41,7 +41,7 @@ def models(context: typer.Context, repo: Repo = None, as_json: Json = False) -> 
             Column("id", 3),
             Column("age", 1, right=True),
             Column("metric", 4),
-            Column("aliases", 2, shrink=10),
+            Column("aliases", 2, shrink=16),
         ]
         for name in repository.models():
             versions = repository.versions(name)

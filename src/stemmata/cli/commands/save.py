@@ -184,7 +184,7 @@ def _tell(output: Output, version: Version, saved: Saved) -> None:
     line.append_text(name_of(version, model=True))
     line.append(f"  {version.short}", ID)
     files = text.count(version.record.content.files, "file")
-    stored = f"{text.size(saved.bytes_new)} of them new, kept in {text.size(saved.bytes_stored)}"
+    stored = f"{text.size(saved.bytes_new)} new, kept in {text.size(saved.bytes_stored)}"
     output.show(line, Text(f"  {files}, {text.size(version.size)}; {stored}", DIM))
     for path, reason in saved.left_out:
         output.show(Text(f"  left out {text.plain(path)}: {reason}", DIM))

@@ -131,7 +131,9 @@ def _facts(repository: Repository, version: Version) -> list[tuple[str, Text]]:
         rows.append(("run", Text(text.plain(version.run.name))))
     where = [f"epoch {text.epoch(version.epoch)}"] if version.epoch is not None else []
     where += [f"step {version.step:,}"] if version.step is not None else []
-    rows.append(("event", Text(", ".join([text.plain(version.event), *where]))))
+    progress = Text(", ".join(where))
+    progress.append(f"{'  ' if where else ''}saved by: {text.plain(version.event)}", DIM)
+    rows.append(("progress", progress))
     rows += [("kind", _kind(version)), *_parents(repository, version)]
     content = version.record.content
     rows.append(("size", Text(f"{text.size(content.bytes)} in {text.count(content.files, 'file')}")))
@@ -180,7 +182,7 @@ def _metrics(version: Version) -> list[tuple[str, Text]]:
     later = {key for a in version.annotations for key in a.metrics}
     rows = []
     for key in sorted(version.metrics, key=lambda k: (k != primary, k)):
-        line = Text(text.number(version.metrics[key]), "bold green" if key == primary else "")
+        line = Text(text.precise(version.metrics[key]), "bold green" if key == primary else "")
         if key in later:
             line.append("  added later", "dim")
         rows.append((text.plain(key), line))
