@@ -191,4 +191,4 @@ def _follow_up(catalog: Catalog, storage: Storage, position: Position) -> None:
 
 def _pause(attempt: int) -> None:
     """Wait a little, at random: writers that collided should not collide again."""
-    time.sleep(random.uniform(0.0, min(0.25, 0.002 * 2**min(attempt, 10))))  # noqa: S311  # no secret
+    time.sleep(random.uniform(0.0, min(0.25, 0.002 * 2 ** min(attempt, 10))))  # noqa: S311  # no secret

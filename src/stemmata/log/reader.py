@@ -69,10 +69,12 @@ def read_log(storage: Storage, after: Position) -> Iterator[Step]:
 
 
 def require_no_hole(storage: Storage, end: int) -> None:
-    """Raise DamagedLog if entries lie beyond a missing entry `end` + 1."""
+    """Raise DamagedLog if something shows that entry `end` + 1 was there: later entries or a bundle."""
     last = max((number_of(k.key) or 0 for k in storage.list("log/")), default=0)
-    if last > end + 1 and not exists(storage, end + 1):
-        raise DamagedLog(entry=end + 1, reason=f"it is missing, but entry {last} is there")
+    bundled = max((b.last for b in find_bundles(storage)), default=0)
+    if max(last, bundled) > end and not exists(storage, end + 1):
+        what = f"entry {last} is there" if last > end else f"a bundle goes up to {bundled}"
+        raise DamagedLog(entry=end + 1, reason=f"it is missing, but {what}")
 
 
 def number_of(key: str) -> int | None:

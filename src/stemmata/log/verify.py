@@ -10,7 +10,7 @@ from stemmata.ids import Digest
 from stemmata.log.bundles import LEVELS, BundleName, entries_of
 from stemmata.log.entries import advance, log_key, read_entry
 from stemmata.log.identity import Identity
-from stemmata.log.reader import fetch, number_of
+from stemmata.log.reader import fetch, number_of, require_no_hole
 from stemmata.storage.base import Storage
 
 
@@ -38,14 +38,15 @@ def verify_log(storage: Storage, identity: Identity) -> Iterator[Problem]:
             broken = True
         else:
             hashes.append(here.hash)
-    # What came after the walk ended is another writer's, and sound until it is read.
     for key in storage.list("log/"):
-        n = number_of(key.key)
-        if n is None:
+        if number_of(key.key) is None:
             yield Problem(key.key, "it is no entry of the log")
-        elif n > here.n + 1 and not broken and fetch(storage, here.n + 1) is None:
-            yield Problem(log_key(here.n + 1), f"it is missing, but entry {n} is there")
-            break
+    if not broken:
+        # What other writers have added since the walk ended is sound until it is read.
+        try:
+            require_no_hole(storage, here.n)
+        except DamagedLog as error:
+            yield Problem(log_key(here.n + 1), str(error.data["reason"]))
     yield from verify_bundles(storage, hashes)
 
 
