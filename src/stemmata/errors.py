@@ -214,6 +214,13 @@ class DamagedObject(Damage):
     next_step = "run stemmata check to see what else is affected"
 
 
+class DamagedFile(Damage):
+    kind = "damaged-file"
+    what = "the file {path!r} is damaged: {reason}"
+    untouched = "its bytes were not handed out"
+    next_step = "run stemmata check to see what else is affected"
+
+
 class DamagedPack(Damage):
     kind = "damaged-pack"
     what = "pack {pack} is damaged: {reason}"

@@ -22,7 +22,7 @@ from stemmata.errors import (
     StorageFull,
     StorageReadOnly,
 )
-from stemmata.storage import local, publish
+from stemmata.storage import descriptors, local, publish
 from stemmata.storage.base import Storage
 from stemmata.storage.local import LocalStorage
 from storage_contract import StorageContract
@@ -188,14 +188,14 @@ def test_a_folder_that_was_tidied_away_is_made_again(root: Path, store: LocalSto
 def test_a_file_system_that_syncs_no_folders_is_no_failure(
     store: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = local.sync_file
+    whole = descriptors.sync_file
 
     def sync(fd: int) -> None:
         if stat.S_ISDIR(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "no")
         whole(fd)
 
-    monkeypatch.setattr(local, "sync_file", sync)
+    monkeypatch.setattr(descriptors, "sync_file", sync)
     store.put_new("a", b"1")
     assert store.get("a") == b"1"
 

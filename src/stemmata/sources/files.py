@@ -9,18 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stemmata.errors import SourceChanged, UnsupportedFile
+from stemmata.storage.descriptors import NO_FOLLOW, READ, read_range
+from stemmata.storage.failures import reason_of
 
-# O_NOFOLLOW, O_NONBLOCK: what was listed as a file may have become a link or a pipe since.
-_FLAGS = (
-    os.O_RDONLY
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_BINARY", 0)
-)
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
 """How opening fails where the file that was listed has made way for a link, a socket or nothing."""
-_MOST = 1 << 30  # one read call moves less than 2 GiB on Linux
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +34,8 @@ class OpenedFile:
     def __init__(self, file: SourceFile) -> None:
         self._file = file
         try:
-            self._fd = os.open(file.real, _FLAGS)
+            # What was listed as a file may have become a link or a pipe since.
+            self._fd = os.open(file.real, READ | NO_FOLLOW)
         except OSError as error:
             if error.errno in _GONE:
                 raise SourceChanged(path=shown(file.real)) from None
@@ -67,24 +61,13 @@ class OpenedFile:
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Exactly these bytes, copied. Raises SourceChanged where the file has become shorter."""
-        parts: list[bytes] = []
-        while length:
-            try:
-                part = _pread(self._fd, min(length, _MOST), offset)
-            except OSError as error:
-                raise unsupported(self._file.real, f"it cannot be read: {reason_of(error)}") from None
-            if not part:
-                raise SourceChanged(path=shown(self._file.real))
-            parts.append(part)
-            offset, length = offset + len(part), length - len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _pread(fd: int, length: int, offset: int) -> bytes:
-    if hasattr(os, "pread"):
-        return os.pread(fd, length, offset)
-    os.lseek(fd, offset, os.SEEK_SET)  # Windows; a file is read by one thread at a time here
-    return os.read(fd, length)
+        try:
+            data = read_range(self._fd, offset, length)
+        except OSError as error:
+            raise unsupported(self._file.real, f"it cannot be read: {reason_of(error)}") from None
+        if len(data) != length:
+            raise SourceChanged(path=shown(self._file.real))
+        return data
 
 
 def marks_of(about: os.stat_result) -> tuple[int, ...]:
@@ -100,7 +83,3 @@ def shown(path: str | Path) -> str:
     """A path that can be printed, whatever bytes or control characters are in its name."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def reason_of(error: OSError) -> str:
-    return error.strerror or type(error).__name__

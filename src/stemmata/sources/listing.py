@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stemmata.errors import LinkEscapes, SourceMissing, UnsafePath
-from stemmata.sources.files import SourceFile, marks_of, reason_of, shown, unsupported
+from stemmata.sources.files import SourceFile, marks_of, shown, unsupported
 from stemmata.sources.rules import Rules
+from stemmata.storage.failures import reason_of
 from stemmata.trees import MAX_FILES, check_path
 
 _MAX_DEPTH = 200

@@ -7,7 +7,6 @@ Reading creates nothing; folders appear with the first write.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
 import stat
@@ -25,23 +24,12 @@ from stemmata.errors import (
 )
 from stemmata.storage import publish
 from stemmata.storage.base import Buffer, NewObject, StoredKey
+from stemmata.storage.descriptors import NEW_FILE, READ, read_range, sync_file, sync_folder, write_all
 from stemmata.storage.failures import read_failure, reason_of, write_failure
 from stemmata.storage.keys import check_key, check_prefix, check_range, is_key
 from stemmata.storage.publish import Means, NoMeans
 
-# O_NONBLOCK: a fifo laid into the folder must not hang the reader. O_BINARY: for Windows.
-_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-_WRITE = (
-    os.O_WRONLY
-    | os.O_CREAT
-    | os.O_EXCL
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_BINARY", 0)
-)
 _ABSENT = (FileNotFoundError, NotADirectoryError)
-_NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
-_MOST = 1 << 30  # one read or write call moves less than 2 GiB on Linux
 
 
 class LocalStorage:
@@ -73,11 +61,11 @@ class LocalStorage:
         temp = self.root / "tmp" / secrets.token_hex(16)
         try:
             # 0o666 less the umask: a repository may belong to a group.
-            fd = os.open(temp, _WRITE, 0o666)
+            fd = os.open(temp, NEW_FILE, 0o666)
         except FileNotFoundError:
             self._make_folder(temp.parent)
             try:
-                fd = os.open(temp, _WRITE, 0o666)
+                fd = os.open(temp, NEW_FILE, 0o666)
             except OSError as error:
                 raise write_failure(error, self.where) from error
         except OSError as error:
@@ -87,7 +75,7 @@ class LocalStorage:
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         check_range(start, length)
         try:
-            fd = os.open(self._path(key), _READ)
+            fd = os.open(self._path(key), READ)
         except _ABSENT:
             raise KeyMissing(key=key) from None
         except OSError as error:
@@ -97,7 +85,7 @@ class LocalStorage:
             if not stat.S_ISREG(about.st_mode):
                 raise StorageFailed(where=self.where, reason=f"{key} is no ordinary file")
             there = max(0, about.st_size - start)
-            return _read(fd, start, there if length is None else min(length, there))
+            return read_range(fd, start, there if length is None else min(length, there))
         except OSError as error:
             raise read_failure(error, self.where) from error
         finally:
@@ -239,10 +227,7 @@ class _LocalObject:
     def write(self, data: Buffer) -> None:
         fd = self._open_fd()
         try:
-            with memoryview(data) as view, view.cast("B") as rest:
-                done = 0
-                while done < len(rest):
-                    done += os.write(fd, rest[done : done + _MOST])
+            write_all(fd, data)
         except OSError as error:
             self._failed = True
             raise write_failure(error, self._storage.where) from error
@@ -274,46 +259,3 @@ class _LocalObject:
         if self._fd is None:
             raise ValueError(f"{self._key} is no longer being written")
         return self._fd
-
-
-def sync_file(fd: int) -> None:
-    """Wait until an open file's bytes are on the disk itself."""
-    if os.name == "posix":
-        import fcntl
-
-        full = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync stops at the drive's own cache
-        if full is not None:
-            with contextlib.suppress(OSError):
-                fcntl.fcntl(fd, full)
-                return
-    os.fsync(fd)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in `folder` are on the disk; nothing where folders cannot be synced."""
-    if os.name == "nt":
-        return
-    fd = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
-    try:
-        sync_file(fd)
-    except OSError as error:
-        if error.errno not in _NO_FOLDER_SYNC:
-            raise
-    finally:
-        os.close(fd)
-
-
-def _read(fd: int, start: int, length: int) -> bytes:
-    parts: list[bytes] = []
-    while length > 0:
-        wanted = min(length, _MOST)
-        if hasattr(os, "pread"):
-            part = os.pread(fd, wanted, start)
-        else:  # Windows
-            os.lseek(fd, start, os.SEEK_SET)
-            part = os.read(fd, wanted)
-        if not part:
-            break
-        parts.append(part)
-        start, length = start + len(part), length - len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)

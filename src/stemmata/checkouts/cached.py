@@ -1,0 +1,172 @@
+"""Cached: one checkout per version that many readers share. Owns noticing that somebody changed it.
+
+    <cache>/checkouts/<version id>/files/…            what is handed out
+    <cache>/checkouts/<version id>/manifest.json      what every file looked like when it was verified
+
+Both appear by one rename. They are compared each time: the manifest saves hashing, it is no
+evidence about anything but this cache (I8).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from stemmata.checkouts.reading import ReadObject
+from stemmata.checkouts.writing import Progress, fill
+from stemmata.errors import StorageFailed
+from stemmata.ids import VersionId
+from stemmata.storage.failures import write_failure
+from stemmata.trees import Tree, check_paths
+
+_MAX_MANIFEST = 1 << 30
+_ATTEMPTS = 5
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    """Per file: size, inode, time of the last write and of the last change of any kind, in ns."""
+
+    files: dict[str, tuple[int, int, int, int]]
+
+
+_decoder = msgspec.json.Decoder(_Manifest)
+
+
+def shared(
+    cache_folder: Path,
+    version: VersionId,
+    tree: Tree,
+    read_object: ReadObject,
+    progress: Progress | None = None,
+) -> Path:
+    """A folder with the files of `version`, read-only, shared by all who ask for it.
+
+    Checked whenever it is handed out; made again if a file is missing, changed or new. Raises as
+    `write` does; nothing is handed out then.
+    """
+    home = cache_folder.absolute() / "checkouts" / version.hex
+    if _is_sound(home, tree):
+        return home / "files"
+    check_paths([f.path for f in tree.files], tree.empty_folders)
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(home.parent / f".{version.hex}.lock") as alone:
+            if not _is_sound(home, tree):
+                if alone:
+                    _sweep(home)
+                _make(home, tree, read_object, progress)
+    except OSError as error:
+        raise write_failure(error, str(home.parent)) from error
+    return home / "files"
+
+
+def _make(home: Path, tree: Tree, read: ReadObject, progress: Progress | None) -> None:
+    temp = home.parent / f".{home.name}.{secrets.token_hex(8)}"
+    try:
+        temp.mkdir()
+        (temp / "files").mkdir()
+        fill(temp / "files", tree.files, tree.empty_folders, read, progress)
+        for file in tree.files:
+            path = temp / "files" / file.path
+            path.chmod(stat.S_IMODE(path.stat().st_mode) & ~0o222)
+        marks = {f.path: _marks((temp / "files" / f.path).lstat()) for f in tree.files}
+        (temp / "manifest.json").write_bytes(msgspec.json.encode(_Manifest(marks)))
+        _put(temp, home, tree)
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+
+
+def _sweep(home: Path) -> None:
+    """Remove what makers that were killed have left behind."""
+    for path in home.parent.glob(f".{home.name}.*"):
+        if path.suffix != ".lock":
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _put(temp: Path, home: Path, tree: Tree) -> None:
+    """Rename into place; an unsound one makes way, a sound one of another process stays."""
+    for _ in range(_ATTEMPTS):
+        try:
+            temp.rename(home)
+            return
+        except OSError:
+            if not os.path.lexists(home):
+                raise
+        if _is_sound(home, tree):
+            return
+        aside = home.parent / f".{home.name}.{secrets.token_hex(8)}"
+        with contextlib.suppress(FileNotFoundError):  # another process was quicker
+            home.rename(aside)
+        if aside.is_dir():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.unlink(missing_ok=True)
+    raise StorageFailed(where=str(home), reason="other processes keep changing it")
+
+
+def _is_sound(home: Path, tree: Tree) -> bool:
+    """Whether the checkout is what was verified when it was made, and is of this tree."""
+    try:
+        with open(home / "manifest.json", "rb") as f:
+            manifest = _decoder.decode(f.read(_MAX_MANIFEST))
+        if (home / "files").is_symlink():
+            return False
+        found = dict(_walk(home / "files", ""))
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    wanted: dict[str, tuple[int, ...] | None] = {f.path: manifest.files.get(f.path) for f in tree.files}
+    if any(mark is None or mark[0] != f.size for f, mark in zip(tree.files, wanted.values(), strict=True)):
+        return False
+    for path in [*wanted, *tree.empty_folders]:
+        folder = path.rpartition("/")[0]
+        while folder and folder not in wanted:
+            wanted[folder] = None
+            folder = folder.rpartition("/")[0]
+    wanted.update(dict.fromkeys(tree.empty_folders))
+    return found == wanted
+
+
+def _walk(folder: Path, path: str) -> Iterator[tuple[str, tuple[int, ...] | None]]:
+    """(path, marks) of everything below; None for a folder, () for what no checkout holds."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            below = f"{path}/{entry.name}" if path else entry.name
+            about = entry.stat(follow_symlinks=False)
+            if stat.S_ISDIR(about.st_mode):
+                yield below, None
+                yield from _walk(folder / entry.name, below)
+            else:
+                yield below, _marks(about) if stat.S_ISREG(about.st_mode) else ()
+
+
+def _marks(about: os.stat_result) -> tuple[int, int, int, int]:
+    return (about.st_size, about.st_ino, about.st_mtime_ns, about.st_ctime_ns)
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[bool]:
+    """Let one process at a time make a checkout, where the system has such locks; yields whether.
+
+    Only to save work: without a lock two of them make the same thing, and the first rename stays.
+    """
+    fd, alone = None, False
+    try:
+        import fcntl
+
+        fd = os.open(lock, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        alone = True
+    except (ImportError, OSError):
+        pass  # not there, or not allowed: see above
+    try:
+        yield alone
+    finally:
+        if fd is not None:
+            os.close(fd)

@@ -1,0 +1,231 @@
+"""Writing: a tree into a folder. Owns that a target holds all of it or is as it was before.
+
+Everything is written and verified in a fresh folder beside the target, which then takes the
+target's place. No link is followed on the way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from stemmata.checkouts.reading import ReadObject, bodies_of, verified
+from stemmata.errors import InvalidArgument, TargetNotEmpty, UnsafePath
+from stemmata.storage.descriptors import NEW_FILE, write_all
+from stemmata.storage.failures import write_failure
+from stemmata.trees import Tree, TreeFile, check_paths
+
+Progress = Callable[[int], None]
+
+_MAX_DEPTH = 250
+"""Folders; a save takes fewer."""
+_OCCUPIED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR})
+
+
+def write(
+    tree: Tree,
+    read_object: ReadObject,
+    target: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+    only: Collection[str] | None = None,
+) -> Path:
+    """Write the files of `tree` into the folder `target`, which is new or empty.
+
+    `force` allows a folder that holds something: files of the same names are replaced, one by one,
+    others are kept. `only` names the files, or folders of files, to write. `progress` gets the bytes
+    of each object that was written.
+
+    Raises TargetNotEmpty, UnsafePath, DamagedFile, InvalidArgument, StorageFull, StorageReadOnly,
+    StorageFailed, and what `read_object` raises; the target is as it was before then.
+    """
+    check_paths([f.path for f in tree.files], tree.empty_folders)
+    files, folders = _select(tree, only)
+    place = _Target(Path(target), force)
+    try:
+        with place.beside() as temp:
+            fill(temp, files, folders, read_object, progress)
+            place.publish(temp, files, folders)
+    except OSError as error:
+        raise write_failure(error, str(place.path)) from error
+    return place.path
+
+
+def fill(
+    folder: Path,
+    files: Sequence[TreeFile],
+    folders: Sequence[str],
+    read: ReadObject,
+    progress: Progress | None = None,
+) -> None:
+    """Write into a fresh folder that nobody else knows of. Raises OSError, DamagedFile, UnsafePath."""
+    for path in [*folders, *(f.path for f in files)]:
+        if path.count("/") > _MAX_DEPTH:
+            raise UnsafePath(path=path, reason=f"it lies more than {_MAX_DEPTH} folders deep")
+    made = {""}
+    for path in folders:
+        _make_folders(folder, path, made)
+    with closing(bodies_of(files, read)) as bodies:
+        for file in files:
+            _make_folders(folder, file.path.rpartition("/")[0], made)
+            try:
+                # The umask decides as for any file; a checkout may belong to a group.
+                fd = os.open(folder / file.path, NEW_FILE, 0o777 if file.executable else 0o666)
+            except FileExistsError:
+                # The folder is fresh: two names of the tree are one to this file system.
+                raise UnsafePath(path=file.path, reason="another file has the same name here") from None
+            try:
+                for data in verified(file, bodies):
+                    write_all(fd, data)
+                    if progress is not None:
+                        progress(memoryview(data).nbytes)
+            finally:
+                os.close(fd)
+
+
+def _make_folders(root: Path, path: str, made: set[str]) -> None:
+    if path in made:
+        return
+    _make_folders(root, path.rpartition("/")[0], made)
+    try:
+        (root / path).mkdir()
+    except FileExistsError:
+        raise UnsafePath(path=path, reason="another folder has the same name here") from None
+    made.add(path)
+
+
+def _select(tree: Tree, only: Collection[str] | None) -> tuple[list[TreeFile], list[str]]:
+    if only is None:
+        return tree.files, tree.empty_folders
+    wanted = {path.rstrip("/") for path in only}
+    unused = set(wanted)
+
+    def chosen(path: str) -> bool:
+        parts = path.split("/")
+        hits = wanted & {"/".join(parts[: i + 1]) for i in range(len(parts))}
+        unused.difference_update(hits)
+        return bool(hits)
+
+    found = [f for f in tree.files if chosen(f.path)], [p for p in tree.empty_folders if chosen(p)]
+    if unused:
+        raise InvalidArgument(argument="only", reason=f"the version has no file {min(unused)!r}")
+    return found
+
+
+class _Target:
+    """The folder to be, and how a finished one gets there."""
+
+    def __init__(self, path: Path, force: bool) -> None:
+        self.path = path.absolute()
+        if self.path.is_symlink():
+            # Whoever named the link meant what it points to.
+            self.path = self.path.resolve()
+        try:
+            about = self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            self._exists = self._merge = False
+            return
+        except OSError as error:
+            raise write_failure(error, str(self.path)) from error
+        if not stat.S_ISDIR(about.st_mode):
+            raise InvalidArgument(argument="target", reason=f"{self.path} is no folder")
+        self._exists = True
+        with os.scandir(self.path) as entries:
+            occupied = next(entries, None) is not None
+        if occupied and not force:
+            raise TargetNotEmpty(path=str(self.path))
+        # A mounted folder cannot be replaced, and the one that we stand in should not be.
+        self._merge = occupied or self.path.is_mount() or _is_here(about)
+
+    @contextlib.contextmanager
+    def beside(self) -> Iterator[Path]:
+        """A fresh folder on the target's file system; gone at the end, if it is still there."""
+        made = self._make_parents()
+        parent = self.path.parent
+        if self._merge and (self.path.is_mount() or not os.access(parent, os.W_OK)):
+            parent = self.path
+        temp = parent / f".{self.path.name[:200]}.stemmata-{secrets.token_hex(8)}"
+        try:
+            temp.mkdir()
+            yield temp
+        except BaseException:
+            shutil.rmtree(temp, ignore_errors=True)
+            for folder in made:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            raise
+        shutil.rmtree(temp, ignore_errors=True)
+
+    def _make_parents(self) -> list[Path]:
+        """Make the folders above the target; those that are new, the deepest first."""
+        missing = [folder for folder in self.path.parents if not folder.exists()]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return missing
+
+    def publish(self, temp: Path, files: Sequence[TreeFile], folders: Sequence[str]) -> None:
+        """Put the finished folder in place."""
+        if self._merge:
+            self._move_in(temp, files, folders)
+            return
+        if self._exists:
+            temp.chmod(stat.S_IMODE(self.path.stat().st_mode))
+            if os.name == "nt":
+                self.path.rmdir()  # a rename replaces no folder there
+        try:
+            temp.rename(self.path)
+        except OSError as error:
+            if error.errno in _OCCUPIED:
+                raise TargetNotEmpty(path=str(self.path)) from None
+            raise
+
+    def _move_in(self, temp: Path, files: Sequence[TreeFile], folders: Sequence[str]) -> None:
+        """Replace file by file; what stands in the way is found before the first one."""
+        checked: set[str] = {""}
+        for path in folders:
+            self._check_folders(path, checked)
+        for file in files:
+            self._check_folders(file.path.rpartition("/")[0], checked)
+            mode = _mode(self.path / file.path)
+            if mode is not None and not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+                raise UnsafePath(path=file.path, reason="something that is no file is in its place")
+        for path in folders:
+            (self.path / path).mkdir(parents=True, exist_ok=True)
+        for file in files:
+            goal = self.path / file.path
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            (temp / file.path).replace(goal)
+
+    def _check_folders(self, path: str, checked: set[str]) -> None:
+        """Refuse a folder of the target that is a link or a file: writing would leave the target."""
+        if path in checked:
+            return
+        self._check_folders(path.rpartition("/")[0], checked)
+        mode = _mode(self.path / path)
+        if mode is not None and not stat.S_ISDIR(mode):
+            what = "a link" if stat.S_ISLNK(mode) else "no folder"
+            raise UnsafePath(path=path, reason=f"in the target it is {what}")
+        checked.add(path)
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return path.lstat().st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _is_here(about: os.stat_result) -> bool:
+    """Whether this is the working folder, which must stay the one that the shell is in."""
+    try:
+        here = Path.cwd().stat()
+    except OSError:
+        return False
+    return (here.st_dev, here.st_ino) == (about.st_dev, about.st_ino)

@@ -1,0 +1,78 @@
+"""Descriptors: whole reads, whole writes and syncs of opened files. Raises plain OSError."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+from stemmata.storage.base import Buffer
+
+# O_NONBLOCK: a pipe that lies where a file should must not hang the reader. O_BINARY: for Windows.
+READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+NEW_FILE = (
+    os.O_WRONLY
+    | os.O_CREAT
+    | os.O_EXCL
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
+_MOST = 1 << 30  # one read or write call moves less than 2 GiB on Linux
+
+
+def write_all(fd: int, data: Buffer) -> None:
+    """Write every byte, in as many calls as it takes."""
+    with memoryview(data) as view, view.cast("B") as rest:
+        done = 0
+        while done < len(rest):
+            done += os.write(fd, rest[done : done + _MOST])
+
+
+def read_range(fd: int, start: int, length: int) -> bytes:
+    """`length` bytes from `start`; fewer only where the file ends."""
+    parts: list[bytes] = []
+    while length > 0:
+        part = _read_once(fd, start, min(length, _MOST))
+        if not part:
+            break
+        parts.append(part)
+        start, length = start + len(part), length - len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _read_once(fd: int, start: int, length: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(fd, length, start)
+    os.lseek(fd, start, os.SEEK_SET)  # Windows; nobody shares a descriptor between threads here
+    return os.read(fd, length)
+
+
+def sync_file(fd: int) -> None:
+    """Wait until an open file's bytes are on the disk itself."""
+    if os.name == "posix":
+        import fcntl
+
+        full = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync stops at the drive's own cache
+        if full is not None:
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(fd, full)
+                return
+    os.fsync(fd)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in `folder` are on the disk; nothing where folders cannot be synced."""
+    if os.name == "nt":
+        return
+    fd = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        sync_file(fd)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(fd)
