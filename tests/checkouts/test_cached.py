@@ -41,9 +41,7 @@ def leftovers(cache: Path) -> list[str]:
     return [p.name for p in (cache / "checkouts").iterdir() if p.name.startswith(".") and p.is_dir()]
 
 
-def test_i3_it_is_byte_exact_and_lies_under_its_version(
-    tmp_path: Path, tree: Tree, objects: Objects
-) -> None:
+def test_i3_it_is_byte_exact_and_lies_under_its_version(tmp_path: Path, tree: Tree, objects: Objects) -> None:
     path = shared(tmp_path / "cache", VERSION, tree, objects.read)
     assert path == tmp_path / "cache" / "checkouts" / VERSION.hex / "files"
     assert contents_of(path) == (FILES, FOLDERS)
@@ -173,9 +171,7 @@ CHANGES: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_i4_what_was_changed_is_made_again(
-    tmp_path: Path, tree: Tree, objects: Objects, change: str
-) -> None:
+def test_i4_what_was_changed_is_made_again(tmp_path: Path, tree: Tree, objects: Objects, change: str) -> None:
     path = shared(tmp_path, VERSION, tree, objects.read)
     _wait_for_the_clock(path / "config.json")
     CHANGES[change](path)

@@ -437,9 +437,7 @@ def test_i5_a_failing_disk_leaves_the_target_as_it_was(
     write(tree, objects.read, target, force=force)
 
 
-def test_i5_an_interruption_leaves_the_target_as_it_was(
-    tmp_path: Path, tree: Tree, objects: Objects
-) -> None:
+def test_i5_an_interruption_leaves_the_target_as_it_was(tmp_path: Path, tree: Tree, objects: Objects) -> None:
     def interrupt(done: int) -> None:
         raise KeyboardInterrupt
 

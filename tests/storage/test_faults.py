@@ -70,9 +70,7 @@ def test_every_write_is_counted() -> None:
 
 
 @pytest.mark.parametrize(("at", "fault"), list(every_fault(5)))
-def test_each_fault_strikes_once_and_leaves_whole_keys_or_none(
-    inner: Storage, at: int, fault: Fault
-) -> None:
+def test_each_fault_strikes_once_and_leaves_whole_keys_or_none(inner: Storage, at: int, fault: Fault) -> None:
     faulty = FaultyStorage(inner, at, fault)
     error = run_into(fault, lambda: _write_both(faulty))
     assert isinstance(error, RAISED[fault])

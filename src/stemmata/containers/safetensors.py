@@ -73,9 +73,7 @@ def _read_header(reader: RandomReader, size: int) -> tuple[int, dict[str, _Tenso
         raise NotSafetensors(f"its header cannot be read: {error}") from None
 
 
-def _in_file_order(
-    tensors: dict[str, _Tensor], start: int, size: int
-) -> list[tuple[int, int, str, _Tensor]]:
+def _in_file_order(tensors: dict[str, _Tensor], start: int, size: int) -> list[tuple[int, int, str, _Tensor]]:
     """(begin, end, name, tensor) with offsets in the file, each within it."""
     rows = []
     for name, tensor in tensors.items():
