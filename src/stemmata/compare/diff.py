@@ -1,0 +1,123 @@
+"""The whole difference of two versions. Owns its parts' order; each part says how it compares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stemmata.compare import lora
+from stemmata.compare.lora import LoraFacts
+from stemmata.compare.records import (
+    Change,
+    Changes,
+    MetricChange,
+    about_changes,
+    config_changes,
+    data_changes,
+    equal,
+    metric_changes,
+    provenance_changes,
+)
+from stemmata.compare.tensors import FilesDiff, TensorsDiff, compare_files, compare_tensors
+from stemmata.ids import VersionId
+from stemmata.records import Record
+from stemmata.trees import Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two: `metrics` with annotations merged in; `read` gives the bytes of a file of the tree."""
+
+    id: VersionId
+    label: str
+    record: Record
+    metrics: Mapping[str, float]
+    tree: Tree
+    read: Callable[[str], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class LoraDiff:
+    """The LoRA of both sides (None: has none), and the facts that differ."""
+
+    a: LoraFacts | None
+    b: LoraFacts | None
+    changed: tuple[Change, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.changed) or (self.a is None) != (self.b is None)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "a": self.a.to_dict() if self.a else None,
+            "b": self.b.to_dict() if self.b else None,
+            "changed": {c.key: {"a": c.a, "b": c.b} for c in self.changed},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """What leads from version `a` to version `b`. Each part is false where nothing differs."""
+
+    a: VersionId
+    b: VersionId
+    label_a: str
+    label_b: str
+    about: Changes
+    """Kind, run, step, base, author, message."""
+    config: Changes
+    metrics: tuple[MetricChange, ...]
+    """Every metric that either side has, equal ones too."""
+    data: Changes
+    provenance: Changes
+    """By kind, the digests of environment, packages, code and command."""
+    files: FilesDiff
+    tensors: TensorsDiff
+    lora: LoraDiff
+
+    @property
+    def same_bytes(self) -> bool:
+        """Both versions hold the very same files."""
+        return not self.files
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {
+            "a": {"id": self.a.hex, "name": self.label_a},
+            "b": {"id": self.b.hex, "name": self.label_b},
+            "about": self.about.to_dict(),
+            "config": self.config.to_dict(),
+            "metrics": {m.key: m.to_dict() for m in self.metrics},
+            "data": self.data.to_dict(),
+            "provenance": self.provenance.to_dict(),
+            "files": self.files.to_dict(),
+            "tensors": self.tensors.to_dict(),
+            "lora": self.lora.to_dict(),
+        }
+
+
+def compare(a: Side, b: Side) -> Diff:
+    """Compare two versions by their records and trees; of the files only adapter_config.json is read."""
+    return Diff(
+        a=a.id,
+        b=b.id,
+        label_a=a.label,
+        label_b=b.label,
+        about=about_changes(a.record, b.record),
+        config=config_changes(a.record, b.record),
+        metrics=metric_changes(a.metrics, b.metrics),
+        data=data_changes(a.record, b.record),
+        provenance=provenance_changes(a.record, b.record),
+        files=compare_files(a.tree, b.tree),
+        tensors=compare_tensors(a.tree, b.tree),
+        lora=_compare_lora(lora.facts(a.tree, a.read), lora.facts(b.tree, b.read)),
+    )
+
+
+def _compare_lora(a: LoraFacts | None, b: LoraFacts | None) -> LoraDiff:
+    if a is None or b is None:
+        return LoraDiff(a, b, ())
+    left, right = a.to_dict(), b.to_dict()
+    changed = tuple(Change(key, left[key], right[key]) for key in left if not equal(left[key], right[key]))
+    return LoraDiff(a, b, changed)

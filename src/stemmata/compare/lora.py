@@ -1,0 +1,272 @@
+"""LoRA: rank and targets as the weights' shapes tell them. Owns holding adapter_config.json against them.
+
+In PEFT's files `<module>.lora_A.weight` is (rank, inputs) and `<module>.lora_B.weight` (outputs, rank),
+with further axes for convolutions; `lora_embedding_A` and `_B` likewise, without `.weight`. Adapters
+saved from a state dict also carry the adapter's name (`lora_A.default.weight`). alpha is in no tensor: it
+comes from the config.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import msgspec
+
+from stemmata.compare.tensors import Tensor, tensors_of
+from stemmata.trees import Tree
+
+CONFIG = "adapter_config.json"
+_MAX_CONFIG = 1 << 20
+_MAX_NAME = 4096
+_GREATEST = 1 << 53
+_FACTOR = re.compile(
+    r"(?P<module>.+)\.lora_(?:embedding_)?(?P<side>[AB])(?:\.(?P<adapter>(?!weight$|bias$)[^.]+))?(?:\.weight)?"
+)
+_WRAPPERS = ("base_model.model.", "base_model.")
+
+
+@dataclass(frozen=True, slots=True)
+class LoraFacts:
+    """What the LoRA of a version is."""
+
+    rank: int | None
+    """Of all modules, or of most of them."""
+    alpha: float | None
+    """From adapter_config.json."""
+    targets: tuple[str, ...]
+    """Last parts of the modules' names, sorted: c_attn, q_proj."""
+    modules: int = 0
+    """How many modules have a pair of factors."""
+    rank_pattern: dict[str, int] = field(default_factory=dict)
+    """Ranks that are not `rank`, by target where all its modules agree, else by module."""
+    dora: bool = False
+    rslora: bool = False
+    """Scaled by alpha / sqrt(rank) instead of alpha / rank, says the config."""
+    parameters: int = 0
+    """Elements of all LoRA tensors."""
+    other_tensors: int = 0
+    other_bytes: int = 0
+    """Tensors saved beside the LoRA's: embeddings, heads, modules_to_save."""
+    from_weights: bool = True
+    """False where no weights could be read (a pickle): then all is the config's word."""
+    disagreements: tuple[str, ...] = ()
+    """Where the weights contradict adapter_config.json, or each other; a clause each."""
+
+    def __str__(self) -> str:
+        parts = [f"r={self.rank if self.rank is not None else '?'}"]
+        if self.rank_pattern:
+            parts[0] += f" ({', '.join(f'{k}={v}' for k, v in sorted(self.rank_pattern.items()))})"
+        if self.alpha is not None:
+            parts.append(f"alpha={self.alpha:g}")
+        parts += ["DoRA"] * self.dora + ["rsLoRA"] * self.rslora
+        shown = ", ".join(parts)
+        if self.targets:
+            shown += f" on {', '.join(self.targets)}"
+        if not self.from_weights:
+            shown += " (says adapter_config.json; the weights are not readable without unpickling)"
+        if self.disagreements:
+            shown += f"; but {'; '.join(self.disagreements)}"
+        return shown
+
+    def to_dict(self) -> dict[str, Any]:
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        return found
+
+
+def facts(tree: Tree, read: Callable[[str], bytes]) -> LoraFacts | None:
+    """The LoRA of a version: of the folder nearest to the top that holds one; None if none does.
+
+    `read` gives the bytes of a file of the tree. Raises what `read` raises (Damage).
+    """
+    folders: dict[str, list[Tensor]] = {}
+    for tensor in tensors_of(tree):
+        folders.setdefault(tensor.path.rpartition("/")[0], []).append(tensor)
+    with_lora = [f for f, tensors in folders.items() if any(_factor(t) for t in tensors)]
+    sizes = {f.path: f.size for f in tree.files}
+    configs = [p.rpartition("/")[0] for p in sizes if p.rpartition("/")[2] == CONFIG]
+    for folder in sorted(with_lora or configs, key=lambda f: (f.count("/") + bool(f), f)):
+        path = f"{folder}/{CONFIG}" if folder else CONFIG
+        config = _config(path, sizes, read)
+        if folder in with_lora:
+            return _from_weights(folders[folder], config)
+        if config is not None and config.get("peft_type") == "LORA":
+            return _from_config(config)
+    return None
+
+
+def _config(path: str, sizes: Mapping[str, int], read: Callable[[str], bytes]) -> dict[str, Any] | None:
+    """The adapter's config; {} if it is no sound JSON object, None if it is not there."""
+    if path not in sizes:
+        return None
+    if sizes[path] > _MAX_CONFIG:
+        return {}
+    try:
+        found = msgspec.json.decode(read(path))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _from_config(config: dict[str, Any]) -> LoraFacts:
+    targets = config.get("target_modules")
+    named = [t for t in targets if isinstance(t, str)] if isinstance(targets, list) else []
+    return LoraFacts(
+        rank=_whole(config.get("r")),
+        alpha=_number(config.get("lora_alpha")),
+        targets=tuple(sorted(named)),
+        rank_pattern=_pattern(config.get("rank_pattern")),
+        dora=config.get("use_dora") is True,
+        rslora=config.get("use_rslora") is True,
+        from_weights=False,
+    )
+
+
+def _from_weights(tensors: list[Tensor], config: dict[str, Any] | None) -> LoraFacts:
+    ranks: dict[str, dict[str, int]] = {}
+    problems: list[str] = []
+    own: list[Tensor] = []
+    dora = False
+    for tensor in tensors:
+        match = _factor(tensor)
+        dora = dora or ".lora_magnitude_vector" in tensor.name
+        if ".lora_" in tensor.name:
+            own.append(tensor)
+        if match is None:
+            continue
+        # Factor A is (rank, inputs, ...), factor B (outputs, rank, ...).
+        axis = 0 if match["side"] == "A" else 1
+        module = _module(match["module"])
+        if len(tensor.shape) < 2 or 0 in tensor.shape:
+            problems.append(
+                f"{tensor.name} has the shape {list(tensor.shape)}, as an unfinished gathering leaves it"
+            )
+        else:
+            ranks.setdefault(module, {})[match["side"]] = tensor.shape[axis]
+    by_module = {module: pair.get("A", pair.get("B", 0)) for module, pair in sorted(ranks.items())}
+    for module, pair in sorted(ranks.items()):
+        if len(set(pair.values())) > 1:
+            problems.append(f"the factors of {module} have ranks {pair['A']} and {pair['B']}")
+        elif len(pair) == 1:
+            problems.append(f"{module} has one factor of two")
+    rank = _common(by_module, _whole((config or {}).get("r")))
+    if config:
+        problems += _disagreements(config, by_module)
+    elif config is not None:
+        problems.append(f"{CONFIG} cannot be read as JSON")
+    return LoraFacts(
+        rank=rank,
+        alpha=_number((config or {}).get("lora_alpha")),
+        targets=tuple(sorted({_leaf(module) for module in by_module})),
+        modules=len(by_module),
+        rank_pattern=_ranks_apart(by_module, rank),
+        dora=dora,
+        rslora=(config or {}).get("use_rslora") is True,
+        parameters=sum(prod(t.shape) for t in own),
+        other_tensors=len(tensors) - len(own),
+        other_bytes=sum(t.length for t in tensors) - sum(t.length for t in own),
+        disagreements=tuple(problems),
+    )
+
+
+def _factor(tensor: Tensor) -> re.Match[str] | None:
+    """The parts of a factor's name; None for any other tensor."""
+    return _FACTOR.fullmatch(tensor.name) if len(tensor.name) <= _MAX_NAME else None
+
+
+def _module(name: str) -> str:
+    for wrapper in _WRAPPERS:
+        if name.startswith(wrapper):
+            return name.removeprefix(wrapper)
+    return name
+
+
+def _leaf(module: str) -> str:
+    return module.rpartition(".")[2]
+
+
+def _common(by_module: Mapping[str, int], declared: int | None) -> int | None:
+    """The rank of most modules; of equally frequent ones the declared one, else the greatest."""
+    if not by_module:
+        return declared
+    counts = Counter(by_module.values())
+    most = max(counts.values())
+    frequent = [rank for rank, count in counts.items() if count == most]
+    return declared if declared in frequent else max(frequent)
+
+
+def _ranks_apart(by_module: Mapping[str, int], rank: int | None) -> dict[str, int]:
+    apart: dict[str, int] = {}
+    for leaf in {_leaf(module) for module in by_module}:
+        own = {module: r for module, r in by_module.items() if _leaf(module) == leaf}
+        if len(set(own.values())) == 1:
+            own = {leaf: next(iter(own.values()))}
+        apart.update({name: r for name, r in own.items() if r != rank})
+    return dict(sorted(apart.items()))
+
+
+def _disagreements(config: dict[str, Any], by_module: Mapping[str, int]) -> list[str]:
+    """Where the config's r, rank_pattern and target_modules do not fit the modules found."""
+    if config.get("peft_type") != "LORA" or config.get("target_parameters"):
+        # Other methods change ranks as they go, and stacked parameters have stacked ranks.
+        return []
+    found: list[str] = []
+    pattern = config.get("rank_pattern") or {}
+    declared = _whole(config.get("r"))
+    plain = isinstance(pattern, dict) and all(_is_plain(key) for key in pattern)
+    if declared is not None and plain:
+        named = _pattern(pattern)
+        wrong = Counter(
+            (rank, wanted)
+            for module, rank in by_module.items()
+            if rank != (wanted := _wanted(module, named, declared))
+        )
+        for (rank, wanted), count in sorted(wrong.items()):
+            found.append(f"{CONFIG} says r={wanted} where {count} of {len(by_module)} modules have {rank}")
+    targets = config.get("target_modules")
+    if isinstance(targets, list) and all(_is_plain(t) for t in targets):
+        unnamed = {_leaf(m) for m in by_module if not any(_matches(m, t) for t in targets)}
+        absent = [t for t in targets if not any(_matches(m, t) for m in by_module)]
+        if unnamed:
+            found.append(f"{CONFIG} does not name {_listed(unnamed)}, which the weights adapt")
+        if absent:
+            found.append(f"{CONFIG} names {_listed(absent)}, which the weights do not adapt")
+    return found
+
+
+def _listed(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")
+
+
+def _is_plain(name: object) -> bool:
+    """No regular expression: those of a foreign config are not run, for they may never end."""
+    return isinstance(name, str) and re.fullmatch(r"[\w.-]+", name) is not None
+
+
+def _matches(module: str, name: str) -> bool:
+    return module == name or module.endswith("." + name)
+
+
+def _wanted(module: str, pattern: Mapping[str, int], declared: int) -> int:
+    return next((rank for name, rank in pattern.items() if _matches(module, name)), declared)
+
+
+def _pattern(value: object) -> dict[str, int]:
+    if not isinstance(value, dict):
+        return {}
+    return {str(k): rank for k, v in value.items() if (rank := _whole(v)) is not None}
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _GREATEST:
+        return None
+    return float(value)

@@ -1,0 +1,133 @@
+"""Differences between flat mappings: config, data, metrics. Owns when two values count as equal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stemmata.records import Record, Value, load_value
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One key whose value differs."""
+
+    key: str
+    a: Value
+    b: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What became of the keys of a mapping, sorted by key."""
+
+    added: dict[str, Value] = field(default_factory=dict)
+    removed: dict[str, Value] = field(default_factory=dict)
+    changed: tuple[Change, ...] = ()
+    same: int = 0
+    """How many keys have equal values."""
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "added": dict(self.added),
+            "removed": dict(self.removed),
+            "changed": {c.key: {"a": c.a, "b": c.b} for c in self.changed},
+            "same": self.same,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class MetricChange:
+    """One metric that either side has; None where it is absent."""
+
+    key: str
+    a: float | None
+    b: float | None
+
+    @property
+    def difference(self) -> float | None:
+        """b - a; None where one is absent or it is no finite number."""
+        if self.a is None or self.b is None:
+            return None
+        found = self.b - self.a
+        return found if math.isfinite(found) else None
+
+    @property
+    def same(self) -> bool:
+        return equal(self.a, self.b)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"a": self.a, "b": self.b, "difference": self.difference}
+
+
+def equal(a: object, b: object) -> bool:
+    """NaN equals NaN; 1 equals 1.0, but not True: a flag is no number."""
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(equal(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, bool) is not isinstance(b, bool):
+        return False
+    if isinstance(a, float) and isinstance(b, float) and math.isnan(a):
+        return math.isnan(b)
+    return a == b
+
+
+def changes(a: Mapping[str, Value], b: Mapping[str, Value]) -> Changes:
+    """What leads from `a` to `b`."""
+    common = sorted(a.keys() & b.keys())
+    changed = tuple(Change(key, a[key], b[key]) for key in common if not equal(a[key], b[key]))
+    return Changes(
+        added={key: b[key] for key in sorted(b.keys() - a.keys())},
+        removed={key: a[key] for key in sorted(a.keys() - b.keys())},
+        changed=changed,
+        same=len(common) - len(changed),
+    )
+
+
+def metric_changes(a: Mapping[str, float], b: Mapping[str, float]) -> tuple[MetricChange, ...]:
+    """Every metric of either side, by name."""
+    return tuple(MetricChange(key, a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()))
+
+
+def config_changes(a: Record, b: Record) -> Changes:
+    return changes(_loaded(a.config), _loaded(b.config))
+
+
+def data_changes(a: Record, b: Record) -> Changes:
+    """Row counts and fingerprints of the data."""
+    return changes(_loaded(a.data), _loaded(b.data))
+
+
+def about_changes(a: Record, b: Record) -> Changes:
+    """The rest of what two records say: kind, run, base, author and so on; never their own times."""
+    return changes(_about(a), _about(b))
+
+
+def provenance_changes(a: Record, b: Record) -> Changes:
+    """Kinds of provenance by digest: whether the environment, the packages or the code differ."""
+    return changes(dict(a.provenance), dict(b.provenance))
+
+
+def _loaded(stored: Mapping[str, Any]) -> dict[str, Value]:
+    return {key: load_value(value) for key, value in stored.items()}
+
+
+def _about(record: Record) -> dict[str, Value]:
+    base = record.base
+    found: dict[str, Value] = {
+        "kind": record.kind,
+        "run": record.run.name if record.run else None,
+        "step": record.step,
+        "epoch": record.epoch,
+        "event": record.event,
+        "author": record.author or None,
+        "message": record.message or None,
+        "base": base.name_or_path if base else None,
+        "base.revision": base.revision if base else None,
+        "base.digest": base.digest if base else None,
+    }
+    return {key: value for key, value in found.items() if value is not None}

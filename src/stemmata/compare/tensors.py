@@ -1,0 +1,166 @@
+"""Differences between files and between tensors, told from two trees alone. Reads no weights.
+
+Two tensors are equal when dtype, shape and the digests of their objects are: bytes are compared by their
+BLAKE3, so re-sharding, renaming files or re-ordering tensors changes no tensor.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from stemmata.trees import Tree, TreeFile
+
+
+@dataclass(frozen=True, slots=True)
+class FileChange:
+    """A path whose bytes (or executable bit) differ."""
+
+    path: str
+    a: TreeFile
+    b: TreeFile
+
+
+@dataclass(frozen=True, slots=True)
+class FilesDiff:
+    """Files by path."""
+
+    added: tuple[TreeFile, ...]
+    removed: tuple[TreeFile, ...]
+    changed: tuple[FileChange, ...]
+    same: tuple[TreeFile, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "added": {f.path: f.size for f in self.added},
+            "removed": {f.path: f.size for f in self.removed},
+            "changed": {c.path: {"a": c.a.size, "b": c.b.size} for c in self.changed},
+            "same": {f.path: f.size for f in self.same},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor of a tree. `length` is in bytes; `objects` are digests, hex."""
+
+    name: str
+    path: str
+    dtype: str
+    shape: tuple[int, ...]
+    length: int
+    objects: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"dtype": self.dtype, "shape": list(self.shape), "bytes": self.length, "file": self.path}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorChange:
+    """A tensor that both sides have, but not alike."""
+
+    name: str
+    a: Tensor
+    b: Tensor
+
+    @property
+    def retyped(self) -> bool:
+        return self.a.dtype != self.b.dtype
+
+    @property
+    def reshaped(self) -> bool:
+        return self.a.shape != self.b.shape
+
+
+@dataclass(frozen=True, slots=True)
+class TensorsDiff:
+    """Tensors by name, over all files. `changed` have the same dtype and shape but other values."""
+
+    added: tuple[Tensor, ...]
+    removed: tuple[Tensor, ...]
+    changed: tuple[TensorChange, ...]
+    refitted: tuple[TensorChange, ...]
+    """Another dtype or another shape."""
+    same: tuple[Tensor, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed or self.refitted)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "added": {t.name: t.to_dict() for t in self.added},
+            "removed": {t.name: t.to_dict() for t in self.removed},
+            "changed": {c.name: c.b.to_dict() for c in self.changed},
+            "refitted": {c.name: {"a": c.a.to_dict(), "b": c.b.to_dict()} for c in self.refitted},
+            "same": len(self.same),
+        }
+
+
+def tensors_of(tree: Tree) -> Iterator[Tensor]:
+    """Every tensor that the tree's segments name, file by file."""
+    for file in tree.files:
+        for segment in file.segments:
+            if segment.name is not None:
+                yield Tensor(
+                    name=segment.name,
+                    path=file.path,
+                    dtype=segment.dtype or "",
+                    shape=tuple(segment.shape or ()),
+                    length=segment.length,
+                    objects=tuple(segment.objects),
+                )
+
+
+def compare_files(a: Tree, b: Tree) -> FilesDiff:
+    """Files by path; equal when size, digest and executable bit are."""
+    left, right = {f.path: f for f in a.files}, {f.path: f for f in b.files}
+    common = [p for p in left if p in right]
+    same = [p for p in common if _identity(left[p]) == _identity(right[p])]
+    kept = set(same)
+    return FilesDiff(
+        added=tuple(f for p, f in right.items() if p not in left),
+        removed=tuple(f for p, f in left.items() if p not in right),
+        changed=tuple(FileChange(p, left[p], right[p]) for p in common if p not in kept),
+        same=tuple(right[p] for p in same),
+    )
+
+
+def _identity(file: TreeFile) -> tuple[int, str, bool]:
+    return file.size, file.digest, file.executable
+
+
+def compare_tensors(a: Tree, b: Tree) -> TensorsDiff:
+    """Tensors by name. A name that occurs in several files of one tree counts once for each file,
+    as `path:name`."""
+    first, second = list(tensors_of(a)), list(tensors_of(b))
+    twice = {
+        name for side in (first, second) for name, count in Counter(t.name for t in side).items() if count > 1
+    }
+    left, right = _by_name(first, twice), _by_name(second, twice)
+    common = [name for name in left if name in right]
+    same: list[Tensor] = []
+    changed: list[TensorChange] = []
+    refitted: list[TensorChange] = []
+    for name in common:
+        change = TensorChange(name, left[name], right[name])
+        if change.retyped or change.reshaped:
+            refitted.append(change)
+        elif left[name].objects != right[name].objects:
+            changed.append(change)
+        else:
+            same.append(right[name])
+    return TensorsDiff(
+        added=tuple(t for name, t in right.items() if name not in left),
+        removed=tuple(t for name, t in left.items() if name not in right),
+        changed=tuple(changed),
+        refitted=tuple(refitted),
+        same=tuple(same),
+    )
+
+
+def _by_name(tensors: list[Tensor], twice: set[str]) -> dict[str, Tensor]:
+    return {t.name if t.name not in twice else f"{t.path}:{t.name}": t for t in tensors}
