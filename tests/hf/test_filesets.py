@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_models as tiny
 import torch
 
+import tiny_models as tiny
 from stemmata.hf import filesets
 from stemmata.hf.snapshot import clone_state
 
@@ -167,7 +167,13 @@ def test_a_clone_shares_nothing_with_the_live_tensors_and_keeps_their_ties() -> 
 
 def test_views_of_one_storage_stay_views() -> None:
     whole = torch.arange(24.0).reshape(4, 6)
-    state = {"whole": whole, "row": whole[1], "column": whole[:, 2], "other": torch.ones(3), "turned": whole.T}
+    state = {
+        "whole": whole,
+        "row": whole[1],
+        "column": whole[:, 2],
+        "other": torch.ones(3),
+        "turned": whole.T,
+    }
     clone = clone_state(state)
     for name, tensor in state.items():
         assert torch.equal(clone[name], tensor)

@@ -91,11 +91,11 @@ class VersionCallback(TrainerCallback):
 
     # --- events -----------------------------------------------------------------------------
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **live: Any) -> None:  # noqa: ARG002
+    def on_train_begin(self, args: Any, state: Any, _control: Any, **live: Any) -> None:
         if not state.is_world_process_zero:
             return
-        rows = facts.row_count(getattr(live.get("train_dataloader"), "dataset", None) or ())
-        if rows == 0 and getattr(live.get("train_dataloader"), "dataset", None) is not None:
+        dataset = getattr(live.get("train_dataloader"), "dataset", None)
+        if dataset is not None and facts.row_count(dataset) == 0:
             raise EmptyDataset(model=self.model, reason="the training dataset has no rows")
         given = self._account
         account = Account(
@@ -107,7 +107,7 @@ class VersionCallback(TrainerCallback):
         self._logged = {}
         self._evaluated = (-1, {})
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **live: Any) -> None:  # noqa: ARG002
+    def on_step_end(self, _args: Any, state: Any, _control: Any, **live: Any) -> None:
         if isinstance(self.every, int) and state.global_step % self.every == 0:
             self._save(state, live, f"step-{state.global_step}", "step")
 
@@ -122,11 +122,11 @@ class VersionCallback(TrainerCallback):
 
     def on_log(
         self,
-        args: Any,
+        _args: Any,
         state: Any,
-        control: Any,
+        _control: Any,
         logs: Any = None,
-        **live: Any,  # noqa: ARG002
+        **_live: Any,
     ) -> None:
         recorder = self._recorder
         if recorder is None or self._ended:
@@ -169,7 +169,7 @@ class VersionCallback(TrainerCallback):
             self._save(state, live, f"step-{state.global_step}", "save")
         self._keep_last(args, state, control, live)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **live: Any) -> None:  # noqa: ARG002
+    def on_train_end(self, args: Any, state: Any, _control: Any, **live: Any) -> None:
         recorder = self._recorder
         if recorder is None or self._ended:
             return

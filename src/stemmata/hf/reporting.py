@@ -24,8 +24,8 @@ class Reporter(VersionCallback):
     def __init__(self) -> None:
         super().__init__("", "unnamed")
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **live: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, _control: Any, **live: Any) -> None:
         self._repository = open_repository(locate(), create=True)
         chosen = os.environ.get(MODEL_VARIABLE)
         self.model = clean_name(chosen) if chosen else slug(Path(args.output_dir).absolute().name)
-        super().on_train_begin(args, state, control, **live)
+        super().on_train_begin(args, state, _control, **live)

@@ -1,0 +1,192 @@
+"""Adapters: a PEFT model on its base. Owns the check that the base is the one it was trained on.
+
+The base is found by what the version recorded of its files, not by the path in adapter_config.json:
+that path may have moved, may be relative to another folder, or may hold other weights by now.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stemmata.bases import weights_of_tree
+from stemmata.errors import BaseMismatch, BaseMissing, NotLoadable, StemmataError
+from stemmata.hf.loading import load_full
+from stemmata.hf.origin import folder_weights, local_folder, remember_origin, version_with_weights
+from stemmata.ids import SHORT, VersionId
+from stemmata.records import Base
+from stemmata.version import Version
+
+_CONFIG = "adapter_config.json"
+_PREFIX = "base_model.model."
+_HUB_FILES = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.py")
+_AUTO = {
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+    "QUESTION_ANS": "AutoModelForQuestionAnswering",
+    "FEATURE_EXTRACTION": "AutoModel",
+}
+
+
+def load_adapter(
+    version: Version,
+    *,
+    base: Any = None,
+    allow_other_base: bool = False,
+    merge: bool = False,
+    allow_pickle: bool = False,
+    is_trainable: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """The PEFT model of an adapter version on its base; with `merge`, one plain model.
+
+    Raises BaseMismatch, BaseMissing, NotLoadable.
+    """
+    from peft import PeftModel
+
+    folder = version.path()
+    names = _adapter_names(version)
+    settings = json.loads((folder / names[0] / _CONFIG).read_bytes())
+    if base is None or isinstance(base, Version | str | os.PathLike):
+        place, of = _find_base(
+            version, base, allow_other_base, allow_download=not kwargs.get("local_files_only")
+        )
+        model_class, extra = _base_class(version, settings)
+        inner = load_full(
+            version, place, allow_pickle=allow_pickle, model_class=model_class, **{**extra, **kwargs}
+        )
+        if of is not None:
+            remember_origin(inner, version.source, of)
+    else:
+        inner = base
+    _fit_vocabulary(version, inner)
+    first = {"adapter_name": names[0] or "default", "is_trainable": is_trainable}
+    model = PeftModel.from_pretrained(inner, str(folder / names[0]), **first)
+    for other in names[1:]:
+        model.load_adapter(str(folder / other), adapter_name=other)
+    return model.merge_and_unload() if merge else model
+
+
+def _adapter_names(version: Version) -> list[str]:
+    """Folders of the adapters in a version: '' for the default one, then the others."""
+    found = [f.path for f in version.files if f.path.rpartition("/")[2] == _CONFIG]
+    folders = [path.rpartition("/")[0] for path in found if path.count("/") <= 1]
+    if not folders:
+        hint = "load it with its base's own tools; v.path() gives its folder"
+        raise NotLoadable(version=version.short, reason=f"it has no {_CONFIG}", hint=hint)
+    return sorted(folders)
+
+
+# --- where the base is ------------------------------------------------------------------------------
+
+
+def _find_base(
+    version: Version, given: Any, allow_other: bool, *, allow_download: bool
+) -> tuple[Path, VersionId | None]:
+    """A folder with the right base, and the version that it is a checkout of, if it is one."""
+    recorded = version.base or Base(name_or_path="")
+    if isinstance(given, Version):
+        if not allow_other:
+            _hold(version, recorded, weights_of_tree(given.tree()).digest, f"version {given.short}")
+        return given.path(), given.id
+    if given is not None:
+        folder = local_folder(os.fspath(given), None)
+        if folder is None:
+            raise BaseMissing(version=version.short, where=os.fspath(given))
+        if not allow_other:
+            _hold_folder(version, recorded, folder)
+        return folder, None
+    stored = _stored_base(version, recorded)
+    if stored is not None:
+        return stored.path(), stored.id
+    folder = local_folder(recorded.name_or_path, recorded.revision)
+    if folder is None and allow_download:
+        folder = _download(recorded)
+    if folder is None:
+        raise BaseMissing(version=version.short, where=recorded.name_or_path or "any recorded place")
+    _hold_folder(version, recorded, folder)
+    return folder, None
+
+
+def _stored_base(version: Version, recorded: Base) -> Version | None:
+    """The recorded base version, or any version with the same weight files."""
+    session = version.source
+    if recorded.version is not None:
+        try:
+            return Version(session, session.row(VersionId.parse(recorded.version)))
+        except (StemmataError, ValueError):
+            pass  # deleted since, or from another repository: its files may be elsewhere
+    return version_with_weights(session, recorded.digest) if recorded.digest else None
+
+
+def _download(recorded: Base) -> Path | None:
+    """From the hub, at the revision that was recorded of the *base*; the adapter's own never counts."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    name = recorded.name_or_path
+    if not name or Path(name).is_absolute() or constants.HF_HUB_OFFLINE:
+        return None
+    try:
+        return Path(snapshot_download(name, revision=recorded.revision, allow_patterns=list(_HUB_FILES)))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError):
+        return None
+
+
+def _hold_folder(version: Version, recorded: Base, folder: Path) -> None:
+    if recorded.digest is not None:
+        _hold(version, recorded, folder_weights(folder).digest, str(folder))
+
+
+def _hold(version: Version, recorded: Base, found: str, where: str) -> None:
+    """Same-shaped other weights load without a word everywhere else: not here."""
+    if recorded.digest is not None and found != recorded.digest:
+        raise BaseMismatch(
+            version=version.short, where=where, expected=recorded.digest[:SHORT], found=found[:SHORT]
+        )
+
+
+# --- what the base is -------------------------------------------------------------------------------
+
+
+def _base_class(version: Version, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The class under the adapter, as recorded or by its task; and arguments that its head needs."""
+    import transformers
+
+    extra: dict[str, Any] = {}
+    task = settings.get("task_type")
+    labels = version.config.get("model.num_labels")
+    if task in ("SEQ_CLS", "TOKEN_CLS") and isinstance(labels, int):
+        extra["num_labels"] = labels
+    mapped = (settings.get("auto_mapping") or {}).get("base_model_class")
+    for name in (version.config.get("model.architecture"), mapped, _AUTO.get(str(task))):
+        found = getattr(transformers, str(name), None) if name else None
+        if found is not None:
+            return found, extra
+    return None, extra
+
+
+def _fit_vocabulary(version: Version, base: Any) -> None:
+    """Resize the base's embeddings where the adapter brings embeddings of another size."""
+    rows = _embedding_rows(version, base)
+    if rows and rows != base.get_input_embeddings().weight.shape[0]:
+        base.resize_token_embeddings(rows, mean_resizing=False)
+
+
+def _embedding_rows(version: Version, base: Any) -> int | None:
+    if not hasattr(base, "get_input_embeddings"):
+        return None
+    table = base.get_input_embeddings().weight
+    names = {n for n, p in base.named_parameters(remove_duplicate=False) if p is table}
+    for file in version.files:
+        for segment in file.segments:
+            shape: Sequence[int] | None = segment.shape
+            name = (segment.name or "").removeprefix(_PREFIX).replace(".base_layer.", ".")
+            if name in names and shape:
+                return int(shape[0])
+    return None

@@ -1,0 +1,190 @@
+"""Loading: from a version to a model, a tokenizer or tensors in memory.
+
+Owns what a version's files mean to transformers and peft. Pickles are opened and remote code is run
+on an explicit word alone; a base that is not the one an adapter was trained on is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from stemmata.errors import InvalidArgument, NotLoadable, PickleRefused, TensorNotInVersion
+from stemmata.hf.origin import remember_origin
+from stemmata.version import Version
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_NO_WEIGHTS = ("training_args.bin", "optimizer.", "scheduler.", "rng_state", "scaler.")
+_WHOLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_ADAPTER = "adapter_config.json"
+_CODE = "its code is not in transformers; pass trust_remote_code=True if you trust whoever wrote it"
+
+
+def load_version(version: Version, what: str = "model", **kwargs: Any) -> Any:
+    """Load a version: `what` is "model", "tokenizer" or "state_dict".
+
+    Keyword arguments go to `from_pretrained`, but for these: `base` (a folder, a version or a model
+    in memory) and `allow_other_base` (skip the check of a base given by folder), `merge` (fold an
+    adapter into its base), `allow_pickle` (open `.bin` and `.pt` weights), `trust_remote_code`.
+
+    Raises NotLoadable, PickleRefused, BaseMismatch, BaseMissing, Damage.
+    """
+    if what == "model":
+        return load_model(version, **kwargs)
+    if what == "tokenizer":
+        return load_tokenizer(version, **kwargs)
+    if what == "state_dict":
+        return load_state(version, **kwargs)
+    raise InvalidArgument(argument="what", reason=f"{what!r} is no 'model', 'tokenizer' or 'state_dict'")
+
+
+def load_model(version: Version, *, allow_pickle: bool = False, **kwargs: Any) -> Any:
+    """The model: a full one by its own class, an adapter on its base."""
+    names = [f.path for f in version.files]
+    _refuse_pickles(version, names, allow_pickle)
+    if _ADAPTER in names or version.kind == "adapter":
+        from stemmata.hf.adapters import load_adapter
+
+        model = load_adapter(version, allow_pickle=allow_pickle, **kwargs)
+    else:
+        for word in ("base", "merge", "allow_other_base"):
+            if kwargs.pop(word, None):
+                raise InvalidArgument(argument=word, reason=f"version {version.short} is no adapter")
+        if "config.json" not in names:
+            raise _no_model(version, names)
+        _refuse_two_sets(version, names)
+        _refuse_wrapped(version)
+        model = load_full(version, version.path(), allow_pickle=allow_pickle, **kwargs)
+    remember_origin(model, version.source, version.id)
+    return model
+
+
+def load_full(
+    version: Version, folder: Path, *, allow_pickle: bool = False, model_class: Any = None, **kwargs: Any
+) -> Any:
+    """A full model from a folder on this machine, by `model_class` or the class that its config names."""
+    kwargs.setdefault("local_files_only", True)
+    kwargs.setdefault("use_safetensors", None if allow_pickle else True)
+    found = model_class or _class_of(version, folder, bool(kwargs.get("trust_remote_code")))
+    return found.from_pretrained(str(folder), **kwargs)
+
+
+def _class_of(version: Version, folder: Path, trusted: bool) -> Any:
+    """The class that `config.json` names; where it names none, AutoModel's choice."""
+    import transformers
+
+    settings = json.loads((folder / "config.json").read_bytes())
+    automatic = settings.get("auto_map") or {}
+    for name in settings.get("architectures") or []:
+        known = getattr(transformers, str(name), None)
+        if known is not None:
+            return known
+        if automatic:
+            if not trusted:
+                raise NotLoadable(version=version.short, reason=f"it is a {name}", hint=_CODE)
+            written = [k for k, v in automatic.items() if str(v).rpartition(".")[2] == name]
+            return getattr(transformers, written[0] if written else "AutoModel")
+        reason = f"this release of transformers has no {name}"
+        hint = (
+            f"install the release that it was made with (transformers {settings.get('transformers_version')})"
+        )
+        raise NotLoadable(version=version.short, reason=reason, hint=hint)
+    return transformers.AutoModel
+
+
+def load_tokenizer(version: Version, **kwargs: Any) -> Any:
+    """The tokenizer, or the processor, that was saved beside the weights."""
+    from transformers import AutoProcessor, AutoTokenizer
+
+    names = {f.path for f in version.files}
+    kwargs.setdefault("local_files_only", True)
+    if "tokenizer_config.json" not in names and "tokenizer.json" not in names:
+        if names & {"processor_config.json", "preprocessor_config.json"}:
+            return AutoProcessor.from_pretrained(str(version.path()), **kwargs)
+        hint = "load the tokenizer of its base, or save versions with processing_class= given to the Trainer"
+        raise NotLoadable(version=version.short, reason="it holds no tokenizer", hint=hint)
+    loader = AutoProcessor if "processor_config.json" in names else AutoTokenizer
+    return loader.from_pretrained(str(version.path()), **kwargs)
+
+
+def load_state(
+    version: Version, *, tensors: list[str] | None = None, allow_pickle: bool = False, device: Any = "cpu"
+) -> dict[str, Any]:
+    """Tensors by name from all weight files, or those named; each in memory of its own.
+
+    Raises TensorNotInVersion, PickleRefused, NotLoadable.
+    """
+    names = [f.path for f in version.files]
+    state: dict[str, Any] = {}
+    files = [n for n in names if n.endswith(".safetensors")]
+    if not files:
+        _refuse_pickles(version, names, allow_pickle)
+        files = [n for n in names if _is_pickle(n)]
+    if not files:
+        raise _no_model(version, names)
+    _refuse_two_sets(version, names)
+    for name in files:
+        state.update(_read(version, name))
+    if tensors is not None:
+        for wanted in tensors:
+            if wanted not in state:
+                raise TensorNotInVersion(version=version.short, name=wanted)
+        state = {name: state[name] for name in tensors}
+    return {name: tensor.to(device) for name, tensor in state.items()}
+
+
+def _refuse_two_sets(version: Version, names: list[str]) -> None:
+    """Such a folder loads without a word, and gives the weights of whichever save came first."""
+    if _WHOLE in names and _INDEX in names:
+        reason = f"it holds two sets of weights, {_WHOLE} and the shards of {_INDEX}"
+        hint = "one of them is left from an earlier save: save again from an empty folder"
+        raise NotLoadable(version=version.short, reason=reason, hint=hint)
+
+
+def _refuse_wrapped(version: Version) -> None:
+    """A base saved with an adapter around it has other names for its weights: most would be made anew."""
+    tensors = (s.name or "" for f in version.files for s in f.segments)
+    wrapped = next((t for t in tensors if ".base_layer." in t or ".lora_A." in t), None)
+    if wrapped is not None:
+        reason = f"it is a base that was saved with an adapter around it ({wrapped})"
+        hint = "save the PEFT model instead, or the base after unload() or merge_and_unload()"
+        raise NotLoadable(version=version.short, reason=reason, hint=hint)
+
+
+def _read(version: Version, name: str) -> dict[str, Any]:
+    # From verified bytes in memory: a tensor must not alias a file of the cache.
+    data = version.read(name)
+    if name.endswith(".safetensors"):
+        from safetensors.torch import load
+
+        found: dict[str, Any] = load(bytes(data))
+        return found
+    import io
+
+    import torch
+
+    # weights_only: allow_pickle opens the file, it does not run what else may be in it.
+    read = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return {str(k): v for k, v in read.items() if isinstance(v, torch.Tensor)}
+
+
+def _refuse_pickles(version: Version, names: list[str], allowed: bool) -> None:
+    """Where the only weights are pickles, they are opened on an explicit word alone."""
+    if allowed or any(n.endswith(".safetensors") for n in names):
+        return
+    for name in names:
+        if _is_pickle(name):
+            raise PickleRefused(path=name, version=version.short)
+
+
+def _is_pickle(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix in _PICKLES and not path.name.startswith(_NO_WEIGHTS)
+
+
+def _no_model(version: Version, names: list[str]) -> NotLoadable:
+    shown = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
+    hint = f"it holds {shown}; look at it with checkout(), or read weights with state_dict()"
+    return NotLoadable(version=version.short, reason="it has no config.json of a model", hint=hint)

@@ -1,0 +1,291 @@
+"""Which event makes which version, and what the versions say."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM, EarlyStoppingCallback
+
+import tiny_models as tiny
+from stemmata.errors import EmptyDataset, InvalidArgument, InvalidName
+from stemmata.hf import VersionCallback
+from stemmata.repository import Repository
+
+HF = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWx"
+
+
+def names(repo: Repository, model: str = "m") -> list[list[str]]:
+    """Names of every version, oldest first."""
+    return [v.names for v in reversed(repo.versions(model))]
+
+
+def scores(*values: float) -> Any:
+    """A compute_metrics that answers with these, one evaluation after another."""
+    left = list(values)
+    return lambda prediction: {"score": left.pop(0)}
+
+
+def test_every_epoch_is_a_version_in_one_line(repo: Repository, base: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(base)
+    callback = VersionCallback(repo, "m", run_name="first", message="a try", labels={"by": "test"})
+    trainer = tiny.trainer(model, tmp_path / "out", [callback], num_train_epochs=3)
+    trainer.train()
+    assert names(repo) == [["first/epoch-1"], ["first/epoch-2"], ["first/epoch-3", "first/final"]]
+    one, two, three = reversed(repo.versions("m"))
+    assert one.parents == []
+    assert two.parents == [one.id.hex]
+    assert three.parents == [two.id.hex]
+    assert [v.step for v in (one, two, three)] == [2, 4, 6]
+    assert [v.epoch for v in (one, two, three)] == [1.0, 2.0, 3.0]
+    assert {v.run.id for v in (one, two, three) if v.run} == {three.run.id if three.run else None}
+    assert three.event == "epoch"
+    assert three.kind == "model"
+    assert three.message == "a try"
+    assert three.labels == {"by": "test"}
+    assert three.config["learning_rate"] == 1e-2
+    assert three.config["model.architecture"] == "GPT2LMHeadModel"
+    assert three.config["model.parameters"] == three.config["model.trainable_parameters"]
+    assert three.data["train.rows"] == 8
+    assert three.data["train.fingerprint"]
+    assert json.loads(three.provenance("seeds"))["seed"] == 7
+    assert three.metrics["loss"] < one.metrics["loss"]
+
+
+@pytest.mark.parametrize("kind", ["full", "lora", "untied", "resized"])
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`")
+def test_i3_a_versions_files_are_those_of_the_trainers_save(
+    repo: Repository, base: Path, tmp_path: Path, kind: str
+) -> None:
+    model = tiny.gpt2(tied=False) if kind == "untied" else AutoModelForCausalLM.from_pretrained(base)
+    if kind == "resized":
+        model.resize_token_embeddings(301, mean_resizing=False)
+    if kind == "lora":
+        model = tiny.with_lora(model)
+    trainer = tiny.trainer(model, tmp_path / "out", [VersionCallback(repo, "m", run_name="r")])
+    trainer.train()
+    trainer.save_model(str(tmp_path / "theirs"))
+    repo["m@r/final"].checkout(tmp_path / "ours")
+    assert tiny.files_of(tmp_path / "ours") == tiny.files_of(tmp_path / "theirs")
+    assert not (tmp_path / "ours/training_args.bin").exists()
+
+
+def test_metrics_that_come_later_attach_under_their_own_names(repo: Repository, tmp_path: Path) -> None:
+    trainer = tiny.trainer(
+        tiny.gpt2(),
+        tmp_path / "out",
+        [VersionCallback(repo, "m", run_name="r")],
+        eval_strategy="epoch",
+        eval_dataset={"near": tiny.dataset(4), "far away": tiny.dataset(2)},
+    )
+    trainer.train()
+    logged = {(row["step"], k): v for row in trainer.state.log_history for k, v in row.items()}
+    for version in repo.versions("m"):
+        assert not [k for k in version.record.metrics if k.startswith("eval_")], "the commit did not wait"
+        assert version.metrics["eval_near_loss"] == logged[version.step, "eval_near_loss"]
+        assert version.metrics["eval_far_away_loss"] == logged[version.step, "eval_far away_loss"]
+        assert version.metrics["loss"] == logged[version.step, "loss"]
+        assert "epoch" not in version.metrics
+        assert {a.event for a in version.annotations} == {"evaluation", "log"}
+
+
+@pytest.mark.parametrize(
+    ("every", "settings", "expected"),
+    [
+        (3, {}, [["r/step-3"], ["r/final"]]),
+        (2, {}, [["r/step-2"], ["r/step-4", "r/final"]]),
+        ("end", {}, [["r/final"]]),
+        ("save", {"save_strategy": "steps", "save_steps": 2}, [["r/step-2"], ["r/step-4", "r/final"]]),
+        ("eval", {"eval_strategy": "steps", "eval_steps": 3}, [["r/step-3"], ["r/step-4", "r/final"]]),
+        ("epoch", {"max_steps": 3}, [["r/epoch-1"], ["r/step-3", "r/final"]]),
+    ],
+)
+def test_each_choice_of_every(
+    repo: Repository, tmp_path: Path, every: Any, settings: dict[str, Any], expected: list[list[str]]
+) -> None:
+    trainer = tiny.trainer(
+        tiny.gpt2(), tmp_path / "out", [VersionCallback(repo, "m", every=every, run_name="r")], **settings
+    )
+    trainer.train()
+    assert names(repo) == expected
+    if every == "eval":
+        assert "eval_loss" in repo["m@r/step-3"].record.metrics
+
+
+@pytest.mark.parametrize("every", ["epoch", "end", 100, "save"])
+def test_the_best_weights_are_never_the_last_steps(repo: Repository, tmp_path: Path, every: Any) -> None:
+    trainer = tiny.trainer(
+        tiny.gpt2(),
+        tmp_path / "out",
+        [VersionCallback(repo, "m", every=every, run_name="r")],
+        num_train_epochs=3,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        load_best_model_at_end=True,
+        metric_for_best_model="score",
+        greater_is_better=True,
+    )
+    trainer.compute_metrics = scores(0.3, 0.9, 0.5)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "restored"))
+    best, final = repo["m@r/best"], repo["m@r/final"]
+    assert (best.step, best.epoch, best.metrics["eval_score"]) == (4, 2.0, 0.9)
+    assert (final.step, final.epoch, final.metrics["eval_score"]) == (6, 3.0, 0.5)
+    assert best != final
+    best.checkout(tmp_path / "best")
+    assert tiny.files_of(tmp_path / "best") == tiny.files_of(tmp_path / "restored")
+    if every == "epoch":
+        assert names(repo) == [["r/epoch-1"], ["r/epoch-2", "r/best"], ["r/epoch-3", "r/final"]]
+    if every == "end":
+        assert best.event == "best"
+        assert best.parents == [], "it came before the last state, not from it"
+
+
+def test_training_that_stops_early_keeps_its_last_state_too(repo: Repository, tmp_path: Path) -> None:
+    trainer = tiny.trainer(
+        tiny.gpt2(),
+        tmp_path / "out",
+        [VersionCallback(repo, "m", every="end", run_name="r"), EarlyStoppingCallback(1)],
+        num_train_epochs=5,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        load_best_model_at_end=True,
+        metric_for_best_model="score",
+        greater_is_better=True,
+    )
+    trainer.compute_metrics = scores(0.9, 0.1)
+    trainer.train()
+    assert repo["m@r/best"].step == 2
+    assert repo["m@r/final"].step == 4
+
+
+def test_an_evaluation_after_the_training_goes_to_the_weights_it_measured(
+    repo: Repository, tmp_path: Path
+) -> None:
+    trainer = tiny.trainer(
+        tiny.gpt2(),
+        tmp_path / "out",
+        [VersionCallback(repo, "m", run_name="r")],
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        load_best_model_at_end=True,
+        metric_for_best_model="score",
+        greater_is_better=True,
+    )
+    trainer.compute_metrics = scores(0.9, 0.5, 0.9)
+    trainer.train()
+    trainer.evaluate(metric_key_prefix="after")
+    assert repo["m@r/best"].metrics["after_score"] == 0.9
+    assert "after_score" not in repo["m@r/final"].metrics
+
+
+def test_runs_have_names_and_lines_of_their_own(repo: Repository, base: Path, tmp_path: Path) -> None:
+    first = VersionCallback(repo, "m", every="end")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    tiny.trainer(model, tmp_path / "a", [first]).train()
+    assert re.fullmatch(r"\d{8}-\d{6}-[a-z2-7]{4}", first.run_name or "")
+    second = VersionCallback(repo, "m", every="end")
+    tiny.trainer(tiny.gpt2(), tmp_path / "b", [second], run_name="Try Nº 5 / late").train()
+    third = VersionCallback(repo, "m", every="end")
+    trainer = tiny.trainer(model, tmp_path / "c", [third], run_name="Try Nº 5 / late")
+    trainer.train()
+    trainer.train()
+    assert second.run_name == "Try-Nº-5/late"
+    oldest_first = list(reversed(repo.versions("m")))
+    assert [v.name.removesuffix("/final") for v in oldest_first[1:]] == [
+        "Try-Nº-5/late",
+        "Try-Nº-5/late-2",
+        "Try-Nº-5/late-3",
+    ]
+    assert len({v.run.id for v in oldest_first if v.run}) == 4
+    one, other, again, last = oldest_first
+    assert one.parents == other.parents == []
+    assert again.parents == [one.id.hex], "the same model in memory was trained on"
+    assert last.parents == [again.id.hex]
+
+
+def test_the_first_version_of_a_run_knows_what_it_started_from(
+    repo: Repository, base: Path, tmp_path: Path
+) -> None:
+    stored = repo.save(base, "base")
+    from_checkout = AutoModelForCausalLM.from_pretrained(stored.path())
+    from_folder = AutoModelForCausalLM.from_pretrained(base)
+    loaded = stored.load()
+    lora = tiny.with_lora(AutoModelForCausalLM.from_pretrained(base))
+    for number, model in enumerate((from_checkout, from_folder, loaded, lora)):
+        callback = VersionCallback(repo, "m", run_name=f"r{number}")
+        tiny.trainer(model, tmp_path / "out", [callback], num_train_epochs=1).train()
+        assert repo[f"m@r{number}/epoch-1"].parents == [stored.id.hex], number
+
+
+def test_given_parents_are_kept(repo: Repository, base: Path, tmp_path: Path) -> None:
+    stored = repo.save(base, "base")
+    callback = VersionCallback(repo, "m", run_name="r", parents=[stored])
+    tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback]).train()
+    assert repo["m@r/epoch-1"].parents == [stored.id.hex]
+
+
+def test_i10_no_token_of_the_arguments_enters_the_store(repo: Repository, tmp_path: Path) -> None:
+    trainer = tiny.trainer(
+        tiny.gpt2(), tmp_path / "out", [VersionCallback(repo, "m", run_name="r")], hub_token=HF
+    )
+    trainer.save_model(str(tmp_path / "theirs"))
+    assert HF.encode() in (tmp_path / "theirs/training_args.bin").read_bytes()
+    trainer.train()
+    for version in repo.versions("m"):
+        everything = json.dumps(version.to_dict(), default=str).encode()
+        everything += b"".join(version.provenance(kind) for kind in version.record.provenance)
+        everything += b"".join(version.read(f.path) for f in version.files)
+        assert HF.encode() not in everything
+        assert version.config["hub_token"] == "***"
+
+
+def test_nothing_is_left_beside_the_repository(repo: Repository, tmp_path: Path) -> None:
+    tiny.trainer(tiny.gpt2(), tmp_path / "out", [VersionCallback(repo, "m")]).train()
+    writing = repo.session.cache_folder() / "writing"
+    assert writing.is_dir()
+    assert list(writing.iterdir()) == []
+    assert not (tmp_path / "out").exists() or tiny.files_of(tmp_path / "out") == {}
+
+
+def test_a_repository_in_memory_and_one_named_by_its_folder(tmp_path: Path) -> None:
+    memory = Repository.in_memory()
+    tiny.trainer(tiny.gpt2(), tmp_path / "a", [VersionCallback(memory, "m", run_name="r")]).train()
+    assert len(memory.versions("m")) == 2
+    by_path = VersionCallback(tmp_path / "made", "m", run_name="r")
+    tiny.trainer(tiny.gpt2(), tmp_path / "b", [by_path]).train()
+    assert (tmp_path / "made/stemmata.json").is_file()
+    assert len(by_path.repository.versions("m")) == 2
+
+
+def test_a_training_set_without_rows_is_named(repo: Repository, tmp_path: Path) -> None:
+    from torch.utils.data import DataLoader
+
+    trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [VersionCallback(repo, "m")])
+    trainer.get_train_dataloader = lambda: DataLoader([])  # type: ignore[method-assign]
+    trainer.args.max_steps = 2
+    with pytest.raises(EmptyDataset, match="no rows"):
+        trainer.train()
+    assert repo.models() == []
+
+
+def test_an_evaluation_set_without_rows_is_a_warning(repo: Repository, tmp_path: Path) -> None:
+    callback = VersionCallback(repo, "m", run_name="r")
+    trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback], num_train_epochs=1)
+    trainer.train()
+    with pytest.warns(UserWarning, match="evaluation dataset has no rows"):
+        trainer.evaluate(tiny.dataset(0))
+
+
+@pytest.mark.parametrize("every", ["epochs", 0, -1, True, 1.5, None])
+def test_a_wrong_every_is_refused_at_once(repo: Repository, every: Any) -> None:
+    with pytest.raises(InvalidArgument):
+        VersionCallback(repo, "m", every=every)
+
+
+def test_a_wrong_model_name_is_refused_at_once(repo: Repository) -> None:
+    with pytest.raises(InvalidName):
+        VersionCallback(repo, "a model@home")

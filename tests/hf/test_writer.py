@@ -1,0 +1,194 @@
+"""Writing off the training thread: bounded, in order, never skipped, never silent."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny_models as tiny
+from stemmata.errors import StorageFull, TrainingSaveFailed
+from stemmata.hf import VersionCallback
+from stemmata.hf.writer import Workspace, Writer
+from stemmata.repository import Repository
+
+WAIT = 30
+
+
+def test_a_second_save_waits_for_the_first() -> None:
+    writer = Writer()
+    go, order = threading.Event(), list[str]()
+
+    def first() -> None:
+        assert go.wait(WAIT)
+        order.append("first written")
+
+    writer.save(first)
+    waiting, done = threading.Event(), threading.Event()
+
+    def train() -> None:
+        waiting.set()
+        writer.wait_for_room()
+        order.append("second snapshot")
+        writer.save(lambda: order.append("second written"))
+        done.set()
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    assert waiting.wait(WAIT)
+    assert order == []
+    go.set()
+    assert done.wait(WAIT)
+    writer.drain()
+    thread.join()
+    assert order == ["first written", "second snapshot", "second written"]
+
+
+def test_small_jobs_keep_their_place_in_the_line() -> None:
+    writer = Writer()
+    order: list[int] = []
+    writer.save(lambda: order.append(0))
+    for number in range(1, 20):
+        writer.add(lambda number=number: order.append(number))
+    writer.drain()
+    assert order == list(range(20))
+
+
+def test_the_first_failure_is_kept_and_later_jobs_still_run() -> None:
+    writer = Writer()
+    ran: list[str] = []
+
+    def fail(text: str) -> Any:
+        def job() -> None:
+            raise ValueError(text)
+
+        return job
+
+    writer.save(fail("one"))
+    writer.add(fail("two"))
+    writer.add(lambda: ran.append("three"))
+    writer.drain()
+    assert ran == ["three"]
+    assert str(writer.take_failure()) == "one"
+    assert writer.take_failure() is None
+
+
+def test_the_snapshot_is_taken_before_training_goes_on_and_written_after(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The write is held back until two more optimizer steps have been made."""
+    from transformers import TrainerCallback
+
+    real, moved_on, threads = repo.save, threading.Event(), set()
+
+    def late(*a: Any, **k: Any) -> Any:
+        threads.add(threading.current_thread())
+        if k["name"] == "r/epoch-1":
+            assert moved_on.wait(WAIT)
+        return real(*a, **k)
+
+    monkeypatch.setattr(repo, "save", late)
+    expected: dict[str, Any] = {}
+
+    class Watch(TrainerCallback):
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **live: Any) -> None:
+            if state.global_step == 2:
+                live["model"].save_pretrained(tmp_path / "expected")
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **live: Any) -> None:
+            if state.global_step == 4:
+                moved_on.set()
+
+    trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [Watch(), VersionCallback(repo, "m", run_name="r")])
+    trainer.train()
+    repo["m@r/epoch-1"].checkout(tmp_path / "ours")
+    expected = tiny.files_of(tmp_path / "expected")
+    ours = tiny.files_of(tmp_path / "ours")
+    assert expected["model.safetensors"] == ours["model.safetensors"]
+    assert threading.main_thread() not in threads
+
+
+def test_a_failed_write_stops_nothing_before_it_and_is_raised_at_the_next_save(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = repo.save
+
+    def full(*a: Any, **k: Any) -> Any:
+        if k["name"] == "r/epoch-2":
+            raise StorageFull(where="the disk")
+        return real(*a, **k)
+
+    monkeypatch.setattr(repo, "save", full)
+    callback = VersionCallback(repo, "m", run_name="r")
+    trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback], num_train_epochs=3)
+    with pytest.raises(TrainingSaveFailed, match=r"r/epoch-2 of m failed: no space left in the disk"):
+        trainer.train()
+    assert [v.name for v in repo.versions("m")] == ["r/epoch-1"]
+    assert list((repo.session.cache_folder() / "writing").iterdir()) == []
+
+
+def test_a_failure_of_the_last_write_is_raised_when_the_training_ends(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*a: Any, **k: Any) -> Any:
+        raise OSError("the cable was cut")
+
+    monkeypatch.setattr(repo, "save", broken)
+    trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [VersionCallback(repo, "m", every="end")])
+    with pytest.raises(TrainingSaveFailed, match="OSError: the cable was cut"):
+        trainer.train()
+
+
+def test_a_write_under_way_is_finished_when_the_training_dies_of_an_error(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(
+        f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+import tiny_models as tiny
+from transformers import TrainerCallback
+from stemmata.hf import VersionCallback
+
+class Die(TrainerCallback):
+    def on_epoch_end(self, args, state, control, **live):
+        raise RuntimeError("out of luck")
+
+callback = VersionCallback({str(tmp_path / "models")!r}, "m", run_name="r")
+tiny.trainer(tiny.gpt2(), {str(tmp_path / "out")!r}, [callback, Die()]).train()
+"""
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "out of luck" in done.stderr
+    from stemmata.repository import open as open_repository
+
+    with open_repository(tmp_path / "models") as opened:
+        assert [v.name for v in opened.versions("m")] == ["r/epoch-1"]
+        assert opened.check().ok
+
+
+# --- the workspace ----------------------------------------------------------------------------------
+
+
+def test_folders_of_killed_processes_are_removed_and_those_of_living_ones_are_not(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    host = os.uname().nodename
+    dead = tmp_path / f"saving-{host}-{gone.pid}-x"
+    alive = tmp_path / f"saving-{host}-{os.getppid()}-x"
+    elsewhere = tmp_path / f"saving-another.host-{gone.pid}-x"
+    for folder in (dead, alive, elsewhere):
+        folder.mkdir()
+    made = Workspace(tmp_path).folder()
+    assert made.is_dir()
+    assert not dead.exists()
+    assert alive.exists()
+    assert elsewhere.exists()
+    Workspace.remove(made)
+    Workspace.remove(made)
+    assert not made.exists()
