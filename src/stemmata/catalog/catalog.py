@@ -18,7 +18,7 @@ from typing import Self
 from stemmata.catalog.connection import Connection, connect, is_damage, is_place
 from stemmata.catalog.schema import SCHEMA, VERSION
 from stemmata.catalog.state import SqliteState
-from stemmata.errors import StemmataError
+from stemmata.errors import DamagedLog, StemmataError
 from stemmata.ids import Digest, PackName
 from stemmata.log.entries import Entry, Position, Void
 from stemmata.log.fold import LIVE, apply
@@ -154,6 +154,12 @@ class Catalog:
                 if reason is not None:
                     state.add_void(position.n, reason)
                 here = position
+        except DamagedLog:
+            if not exists(self._storage, here.n + 1):
+                # A hole. Only a reader from the beginning looks for holes: let the next one do so too.
+                self._wipe()
+                here = self._identity.genesis
+            raise
         finally:
             # Also when the log turns out damaged further on: what came before it stands.
             with suppress(sqlite3.Error):

@@ -1,0 +1,148 @@
+"""Two states, one in dictionaries and one in SQLite, fold the same random entries and must agree."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ledger import DictState, add_pack, add_version, alias, fold_ops, pack, record, version_of
+from stemmata.catalog.schema import SCHEMA
+from stemmata.catalog.state import SqliteState
+from stemmata.ids import Digest
+from stemmata.log import ops
+from stemmata.log.entries import Position
+from stemmata.log.fold import Pointer
+
+COUNT = 4
+IDS = [version_of(record(i, metrics={"loss": float(i)}, provenance={"env": "aa" * 32})) for i in range(COUNT)]
+
+numbers = st.integers(1, COUNT)
+versions = st.sampled_from([*IDS, "77" * 32])
+names = st.sampled_from(["prod", "PROD", "best", "v0", "v1"])
+models = st.sampled_from(["m", "M", "other"])
+metrics = st.dictionaries(st.sampled_from("ab"), st.floats(-5, 5) | st.sampled_from(["~nan", "~inf"]))
+labels = st.dictionaries(st.sampled_from("ab"), st.none() | st.sampled_from(["x", "~y"]), max_size=2)
+
+
+def _place(version: str, packs: list[int]) -> ops.VersionPlace:
+    return ops.VersionPlace(version=version, tree=["cd" * 32], packs=[pack(i) for i in packs])
+
+
+def _add(nonce: int, name: str, packs: list[int], model: str) -> ops.VersionAdd:
+    fields = {"metrics": {"loss": float(nonce)}, "provenance": {"env": "aa" * 32}}
+    return add_version(nonce, name, packs, model, **fields)
+
+
+expect = st.none() | versions
+packs = st.lists(numbers, min_size=1, max_size=2)
+op = st.one_of(
+    st.builds(add_pack, numbers, st.lists(numbers, max_size=2)),
+    st.builds(_add, st.integers(0, COUNT - 1), names, packs, models),
+    st.builds(_place, versions, packs),
+    st.builds(lambda v: ops.VersionDelete(version=v), versions),
+    st.builds(lambda v: ops.VersionRestore(version=v), versions),
+    st.builds(lambda v: ops.VersionForget(versions=v), st.lists(versions, max_size=2)),
+    st.builds(lambda v, m, t: ops.VersionAnnotate(version=v, metrics=m, labels=t), versions, metrics, labels),
+    st.builds(lambda v: ops.VersionRedact(version=v, items=["env"]), versions),
+    st.builds(alias, names, versions, expect, models),
+    st.builds(
+        lambda m, k, n, v: ops.RefSet(model=m, kind=k, name=n, to=v),
+        *(models, st.sampled_from(["tag", "name"]), names, versions),
+    ),
+    st.builds(
+        lambda m, k, n, v: ops.RefDelete(model=m, kind=k, name=n, expect=v),
+        *(models, st.sampled_from(["alias", "tag", "name"]), names, versions),
+    ),
+    st.builds(
+        lambda m, s: ops.ModelConfigure(model=m, settings=s),
+        *(models, st.dictionaries(st.sampled_from("ab"), st.none() | st.integers(0, 3), max_size=2)),
+    ),
+    st.builds(lambda p: ops.PackRetire(packs=[pack(i) for i in p]), st.lists(numbers, max_size=2)),
+    st.builds(lambda p: ops.PackDrop(packs=[pack(i) for i in p]), st.lists(numbers, max_size=2)),
+)
+# Most random ops are void; these two make sure that there is something to act upon.
+SETUP = [[add_pack(1)], [_add(0, "v0", [1], "m")]]
+logs = st.lists(st.lists(op, min_size=1, max_size=3), max_size=25)
+
+
+def told(connection: sqlite3.Connection) -> dict[str, object]:
+    """What the tables say, in the dictionary state's words."""
+
+    def rows(sql: str) -> list[tuple]:  # type: ignore[type-arg]
+        return connection.execute(sql).fetchall()
+
+    ids = dict(rows("SELECT seq, id FROM versions"))
+    bases: dict[bytes, set[bytes]] = {}
+    for upon, base in rows("SELECT pack, base FROM pack_bases"):
+        bases.setdefault(upon, set()).add(base)
+    needs: dict[int, set[bytes]] = {seq: set() for seq in ids}
+    for seq, name in rows("SELECT version, pack FROM version_packs"):
+        needs[seq].add(name)
+    moves: dict[tuple[str, str], list[tuple[int, bytes | None]]] = {}
+    for model, key, n, target in rows("SELECT model, key, n, target FROM ref_moves ORDER BY rowid"):
+        moves.setdefault((model, key), []).append((n, target))
+    return {
+        "packs": dict(rows("SELECT name, state FROM packs")),
+        "bases": bases,
+        "versions": {
+            id: (model, state, msgspec.json.decode(tree), needs[seq])
+            for seq, id, model, state, tree in rows("SELECT seq, id, model, state, tree FROM versions")
+        },
+        "refs": {
+            (model, key): (kind, target)
+            for model, key, kind, target in rows("SELECT model, key, kind, target FROM refs")
+        },
+        "facts": {
+            (ids[seq], space, key): (num, text)
+            for seq, space, key, num, text in rows("SELECT version, space, key, num, text FROM facts")
+        },
+        "settings": {
+            (model, key): msgspec.json.decode(value)
+            for model, key, value in rows("SELECT model, key, value FROM settings")
+        },
+        "moves": moves,
+        "redacted": {(ids[seq], item) for seq, item in rows("SELECT version, item FROM redactions")},
+    }
+
+
+def expected(state: DictState) -> dict[str, object]:
+    def pointer(found: Pointer) -> tuple[str, bytes]:
+        return found.kind, found.target.raw
+
+    def fact(space: str, value: object) -> tuple[object, object]:
+        if space == "label":
+            return None, value
+        return {"~nan": (None, "nan"), "~inf": (float("inf"), None)}.get(str(value), (value, None))
+
+    of = state.of
+    return {
+        "packs": of["packs"],
+        "bases": {upon: bases for upon, bases in of["bases"].items() if bases},
+        "versions": {k: (v["model"], v["state"], v["tree"], v["packs"]) for k, v in of["versions"].items()},
+        "refs": {at: pointer(found) for at, found in of["refs"].items()},
+        "facts": {key: fact(key[1], value) for key, value in of["facts"].items()},
+        "settings": {(m, k): v for m, settings in of["settings"].items() for k, v in settings.items()},
+        "moves": of["moves"],
+        "redacted": {(version, item) for version, items in of["redacted"].items() for item in items},
+    }
+
+
+@settings(max_examples=150)
+@given(logs)
+def test_the_two_states_agree_after_every_entry(log: list[list[ops.Op]]) -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.executescript(SCHEMA)
+    connection.execute("BEGIN")
+    kept, tables = DictState(), SqliteState(connection)
+    here = Position(0, Digest.of(b"genesis"), "")
+    try:
+        for changes in [*SETUP, *log]:
+            after, reason = fold_ops(kept, here, *changes)
+            assert fold_ops(tables, here, *changes) == (after, reason)
+            here = after
+            assert told(connection) == expected(kept)
+    finally:
+        connection.close()

@@ -1,0 +1,93 @@
+"""The connection that many threads use, and where a file lies."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+
+import pytest
+
+from stemmata.catalog.connection import Connection, connect, is_damage, is_network_path, is_place
+
+
+@pytest.fixture
+def connection():  # type: ignore[no-untyped-def]
+    made = connect(None, threading.RLock())
+    made.execute("CREATE TABLE t (a)")
+    yield made
+    made.close()
+
+
+def test_rows_are_those_of_the_moment_of_execution(connection: Connection) -> None:
+    connection.execute("INSERT INTO t VALUES (1), (2), (3)")
+    cursor = connection.execute("SELECT a FROM t ORDER BY a")
+    connection.execute("DELETE FROM t")
+    assert cursor.fetchone() == (1,)
+    assert cursor.fetchmany(1) == [(2,)]
+    assert list(cursor) == [(3,)]
+    assert cursor.fetchone() is None
+    assert cursor.fetchall() == []
+
+
+def test_no_row_is_read_while_another_thread_holds_the_lock(connection: Connection) -> None:
+    connection.execute("INSERT INTO t VALUES (1)")
+    found: list[object] = []
+    ready = threading.Event()
+
+    def read() -> None:
+        ready.set()
+        found.append(connection.execute("SELECT COUNT(*) FROM t").fetchone())
+
+    thread = threading.Thread(target=read)
+    with connection.guard:
+        connection.execute("BEGIN")
+        connection.execute("DELETE FROM t")
+        thread.start()
+        assert ready.wait(10)
+        connection.execute("ROLLBACK")
+    thread.join()
+    assert found == [(1,)]
+
+
+def test_a_mistake_in_a_query_is_raised(connection: Connection) -> None:
+    connection.mend = lambda error: pytest.fail("not for mistakes")
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        connection.execute("SELECT * FROM nowhere")
+
+
+def test_an_heir_answers(connection: Connection) -> None:
+    heir = connect(None, connection.guard)
+    connection.heir = heir
+    assert connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone() == (0,)
+    heir.close()
+
+
+def test_errors_that_come_without_a_code_are_neither() -> None:
+    assert not is_damage(sqlite3.ProgrammingError("closed"))
+    assert not is_place(sqlite3.ProgrammingError("closed"))
+
+
+MOUNTS = [
+    "proc /proc proc rw 0 0",
+    "/dev/sda1 / ext4 rw 0 0",
+    "host:/export /home nfs4 rw 0 0",
+    "/dev/sdb1 /home/local xfs rw 0 0",
+    r"//host/share /mnt/my\040drive cifs rw 0 0",
+    "malformed",
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "is_network"),
+    [
+        ("/var/lib/x", False),
+        ("/home/a/.stemmata/cache", True),
+        ("/home", True),
+        ("/homestead", False),
+        ("/home/local/x", False),
+        ("/mnt/my drive/x", True),
+    ],
+)
+def test_a_network_drive_is_known_by_its_mount(where: str, is_network: bool) -> None:
+    assert is_network_path(where, MOUNTS) is is_network
+    assert is_network_path(where, []) is False
