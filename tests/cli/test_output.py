@@ -14,7 +14,12 @@ from stemmata.errors import AmbiguousReference, NameTaken
 
 def test_what_json_lacks_becomes_text() -> None:
     found = json_safe({"a": [math.nan, math.inf, -math.inf, 1.5], "big": 2**70, 3: {"x": None}, "t": (True,)})
-    assert found == {"a": ["NaN", "Infinity", "-Infinity", 1.5], "big": str(2**70), "3": {"x": None}, "t": [True]}
+    assert found == {
+        "a": ["NaN", "Infinity", "-Infinity", 1.5],
+        "big": str(2**70),
+        "3": {"x": None},
+        "t": [True],
+    }
 
 
 def test_undecodable_names_do_not_break_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,7 +27,9 @@ def test_undecodable_names_do_not_break_json(capsys: pytest.CaptureFixture[str])
     assert json.loads(capsys.readouterr().out) == {"path": "a?"}
 
 
-def test_an_error_says_what_happened_what_is_untouched_and_what_next(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_says_what_happened_what_is_untouched_and_what_next(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     report_error(Output(), NameTaken(model="m", name="v1", holder="tag of 123456789abc"))
     captured = capsys.readouterr()
     assert captured.out == ""

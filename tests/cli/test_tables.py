@@ -32,7 +32,9 @@ def test_no_line_is_wider_than_asked(rows: list[tuple[str, str, str]], width: in
 
 
 def test_the_least_important_column_leaves_first() -> None:
-    columns = [column(t, ["x" * 10], rank=r) for t, r in (("keep", 0), ("second", 2), ("first", 3), ("third", 1))]
+    columns = [
+        column(t, ["x" * 10], rank=r) for t, r in (("keep", 0), ("second", 2), ("first", 3), ("third", 1))
+    ]
     assert [c.title for c, _ in fit(columns, 34)] == ["keep", "second", "third"]
     assert [c.title for c, _ in fit(columns, 22)] == ["keep", "third"]
     assert [c.title for c, _ in fit(columns, 3)] == ["keep"]
@@ -55,7 +57,11 @@ def test_numbers_align_right_and_wide_characters_count_twice() -> None:
 
 def test_a_long_value_goes_on_under_itself() -> None:
     rows = [("targets", Text("q_proj k_proj v_proj o_proj")), ("r", Text("8"))]
-    assert pairs(rows, 31).plain.split("\n") == ["  targets  q_proj k_proj v_proj", "           o_proj", "  r        8"]
+    assert pairs(rows, 31).plain.split("\n") == [
+        "  targets  q_proj k_proj v_proj",
+        "           o_proj",
+        "  r        8",
+    ]
 
 
 def test_a_value_without_blanks_is_cut_where_it_must_be() -> None:

@@ -9,11 +9,11 @@ from itertools import zip_longest
 
 from stemmata.catalog.catalog import Catalog, catalog_files
 from stemmata.checking.contents import Contents, Progress
-from stemmata.checking.report import FAULTS, Affected, Note, Problem, Report, reason_of
-from stemmata.errors import DamagedLog, RepositoryNotFound, StemmataError
+from stemmata.checking.report import Affected, Note, Problem, Report, reason_of
+from stemmata.errors import Damage, DamagedLog, RepositoryNotFound, StemmataError, StorageFailed
 from stemmata.log import verify
 from stemmata.log.bundles import BundleName
-from stemmata.log.entries import Position, link_of
+from stemmata.log.entries import Position, link_of, log_key
 from stemmata.log.identity import Identity, read_identity
 from stemmata.log.reader import fetch
 from stemmata.storage.base import Storage
@@ -69,7 +69,7 @@ def _check_identity(storage: Storage, report: Report) -> Identity | None:
         if fetch(storage, 1) is None:
             raise
         report.problems.append(Problem("identity", "stemmata.json", "it is missing, but a log is there"))
-    except FAULTS as error:
+    except (Damage, StorageFailed) as error:
         report.problems.append(Problem("identity", "stemmata.json", reason_of(error)))
     first = fetch(storage, 1)
     link = link_of(first) if first is not None else None
@@ -93,7 +93,7 @@ def _check_log(storage: Storage, identity: Identity, catalog: Catalog, report: R
         report.counts.bytes += key.size
     report.counts.bytes += sum(key.size for key in storage.list("log/"))
     for n, reason in catalog.connection.execute("SELECT n, reason FROM voids ORDER BY n").fetchall():
-        report.notes.append(Note("void", f"log entry {n}", f"it has no effect: {reason}"))
+        report.notes.append(Note("void", log_key(n), f"it has no effect: {reason}"))
 
 
 def _check_refs(catalog: Catalog, report: Report) -> None:

@@ -14,6 +14,10 @@ from stemmata.session import Session
 _ASIDE = ("_runtime", "_per_second", "total_flos", "num_tokens", "learning_rate", "grad_norm", "epoch")
 
 
+def _is_aside(metric: str) -> bool:
+    return any(part in metric for part in _ASIDE)
+
+
 class Primary:
     """A model's declared metric and direction; both None where nothing is declared."""
 
@@ -27,7 +31,7 @@ class Primary:
         """min, max, or None where it cannot be told."""
         if metric == self.metric and self._direction:
             return self._direction
-        return direction_of(metric)
+        return None if _is_aside(metric) else direction_of(metric)
 
 
 def columns(rows: Sequence[Mapping[str, float]], wanted: Iterable[str], primary: str | None) -> list[str]:
@@ -39,7 +43,7 @@ def columns(rows: Sequence[Mapping[str, float]], wanted: Iterable[str], primary:
     asked = list(dict.fromkeys(wanted))
     if asked:
         return asked
-    found = [k for k in seen if not any(part in k for part in _ASIDE)]
+    found = [k for k in seen if not _is_aside(k)]
     found.sort(key=lambda k: (k != primary, not k.startswith("eval"), k.startswith("train"), -seen[k], k))
     return found
 

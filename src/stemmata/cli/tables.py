@@ -79,7 +79,8 @@ def table(columns: Sequence[Column], width: int, *, indent: int = 0, head: bool 
 
 def pairs(rows: Sequence[tuple[str, Text]], width: int, *, indent: int = 2, least: int = 0) -> Text:
     """Keys and values below each other; a long value goes on under itself."""
-    keys = max([least, *(min(cell_len(k), 32) for k, _ in rows)])
+    widest = max(32, min(width // 2, 64))
+    keys = max([least, *(min(cell_len(k), widest) for k, _ in rows)])
     lines = Text(no_wrap=True)
     room = max(width - indent - keys - _GAP, 16)
     hang = "\n" + " " * (indent + keys + _GAP)

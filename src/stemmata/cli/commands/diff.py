@@ -1,0 +1,246 @@
+"""`stemmata diff`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stemmata.cli import text
+from stemmata.cli.help import HelpCommand, examples
+from stemmata.cli.options import At, Json, Repo, instant, open_repo, output_for
+from stemmata.cli.registry import command_app
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from stemmata.cli.output import Output
+    from stemmata.cli.ranking import Primary
+    from stemmata.compare.diff import Diff, LoraDiff
+    from stemmata.compare.records import Changes, MetricChange
+    from stemmata.compare.tensors import FilesDiff, Tensor, TensorsDiff
+
+app = command_app()
+_Row = tuple[str, "Text"]
+_FACTS = {"rslora": "rsLoRA", "dora": "DoRA", "rank_pattern": "other ranks"}
+_UNSAID = ("from_weights", "disagreements", "other_bytes")
+
+
+@app.command(
+    cls=HelpCommand,
+    epilog=examples(
+        "stemmata diff sentiment@r4/epoch-3 sentiment@r8/epoch-3",
+        "stemmata diff sentiment@production sentiment@best",
+        "stemmata diff sentiment@production 'sentiment@production@{1}'",
+        json="a, b (id, name); about, config, data, provenance (added, removed, changed, same); metrics (by "
+        "name: a, b, difference); files (added, removed, changed, same); tensors (added, removed, changed, "
+        "refitted, same); lora (a, b, changed); at (UTC or null)",
+    ),
+)
+def diff(
+    context: typer.Context,
+    first: Annotated[str, typer.Argument(metavar="A", help="The version to start from.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The version that it leads to.")],
+    at: At = None,
+    repo: Repo = None,
+    as_json: Json = False,
+) -> None:
+    """Show what differs between two versions.
+
+    Config, metrics, data, files, which tensors changed, and LoRA's rank, alpha and targets as the
+    weights tell them. Differences come first, what is equal is counted.
+    """
+    output = output_for(context, as_json)
+    moment = instant(at)
+    with open_repo(context, repo) as repository:
+        a, b = repository.get(first, at=moment), repository.get(second, at=moment)
+        found = repository.diff(a, b)
+        if output.json:
+            output.document({**found.to_dict(), "at": moment})
+            return
+        if moment is not None:
+            output.note(f"as of {text.utc(moment)}")
+        from stemmata.cli.ranking import Primary
+
+        _tell(output, found, Primary(repository.session, b.model))
+
+
+def _tell(output: Output, found: Diff, primary: Primary) -> None:
+    from rich.text import Text
+
+    from stemmata.cli.listing import DIM, ID, NAME
+    from stemmata.cli.tables import pairs
+
+    for letter, name, version in (("a", found.label_a, found.a), ("b", found.label_b, found.b)):
+        line = Text(f"{letter}  ", DIM)
+        line.append(text.plain(name), NAME)
+        line.append(f"  {version.short}", ID)
+        output.show(line)
+    if found.a == found.b:
+        output.show("", "They are the same version.")
+        return
+    same_metrics = sum(m.same for m in found.metrics)
+    sections: list[tuple[str, list[_Row], int]] = [
+        ("metrics", _metrics(found.metrics, primary), same_metrics),
+        ("LoRA", _lora(found.lora), 0),
+        ("config", _changes(found.config), found.config.same),
+        ("data", _changes(found.data), found.data.same),
+        ("about", _changes(found.about), found.about.same),
+        ("environment", _provenance(found.provenance), found.provenance.same),
+        ("files", _files(found.files), len(found.files.same)),
+        ("tensors", _tensors(found.tensors), len(found.tensors.same)),
+    ]
+    for title, rows, same in sections:
+        if rows:
+            head = Text(title, "bold")
+            head.append(f"  {same} equal" if same else "", DIM)
+            output.show("", head, pairs(rows, output.width))
+    equal = [title for title, rows, same in sections if same and not rows]
+    if equal:
+        output.show("", Text(f"equal: {', '.join(equal)}", DIM))
+    if found.same_bytes:
+        output.show("", Text("Both hold the very same files.", "green"))
+
+
+def _move(before: str, after: str) -> Text:
+    """`before → after`, one under the other where they are long."""
+    from rich.text import Text
+
+    line = Text(before, "red")
+    line.append("\n→ " if len(before) + len(after) > 60 else " → ", "dim")
+    line.append(after, "green")
+    return line
+
+
+def _metrics(metrics: Sequence[MetricChange], primary: Primary) -> list[_Row]:
+    from rich.text import Text
+
+    rows = []
+    different = [m for m in metrics if not m.same]
+    for metric in sorted(different, key=lambda m: (m.key != primary.metric, m.key)):
+        absent = Text("–", "dim")
+        line = Text(text.number(metric.a)) if metric.a is not None else absent
+        line.append(" → ", "dim")
+        line.append(text.number(metric.b) if metric.b is not None else "–")
+        if metric.difference:
+            way = primary.direction(metric.key)
+            better = (metric.difference < 0) == (way == "min")
+            style = "" if way is None else "green" if better else "red"
+            words = "" if way is None else " better" if better else " worse"
+            arrow = "▼" if metric.difference < 0 else "▲"
+            line.append(f"  {arrow} {text.number(abs(metric.difference))}", style)
+            if metric.a:
+                line.append(f" ({abs(metric.difference / metric.a):.1%})", style)
+            line.append(words, style)
+        rows.append((text.plain(metric.key), line))
+    return rows
+
+
+def _changes(changes: Changes) -> list[_Row]:
+    from rich.text import Text
+
+    rows = [(text.plain(c.key), _move(text.setting(c.a), text.setting(c.b))) for c in changes.changed]
+    rows += [(text.plain(k), Text(f"- {text.setting(v)}", "red")) for k, v in changes.removed.items()]
+    rows += [(text.plain(k), Text(f"+ {text.setting(v)}", "green")) for k, v in changes.added.items()]
+    return sorted(rows, key=lambda row: row[0])
+
+
+def _provenance(changes: Changes) -> list[_Row]:
+    """Which kinds differ; their digests tell people nothing."""
+    from rich.text import Text
+
+    kinds = [c.key for c in changes.changed]
+    rows = [(text.plain(kind), Text("differs")) for kind in kinds]
+    rows += [(text.plain(kind), Text("only in a", "red")) for kind in changes.removed]
+    rows += [(text.plain(kind), Text("only in b", "green")) for kind in changes.added]
+    return rows
+
+
+def _lora(lora: LoraDiff) -> list[_Row]:
+    from rich.text import Text
+
+    rows: list[_Row] = []
+    if lora.a is None or lora.b is None:
+        if lora:
+            rows.append(("", _move(*(text.plain(str(x)) if x else "none" for x in (lora.a, lora.b)))))
+    else:
+        for change in lora.changed:
+            if change.key not in _UNSAID:
+                shown = [f"{x:g}" if isinstance(x, float) else text.setting(x) for x in (change.a, change.b)]
+                rows.append((_FACTS.get(change.key, change.key.replace("_", " ")), _move(*shown)))
+        if not rows:
+            rows.append(("same", Text(text.plain(str(lora.b)))))
+    for letter, side in (("a", lora.a), ("b", lora.b)):
+        if side is not None and side.disagreements:
+            words = "adapter_config.json disagrees: " + "; ".join(side.disagreements)
+            rows.append((letter, Text(text.plain(words), "yellow")))
+    return rows
+
+
+def _files(files: FilesDiff) -> list[_Row]:
+    from rich.text import Text
+
+    rows: list[_Row] = []
+    for change in files.changed:
+        line = Text("~ ", "yellow")
+        sizes = f"{text.size(change.a.size)} → {text.size(change.b.size)}"
+        line.append(sizes if change.a.size != change.b.size else text.size(change.b.size))
+        if change.a.digest == change.b.digest:
+            line.append("  only the executable bit", "dim")
+        rows.append((text.plain(change.path), line))
+    rows += [(text.plain(f.path), Text(f"- {text.size(f.size)}", "red")) for f in files.removed]
+    rows += [(text.plain(f.path), Text(f"+ {text.size(f.size)}", "green")) for f in files.added]
+    return sorted(rows, key=lambda row: row[0])
+
+
+def _tensors(tensors: TensorsDiff) -> list[_Row]:
+    """One line for tensors that differ only in their numbers, such as those of all layers."""
+    from rich.text import Text
+
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for mark, style, what in (
+        ("~", "yellow", [(c.name, _shape(c.b)) for c in tensors.changed]),
+        ("≠", "magenta", [(c.name, _refit(c.a, c.b)) for c in tensors.refitted]),
+        ("-", "red", [(t.name, _shape(t)) for t in tensors.removed]),
+        ("+", "green", [(t.name, _shape(t)) for t in tensors.added]),
+    ):
+        for name, shown in what:
+            key = (f"{mark} {shown}", style, re.sub(r"\d+", "*", name))
+            groups.setdefault(key, []).append(name)
+    rows = []
+    for (shown, style, _), names in groups.items():
+        line = Text(shown, style)
+        if len(names) > 1:
+            line.append(f"  in {len(names)} tensors", "dim")
+        rows.append((text.plain(fold(names)), line))
+    return rows
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"{tensor.dtype} {'×'.join(map(str, tensor.shape)) or 'scalar'}"
+
+
+def _refit(a: Tensor, b: Tensor) -> str:
+    return f"{_shape(a)} → {_shape(b)}"
+
+
+def fold(names: Sequence[str]) -> str:
+    """Names that differ only in numbers as one: `layers.{0-3,7}.q_proj.weight`."""
+    parts = [re.split(r"(\d+)", name) for name in names]
+    folded = []
+    for place, options in enumerate(zip(*parts, strict=True)):
+        distinct = sorted({int(o) for o in options}) if place % 2 else []
+        folded.append("{" + _ranges(distinct) + "}" if len(distinct) > 1 else options[0])
+    return "".join(folded)
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
