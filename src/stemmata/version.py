@@ -140,7 +140,7 @@ class Version:
     @cached_property
     def annotations(self) -> list[AnnotationRow]:
         """What was added after the save, oldest first."""
-        return queries.annotations(self._session.catalog.connection, self._row.seq)
+        return queries.annotations_of(self._session.catalog.connection, self._row.seq)
 
     @cached_property
     def metrics(self) -> dict[str, float]:

@@ -241,10 +241,10 @@ def test_annotations_packs_and_redactions(shelf: Shelf) -> None:
     shelf.label(version, stage=None)
     row = queries.version_by_id(shelf.connection, version)
     assert row is not None
-    found = queries.annotations(shelf.connection, row.seq)
+    found = queries.annotations_of(shelf.connection, row.seq)
     assert [a.metrics for a in found] == [{}, {"x": "~nan", "y": 2.0}, {}]
     assert [a.labels for a in found] == [{"stage": "raw"}, {}, {"stage": None}]
-    assert len(queries.annotations(shelf.connection, row.seq, at=then)) == 2
+    assert len(queries.annotations_of(shelf.connection, row.seq, at=then)) == 2
     assert len(queries.packs_of(shelf.connection, row.seq)) == 1
     assert queries.redacted_items(shelf.connection, row.seq) == set()
     shelf.delete(version)

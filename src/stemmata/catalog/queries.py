@@ -34,7 +34,7 @@ __all__ = [
     "RefMove",
     "RefRow",
     "VersionRow",
-    "annotations",
+    "annotations_of",
     "best",
     "check_expression",
     "check_sort",
@@ -321,9 +321,7 @@ def packs_of(connection: Connection, seq: int) -> list[PackName]:
     return [PackName(row[0]) for row in found]
 
 
-def annotations(  # type: ignore[no-redef]  # the __future__ import binds this name too
-    connection: Connection, seq: int, *, at: str | None = None
-) -> list[AnnotationRow]:
+def annotations_of(connection: Connection, seq: int, *, at: str | None = None) -> list[AnnotationRow]:
     """What was added after the save, oldest first."""
     then, values = ("", ()) if at is None else ("AND at <= ?", (at,))
     sql = (
