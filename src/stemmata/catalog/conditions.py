@@ -127,9 +127,9 @@ def _membership(number: str, words: str, values: Sequence[Value]) -> Clause:
 
 
 def _columns(name: Name) -> tuple[str, str]:
-    """SQL of the number and the text that the name stands for, within `_on`."""
+    """SQL of the number and the text that the name stands for, within `_on`; both NULL for NaN."""
     if not name.is_field:
-        return "f.num", "f.text"
+        return "f.num", "NULLIF(f.text, 'nan')"
     if name.key in _REFS:
         return "NULL", "r.name"
     return _NUMBERS.get(name.key, "NULL"), _TEXTS.get(name.key, "NULL")
@@ -174,13 +174,13 @@ def member_of(name: Name, values: Sequence[Value], *, negated: bool, at: str | N
 
 def is_there(name: Name, at: str | None) -> Clause:
     """The version has a value of that name, be it NaN."""
-    number, words = _columns(name)
-    return _on(name, Clause(f"({number} IS NOT NULL OR {words} IS NOT NULL)"), at)
+    number, words = _columns(name) if name.is_field else ("f.num", "f.text")
+    return _on(name, Clause(_present(number, words)), at)
 
 
 def is_nan(name: Name, at: str | None) -> Clause:
-    number, words = _columns(name)
-    return _on(name, Clause(f"({number} IS NULL AND {words} = 'nan')"), at)
+    condition = "0" if name.is_field else "(f.num IS NULL AND f.text = 'nan')"
+    return _on(name, Clause(condition), at)
 
 
 def value_of(name: Name, at: str | None) -> tuple[Clause, Clause]:
@@ -196,4 +196,4 @@ def value_of(name: Name, at: str | None) -> tuple[Clause, Clause]:
 
 
 def _present(number: str, words: str) -> str:
-    return f"({number} IS NOT NULL OR ({words} IS NOT NULL AND {words} != 'nan'))"
+    return f"({number} IS NOT NULL OR {words} IS NOT NULL)"
