@@ -34,9 +34,7 @@ class StemmataError(Exception):
     def fields(cls) -> set[str]:
         """Names of the data fields that this class's templates use."""
         text = cls.what + cls.untouched + cls.next_step
-        return {
-            name.split(".")[0].split("[")[0] for _, name, _, _ in string.Formatter().parse(text) if name
-        }
+        return {name.split(".")[0].split("[")[0] for _, name, _, _ in string.Formatter().parse(text) if name}
 
 
 def _rebuild(cls: type[StemmataError], data: dict[str, object]) -> StemmataError:
@@ -63,7 +61,10 @@ class InvalidName(UsageProblem):
 class InvalidReference(UsageProblem):
     kind = "invalid-reference"
     what = "{reference!r} is not a reference: {reason}"
-    next_step = "write model, model@alias, model@run/epoch-3, model@latest~1, model@production@{{3 weeks ago}} or an id"
+    next_step = (
+        "write model, model@alias, model@run/epoch-3, model@latest~1, "
+        "model@production@{{3 weeks ago}} or an id"
+    )
 
 
 class InvalidTime(UsageProblem):
@@ -407,7 +408,10 @@ class TargetNotEmpty(SafetyRefusal):
 
 class BaseMismatch(SafetyRefusal):
     kind = "base-mismatch"
-    what = "the base model at {where} is not the one that {version} was trained on (expected {expected}, found {found})"
+    what = (
+        "the base model at {where} is not the one that {version} was trained on "
+        "(expected {expected}, found {found})"
+    )
     untouched = "nothing was loaded"
     next_step = "pass base=... with the folder of the right base, or save that base into the repository"
 
