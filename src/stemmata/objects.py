@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from stemmata.codecs.dtypes import DType, dtype_of
 from stemmata.codecs.hashing import Buffer, digest_of
-from stemmata.codecs.objectcode import decode_object, encode_object
 from stemmata.codecs.workers import frame_pool
 from stemmata.errors import Damage, MissingObject, MissingPack
 from stemmata.ids import Digest, PackName
@@ -87,6 +86,9 @@ class ObjectReader:
         raise failure or MissingObject(digest=digest)
 
     def _decoded(self, pack: PackReader, digest: Digest, row: IndexRow) -> bytearray:
+        # Imported here: numpy costs a tenth of a second, and much is asked that reads no object.
+        from stemmata.codecs.objectcode import decode_object
+
         encoded = pack.read_row(digest, row)
         return decode_object(
             encoded, raw_length=row.raw, digest=digest, where=pack.name.hex, threads=frame_pool()
@@ -194,6 +196,8 @@ class ObjectWriter:
         return found[0] if found is not None and found[1].raw == length else None
 
     def _add(self, digest: Digest, data: memoryview, dtype: DType) -> PackName:
+        from stemmata.codecs.objectcode import encode_object
+
         parts = encode_object(data, dtype, frame_pool())
         if self._open_pack is None:
             self._open_pack = PackWriter(self._storage)

@@ -10,10 +10,7 @@ import contextlib
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from stemmata.codecs.dtypes import MAX_RAW_LENGTH
 from stemmata.codecs.frames import MAX_STORED, MIN_STORED
@@ -33,13 +30,17 @@ from stemmata.errors import (
 from stemmata.ids import Digest, PackName
 from stemmata.storage.base import Storage
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 MAX_OBJECTS = 2 << 20
 """Objects of the largest pack that is read."""
 
 _MAGIC, _END = b"STMPACK1", b"STMPKEND"
 _ROW = struct.Struct("<32sQQQ8s")
 _FOOTER = struct.Struct("<QQ32sQ8s")
-_TABLE = np.dtype([("digest", ">u8", 4), ("where", "<u8", 3), ("check", "<u8")])
+_TABLE = [("digest", ">u8", (4,)), ("where", "<u8", (3,)), ("check", "<u8")]
+"""An index as numpy sees it."""
 _CHUNK = 4 << 20
 _TAIL = 64 << 10
 """Read from the end at once: the footer, and with it the whole index of most packs."""
@@ -258,7 +259,10 @@ class PackReader:
 
     def _check_rows(self, rows: bytes, end: int) -> None:
         """Digests ascend, objects tile what is before the index, no length is beyond its limit."""
-        table: npt.NDArray[Any] = np.frombuffer(rows, _TABLE)
+        # Imported here: commands that read no pack, such as `log`, would pay a tenth of a second.
+        import numpy as np
+
+        table: npt.NDArray[Any] = np.frombuffer(rows, np.dtype(_TABLE))
         if not _ascend(table["digest"]):
             raise self._damaged("its index is not sorted")
         starts, stored, raw = table["where"].T
@@ -294,6 +298,8 @@ class PackReader:
 
 def _ascend(digests: npt.NDArray[Any]) -> bool:
     """Whether rows of four big-endian words strictly ascend."""
+    import numpy as np
+
     words = digests.astype(np.uint64)
     before, after = words[:-1], words[1:]
     less = np.zeros(len(before), bool)

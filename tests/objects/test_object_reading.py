@@ -9,6 +9,7 @@ import pytest
 
 from crafted_objects import raw_object, sound_pack
 from stemmata import objects
+from stemmata.codecs import objectcode
 from stemmata.errors import DamagedObject, DamagedPack, MissingObject, MissingPack, NewerFormat
 from stemmata.ids import Digest, PackName
 from stemmata.objects import ObjectReader
@@ -101,7 +102,7 @@ def test_i9_a_newer_object_is_not_taken_for_a_missing_one(monkeypatch: pytest.Mo
     def newer(*_: object, **__: object) -> bytearray:
         raise NewerFormat(where="object", reason="codec 3")
 
-    monkeypatch.setattr(objects, "decode_object", newer)
+    monkeypatch.setattr(objectcode, "decode_object", newer)
     with pytest.raises(NewerFormat):
         ObjectReader(storage).read(Digest.of(b"a"), [name])
 

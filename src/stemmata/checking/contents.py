@@ -10,7 +10,6 @@ import msgspec
 from stemmata.catalog.catalog import Catalog
 from stemmata.checking.report import FAULTS, Problem, Report, reason_of
 from stemmata.codecs.hashing import hasher
-from stemmata.codecs.objectcode import decode_object
 from stemmata.codecs.workers import frame_pool
 from stemmata.errors import DamagedTree, HostileData, MissingObject, StemmataError
 from stemmata.ids import Digest, PackName, VersionId
@@ -197,6 +196,8 @@ class Contents:
         known = self._copies.get(key)
         if known is not None:
             raise known
+        from stemmata.codecs.objectcode import decode_object
+
         reader = self._reader(pack)
         row = reader.index.find(digest)
         if row is None:

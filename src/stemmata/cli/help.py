@@ -57,7 +57,8 @@ def render(command: Any, context: Any) -> str:
     blocks = [f"{_head('Usage')}  {usage}"]
     for paragraph in (command.help or "").split("\n\n"):
         blocks.append(_indented(" ".join(paragraph.split()), width))
-    arguments, options = [], []
+    arguments: list[tuple[str, str]] = []
+    options: list[tuple[str, str]] = []
     for parameter in command.get_params(context):
         if not getattr(parameter, "hidden", False):
             into = arguments if parameter.param_type_name == "argument" else options

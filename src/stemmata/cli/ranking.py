@@ -25,7 +25,7 @@ class Primary:
         settings = queries.settings(session.catalog.connection, name_key(model))
         metric, direction = settings.get("primary_metric"), settings.get("direction")
         self.metric = metric if isinstance(metric, str) else None
-        self._direction = direction if direction in ("min", "max") else None
+        self._direction = str(direction) if direction in ("min", "max") else None
 
     def direction(self, metric: str) -> str | None:
         """min, max, or None where it cannot be told."""
