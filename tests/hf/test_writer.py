@@ -169,7 +169,7 @@ tiny.trainer(tiny.gpt2(), {str(tmp_path / "out")!r}, [callback, Die()]).train()
 
     with open_repository(tmp_path / "models") as opened:
         assert [v.name for v in opened.versions("m")] == ["r/epoch-1"]
-        assert opened.check().ok
+        assert opened.check().sound
 
 
 # --- the workspace ----------------------------------------------------------------------------------

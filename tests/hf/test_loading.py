@@ -1,0 +1,412 @@
+"""From a version back to a model: the right class, the right base, the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
+    GPT2Model,
+)
+
+import tiny_models as tiny
+from stemmata.errors import (
+    BaseMismatch,
+    BaseMissing,
+    InvalidArgument,
+    NotLoadable,
+    PickleRefused,
+    TensorNotInVersion,
+)
+from stemmata.hf import VersionCallback, load_version
+from stemmata.repository import Repository
+from stemmata.version import Version
+
+PROMPT = torch.tensor([[1, 2, 3, 4]])
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every connection is refused: what is local needs none."""
+
+    def refuse(*a: Any, **k: Any) -> Any:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model.eval()(PROMPT).logits
+    return found
+
+
+def trained_adapter(repo: Repository, base: Path, tmp_path: Path, **lora: Any) -> tuple[Any, Version]:
+    """A LoRA model in memory after a training, and the version that was saved of it."""
+    model = tiny.with_lora(AutoModelForCausalLM.from_pretrained(base), **lora)
+    callback = VersionCallback(repo, "adapter", run_name="r")
+    tiny.trainer(model, tmp_path / "out", [callback], num_train_epochs=1).train()
+    return model, repo["adapter@r/final"]
+
+
+# --- full models ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [GPT2LMHeadModel, GPT2ForSequenceClassification, GPT2Model])
+def test_a_full_model_comes_back_as_its_own_class_bit_for_bit(
+    repo: Repository, tmp_path: Path, make: Any
+) -> None:
+    torch.manual_seed(1)
+    model = make(GPT2Config(vocab_size=50, n_layer=1, n_embd=16, n_head=2, pad_token_id=0, bos_token_id=0))
+    model.save_pretrained(tmp_path / "saved")
+    loaded = repo.save(tmp_path / "saved", "m").load()
+    assert type(loaded) is make
+    state = loaded.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+
+
+def test_what_the_callback_saved_gives_the_same_logits(repo: Repository, tmp_path: Path) -> None:
+    model = tiny.gpt2()
+    tiny.trainer(model, tmp_path / "out", [VersionCallback(repo, "m", run_name="r")]).train()
+    assert torch.equal(logits(repo["m@r/final"].load()), logits(model))
+    assert not torch.equal(logits(repo["m@r/epoch-1"].load()), logits(model))
+
+
+def test_arguments_of_from_pretrained_are_passed_on(repo: Repository, base: Path) -> None:
+    version = repo.save(base, "m")
+    assert version.load(dtype=torch.bfloat16).dtype == torch.bfloat16
+    assert version.load(attn_implementation="eager").config._attn_implementation == "eager"
+
+
+def test_a_model_without_a_named_class_is_automodels_choice(repo: Repository, base: Path) -> None:
+    settings = json.loads((base / "config.json").read_text())
+    del settings["architectures"]
+    (base / "config.json").write_text(json.dumps(settings))
+    assert type(repo.save(base, "m").load()) is GPT2Model
+
+
+def test_changing_a_loaded_model_changes_no_later_one(repo: Repository, base: Path) -> None:
+    version = repo.save(base, "m")
+    first = version.load()
+    before = logits(first)
+    with torch.no_grad():
+        for parameter in first.parameters():
+            parameter.zero_()
+    assert torch.equal(logits(version.load()), before)
+
+
+def test_the_tokenizer_comes_with_it(repo: Repository, base: Path) -> None:
+    version = repo.save(base, "m")
+    expected = tiny.tokenizer()
+    text = tiny.SENTENCES[0]
+    assert version.load_tokenizer()(text)["input_ids"] == expected(text)["input_ids"]
+
+
+def test_a_version_without_tokenizer_says_so(repo: Repository, tmp_path: Path) -> None:
+    tiny.gpt2().save_pretrained(tmp_path / "bare")
+    with pytest.raises(NotLoadable, match="holds no tokenizer"):
+        repo.save(tmp_path / "bare", "m").load_tokenizer()
+
+
+def test_folders_that_are_no_model_say_what_they_are(repo: Repository, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/read.txt").write_text("hello")
+    version = repo.save(tmp_path / "notes", "m")
+    with pytest.raises(NotLoadable, match=r"read\.txt"):
+        version.load()
+    with pytest.raises(NotLoadable):
+        version.state_dict()
+
+
+def test_code_of_strangers_needs_a_word(repo: Repository, base: Path, tmp_path: Path) -> None:
+    settings = json.loads((base / "config.json").read_text())
+    settings["architectures"] = ["OddModel"]
+    settings["auto_map"] = {"AutoModelForCausalLM": "odd.OddModel"}
+    (base / "config.json").write_text(json.dumps(settings))
+    marker = tmp_path / "ran"
+    (base / "odd.py").write_text(
+        f"open({str(marker)!r}, 'w').close()\n"
+        "from transformers import GPT2LMHeadModel\nclass OddModel(GPT2LMHeadModel): pass\n"
+    )
+    version = repo.save(base, "m")
+    with pytest.raises(NotLoadable, match="trust_remote_code"):
+        version.load()
+    assert not marker.exists()
+    assert type(version.load(trust_remote_code=True)).__name__ == "OddModel"
+    assert marker.exists()
+
+
+def test_a_class_that_this_release_lacks_is_named(repo: Repository, base: Path) -> None:
+    settings = json.loads((base / "config.json").read_text())
+    settings["architectures"] = ["GPT9LMHeadModel"]
+    (base / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(NotLoadable, match="GPT9LMHeadModel"):
+        repo.save(base, "m").load()
+
+
+# --- tensors and pickles ----------------------------------------------------------------------------
+
+
+def test_state_dict_is_in_memory_of_its_own(repo: Repository, base: Path) -> None:
+    version = repo.save(base, "m")
+    state = version.state_dict()
+    expected = load_file(base / "model.safetensors")
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[k], expected[k]) for k in expected)
+    for tensor in state.values():
+        tensor.zero_()
+    assert all(torch.equal(v, expected[k]) for k, v in version.state_dict().items())
+    assert (version.path() / "model.safetensors").read_bytes() == (base / "model.safetensors").read_bytes()
+
+
+def test_single_tensors_can_be_asked_for(repo: Repository, base: Path) -> None:
+    version = repo.save(base, "m")
+    assert list(version.state_dict(tensors=["transformer.ln_f.bias"])) == ["transformer.ln_f.bias"]
+    with pytest.raises(TensorNotInVersion):
+        version.state_dict(tensors=["nobody"])
+
+
+def test_pickles_are_opened_on_an_explicit_word_alone(repo: Repository, base: Path, tmp_path: Path) -> None:
+    state = load_file(base / "model.safetensors")
+    (base / "model.safetensors").unlink()
+    torch.save(state, base / "pytorch_model.bin")
+    version = repo.save(base, "m")
+    with pytest.raises(PickleRefused, match=r"pytorch_model\.bin"):
+        version.load()
+    with pytest.raises(PickleRefused):
+        version.state_dict()
+    assert torch.equal(
+        version.state_dict(allow_pickle=True)["transformer.ln_f.bias"], state["transformer.ln_f.bias"]
+    )
+    loaded = version.load(allow_pickle=True).state_dict()
+    assert all(torch.equal(loaded[k], v) for k, v in state.items())
+
+
+def test_a_pickle_with_code_in_it_does_not_run_even_so(repo: Repository, base: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (os.system, (f"touch {marker}",))
+
+    (base / "model.safetensors").unlink()
+    torch.save({"x": Evil()}, base / "pytorch_model.bin")
+    torch.load(base / "pytorch_model.bin", weights_only=False)
+    assert marker.exists(), "the naive way runs it"
+    marker.unlink()
+    version = repo.save(base, "m")
+    with pytest.raises(Exception, match=r"(?i)weights.only|unsupported"):
+        version.state_dict(allow_pickle=True)
+    assert not marker.exists()
+
+
+def test_what_to_load_is_one_of_three(repo: Repository, base: Path) -> None:
+    version = repo.save(base, "m")
+    with pytest.raises(InvalidArgument):
+        load_version(version, "optimizer")
+    with pytest.raises(InvalidArgument, match="no adapter"):
+        version.load(merge=True)
+
+
+# --- adapters ---------------------------------------------------------------------------------------
+
+
+def test_an_adapter_comes_back_on_its_base_bit_for_bit(repo: Repository, base: Path, tmp_path: Path) -> None:
+    model, version = trained_adapter(repo, base, tmp_path)
+    assert version.kind == "adapter"
+    assert version.config["lora.r"] == 4
+    assert version.base is not None
+    assert version.base.name_or_path == str(base)
+    assert version.base.version is None
+    loaded = version.load()
+    assert isinstance(loaded, PeftModel)
+    assert isinstance(loaded.get_base_model(), GPT2LMHeadModel)
+    assert torch.equal(logits(loaded), logits(model))
+    assert not [p for p in loaded.parameters() if p.requires_grad]
+    trainable = version.load(is_trainable=True)
+    assert [n for n, p in trainable.named_parameters() if p.requires_grad]
+
+
+def test_merged_it_is_one_plain_model(repo: Repository, base: Path, tmp_path: Path) -> None:
+    model, version = trained_adapter(repo, base, tmp_path)
+    merged = version.load(merge=True)
+    assert type(merged) is GPT2LMHeadModel
+    assert torch.allclose(logits(merged), logits(model), atol=1e-5)
+    assert not torch.equal(logits(merged), logits(AutoModelForCausalLM.from_pretrained(base)))
+
+
+def test_the_state_of_an_adapter_is_the_adapter_alone(repo: Repository, base: Path, tmp_path: Path) -> None:
+    _, version = trained_adapter(repo, base, tmp_path)
+    state = version.state_dict()
+    assert state
+    assert all("lora_" in name for name in state)
+    assert {min(t.shape) for t in state.values()} == {4}
+
+
+def test_a_base_in_the_repository_is_found_wherever_its_folder_went(
+    repo: Repository, base: Path, tmp_path: Path
+) -> None:
+    stored = repo.save(base, "base")
+    model, version = trained_adapter(repo, base, tmp_path)
+    assert version.base is not None
+    assert version.base.version == stored.id.hex
+    expected = logits(model)
+    shutil.rmtree(base)
+    assert torch.equal(logits(version.load()), expected)
+
+
+def test_a_base_that_was_saved_after_its_adapter_is_found_by_its_files(
+    repo: Repository, base: Path, tmp_path: Path
+) -> None:
+    model, version = trained_adapter(repo, base, tmp_path)
+    repo.save(base, "base")
+    shutil.rmtree(base)
+    assert torch.equal(logits(version.load()), logits(model))
+
+
+def test_the_adapter_of_a_model_loaded_from_the_repository(
+    repo: Repository, base: Path, tmp_path: Path
+) -> None:
+    stored = repo.save(base, "base")
+    shutil.rmtree(base)
+    model = tiny.with_lora(stored.load())
+    tiny.trainer(model, tmp_path / "out", [VersionCallback(repo, "m", run_name="r")]).train()
+    version = repo["m@r/final"]
+    assert version.base is not None
+    assert version.base.version == stored.id.hex
+    shutil.rmtree(repo.session.cache_folder() / "checkouts", onerror=_make_writable)
+    assert torch.equal(logits(version.load()), logits(model))
+
+
+def _make_writable(remove: Any, path: str, _: Any) -> None:
+    os.chmod(os.path.dirname(path), 0o700)
+    remove(path)
+
+
+def test_a_base_can_be_given_by_folder_version_or_object(
+    repo: Repository, base: Path, tmp_path: Path
+) -> None:
+    model, version = trained_adapter(repo, base, tmp_path)
+    expected = logits(model)
+    moved = tmp_path / "moved"
+    shutil.move(base, moved)
+    with pytest.raises(BaseMissing, match="base="):
+        version.load()
+    assert torch.equal(logits(version.load(base=moved)), expected)
+    assert torch.equal(logits(version.load(base=str(moved))), expected)
+    stored = repo.save(moved, "base")
+    assert torch.equal(logits(version.load(base=stored)), expected)
+    in_memory = AutoModelForCausalLM.from_pretrained(moved)
+    assert torch.equal(logits(version.load(base=in_memory)), expected)
+
+
+def test_another_base_is_refused_unless_it_is_asked_for(repo: Repository, base: Path, tmp_path: Path) -> None:
+    _, version = trained_adapter(repo, base, tmp_path)
+    other = tiny.saved_base(tmp_path / "other", seed=9)
+    stored = repo.save(other, "other")
+    for given in (other, stored):
+        with pytest.raises(BaseMismatch):
+            version.load(base=given)
+        assert version.load(base=given, allow_other_base=True) is not None
+    with pytest.raises(BaseMissing):
+        version.load(base=tmp_path / "nowhere")
+
+
+def test_files_that_decide_no_weights_may_change(repo: Repository, base: Path, tmp_path: Path) -> None:
+    model, version = trained_adapter(repo, base, tmp_path)
+    (base / "README.md").write_text("a card")
+    (base / "tokenizer_config.json").unlink()
+    assert torch.equal(logits(version.load()), logits(model))
+
+
+def test_a_base_that_was_never_on_disk(repo: Repository, tmp_path: Path) -> None:
+    in_memory = tiny.gpt2()
+    model = tiny.with_lora(in_memory)
+    tiny.trainer(model, tmp_path / "out", [VersionCallback(repo, "m", run_name="r")]).train()
+    version = repo["m@r/final"]
+    assert version.base is not None
+    assert version.base.digest is None
+    with pytest.raises(BaseMissing):
+        version.load()
+    assert torch.equal(logits(version.load(base=tiny.gpt2())), logits(model))
+
+
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`")
+def test_an_adapter_with_a_larger_vocabulary(repo: Repository, base: Path, tmp_path: Path) -> None:
+    inner = AutoModelForCausalLM.from_pretrained(base)
+    inner.resize_token_embeddings(301, mean_resizing=False)
+    model = tiny.with_lora(inner)
+    tiny.trainer(model, tmp_path / "out", [VersionCallback(repo, "m", run_name="r")]).train()
+    loaded = repo["m@r/final"].load()
+    assert loaded.get_input_embeddings().weight.shape[0] == 301
+    assert torch.equal(logits(loaded), logits(model))
+
+
+def test_a_classifiers_adapter_on_a_language_models_base(
+    repo: Repository, base: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    inner = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3, pad_token_id=0)
+    model = tiny.with_lora(inner, task_type="SEQ_CLS")
+    callback = VersionCallback(repo, "m", run_name="r")
+    trainer = tiny.trainer(model, tmp_path / "out", [callback], num_train_epochs=1)
+    trainer.train_dataset = trainer.train_dataset.remove_columns("labels").add_column(
+        "labels", [0, 1, 2, 0] * 2
+    )
+    trainer.train()
+    loaded = repo["m@r/final"].load(pad_token_id=0)
+    assert type(loaded.get_base_model()) is GPT2ForSequenceClassification
+    assert torch.equal(logits(loaded), logits(model))
+
+
+def test_several_adapters_in_one_version(repo: Repository, base: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig
+
+    model = tiny.with_lora(AutoModelForCausalLM.from_pretrained(base))
+    model.add_adapter("other", LoraConfig(r=2, target_modules=["c_proj"], fan_in_fan_out=True))
+    tiny.trainer(model, tmp_path / "out", [VersionCallback(repo, "m", run_name="r")]).train()
+    loaded = repo["m@r/final"].load()
+    assert sorted(loaded.peft_config) == ["default", "other"]
+    assert torch.equal(logits(loaded), logits(model))
+
+
+def test_the_files_of_a_base_are_hashed_once(
+    repo: Repository, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stemmata import bases
+
+    settled = dict.fromkeys(base.iterdir(), 10**18)
+    for path, moment in settled.items():
+        os.utime(path, ns=(moment, moment))
+    monkeypatch.setattr(bases, "_SETTLED_NS", -(10**18))
+    read: list[Path] = []
+    real = bases._hash
+    monkeypatch.setattr(bases, "_hash", lambda path: (read.append(path), real(path))[1])
+    cache = tmp_path / "digests"
+    first = bases.weights_of_folder(base, cache)
+    assert len(read) == 2
+    assert bases.weights_of_folder(base, cache) == first
+    assert len(read) == 2
+    # Same size and times, another file: the inode tells.
+    state = load_file(base / "model.safetensors")
+    save_file({k: v + 1 for k, v in state.items()}, tmp_path / "fresh", metadata={"format": "pt"})
+    os.utime(tmp_path / "fresh", ns=(10**18, 10**18))
+    os.replace(tmp_path / "fresh", base / "model.safetensors")
+    assert bases.weights_of_folder(base, cache).digest != first.digest
+    for note in cache.iterdir():
+        note.write_text("{")
+    assert bases.weights_of_folder(base, cache).rows
