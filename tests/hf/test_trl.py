@@ -69,7 +69,7 @@ def test_supervised_fine_tuning(repo: Repository, base: Path, tmp_path: Path) ->
         args=SFTConfig(**settings(tmp_path, eval_strategy="epoch")),
         train_dataset=rows,
         eval_dataset=rows.select(range(2)),
-        peft_config=LoraConfig(**LORA, fan_in_fan_out=True),
+        peft_config=LoraConfig(**LORA),
         callbacks=[VersionCallback(repo, "m", run_name="r")],
     )
     check(repo, trainer, tmp_path, a="eval_loss", b="mean_token_accuracy", c="eval_mean_token_accuracy")
@@ -87,7 +87,7 @@ def test_preference_training(repo: Repository, base: Path, tmp_path: Path) -> No
         args=DPOConfig(**settings(tmp_path)),
         train_dataset=rows,
         processing_class=tiny.tokenizer(),
-        peft_config=LoraConfig(**LORA, fan_in_fan_out=True),
+        peft_config=LoraConfig(**LORA),
         callbacks=[VersionCallback(repo, "m", run_name="r")],
     )
     check(repo, trainer, tmp_path, a="loss", b="rewards/margins")
