@@ -182,6 +182,7 @@ def fine_tune(
             logging_strategy="epoch",
             report_to="none",
             disable_tqdm=True,
+            bf16=False,  # as the tutorial has it: everything in float32
             use_cpu=not torch.cuda.is_available(),
         ),
         train_dataset=train,
@@ -196,7 +197,7 @@ def fine_tune(
     with console.status("training"):
         trainer.train()
     newest = repo[f"{MODEL}@latest"]
-    say(f"{len(newest_run(repo))} versions in run [bold]{newest.run.name}[/]; newest: {newest!r}")
+    say(f"{len(newest_run(repo))} versions in run [bold]{newest.run.name}[/]; the newest is {newest.short}")
     return trainer.model
 
 
@@ -210,14 +211,12 @@ def newest_run(repo: stemmata.Repository) -> list[stemmata.Version]:
 
 def show_log(repo: stemmata.Repository) -> None:
     title("The log: every epoch is a version")
-    table = Table("id", "name", "epoch", "step", "r", "eval_loss", "parent", box=None)
+    table = Table("id", "run", "version", "r", "eval_loss", "parent", box=None)
     for v in repo.versions(MODEL):
-        loss = v.metrics.get("eval_loss")
+        names = ", ".join(name.rpartition("/")[2] for name in v.names)
+        loss = f"{v.metrics['eval_loss']:.4f}"
         parent = v.parents[0][:12] if v.parents else "-"
-        names = ", ".join(v.names)
-        epoch = f"{v.epoch:g}" if v.epoch is not None else "-"
-        shown = f"{loss:.4f}" if loss is not None else "-"
-        table.add_row(v.short, names, epoch, str(v.step), str(v.config.get("lora.r")), shown, parent)
+        table.add_row(v.short, v.run.name, names, str(v.config["lora.r"]), loss, parent)
     console.print(table)
 
 
@@ -237,9 +236,12 @@ def ranks_of(model: Any) -> set[int]:
 def show_diff(repo: stemmata.Repository, first: stemmata.Version, second: stemmata.Version) -> None:
     title("The diff of the two")
     diff = repo.diff(first, second).to_dict()
-    for part in ("config", "metrics", "lora"):
-        console.print(f"[bold]{part}[/]")
-        console.print_json(data=diff[part], default=str)
+    table = Table("what", "first", "second", box=None)
+    for key, sides in {**diff["config"]["changed"], **diff["lora"]["changed"]}.items():
+        table.add_row(key, str(sides["a"]), str(sides["b"]))
+    for key in ("loss", "eval_loss"):
+        table.add_row(key, *(f"{diff['metrics'][key][side]:.4f}" for side in "ab"))
+    console.print(table)
 
 
 def show_best(repo: stemmata.Repository) -> None:
@@ -277,7 +279,7 @@ def show_bits(repo: stemmata.Repository, version: stemmata.Version, trained: Any
     tokens = tokenizer(PROMPT, return_tensors="pt")
     with torch.no_grad():
         expected = trained.eval()(**tokens.to(trained.device)).logits.cpu()
-        found = version.load().eval()(**tokens.to("cpu")).logits
+        found = version.load().to(trained.device).eval()(**tokens.to(trained.device)).logits.cpu()
     same = torch.equal(expected.view(torch.int32), found.view(torch.int32))
     must(same, f"{found.numel()} logits equal those of the model in memory, bit for bit")
 
