@@ -84,7 +84,9 @@ class Connection(sqlite3.Connection):
             if self.heir is not None:
                 return self.heir.execute(sql, parameters)
             try:
-                return super().execute(sql, parameters)
+                # Not super().execute: whether that asks `cursor` differs between Python releases.
+                cursor: sqlite3.Cursor = self.cursor().execute(sql, parameters)
+                return cursor
             except sqlite3.DatabaseError as error:
                 if self.mend is None or not (is_damage(error) or is_place(error)):
                     raise
