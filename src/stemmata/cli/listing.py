@@ -52,12 +52,8 @@ def versions_table(
     now = now or datetime.now(UTC)
     several = len({v.model for v in versions}) > 1
     digits = 8 if width < _NARROW else 12
-    columns = [
-        Column("id"),
-        Column("version", shrink=max(16, width * 2 // 5)),
-        Column("epoch", 3, right=True),
-    ]
-    columns += [Column("step", 5, right=True), Column("age", 1, right=True)]
+    columns = [Column("id"), Column("version", shrink=max(16, width * 2 // 5))]
+    columns += [Column("epoch", 3, right=True), Column("step", 5, right=True), Column("age", 1, right=True)]
     for version in versions:
         columns[0].add(version.id.hex[:digits], ID)
         columns[1].add(name_of(version, model=several))

@@ -104,9 +104,18 @@ def run(arguments: Sequence[str]) -> int:
         report_failure(output, "interrupted", "what was not finished was not made visible")
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader has left. Point stdout away, or the interpreter complains while it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        return _pipe_closed()
+    except SystemExit as stop:
+        # What prints for us ends the process itself when the reader has left.
+        if isinstance(stop.__context__, BrokenPipeError):
+            return _pipe_closed()
+        raise
+
+
+def _pipe_closed() -> int:
+    # Point stdout away, or the interpreter complains while it exits.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE
 
 
 def _invoke(arguments: list[str], output: Output) -> int:
@@ -114,6 +123,8 @@ def _invoke(arguments: list[str], output: Output) -> int:
     command = typer.main.get_command(app)
     try:
         result = command.main(arguments, prog_name="stemmata", standalone_mode=False)
+        if result == INTERRUPTED:
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except StemmataError as error:
         if debug:

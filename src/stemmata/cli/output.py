@@ -21,6 +21,7 @@ from stemmata.records import timestamp
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.progress import Progress, TaskID
 
 UNLIMITED = 10_000
 """The width of what is no terminal: nothing is cut off in a pipe or a file."""
@@ -37,6 +38,20 @@ def width_of(stream: TextIO) -> int:
         return max(40, os.get_terminal_size(stream.fileno()).columns)
     except OSError:
         return 80
+
+
+class Bar:
+    """A progress bar: called with how many more bytes are done."""
+
+    def __init__(self, bar: Progress, task: TaskID) -> None:
+        self._bar, self._task = bar, task
+
+    def __call__(self, more: int) -> None:
+        self._bar.advance(self._task, more)
+
+    def to(self, done: int, total: int) -> None:
+        """So many bytes of so many."""
+        self._bar.update(self._task, completed=done, total=total)
 
 
 class Output:
@@ -75,8 +90,8 @@ class Output:
             self.errors.print(words, style="dim", soft_wrap=True)
 
     @contextmanager
-    def progress(self, doing: str, total: int | None = None) -> Iterator[Any]:
-        """A bar over bytes as a callable taking how many more are done; silent in a pipe."""
+    def progress(self, doing: str, total: int | None = None) -> Iterator[Bar | None]:
+        """A bar over bytes; None where nobody looks: with --json, and in a pipe."""
         if self.json or not sys.stderr.isatty():
             yield None
             return
@@ -89,8 +104,7 @@ class Output:
             TransferSpeedColumn(),
         )
         with Progress(*columns, console=self.errors, transient=True) as bar:
-            task = bar.add_task(doing, total=total)
-            yield lambda done: bar.advance(task, done)
+            yield Bar(bar, bar.add_task(doing, total=total))
 
     def ask(self, question: str) -> bool:
         """Yes or no from the terminal; where nobody can answer, the command line's word stands."""
@@ -146,11 +160,11 @@ def report_failure(output: Output, what: str, untouched: str = "", next_step: st
     """The three parts of a failure on stderr."""
     from rich.text import Text
 
-    lines = Text("error: ", style="bold red")
-    lines.append(text.plain(what, lines=True), style="default not bold")
+    lines = Text().append("error: ", "bold red")
+    lines.append(text.plain(what, lines=True))
     if untouched:
-        lines.append("\n       " + text.plain(untouched), style="default not bold")
+        lines.append("\n       " + text.plain(untouched))
     if next_step:
-        lines.append("\n   next: ", style="bold cyan")
-        lines.append(text.plain(next_step, lines=True), style="default not bold")
+        lines.append("\n   next: ", "bold cyan")
+        lines.append(text.plain(next_step, lines=True))
     output.errors.print(lines, soft_wrap=True)

@@ -82,7 +82,7 @@ def tell_move(output: Output, repository: Repository, move: Move) -> None:
 
     from stemmata.cli.listing import ALIAS, DIM, ID, NAME
 
-    line = Text(f"{text.plain(move.model)}@", DIM)
+    line = Text().append(f"{text.plain(move.model)}@", DIM)
     line.append(text.plain(move.name), ALIAS)
     if move.before is not None:
         line.append(f"  {label(repository, move.before)} {move.before.short}", DIM)

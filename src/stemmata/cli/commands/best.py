@@ -71,7 +71,7 @@ def best(
         line = name_of(version, model=True)
         line.append(f"  {version.short}", ID)
         word = "lowest" if found.direction == "min" else "highest"
-        score = Text(f"  {word} {text.plain(found.metric)} ", DIM)
+        score = Text().append(f"  {word} {text.plain(found.metric)} ", DIM)
         score.append(text.precise(value), BEST)
         output.show(line, score)
         if found.ties:

@@ -54,8 +54,8 @@ def check(
 
     output = output_for(context, as_json)
     storage = LocalStorage(repo_folder(context, repo))
-    with output.progress("checking") as progress:
-        report = checking.check(storage, progress=progress, quick=quick)
+    with output.progress("checking") as bar:
+        report = checking.check(storage, progress=bar.to if bar is not None else None, quick=quick)
     if output.json:
         output.document(report.to_dict())
     else:
@@ -94,13 +94,13 @@ def _tell(output: Output, report: Report) -> None:
         output.show(Text(f"note: {text.count(len(notes), _NOTES[kind])}", "yellow"))
         for note in notes[:_MOST]:
             output.show(Text(f"  {text.plain(note.where)}  {text.plain(note.reason)}", DIM))
-    verdict = Text("sound", "bold green") if report.sound else Text("damaged", "bold red")
+    verdict = Text()
+    verdict.append(*(("sound", "bold green") if report.sound else ("damaged", "bold red")))
     how = "; objects were not decoded (--quick)" if report.quick else ""
     verdict.append(
         f"  {text.count(counts.versions, 'version')}, {text.count(counts.files, 'file')}, "
         f"{text.count(counts.objects, 'object')}, {text.count(counts.packs, 'pack')}, "
-        f"{text.count(counts.entries, 'log entry', 'log entries')}, {text.size(counts.bytes)}{how}",
-        "default not bold",
+        f"{text.count(counts.entries, 'log entry', 'log entries')}, {text.size(counts.bytes)}{how}"
     )
     output.show(verdict)
     if not report.sound:

@@ -74,7 +74,7 @@ def _tell(output: Output, found: Diff, primary: Primary) -> None:
     from stemmata.cli.tables import pairs
 
     for letter, name, version in (("a", found.label_a, found.a), ("b", found.label_b, found.b)):
-        line = Text(f"{letter}  ", DIM)
+        line = Text().append(f"{letter}  ", DIM)
         line.append(text.plain(name), NAME)
         line.append(f"  {version.short}", ID)
         output.show(line)
@@ -94,7 +94,7 @@ def _tell(output: Output, found: Diff, primary: Primary) -> None:
     ]
     for title, rows, same in sections:
         if rows:
-            head = Text(title, "bold")
+            head = Text().append(title, "bold")
             head.append(f"  {same} equal" if same else "", DIM)
             output.show("", head, pairs(rows, output.width))
     equal = [title for title, rows, same in sections if same and not rows]
@@ -108,7 +108,7 @@ def _move(before: str, after: str) -> Text:
     """`before → after`, one under the other where they are long."""
     from rich.text import Text
 
-    line = Text(before, "red")
+    line = Text().append(before, "red")
     line.append("\n→ " if len(before) + len(after) > 60 else " → ", "dim")
     line.append(after, "green")
     return line
@@ -120,8 +120,7 @@ def _metrics(metrics: Sequence[MetricChange], primary: Primary) -> list[_Row]:
     rows = []
     different = [m for m in metrics if not m.same]
     for metric in sorted(different, key=lambda m: (m.key != primary.metric, m.key)):
-        absent = Text("–", "dim")
-        line = Text(text.number(metric.a)) if metric.a is not None else absent
+        line = Text(text.number(metric.a) if metric.a is not None else "–")
         line.append(" → ", "dim")
         line.append(text.number(metric.b) if metric.b is not None else "–")
         if metric.difference:
@@ -184,7 +183,7 @@ def _files(files: FilesDiff) -> list[_Row]:
 
     rows: list[_Row] = []
     for change in files.changed:
-        line = Text("~ ", "yellow")
+        line = Text().append("~ ", "yellow")
         sizes = f"{text.size(change.a.size)} → {text.size(change.b.size)}"
         line.append(sizes if change.a.size != change.b.size else text.size(change.b.size))
         if change.a.digest == change.b.digest:
@@ -211,7 +210,7 @@ def _tensors(tensors: TensorsDiff) -> list[_Row]:
             groups.setdefault(key, []).append(name)
     rows = []
     for (shown, style, _), names in groups.items():
-        line = Text(shown, style)
+        line = Text().append(shown, style)
         if len(names) > 1:
             line.append(f"  in {len(names)} tensors", "dim")
         rows.append((text.plain(fold(names)), line))

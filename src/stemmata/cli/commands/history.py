@@ -92,8 +92,8 @@ def _tell(output: Output, repository: Repository, moves: list[Move]) -> None:
         columns[3].add("↩" if move.rollback else "→", "yellow" if move.rollback else "green")
         columns[4].add(label(repository, move.after), NAME)
         columns[5].add(move.after.short if move.after else "", ID)
-        why = Text("rollback", "yellow") if move.rollback else Text()
+        why = Text().append("rollback" if move.rollback else "", "yellow")
         if move.why:
-            why.append(f"{': ' if why else ''}{text.plain(move.why)}", "default")
+            why.append(f"{': ' if why else ''}{text.plain(move.why)}")
         columns[6].add(why)
     output.show(table(columns, output.width))

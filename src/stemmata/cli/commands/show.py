@@ -93,7 +93,7 @@ def _tell(output: Output, repository: Repository, version: Version) -> None:
     from stemmata.cli.listing import ID, name_of
     from stemmata.cli.tables import pairs
 
-    head = Text(f"{version.id.hex[:12]}", ID)
+    head = Text().append(f"{version.id.hex[:12]}", ID)
     head.append("  ")
     head.append_text(name_of(version, model=True))
     output.show(head)
@@ -163,10 +163,10 @@ def _parents(repository: Repository, version: Version) -> list[tuple[str, Text]]
 
     rows = []
     for parent in version.parents:
-        line = Text(parent[:12], "yellow")
+        line = Text().append(parent[:12], "yellow")
         try:
             found = repository.get(VersionId.parse(parent))
-            line.append(f"  {text.plain(found.model)}@{text.plain(found.name)}", "default")
+            line.append(f"  {text.plain(found.model)}@{text.plain(found.name)}")
         except (NotFound, ValueError):
             line.append("  not in this repository", "dim")
         rows.append(("parent", line))
@@ -182,7 +182,7 @@ def _metrics(version: Version) -> list[tuple[str, Text]]:
     later = {key for a in version.annotations for key in a.metrics}
     rows = []
     for key in sorted(version.metrics, key=lambda k: (k != primary, k)):
-        line = Text(text.precise(version.metrics[key]), "bold green" if key == primary else "")
+        line = Text().append(text.precise(version.metrics[key]), "bold green" if key == primary else "")
         if key in later:
             line.append("  added later", "dim")
         rows.append((text.plain(key), line))
