@@ -189,11 +189,14 @@ def fine_tune(
 
 def account(repo: stemmata.Repository, versions: list[stemmata.Version], way: str) -> Table:
     """A table of the run; leaves the program if a tensor did not do what it should."""
-    table = Table("version", "name", "eval_loss", "tensors that differ", "that do not", box=None)
+    table = Table(
+        "id", "run", "version", "eval_loss", "differ", "same", title="tensors against the parent's", box=None
+    )
     for version in versions:
         changed, same = compare(version, repo.get(version.parents[0]), way)
         loss = f"{version.metrics['eval_loss']:.4f}"
-        table.add_row(version.short, ", ".join(version.names), loss, str(changed), str(same))
+        names = ", ".join(name.rpartition("/")[2] for name in version.names)
+        table.add_row(version.short, version.run.name, names, loss, str(changed), str(same))
     return table
 
 

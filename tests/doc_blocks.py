@@ -40,11 +40,13 @@ def run(block: Block, folder: Path) -> subprocess.CompletedProcess[str]:
         command = ["bash", "-euo", "pipefail", "-c", block.code]
     else:
         command = [sys.executable, "-c", block.code]
+    # A place of its own for the libraries' caches: nothing of the user's is read or left behind.
+    own = {"HF_HOME": str(folder / ".huggingface"), "STEMMATA_CACHE": str(folder / ".cache")}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     return subprocess.run(
         command,
         cwd=folder,
-        env={**os.environ, "PATH": path},
+        env={**os.environ, **own, "PATH": path},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
