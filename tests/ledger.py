@@ -169,7 +169,7 @@ class DictState:
         found = self.of["versions"].get(version.raw)
         return Standing(found["model"], found["state"]) if found is not None else None
 
-    def provenance_kinds(self, version: VersionId) -> set[str]:
+    def object_kinds(self, version: VersionId) -> set[str]:
         return set(self.of["versions"][version.raw]["provenance"])
 
     def redacted(self, version: VersionId) -> set[str]:
@@ -222,6 +222,9 @@ class DictState:
                 self.of["facts"].pop((version.raw, "label", key), None)
             else:
                 self.of["facts"][version.raw, "label", key] = label
+        standing = self.of["versions"][version.raw]
+        standing["provenance"] = {*standing["provenance"], *(op.objects or {})}
+        standing["packs"] = standing["packs"] | {bytes.fromhex(p) for p in op.packs}
 
     def redact(self, moment: Moment, version: VersionId, item: str, why: str) -> None:
         self.of["redacted"].setdefault(version.raw, set()).add(item)

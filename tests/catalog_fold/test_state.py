@@ -148,6 +148,14 @@ def test_annotations_replace_facts_and_keep_their_history(tables: Tables) -> Non
     ]
 
 
+def test_attachments_are_kept_with_the_annotation(tables: Tables) -> None:
+    tables.fold(add_version(0))
+    op = ops.VersionAnnotate(version=V0, details={"a": [1]}, objects={"eval": "ab" * 32}, packs=[pack(1)])
+    tables.fold(op)
+    found = tables.rows("SELECT details, objects FROM annotations")
+    assert found == [('{"a":[1]}', '{"eval":"' + "ab" * 32 + '"}')]
+
+
 def test_every_move_of_a_name_is_kept(tables: Tables) -> None:
     tables.fold(add_version(0), add_version(1))
     tables.fold(alias("prod", V0))

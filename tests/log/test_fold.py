@@ -369,6 +369,8 @@ def test_a_second_name_does_not_hinder_deletion(world: World) -> None:
         {"labels": {"stage": "best"}},
         {"labels": {"stage": None}},
         {"notes": "good"},
+        {"details": {"verdict": {"identical": True}}},
+        {"objects": {"eval": "ab" * 32}, "packs": [pack(1)]},
     ],
 )
 def test_a_visible_version_is_annotated(world: World, fields: dict[str, object]) -> None:
@@ -383,11 +385,28 @@ def test_a_visible_version_is_annotated(world: World, fields: dict[str, object])
         ({"metrics": {}, "labels": {}, "notes": ""}, "nothing to add"),
         ({"metrics": {"loss": "1.0"}}, "no number"),
         ({"metrics": {"loss": "nan"}}, "no number"),
+        ({"details": {}, "objects": {}}, "nothing to add"),
+        ({"objects": {"eval": "ab" * 32}}, "objects without packs"),
+        ({"notes": "x", "packs": [pack(1)]}, "packs without objects"),
+        ({"objects": {"eval": "AB" * 32}, "packs": [pack(1)]}, "no digest"),
+        ({"objects": {"eval": "ab" * 32}, "packs": [pack(77)]}, "unknown"),
         ({"version": GONE, "notes": "x"}, "unknown"),
     ],
 )
 def test_a_version_is_not_annotated(world: World, fields: dict[str, Any], because: str) -> None:
     world.refuses(ops.VersionAnnotate(**{"version": V0, **fields}), because=because)
+
+
+def test_i7_an_attached_objects_pack_is_needed_until_the_version_is_forgotten(world: World) -> None:
+    world.did(add_pack(50))
+    world.did(ops.VersionAnnotate(version=V0, objects={"eval": "ab" * 32}, packs=[pack(50)]))
+    world.refuses(ops.PackRetire(packs=[pack(50)]), because="needed")
+    world.refuses(
+        ops.VersionAnnotate(version=V0, objects={"eval": "cd" * 32}, packs=[pack(50)]), because="already has"
+    )
+    world.did(redact("eval"))
+    world.refuses(redact("eval"), because="redacted already")
+    world.did(delete(), ops.VersionForget(versions=[V0]), ops.PackRetire(packs=[pack(50)]))
 
 
 def test_a_deleted_version_is_not_annotated(world: World) -> None:

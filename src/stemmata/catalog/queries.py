@@ -325,7 +325,7 @@ def annotations_of(connection: Connection, seq: int, *, at: str | None = None) -
     """What was added after the save, oldest first."""
     then, values = ("", ()) if at is None else ("AND at <= ?", (at,))
     sql = (
-        "SELECT n, at, by, metrics, labels, notes, event, why FROM annotations"
+        "SELECT n, at, by, metrics, labels, notes, event, why, details, objects FROM annotations"
         f" WHERE version = ? {then} ORDER BY n, rowid"
     )
     return [AnnotationRow.of(row) for row in _rows(connection, sql, seq, *values)]

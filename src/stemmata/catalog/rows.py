@@ -115,12 +115,17 @@ class AnnotationRow:
     notes: str
     event: str
     why: str
+    details: dict[str, Any]
+    objects: dict[str, str]
+    """Kind -> digest of attached objects."""
 
     @classmethod
     def of(cls, row: Row) -> AnnotationRow:
         values = list(row)
         values[3] = msgspec.json.decode(row[3], type=dict[str, float | str])
         values[4] = msgspec.json.decode(row[4], type=dict[str, str | None])
+        values[8] = msgspec.json.decode(row[8])
+        values[9] = msgspec.json.decode(row[9], type=dict[str, str])
         return cls(*values)
 
 

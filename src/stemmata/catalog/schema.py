@@ -75,7 +75,8 @@ CREATE INDEX fact_moves_by_key ON fact_moves (space, key, version, n);
 CREATE TABLE annotations (
     version INTEGER NOT NULL, n INTEGER NOT NULL, at TEXT NOT NULL, by TEXT NOT NULL,
     metrics TEXT NOT NULL, labels TEXT NOT NULL,  -- JSON objects, as in the op
-    notes TEXT NOT NULL, event TEXT NOT NULL, why TEXT NOT NULL
+    notes TEXT NOT NULL, details TEXT NOT NULL, objects TEXT NOT NULL,  -- the last two JSON objects
+    event TEXT NOT NULL, why TEXT NOT NULL
 );
 CREATE INDEX annotations_by_version ON annotations (version, n);
 CREATE TABLE redactions (

@@ -103,9 +103,13 @@ class SqliteState:
         row = self._one("SELECT model, state FROM versions WHERE id = ?", version.raw)
         return Standing(str(row[0]), str(row[1])) if row is not None else None
 
-    def provenance_kinds(self, version: VersionId) -> set[str]:
+    def object_kinds(self, version: VersionId) -> set[str]:
         row = self._one("SELECT record FROM versions WHERE id = ?", version.raw)
-        return set(decode_record(row[0]).provenance) if row is not None else set()
+        kinds = set(decode_record(row[0]).provenance) if row is not None else set()
+        self._do("SELECT objects FROM annotations WHERE version = ?", self._seq(version))
+        for (objects,) in self._cursor.fetchall():
+            kinds |= set(msgspec.json.decode(objects))
+        return kinds
 
     def redacted(self, version: VersionId) -> set[str]:
         self._do("SELECT item FROM redactions WHERE version = ?", self._seq(version))
@@ -183,10 +187,11 @@ class SqliteState:
         metrics: Mapping[str, float | str] = op.metrics or {}
         labels: Mapping[str, str | None] = op.labels or {}
         self._do(
-            "INSERT INTO annotations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO annotations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             *(seq, moment.n, moment.at, moment.by, _dumps(metrics), _dumps(labels)),
-            *(op.notes or "", op.event, op.why),
+            *(op.notes or "", _dumps(op.details or {}), _dumps(op.objects or {}), op.event, op.why),
         )
+        self._add_packs(seq, op.packs)
         for key, number in metrics.items():
             self._set_fact(moment, seq, "metric", key, metric_of(number))
         for key, label in labels.items():

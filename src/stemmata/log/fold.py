@@ -68,7 +68,9 @@ class State(Protocol):
         """Does a visible or deleted version name it?"""
 
     def version(self, version: VersionId) -> Standing | None: ...
-    def provenance_kinds(self, version: VersionId) -> set[str]: ...
+    def object_kinds(self, version: VersionId) -> set[str]:
+        """Kinds of provenance in its record, and of objects attached since."""
+
     def redacted(self, version: VersionId) -> set[str]: ...
     def is_pointed_at(self, version: VersionId) -> bool:
         """By an alias or tag of any model."""
@@ -243,8 +245,14 @@ def version_forget(state: State, moment: Moment, op: ops.VersionForget) -> None:
 
 def version_annotate(state: State, moment: Moment, op: ops.VersionAnnotate) -> None:
     version = _require_state(state, op.version, VISIBLE)
-    _require(bool(op.metrics or op.labels or op.notes), "nothing to add")
+    _require(bool(op.metrics or op.labels or op.notes or op.details or op.objects), "nothing to add")
     _require_metrics(op.metrics or {})
+    _require(bool(op.objects) == bool(op.packs), "objects without packs, or packs without objects")
+    _digests(list((op.objects or {}).values()))
+    _require_live(state, op.packs)
+    # A kind names one object for good, so that redacting it is never ambiguous.
+    taken = state.object_kinds(version) & set(op.objects or {})
+    _require(not taken, f"version {version.short} already has {sorted(taken)[:1]}")
     state.annotate(moment, version, op)
 
 
@@ -255,7 +263,7 @@ def _require_metrics(metrics: Mapping[str, float | str]) -> None:
 
 def version_redact(state: State, moment: Moment, op: ops.VersionRedact) -> None:
     version = _require_state(state, op.version, VISIBLE, DELETED)
-    kinds = state.provenance_kinds(version)
+    kinds = state.object_kinds(version)
     for item in op.items:
         _require(item in kinds, f"version {version.short} has no {item[:80]!r}")
         _require(item not in state.redacted(version), f"{item[:80]!r} is redacted already")

@@ -89,12 +89,19 @@ class VersionForget(_Op, frozen=True, tag="version.forget"):
 
 
 class VersionAnnotate(_Op, frozen=True, tag="version.annotate"):
-    """Metrics, labels or notes are added to what a version shows; a null label removes one."""
+    """Something is added to what a version shows; a null label removes one.
+
+    `objects` attaches stored objects by kind (per-example outputs of an evaluation, say); `packs` are
+    those that they lie in. `details` is JSON for programs (a verdict, a dataset's name).
+    """
 
     version: str
     metrics: Mapping[str, float | str] | None = None
     labels: Mapping[str, str | None] | None = None
     notes: str | None = None
+    details: dict[str, object] | None = None
+    objects: Mapping[str, str] | None = None
+    packs: list[str] = []
     event: str = ""
     why: str = ""
 
