@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 NAME = "stemmata"
 _TABLE_MODULE = "transformers.integrations.integration_utils"
@@ -22,15 +23,26 @@ _REPORTER_MODULE = "stemmata.hf.reporting"
 def install() -> None:
     """Add stemmata to transformers' integrations, now or when transformers is imported. Idempotent."""
     loaded = sys.modules.get(_TABLE_MODULE)
-    if loaded is not None and hasattr(loaded, "INTEGRATION_TO_CALLBACK"):
+    if loaded is not None:
         _register(loaded)
     elif not any(isinstance(finder, _Watcher) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Watcher())
 
 
+class Reporter:
+    """What stands in the table: calling it makes the callback.
+
+    The callback's own modules import transformers, which at registration is half imported itself.
+    """
+
+    def __new__(cls) -> Any:
+        return importlib.import_module(_REPORTER_MODULE).Reporter()
+
+
 def _register(table: ModuleType) -> None:
-    reporter = importlib.import_module(_REPORTER_MODULE)
-    table.INTEGRATION_TO_CALLBACK.setdefault(NAME, reporter.Reporter)
+    integrations = getattr(table, "INTEGRATION_TO_CALLBACK", None)
+    if isinstance(integrations, dict):
+        integrations.setdefault(NAME, Reporter)
 
 
 class _Watcher(MetaPathFinder):

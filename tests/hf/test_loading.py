@@ -344,6 +344,35 @@ def test_a_base_that_was_never_on_disk(repo: Repository, tmp_path: Path) -> None
     assert torch.equal(logits(version.load(base=tiny.gpt2())), logits(model))
 
 
+def test_a_base_from_a_hub_stays_at_its_commit(
+    repo: Repository, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The branch moves on in the hub's cache; the adapter still loads on the commit it knows."""
+    hub = tmp_path / "hub/models--team--base"
+    first, second = "a" * 40, "b" * 40
+    (hub / "snapshots").mkdir(parents=True)
+    (hub / "refs").mkdir()
+    shutil.move(base, hub / "snapshots" / first)
+    (hub / "refs/main").write_text(first)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    inner = AutoModelForCausalLM.from_pretrained(hub / "snapshots" / first)
+    inner.name_or_path = inner.config._name_or_path = "team/base"
+    model = tiny.with_lora(inner)
+    model.peft_config["default"].base_model_name_or_path = None
+    callback = VersionCallback(repo, "m", run_name="r")
+    tiny.trainer(model, tmp_path / "out", [callback], num_train_epochs=1).train()
+    version = repo["m@r/final"]
+    assert version.base is not None
+    assert (version.base.name_or_path, version.base.revision) == ("team/base", first)
+    tiny.saved_base(hub / "snapshots" / second, seed=9)
+    (hub / "refs/main").write_text(second)
+    assert torch.equal(logits(version.load()), logits(model))
+    shutil.rmtree(hub / "snapshots" / first)
+    with pytest.raises(BaseMissing):
+        version.load()
+
+
 @pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`")
 def test_an_adapter_with_a_larger_vocabulary(repo: Repository, base: Path, tmp_path: Path) -> None:
     inner = AutoModelForCausalLM.from_pretrained(base)

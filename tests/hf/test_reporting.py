@@ -59,6 +59,16 @@ def test_either_order_of_imports_works(tmp_path: Path, ours_first: bool) -> None
         assert repo[f"{model}@r/final"].names == ["r/epoch-1", "r/final"]
 
 
+def test_another_way_into_transformers_works(tmp_path: Path) -> None:
+    """Its table of integrations may be reached while its models' module is half imported."""
+    script = f"{STEMMATA}\nfrom transformers import PreTrainedModel\nfrom transformers import Trainer\n"
+    script += "from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK as table\n"
+    script += "assert type(table['stemmata']()).__name__ == 'Reporter'\n"
+    script += "assert hasattr(table['stemmata'](), 'on_epoch_end')\n"
+    done = run(script, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 def test_importing_the_package_imports_none_of_the_heavy_ones(tmp_path: Path) -> None:
     script = f"""
 import sys

@@ -97,6 +97,8 @@ class VersionCallback(TrainerCallback):
         dataset = getattr(live.get("train_dataloader"), "dataset", None)
         if dataset is not None and facts.row_count(dataset) == 0:
             raise EmptyDataset(model=self.model, reason="the training dataset has no rows")
+        if self._recorder is not None:
+            self._recorder.drain()  # what an earlier training left, and whether it failed
         given = self._account
         account = Account(
             message=given.message, config=dict(given.config), labels=given.labels, parents=given.parents

@@ -159,7 +159,7 @@ def _read(version: Version, name: str) -> dict[str, Any]:
     if name.endswith(".safetensors"):
         from safetensors.torch import load
 
-        found: dict[str, Any] = load(bytes(data))
+        found: dict[str, Any] = load(data)
         return found
     import io
 

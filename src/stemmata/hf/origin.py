@@ -62,6 +62,7 @@ def describe_base(model: Any, session: Session) -> Base:
     else:
         weights = folder_weights(folder)
         version = version or _version_of_files(name, revision, session)
+        revision = revision if Path(name).is_dir() else _commit_of(folder) or revision
     return Base(
         name_or_path=str(folder) if folder is not None and Path(name).is_dir() else name,
         revision=revision,
@@ -119,6 +120,11 @@ def _version_of_files(name: str | None, revision: str | None, session: Session) 
         return None
     found = version_with_weights(session, weights.digest) if weights.rows else None
     return found.id if found is not None else None
+
+
+def _commit_of(snapshot: Path) -> str | None:
+    """The commit of a folder in the hub's cache: a branch moves, the base of an adapter does not."""
+    return snapshot.name if snapshot.parent.name == "snapshots" else None
 
 
 def _revision(model: Any) -> str | None:
