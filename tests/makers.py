@@ -33,9 +33,7 @@ def safetensors_bytes(tensors: Mapping[str, Array], metadata: Mapping[str, str] 
 def weights(seed: int, *, layers: int = 2, width: int = 16) -> dict[str, Array]:
     """Float32 tensors of a toy network."""
     rng = np.random.default_rng(seed)
-    return {
-        f"layer.{i}.weight": rng.normal(size=(width, width)).astype(np.float32) for i in range(layers)
-    }
+    return {f"layer.{i}.weight": rng.normal(size=(width, width)).astype(np.float32) for i in range(layers)}
 
 
 def model_folder(folder: Path, seed: int = 0, *, layers: int = 2, width: int = 16) -> Path:
@@ -70,4 +68,6 @@ def adapter_folder(folder: Path, seed: int = 0, *, rank: int = 4, width: int = 1
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a folder by its relative path."""
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stemmata.errors import StemmataError as StemmataError
     from stemmata.repository import Repository as Repository
     from stemmata.repository import init as init
-    from stemmata.repository import open as open  # noqa: A004  (stemmata.open reads as it should)
+    from stemmata.repository import open as open
     from stemmata.version import Version as Version
     from stemmata.versions import VersionList as VersionList
 

@@ -56,7 +56,7 @@ def set_alias(
     to: VersionId,
     *,
     why: str = "",
-    expect: VersionId | None | Unset = UNSET,
+    expect: VersionId | Unset | None = UNSET,
     evidence: Mapping[str, object] | None = None,
 ) -> Move:
     """Point an alias at `to`. Raises AliasMoved, NameTaken, VersionNotFound."""
@@ -80,9 +80,7 @@ def set_alias(
     return history(session, name_key(model), name)[-1]
 
 
-def rollback(
-    session: Session, model: str, name: str, *, to: VersionId | None = None, why: str = ""
-) -> Move:
+def rollback(session: Session, model: str, name: str, *, to: VersionId | None = None, why: str = "") -> Move:
     """Point an alias back at its value before the current one; a second rollback goes further.
 
     Versions that are gone are passed over. Raises NothingToRollBack.
@@ -183,7 +181,7 @@ def annotate(
         why=mask(why),
     )
 
-    def plan(catalog: Catalog) -> list[Op]:
+    def plan(_catalog: Catalog) -> list[Op]:
         session.row(version)
         return [op]
 
@@ -194,7 +192,7 @@ def configure(session: Session, model: str, settings: Mapping[str, object]) -> N
     """Set a model's settings; null removes one."""
     if not settings:
         raise InvalidArgument(argument="configure", reason="give a metric or a direction")
-    session.commit(lambda catalog: [ModelConfigure(model=model, settings=dict(settings))])
+    session.commit(lambda _: [ModelConfigure(model=model, settings=dict(settings))])
 
 
 def _shown(version: VersionId | None) -> str:

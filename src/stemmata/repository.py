@@ -1,9 +1,9 @@
 """Repository: the facade. Owns what people call; every operation itself lies below.
 
-    repo = stemmata.open("models", create=True)
-    v = repo.save("out/", "sentiment", metrics={"eval_loss": 0.41})
-    repo.alias("sentiment", "production", v, why="passed the gate")
-    repo["sentiment@production@{3 weeks ago}"]
+repo = stemmata.open("models", create=True)
+v = repo.save("out/", "sentiment", metrics={"eval_loss": 0.41})
+repo.alias("sentiment", "production", v, why="passed the gate")
+repo["sentiment@production@{3 weeks ago}"]
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Target = Version | VersionId | str
 """How a version may be named in a call: itself, its id or a reference."""
 
 
-def open(path: str | os.PathLike[str] | None = None, *, create: bool = False) -> Repository:  # noqa: A001
+def open(path: str | os.PathLike[str] | None = None, *, create: bool = False) -> Repository:
     """Open the repository in folder `path`.
 
     Without `path`: the one that `STEMMATA_REPO` names, else the nearest `.stemmata` folder in the
@@ -306,7 +306,7 @@ class Repository:
         version: Target,
         *,
         why: str = "",
-        expect: Target | None | moves.Unset = moves.UNSET,
+        expect: Target | moves.Unset | None = moves.UNSET,
     ) -> Move:
         """Point an alias at a version; made if absent.
 
@@ -359,7 +359,13 @@ class Repository:
             raise InvalidArgument(argument="annotate", reason="give metrics, labels or notes")
         found = self.get(version).id
         moves.annotate(
-            self._session, found, metrics=metrics or {}, labels=labels or {}, notes=notes, event=event, why=why
+            self._session,
+            found,
+            metrics=metrics or {},
+            labels=labels or {},
+            notes=notes,
+            event=event,
+            why=why,
         )
         return Version(self._session, self._session.row(found))
 

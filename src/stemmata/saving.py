@@ -346,5 +346,3 @@ def name_version(session: Session, model: str, name: str, version: VersionId, *,
         return [RefSet(model=model, kind=kind, name=name, to=version.hex, expect=None, why="")]
 
     session.commit(plan)
-
-

@@ -210,8 +210,10 @@ class Version:
         return checkouts.shared(self._session.cache_folder(), self.id, self.tree(), read)
 
     def provenance(self, kind: str) -> bytes:
-        """One erasable provenance object (JSON), such as `command`, `environment` or `packages`."""
-        digest = self.record.provenance.get(kind)
+        """One erasable object: provenance (JSON: `command`, `environment`, `packages`, …), or one
+        that an annotation attached. Raises NotFound, Redacted."""
+        attached = {k: d for a in self.annotations for k, d in a.objects.items()}
+        digest = {**attached, **self.record.provenance}.get(kind)
         if digest is None:
             raise NotFound(reason=f"version {self.short} has no provenance named {kind!r}")
         if kind in queries.redacted_items(self._session.catalog.connection, self._row.seq):
@@ -303,5 +305,6 @@ def _loader() -> Any:
         try:
             return entry.load()
         except ModuleNotFoundError as error:
-            raise MissingExtra(feature="loading a model", package=error.name or "torch", extra="hf") from error
+            missing = error.name or "torch"
+            raise MissingExtra(feature="loading a model", package=missing, extra="hf") from error
     raise MissingExtra(feature="loading a model", package="stemmata's own installation", extra="hf")

@@ -27,7 +27,7 @@ class Query:
 class VersionList(Sequence[Version]):
     """Visible versions, newest first until sorted. Read from the catalog when first looked at.
 
-        repo.versions("sentiment").where("eval_loss < 0.5 and lora.r == 8").sort("eval_loss")[:5]
+    repo.versions("sentiment").where("eval_loss < 0.5 and lora.r == 8").sort("eval_loss")[:5]
     """
 
     def __init__(self, session: Session, query: Query) -> None:

@@ -10,9 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from makers import model_folder
-
 import stemmata
+from makers import model_folder
 
 KILLS = int(os.environ.get("STEMMATA_TEST_KILLS", "50"))
 

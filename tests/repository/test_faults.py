@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
+
 from faults import Fault, FaultyStorage, contents, memory_of, run_into
 from makers import model_folder
-
 from stemmata import errors
 from stemmata.log.identity import create_identity
 from stemmata.repository import Repository
@@ -58,7 +59,8 @@ def test_i5_any_fault_at_any_write_leaves_before_or_after(
     outcomes = set()
     for at in range(len(writes)):
         inner = memory_of(start)
-        error = run_into(fault, lambda s=FaultyStorage(inner, at, fault, lasting=lasting): save_second(s, second))
+        storage = FaultyStorage(inner, at, fault, lasting=lasting)
+        error = run_into(fault, partial(save_second, storage, second))
         repo = Repository(inner)
         names = {v.name for v in repo.versions("m")}
         assert names in ({"first"}, {"first", "second"}), (at, writes[at])

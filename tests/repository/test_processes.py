@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from makers import model_folder
 
 import stemmata
+from makers import model_folder
 
 WORKER = """
 import sys

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from makers import adapter_folder, contents, model_folder, safetensors_bytes, weights
 
 import stemmata
+from makers import adapter_folder, contents, model_folder, safetensors_bytes, weights
 from stemmata import errors
 from stemmata.records import Run
 from stemmata.repository import Repository
@@ -87,7 +87,9 @@ def test_a_taken_name_is_refused_and_nothing_is_written(repo: Repository, tmp_pa
     with pytest.raises(errors.NameTaken):
         repo.save(source, "m", name="run/one")
     after = sorted(k.key for k in repo.session.storage.list(""))
-    assert [k for k in after if not k.startswith("cache/")] == [k for k in before if not k.startswith("cache/")]
+    assert [k for k in after if not k.startswith("cache/")] == [
+        k for k in before if not k.startswith("cache/")
+    ]
 
 
 def test_equal_bytes_can_become_a_second_name(repo: Repository, tmp_path: Path) -> None:
@@ -113,7 +115,9 @@ def test_an_adapter_says_its_rank(repo: Repository, tmp_path: Path) -> None:
 
 def test_annotations_are_shown_as_the_versions_own(repo: Repository, tmp_path: Path) -> None:
     version = repo.save(model_folder(tmp_path / "out"), "m", metrics={"loss": 1.0})
-    shown = repo.annotate(version, metrics={"eval_loss": 0.25, "loss": 0.9}, labels={"stage": "dev"}, notes="ok")
+    shown = repo.annotate(
+        version, metrics={"eval_loss": 0.25, "loss": 0.9}, labels={"stage": "dev"}, notes="ok"
+    )
     assert shown.metrics == {"loss": 0.9, "eval_loss": 0.25}
     assert shown.labels == {"stage": "dev"}
     assert shown.notes == ["ok"]
@@ -190,7 +194,9 @@ def test_i10_training_args_bin_stays_out_unless_asked_for(repo: Repository, tmp_
     assert asked.read("training_args.bin").startswith(b"hf_")
 
 
-def test_i10_planted_tokens_are_nowhere_in_the_store(repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_i10_planted_tokens_are_nowhere_in_the_store(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     token = "hf_" + "Abcdefghij0123456789KLMNOPQRSTuvwx"
     monkeypatch.setenv("HF_TOKEN", token)
     monkeypatch.setattr("sys.argv", ["train.py", f"--hub_token={token}", "--api-key", token])

@@ -7,12 +7,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from faults import Fault, FaultyStorage, run_into
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from makers import model_folder
 
+from faults import Fault, FaultyStorage, run_into
+from makers import model_folder
 from stemmata import errors
 from stemmata.log.identity import create_identity
 from stemmata.repository import Repository

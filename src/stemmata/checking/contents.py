@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from stemmata.catalog import queries
 from stemmata.catalog.catalog import Catalog
 from stemmata.checking.report import FAULTS, Problem, Report, reason_of
 from stemmata.codecs.hashing import hasher
@@ -40,6 +41,8 @@ class _Version:
     tree: tuple[Digest, ...]
     packs: tuple[PackName, ...]
     redacted: frozenset[str]
+    attached: dict[str, str]
+    """Kind -> digest of the objects that annotations attached."""
 
 
 class Contents:
@@ -107,7 +110,7 @@ class Contents:
         except FAULTS as error:
             self._blame("record", f"record of {version.id.short}", error, users)
             return
-        for kind, digest in record.provenance.items():
+        for kind, digest in {**version.attached, **record.provenance}.items():
             if kind in version.redacted:
                 continue
             try:
@@ -250,12 +253,14 @@ def _versions_of(catalog: Catalog) -> Iterator[_Version]:
     for seq, version, record, tree in rows.fetchall():
         packs = ask("SELECT pack FROM version_packs WHERE version = ? ORDER BY pack", (seq,)).fetchall()
         redacted = ask("SELECT item FROM redactions WHERE version = ?", (seq,)).fetchall()
+        added = queries.annotations_of(catalog.connection, seq)
         yield _Version(
             VersionId(bytes(version)),
             bytes(record),
             tuple(map(Digest.parse, msgspec.json.decode(tree))),
             tuple(PackName(bytes(pack)) for (pack,) in packs),
             frozenset(item for (item,) in redacted),
+            {kind: digest for a in added for kind, digest in a.objects.items()},
         )
 
 
