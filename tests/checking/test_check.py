@@ -14,7 +14,8 @@ from stemmata.errors import NewerFormat, RepositoryNotFound
 from stemmata.ids import Digest, PackName
 from stemmata.log.entries import log_key, seal
 from stemmata.log.identity import create_identity
-from stemmata.log.ops import VersionDelete
+from stemmata.log.ops import VersionAnnotate, VersionDelete
+from stemmata.objects import ObjectWriter
 from stemmata.packs import PackReader
 from stemmata.repository import Repository
 from stemmata.storage.local import LocalStorage
@@ -231,3 +232,24 @@ def test_deleted_versions_are_checked_as_long_as_they_can_be_restored(stored: St
     key = pack_holding(stored, base)
     del kept[key]
     assert [a.id for a in check(faults.memory_of(kept)).affected] == [base]
+
+
+def test_objects_that_annotations_attach_are_checked_too(stored: Stored) -> None:
+    with Repository(faults.memory_of(stored.kept)) as repo:
+        session = repo.session
+        version = repo["base@one"].id
+        writer = ObjectWriter(session.storage, lambda digest: [], session.reader)
+        outputs = writer.put(b"what the model answered", "bytes").hex
+        packs = writer.finish()
+        op = VersionAnnotate(version=version.hex, objects={"outputs": outputs}, packs=[packs[0].name.hex])
+        session.commit(lambda catalog: [op], new_packs=packs)
+        kept = faults.contents(session.storage)
+    assert check(faults.memory_of(kept)).sound
+    key = packs[0].name.key
+    kept[key] = faults.damaged(kept[key], faults.Damage.FLIP, len(kept[key]) - 136) or b""
+    problems = check(faults.memory_of(kept)).problems
+    assert {(p.kind, p.where) for p in problems} >= {
+        ("pack", key),
+        ("provenance", f"outputs of {version.short}"),
+    }
+    assert {v for p in problems for v in p.versions} == {version.hex}
