@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 from blake3 import blake3
 
+from stemmata.records import Base
 from stemmata.trees import Tree, content_digest
 
 Row = tuple[str, int, str]
@@ -70,6 +71,27 @@ def weights_of_folder(folder: Path, cache: Path | None = None) -> Weights:
     """
     names = [entry.name for entry in os.scandir(folder) if entry.is_file()]
     return _weights([_row(folder, name, cache) for name in weight_paths(names)])
+
+
+def complete(base: Base, cache: Path | None = None) -> Base:
+    """`base` with the digest of its files, if it names a folder that is here and holds weights."""
+    folder = Path(base.name_or_path)
+    if base.digest is not None or not base.name_or_path or not folder.is_dir():
+        return base
+    try:
+        weights = weights_of_folder(folder, cache)
+    except OSError:
+        return base  # unreadable: the adapter is saved all the same, without a digest to hold it to
+    if not weights.rows:
+        return base
+    # Absolute: a relative path means another folder to whoever loads it.
+    return Base(
+        name_or_path=str(folder.absolute()),
+        revision=base.revision,
+        digest=weights.digest,
+        files=list(weights.rows),
+        version=base.version,
+    )
 
 
 def _weights(rows: list[Row]) -> Weights:

@@ -1,0 +1,74 @@
+"""Which files a base is made of, and the digest that an adapter remembers of them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from stemmata.bases import complete, weight_paths, weights_of_folder, weights_of_tree
+from stemmata.records import Base
+from stemmata.repository import Repository
+
+
+SHARDS = [
+    "model-00001-of-00002.safetensors",
+    "model-00002-of-00002.safetensors",
+    "model.safetensors.index.json",
+]
+
+
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [
+        (["model.safetensors", "config.json", "README.md"], ["config.json", "model.safetensors"]),
+        (["model.safetensors", "pytorch_model.bin"], ["model.safetensors"]),
+        (["pytorch_model.bin", "training_args.bin", "config.json"], ["config.json", "pytorch_model.bin"]),
+        (["adapter_model.safetensors", "adapter_config.json"], []),
+        (["onnx/model.safetensors", "config.json"], []),
+        (SHARDS, SHARDS),
+        ([], []),
+    ],
+)
+def test_the_files_that_decide_the_weights(there: list[str], expected: list[str]) -> None:
+    assert weight_paths(reversed(there)) == expected
+
+
+def test_a_folder_and_the_version_made_of_it_have_one_digest(repo: Repository, base: Path) -> None:
+    folder = weights_of_folder(base)
+    assert folder == weights_of_tree(repo.save(base, "m").tree())
+    (base / "README.md").write_text("no weights")
+    assert weights_of_folder(base) == folder
+    (base / "config.json").write_text("{}")
+    assert weights_of_folder(base) != folder
+
+
+def test_links_into_a_hubs_cache_are_followed(base: Path, tmp_path: Path) -> None:
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for path in base.iterdir():
+        os.symlink(path, linked / path.name)
+    assert weights_of_folder(linked) == weights_of_folder(base)
+
+
+def test_a_base_on_disk_is_completed(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(base.parent)
+    found = complete(Base(name_or_path=base.name))
+    assert found.name_or_path == str(base)
+    assert found.digest == weights_of_folder(base).digest
+    assert {row[0] for row in found.files} == {"config.json", "model.safetensors"}
+
+
+def test_a_base_that_is_not_on_disk_stays_as_it_is(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("", "team/base", str(tmp_path / "empty"), str(tmp_path / "gone")):
+        assert complete(Base(name_or_path=name)) == Base(name_or_path=name)
+    known = Base(name_or_path=str(base), digest="0" * 64)
+    assert complete(known) is known
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable to this user")
+def test_a_base_that_cannot_be_read_costs_its_digest_alone(base: Path) -> None:
+    (base / "model.safetensors").chmod(0)
+    assert complete(Base(name_or_path=str(base))).digest is None
