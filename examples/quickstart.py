@@ -290,14 +290,14 @@ def title(text: str) -> None:
 
 
 def say(text: str) -> None:
-    console.print(text)
+    console.print(text, soft_wrap=True)
 
 
 def must(holds: bool, what: str) -> None:
     """What the reader is told is checked; a false statement ends the example."""
     if not holds:
         raise SystemExit(f"NOT TRUE: {what}")
-    console.print(f"[green]✓[/] {what}")
+    say(f"[green]✓[/] {what}")
 
 
 if __name__ == "__main__":

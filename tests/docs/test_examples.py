@@ -29,9 +29,9 @@ def test_the_quickstart_shows_what_it_promises_and_may_be_run_again(tmp_path: Pa
     told = _run("quickstart.py", "--work", str(tmp_path))
     for promise in ("have rank [4]", "have rank [8]", "is the second too", "bit for bit"):
         assert promise in told
-    assert told.count("✓") == 6
+    assert told.count("✓") == 7
     again = _run("quickstart.py", "--work", str(tmp_path), "--epochs", "1")
-    assert again.count("✓") == 6
+    assert again.count("✓") == 7
     assert told.count(" epoch-1") == 2
     assert again.count(" epoch-1") == 4
 
