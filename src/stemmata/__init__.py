@@ -12,6 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from stemmata.registration import install as _install_report_to
+
 if TYPE_CHECKING:
     from stemmata.errors import StemmataError as StemmataError
     from stemmata.repository import Repository as Repository
@@ -32,6 +34,10 @@ _HOMES = {
 }
 
 __all__ = ["Repository", "StemmataError", "Version", "VersionList", "__version__", "init", "open"]
+
+
+# From here on `report_to="stemmata"` works; costs nothing until transformers is imported.
+_install_report_to()
 
 
 def __getattr__(name: str) -> object:

@@ -10,13 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import msgspec
 
 from stemmata import sources, training_args
+from stemmata.bases import complete
 from stemmata.capture import mask, mask_config
 from stemmata.catalog import queries
+from stemmata.catalog.catalog import Catalog, user_cache_folder
 from stemmata.catalog.queries import VersionRow
 from stemmata.describe import Description, describe
 from stemmata.errors import CommitContention, EmptySource, NameTaken, StemmataError, VersionNotFound
@@ -38,9 +40,6 @@ from stemmata.records import (
 from stemmata.session import Session
 from stemmata.sources import Source
 from stemmata.trees import Tree, content_of, encode_tree
-
-if TYPE_CHECKING:
-    from stemmata.catalog.catalog import Catalog
 
 _TREE_CHUNK = 64 << 20
 _ATTEMPTS = 3
@@ -216,7 +215,7 @@ def _record(
         kind=request.kind or found.kind,
         metrics={k: store_number(v) for k, v in metrics.items()},
         config=_masked(config),
-        base=request.base or found.base,
+        base=request.base or (found.base and complete(found.base, user_cache_folder() / "digests")),
         data=_masked(data),
         provenance=provenance,
     )

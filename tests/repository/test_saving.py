@@ -311,3 +311,22 @@ def _as_ordinary_user() -> Iterator[None]:
 def _chmod(root: Path, folders: int, files: int) -> None:
     for path in [root, *root.rglob("*")]:
         path.chmod(folders if path.is_dir() else files)
+
+
+def test_a_local_base_is_recorded_with_the_digest_of_its_files(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STEMMATA_CACHE", str(tmp_path / "user-cache"))
+    base = model_folder(tmp_path / "base")
+    adapter = adapter_folder(tmp_path / "out")
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(base)
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    first = repo.save(adapter, "m").base
+    assert first is not None
+    assert first.digest is not None
+    assert {path for path, _, _ in first.files} == {"config.json", "model.safetensors"}
+    model_folder(base, seed=9)
+    second = repo.save(adapter, "m").base
+    assert second is not None
+    assert second.digest != first.digest
