@@ -59,7 +59,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         "import sys\n"
         "from stemmata.cli.main import run\n"
         f"assert run({arguments!r}) == 0\n"
-        "heavy = {'numpy', 'torch', 'dateparser', 'zstandard', 'ml_dtypes', 'rich', 'sqlite3'}\n"
+        "heavy = {'numpy', 'torch', 'dateparser', 'zstandard', 'pydantic', 'rich', 'sqlite3'}\n"
         "found = heavy & set(sys.modules)\n"
         "sys.exit(str(sorted(found)) if found else 0)\n"
     )

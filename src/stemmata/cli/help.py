@@ -15,6 +15,7 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 from stemmata.cli.output import width_of
+from stemmata.cli.params import lighten
 
 _WIDEST = 100
 
@@ -39,12 +40,18 @@ def examples(*lines: str, json: str = "") -> str:
 class HelpCommand(TyperCommand):
     """A command whose help is rendered here."""
 
+    def get_params(self, ctx: Any) -> Any:
+        return lighten(super().get_params(ctx))
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(render(self, ctx))
 
 
 class HelpGroup(TyperGroup):
     """A group whose help is rendered here."""
+
+    def get_params(self, ctx: Any) -> Any:
+        return lighten(super().get_params(ctx))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(render(self, ctx))
