@@ -6,7 +6,6 @@ Made without rich, so that asking for help is the fastest thing the program does
 from __future__ import annotations
 
 import os
-import re
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -60,8 +59,7 @@ class HelpGroup(TyperGroup):
 def render(command: Any, context: Any) -> str:
     """The whole help text of a command, ending in a newline."""
     width = min(width_of(sys.stdout), _WIDEST)
-    usage = re.sub(r"^Usage: *", "", " ".join(context.get_usage().split()))
-    blocks = [f"{_head('Usage')}  {usage}"]
+    blocks = [f"{_head('Usage')}  {context.command_path} {_usage(command, context)}"]
     for paragraph in (command.help or "").split("\n\n"):
         blocks.append(_indented(" ".join(paragraph.split()), width))
     arguments: list[tuple[str, str]] = []
@@ -79,6 +77,17 @@ def render(command: Any, context: Any) -> str:
         if body:
             blocks.append(_head(name) + "\n" + textwrap.indent(body, "  "))
     return "\n\n".join(b for b in blocks if b) + "\n"
+
+
+def _usage(command: Any, context: Any) -> str:
+    words = ["[OPTIONS]"]
+    for parameter in command.get_params(context):
+        if parameter.param_type_name == "argument":
+            name = _parameter(parameter)[0]
+            words.append(name if parameter.required else f"[{name}]")
+    if isinstance(command, TyperGroup):
+        words.append("COMMAND …")
+    return " ".join(words)
 
 
 def _parameter(parameter: Any) -> tuple[str, str]:

@@ -106,7 +106,7 @@ def tell_move(output: Output, repository: Repository, move: Move) -> None:
 )
 def list_aliases(
     context: typer.Context,
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Only this model's aliases.")] = None,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="Only this model's aliases.")] = None,
     repo: Repo = None,
     as_json: Json = False,
 ) -> None:

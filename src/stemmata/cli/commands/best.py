@@ -74,6 +74,9 @@ def best(
         score = Text().append(f"  {word} {text.plain(found.metric)} ", DIM)
         score.append(text.precise(value), BEST)
         output.show(line, score)
+        if found.metric_guessed or (found.direction_guessed and direction is None):
+            options = f"--metric {found.metric} --direction {found.direction}"
+            output.note(f"  told from its name; to settle it: stemmata best {model} {options} --declare")
         if found.ties:
             output.note(
                 f"  {text.count(len(found.ties), 'other version')} with the same value: the earliest is shown"

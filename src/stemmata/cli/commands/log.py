@@ -33,9 +33,7 @@ _SHOWN = 50
 )
 def log(
     context: typer.Context,
-    model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="Only this model's versions.")
-    ] = None,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="Only this model's versions.")] = None,
     run: Annotated[
         str | None, typer.Option("--run", metavar="NAME", help="Only this run's versions.")
     ] = None,

@@ -25,7 +25,7 @@ app = command_app()
 def search(
     context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name; '-' for all models.")],
-    expression: Annotated[str, typer.Argument(metavar="EXPR", help="What must hold; see below.")],
+    expression: Annotated[str, typer.Argument(metavar="EXPR", help="What must hold of a version.")],
     sort: Annotated[
         str | None, typer.Option("--sort", metavar="KEY", help="Order by a metric, a setting or a field.")
     ] = None,
@@ -39,9 +39,9 @@ def search(
     """Find versions by metrics, config and labels.
 
     Comparisons (== != < <= > >=, ~ for "contains", in [...], is none) of metrics, config keys and the
-    fields step, epoch, run, name, event, kind, created_at, message, author, id and size, joined by and,
-    or, not and brackets. The prefixes metrics., config. and label. say which is meant; names with
-    blanks stand in backticks. Versions without a value do not match.
+    fields step, epoch, run, name, alias, tag, event, kind, created_at, message, author, id, size and
+    files, joined by and, or, not and brackets. The prefixes metrics., label., config. and data. say which
+    is meant; names with blanks stand in backticks. Versions without a value do not match.
     """
     output = output_for(context, as_json)
     with open_repo(context, repo) as repository:

@@ -54,6 +54,10 @@ def show(
             return
         if resolved.at_utc is not None:
             output.note(f"as of {text.utc(resolved.at_utc)}")
+        if resolved.best is not None:
+            word = "lowest" if resolved.best.direction == "min" else "highest"
+            value = text.precise(resolved.best.value)
+            output.note(f"best by the {word} {text.plain(resolved.best.metric)}, {value}")
         _tell(output, repository, version)
         if files:
             output.show("", *_files(version.files, output.width))
