@@ -13,8 +13,8 @@ SHORT = 12
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Digest:
-    """BLAKE3-256 of some bytes."""
+class _FixedBytes:
+    """`SIZE` bytes that are written as lower-case hex."""
 
     raw: bytes
     SIZE: ClassVar[int] = 32
@@ -22,11 +22,6 @@ class Digest:
     def __post_init__(self) -> None:
         if len(self.raw) != self.SIZE:
             raise ValueError(f"{type(self).__name__} takes {self.SIZE} bytes, got {len(self.raw)}")
-
-    @classmethod
-    def of(cls, data: bytes | bytearray | memoryview) -> Self:
-        """Digest of `data`, on one thread."""
-        return cls(blake3(data).digest())
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -39,12 +34,23 @@ class Digest:
     def hex(self) -> str:
         return self.raw.hex()
 
+    def __str__(self) -> str:
+        return self.hex
+
+
+class Digest(_FixedBytes):
+    """BLAKE3-256 of some bytes."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, data: bytes | bytearray | memoryview) -> Self:
+        """Digest of `data`, on one thread."""
+        return cls(blake3(data).digest())
+
     @property
     def short(self) -> str:
         return self.hex[:SHORT]
-
-    def __str__(self) -> str:
-        return self.hex
 
 
 class VersionId(Digest):
@@ -53,38 +59,20 @@ class VersionId(Digest):
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class PackName:
+class PackName(_FixedBytes):
     """16 random bytes, never reused."""
 
-    raw: bytes
+    __slots__ = ()
     SIZE: ClassVar[int] = 16
-
-    def __post_init__(self) -> None:
-        if len(self.raw) != self.SIZE:
-            raise ValueError(f"PackName takes {self.SIZE} bytes, got {len(self.raw)}")
 
     @classmethod
     def fresh(cls) -> Self:
         return cls(secrets.token_bytes(cls.SIZE))
 
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        if len(text) != 2 * cls.SIZE or not set(text) <= set("0123456789abcdef"):
-            raise ValueError(f"not {2 * cls.SIZE} lower-case hex digits")
-        return cls(bytes.fromhex(text))
-
-    @property
-    def hex(self) -> str:
-        return self.raw.hex()
-
     @property
     def key(self) -> str:
         """Where the pack lies in the repository."""
         return f"packs/{self.hex[:2]}/{self.hex}.pack"
-
-    def __str__(self) -> str:
-        return self.hex
 
 
 def fresh_txn() -> str:
