@@ -252,6 +252,7 @@ def test_best_by_declared_and_by_named_metric(shop: Path, cli: Cli) -> None:
     assert cli("best", "sentiment", "--metric", "eval_f1", "--declare").code == 0
     assert cli("models", "--json").json["models"][0]["metric"] == "eval_f1"
     assert cli("best", "sentiment", "--metric", "nope").code == 3
+    assert cli("best", "sentiment", "--direction", "up").code == 2
 
 
 def test_search_filters_sorts_and_limits(shop: Path, cli: Cli) -> None:

@@ -10,6 +10,7 @@ from stemmata.cli import text
 from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.options import Json, Model, Repo, open_repo, output_for
 from stemmata.cli.registry import command_app
+from stemmata.errors import InvalidArgument
 
 app = command_app()
 
@@ -47,6 +48,8 @@ def best(
     NaN never wins. MODEL@best names the same version in every other command.
     """
     output = output_for(context, as_json)
+    if direction not in (None, "min", "max"):
+        raise InvalidArgument(argument="--direction", reason=f"{direction!r} is neither 'min' nor 'max'")
     with open_repo(context, repo) as repository:
         if declare:
             repository.configure(model, metric=metric, direction=direction)
