@@ -131,7 +131,7 @@ def _recall(note: Path | None) -> _Known | None:
         return None
     try:
         return msgspec.json.decode(note.read_bytes(), type=_Known)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 

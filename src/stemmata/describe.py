@@ -6,11 +6,12 @@ never unpickles. What cannot be read is left out: a broken side file must not co
 
 from __future__ import annotations
 
+import contextlib
+import json
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-
-import msgspec
 
 from stemmata.records import Base, Stored, flatten, store_value
 
@@ -76,8 +77,9 @@ def describe(paths: Iterable[str], read: Callable[[str], bytes]) -> Description:
         if len(data) > _MAX_JSON:
             return {}
         try:
-            found = msgspec.json.decode(data)
-        except (msgspec.DecodeError, RecursionError):
+            # Not msgspec: the Trainer writes NaN and Infinity, which JSON proper does not have.
+            found = json.loads(data)
+        except (ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 
@@ -99,10 +101,18 @@ def describe(paths: Iterable[str], read: Callable[[str], bytes]) -> Description:
         kind=_kind(names),
         config=config,
         base=_base(adapter),
-        step=step if isinstance(step, int) else None,
-        epoch=float(epoch) if isinstance(epoch, int | float) else None,
+        step=step if isinstance(step, int) and abs(step) < 1 << 63 else None,
+        epoch=_finite(epoch),
         metrics=_last_metrics(state),
     )
+
+
+def _finite(value: object) -> float | None:
+    try:
+        number = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _kind(names: set[str]) -> str:
@@ -132,7 +142,8 @@ def _last_metrics(state: dict[str, object]) -> dict[str, float]:
         for key, value in row.items():
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if number and key not in ("step", "epoch"):
-                metrics[str(key)] = float(value)
+                with contextlib.suppress(OverflowError):
+                    metrics[str(key)] = float(value)
     return metrics
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from stemmata.arguments import labels_of, metrics_of, text_of
 from stemmata.capture import mask
 from stemmata.catalog import queries
 from stemmata.catalog.catalog import Catalog
@@ -22,9 +23,9 @@ from stemmata.errors import (
 from stemmata.ids import VersionId
 from stemmata.log.ops import ModelConfigure, Op, RefDelete, VersionAnnotate
 from stemmata.names import clean_name, name_key
-from stemmata.records import store_number
 from stemmata.saving import alias_op
 from stemmata.session import Session
+from stemmata.transaction import Committed
 
 
 class Unset:
@@ -74,10 +75,9 @@ def set_alias(
         found = current.target if current is not None else None
         if not isinstance(expect, Unset) and found != expect:
             raise AliasMoved(model=model, name=name, expected=_shown(expect), found=_shown(found))
-        return [alias_op(catalog, model, name, to, mask(why), evidence=evidence)]
+        return [alias_op(catalog, model, name, to, mask(text_of(why)), evidence=evidence)]
 
-    session.commit(plan)
-    return history(session, name_key(model), name)[-1]
+    return _made_by(session.commit(plan), session, model, name)
 
 
 def rollback(session: Session, model: str, name: str, *, to: VersionId | None = None, why: str = "") -> Move:
@@ -126,19 +126,26 @@ def delete_alias(session: Session, model: str, name: str, *, why: str = "") -> M
                 reason="there is no such alias",
                 hint=f"stemmata alias list {model} lists them",
             )
-        return [RefDelete(model=model, kind="alias", name=name, expect=current.target.hex, why=mask(why))]
+        return [
+            RefDelete(model=model, kind="alias", name=name, expect=current.target.hex, why=mask(text_of(why)))
+        ]
 
-    session.commit(plan)
-    return history(session, name_key(model), name)[-1]
+    return _made_by(session.commit(plan), session, model, name)
 
 
-def history(session: Session, model_key: str, name: str) -> list[Move]:
-    """Moves of one alias, oldest first."""
+def _made_by(committed: Committed, session: Session, model: str, name: str) -> Move:
+    """The move that this commit made: others may have followed."""
+    moves = history(session, name_key(model), name, until=committed.position.n)
+    return moves[-1]
+
+
+def history(session: Session, model_key: str, name: str, *, until: int | None = None) -> list[Move]:
+    """Moves of one alias, oldest first, up to entry `until` of the log."""
     rows = queries.ref_moves(session.catalog.connection, model_key, name_key(name))
     found: list[Move] = []
     before: VersionId | None = None
     for row in rows:
-        if row.kind != "alias":
+        if row.kind != "alias" or (until is not None and row.n > until):
             continue
         found.append(_move(session, row, before))
         before = row.target
@@ -169,16 +176,13 @@ def annotate(
     why: str,
 ) -> None:
     """Add metrics, labels or a note to a visible version."""
-    for key in [*metrics, *labels]:
-        if not key or any(c.isspace() for c in key):
-            raise InvalidArgument(argument=f"the key {key!r}", reason="a key is not empty and has no blanks")
     op = VersionAnnotate(
         version=version.hex,
-        metrics={k: store_number(v) for k, v in metrics.items()} or None,
-        labels={k: v if v is None else mask(v) for k, v in labels.items()} or None,
-        notes=mask(notes) or None,
-        event=event,
-        why=mask(why),
+        metrics=metrics_of(metrics) or None,
+        labels={k: v if v is None else mask(v) for k, v in labels_of(labels).items()} or None,
+        notes=mask(text_of(notes)) or None,
+        event=text_of(event),
+        why=mask(text_of(why)),
     )
 
     def plan(_catalog: Catalog) -> list[Op]:

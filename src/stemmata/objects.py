@@ -18,6 +18,7 @@ from stemmata.errors import Damage, MissingObject, MissingPack
 from stemmata.ids import Digest, PackName
 from stemmata.packs import IndexRow, PackReader, PackSummary, PackWriter
 from stemmata.storage.base import Storage
+from stemmata.storage.forks import held_at_forks
 
 PACK_BYTES = 1 << 30
 """A pack that has grown to this is finished and another begun."""
@@ -36,7 +37,7 @@ class ObjectReader:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._lock = threading.Lock()
+        self._lock = held_at_forks(threading.Lock())
         self._packs: OrderedDict[PackName, PackReader] = OrderedDict()
         self._kept = 0
 

@@ -101,7 +101,7 @@ def decode_record(data: bytes | memoryview, version: VersionId | None = None) ->
         raise DamagedRecord(version=shown, reason="its digest is not the version's id")
     try:
         return _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DamagedRecord(version=shown, reason=str(error)) from None
 
 
@@ -130,6 +130,8 @@ def store_value(value: object) -> Stored:
 
 
 def _store_scalar(value: object) -> str | int | float | bool | None:
+    if getattr(value, "ndim", None) == 0 and callable(item := getattr(value, "item", None)):
+        value = item()  # a scalar of numpy or torch: the number that it is, not its text
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -184,7 +186,8 @@ def flatten(prefix: str, tree: object, into: dict[str, Stored], depth: int = 0) 
     """Write a nested config into `into` under dotted keys (`lora.r`); lists of scalars stay lists."""
     if isinstance(tree, Mapping) and depth < 8:
         for key, value in tree.items():
-            flatten(f"{prefix}.{key}" if prefix else str(key), value, into, depth + 1)
+            name = str(key).encode("utf-8", "replace").decode("utf-8")
+            flatten(f"{prefix}.{name}" if prefix else name, value, into, depth + 1)
         return
     try:
         into[prefix] = store_value(tree)

@@ -15,13 +15,21 @@ from typing import cast
 import msgspec
 
 from stemmata import sources, training_args
+from stemmata.arguments import finite_of, instant_of, key_of, labels_of, metrics_of, text_of, whole_of
 from stemmata.bases import complete
 from stemmata.capture import mask, mask_config
 from stemmata.catalog import queries
 from stemmata.catalog.catalog import Catalog, user_cache_folder
 from stemmata.catalog.queries import VersionRow
 from stemmata.describe import Description, describe
-from stemmata.errors import CommitContention, EmptySource, NameTaken, StemmataError, VersionNotFound
+from stemmata.errors import (
+    CommitContention,
+    EmptySource,
+    InvalidArgument,
+    NameTaken,
+    StemmataError,
+    VersionNotFound,
+)
 from stemmata.ids import PackName, VersionId
 from stemmata.log.ops import Op, RefSet, VersionAdd, VersionAnnotate
 from stemmata.names import clean_name, name_key
@@ -35,7 +43,6 @@ from stemmata.records import (
     flatten,
     fresh_nonce,
     store_number,
-    timestamp,
 )
 from stemmata.session import Session
 from stemmata.sources import Source
@@ -43,6 +50,7 @@ from stemmata.trees import Tree, content_of, encode_tree
 
 _TREE_CHUNK = 64 << 20
 _ATTEMPTS = 3
+_MAX_PROVENANCE = 64 << 20
 TRAINING_ARGS = "training_args.bin"
 LEAVE_OUT = {TRAINING_ARGS: "it may hold tokens in clear; kept as sanitised JSON"}
 
@@ -103,7 +111,7 @@ class _PacksGone(StemmataError):
 
 def save(session: Session, request: SaveRequest) -> Saved:
     """Make a version of `request.source`. Raises an error of the tree and leaves no trace."""
-    request.model = clean_name(request.model)
+    _settle_arguments(request)
     if request.name is not None:
         request.name = clean_name(request.name)
     if request.alias is not None:
@@ -118,6 +126,26 @@ def save(session: Session, request: SaveRequest) -> Saved:
         except _PacksGone:
             session.refresh()
     raise CommitContention(attempts=_ATTEMPTS)
+
+
+def _settle_arguments(request: SaveRequest) -> None:
+    """Refuse, before anything is read, what no record could keep. Raises InvalidArgument, InvalidName."""
+    request.model = clean_name(request.model)
+    if request.run is not None:
+        # Its name leads those of its versions, and references name it.
+        request.run = Run(text_of(request.run.id), clean_name(request.run.name, reserved=frozenset()))
+    request.step = whole_of("step", request.step)
+    request.epoch = finite_of("epoch", request.epoch)
+    metrics_of(request.metrics)
+    request.labels = {k: mask(v) for k, v in labels_of(request.labels).items() if v is not None}
+    if request.created_at is not None:
+        instant_of("created_at", request.created_at)
+    for kind, data in request.provenance.items():
+        argument = f"provenance {key_of('provenance', kind)!r}"
+        if not isinstance(cast("object", data), bytes | bytearray):
+            raise InvalidArgument(argument=argument, reason=f"{type(data).__name__} is not bytes")
+        if len(data) > _MAX_PROVENANCE:
+            raise InvalidArgument(argument=argument, reason=f"it is longer than {_MAX_PROVENANCE} bytes")
 
 
 def _attempt(session: Session, request: SaveRequest) -> Saved:
@@ -181,7 +209,7 @@ def _write_side_objects(
         flatten("", arguments, config)
         provenance.setdefault("training_arguments", msgspec.json.encode(arguments))
     for key, value in request.config.items():
-        flatten(key, value, config)
+        flatten(text_of(key), value, config)
     digests = {kind: writer.put(data, "bytes").hex for kind, data in sorted(provenance.items())}
     encoded = encode_tree(tree)
     chunks = [encoded[i : i + _TREE_CHUNK] for i in range(0, len(encoded), _TREE_CHUNK)]
@@ -196,29 +224,40 @@ def _record(
     tree: Tree,
     provenance: dict[str, str],
 ) -> Record:
-    metrics = {**found.metrics, **request.metrics}
+    metrics = {k: store_number(v) for k, v in found.metrics.items()} | metrics_of(request.metrics)
     data: dict[str, Stored] = {}
     flatten("", dict(request.data), data)
     data.pop("", None)
     created = request.created_at or datetime.now(UTC)
     return Record(
-        created_at=timestamp(created),
+        created_at=instant_of("created_at", created),
         nonce=fresh_nonce(),
         content=content_of(tree),
-        author=request.author,
-        message=mask(request.message),
+        author=mask(text_of(request.author)),
+        message=mask(text_of(request.message)),
         parents=[p.hex for p in request.parents or ()],
         run=request.run,
         step=request.step if request.step is not None else found.step,
         epoch=request.epoch if request.epoch is not None else found.epoch,
-        event=request.event,
-        kind=request.kind or found.kind,
-        metrics={k: store_number(v) for k, v in metrics.items()},
+        event=text_of(request.event),
+        kind=text_of(request.kind or found.kind),
+        metrics=metrics,
         config=_masked(config),
-        base=request.base or (found.base and complete(found.base, user_cache_folder() / "digests")),
+        base=_masked_base(request.base or _base_found(found)),
         data=_masked(data),
         provenance=provenance,
     )
+
+
+def _masked_base(base: Base | None) -> Base | None:
+    if base is None:
+        return None
+    # It may be an address with a password in it.
+    return msgspec.structs.replace(base, name_or_path=mask(text_of(base.name_or_path)))
+
+
+def _base_found(found: Description) -> Base | None:
+    return found.base and complete(found.base, user_cache_folder() / "digests")
 
 
 def _masked(flat: dict[str, Stored]) -> dict[str, Stored]:

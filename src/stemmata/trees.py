@@ -80,7 +80,7 @@ def decode_tree(data: bytes, expected: Content, version: str) -> Tree:
         raise refuse(f"it is {len(data)} bytes long")
     try:
         tree = _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise refuse(str(error)) from None
     check_paths([f.path for f in tree.files], tree.empty_folders)
     for file in tree.files:

@@ -18,13 +18,14 @@ from typing import Self
 from stemmata.catalog.connection import Connection, connect, is_damage, is_place
 from stemmata.catalog.schema import SCHEMA, VERSION
 from stemmata.catalog.state import SqliteState
-from stemmata.errors import DamagedLog, StemmataError
+from stemmata.errors import DamagedLog, InvalidArgument, StemmataError
 from stemmata.ids import Digest, PackName
 from stemmata.log.entries import Entry, Position, Void
 from stemmata.log.fold import LIVE, apply
 from stemmata.log.identity import Identity
 from stemmata.log.reader import exists, fetch, read_log
 from stemmata.storage.base import Storage
+from stemmata.storage.forks import held_at_forks
 
 FILE = f"catalog-v{VERSION}.sqlite"
 _MENDS = 4
@@ -56,7 +57,7 @@ class Catalog:
     def __init__(
         self, storage: Storage, identity: Identity, files: Iterable[Path], *, busy: float | None = None
     ) -> None:
-        self.lock = RLock()
+        self.lock = held_at_forks(RLock())
         """Hold it to see several queries answered as of one moment."""
         self._storage, self._identity = storage, identity
         self._files = list(files)
@@ -75,6 +76,10 @@ class Catalog:
     @property
     def connection(self) -> sqlite3.Connection:
         """For queries. A row is fetched by `execute` itself, so any thread may use it."""
+        if self._pid != os.getpid():
+            with self.lock:
+                # SQLite's connections do not survive a fork.
+                self._reopen_if_gone()
         return self._database
 
     @property
@@ -90,9 +95,10 @@ class Catalog:
 
     def close(self) -> None:
         with self.lock:
-            if self._connection is not None:
-                self._connection.mend = None
-                self._connection.close()
+            old, self._connection = self._connection, None
+            if old is not None:
+                old.mend = None
+                old.close()
 
     # --- following the log ----------------------------------------------------------------------
 
@@ -202,7 +208,7 @@ class Catalog:
     @property
     def _database(self) -> Connection:
         if self._connection is None:
-            raise sqlite3.ProgrammingError("the catalog is not open")
+            raise InvalidArgument(argument="repository", reason="it was closed; open it again")
         return self._connection
 
     def _open(self) -> None:
@@ -311,7 +317,7 @@ class Catalog:
 
     def _reopen_if_gone(self) -> None:
         """A cache may vanish at any time, or be replaced; a forked process needs its own connection."""
-        if self.file is None:
+        if self.file is None or self._connection is None:
             return
         if self._inode == _inode(self.file) and self._pid == os.getpid():
             return

@@ -30,7 +30,8 @@ _NETWORK = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "lustre", "gpfs", "beegf
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Do the file's bytes make no sense?"""
-    return _code(error) in _DAMAGE
+    # Of text that is no UTF-8 Python's module tells by itself, without a code.
+    return _code(error) in _DAMAGE or "decode to UTF-8" in str(error)
 
 
 def is_place(error: sqlite3.Error) -> bool:
@@ -91,6 +92,17 @@ class Connection(sqlite3.Connection):
                 if self.mend is None or not (is_damage(error) or is_place(error)):
                     raise
                 return self.mend(error).execute(sql, parameters)
+
+    def distrust(self, reason: str) -> None:
+        """Have the file built anew: its rows are not what the log says. Raises sqlite3.DatabaseError."""
+        with self.guard:
+            if self.heir is not None:
+                self.heir.distrust(reason)
+                return
+            error = sqlite3.DatabaseError(reason)
+            if self.mend is None:
+                raise error
+            self.mend(error)
 
 
 def connect(file: Path | None, guard: Any, *, busy: float | None = None) -> Connection:

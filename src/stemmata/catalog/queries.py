@@ -10,11 +10,12 @@ then: entries whose effective time is later do not count.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
+from stemmata.catalog.connection import Connection as CatalogConnection
 from stemmata.catalog.expression import Parameter, compile_filter, compile_sort
 from stemmata.catalog.rows import (
     VERSION_COLUMNS,
@@ -62,6 +63,7 @@ __all__ = [
 ]
 
 Connection = sqlite3.Connection
+_Made = TypeVar("_Made")
 
 _REF = "model, key, kind, name, target, n"
 _MOVE = "model, key, kind, name, n, at, by, target, why, evidence, txn"
@@ -75,9 +77,24 @@ def _rows(connection: Connection, sql: str, *values: Parameter | bytes | None) -
     return connection.execute(sql, values).fetchall()
 
 
+def _made(
+    connection: Connection,
+    make: Callable[[tuple[Any, ...]], _Made],
+    sql: str,
+    *values: Parameter | bytes | None,
+) -> list[_Made]:
+    try:
+        return [make(row) for row in _rows(connection, sql, *values)]
+    except (msgspec.DecodeError, ValueError, TypeError) as error:
+        if not isinstance(connection, CatalogConnection):
+            raise
+        # A sound file with damaged rows: the log has what they should say (I8).
+        connection.distrust(str(error))
+    return [make(row) for row in _rows(connection, sql, *values)]
+
+
 def _versions(connection: Connection, rest: str, *values: Parameter | bytes) -> list[VersionRow]:
-    rows = _rows(connection, f"SELECT {VERSION_COLUMNS} FROM versions v {rest}", *values)
-    return [VersionRow.of(row) for row in rows]
+    return _made(connection, VersionRow.of, f"SELECT {VERSION_COLUMNS} FROM versions v {rest}", *values)
 
 
 def _visible(at: str | None) -> tuple[str, tuple[str, ...]]:
@@ -328,7 +345,7 @@ def annotations_of(connection: Connection, seq: int, *, at: str | None = None) -
         "SELECT n, at, by, metrics, labels, notes, event, why, details, objects FROM annotations"
         f" WHERE version = ? {then} ORDER BY n, rowid"
     )
-    return [AnnotationRow.of(row) for row in _rows(connection, sql, seq, *values)]
+    return _made(connection, AnnotationRow.of, sql, seq, *values)
 
 
 def redacted_items(connection: Connection, seq: int) -> set[str]:
@@ -366,7 +383,7 @@ def ref_moves(connection: Connection, model: str, key: str, *, at: str | None = 
     """Every change of a name, oldest first."""
     then, values = ("", ()) if at is None else ("AND at <= ?", (at,))
     sql = f"SELECT {_MOVE} FROM ref_moves WHERE model = ? AND key = ? {then} ORDER BY n, rowid"
-    return [RefMove.of(row) for row in _rows(connection, sql, model, key, *values)]
+    return _made(connection, RefMove.of, sql, model, key, *values)
 
 
 def ref_at(connection: Connection, model: str, key: str, at: str) -> RefMove | None:

@@ -26,6 +26,7 @@ from stemmata.storage import publish
 from stemmata.storage.base import Buffer, NewObject, StoredKey
 from stemmata.storage.descriptors import NEW_FILE, READ, read_range, sync_file, sync_folder, write_all
 from stemmata.storage.failures import read_failure, reason_of, write_failure
+from stemmata.storage.forks import held_at_forks
 from stemmata.storage.keys import check_key, check_prefix, check_range, is_key
 from stemmata.storage.publish import Means, NoMeans
 
@@ -39,7 +40,7 @@ class LocalStorage:
         self.root = Path(root).absolute()
         self.where = str(self.root)
         self.cache_folder: Path | None = self.root / "cache"
-        self._lock = threading.Lock()
+        self._lock = held_at_forks(threading.Lock())
         self._means: Means | None = None
         self._synced: set[Path] = set()
         """Folders whose own entry in their parent this object has synced."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from stemmata.errors import KeyExists, KeyMissing
 from stemmata.storage.base import Buffer, NewObject, StoredKey
+from stemmata.storage.forks import held_at_forks
 from stemmata.storage.keys import check_key, check_prefix, check_range
 
 
@@ -18,7 +19,7 @@ class MemoryStorage:
     def __init__(self, where: str = "memory") -> None:
         self.where = where
         self.cache_folder: Path | None = None
-        self._lock = threading.Lock()
+        self._lock = held_at_forks(threading.Lock())
         self._kept: dict[str, tuple[bytes, float]] = {}
 
     def put_new(self, key: str, data: Buffer) -> None:
