@@ -65,9 +65,12 @@ class Contents:
         packs = list(_packs_of(self._catalog))
         versions = list(_versions_of(self._catalog))
         self._total = sum(p.size for p in packs) * (1 if self._report.quick else 2)
+        users: dict[PackName, list[str]] = {}
+        for version in versions:
+            for name in version.packs:
+                users.setdefault(name, []).append(version.id.hex)
         for pack in packs:
-            users = [v.id.hex for v in versions if pack.name in v.packs]
-            self._check_pack(pack, users)
+            self._check_pack(pack, users.get(pack.name, ()))
         for version in versions:
             self._check_version(version)
         for pack in packs:
