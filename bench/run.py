@@ -59,8 +59,15 @@ def parse_options() -> argparse.Namespace:
 def machine() -> str:
     return (
         f"stemmata {stemmata.__version__}, Python {platform.python_version()}, {platform.system()} "
-        f"{platform.machine()}, {os.cpu_count()} cores. Medians."
+        f"{platform.machine()}, {os.cpu_count()} cores, commit {commit()}. Medians."
     )
+
+
+def commit() -> str:
+    asked = subprocess.run(
+        ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return asked.stdout.strip() or "unknown"
 
 
 # --- the command line, as whole processes --------------------------------------------------------
