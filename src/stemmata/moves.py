@@ -181,7 +181,7 @@ def annotate(
         metrics=metrics_of(metrics) or None,
         labels={k: v if v is None else mask(v) for k, v in labels_of(labels).items()} or None,
         notes=mask(text_of(notes)) or None,
-        event=text_of(event),
+        event=mask(text_of(event)),
         why=mask(text_of(why)),
     )
 

@@ -239,7 +239,7 @@ def _record(
         run=request.run,
         step=request.step if request.step is not None else found.step,
         epoch=request.epoch if request.epoch is not None else found.epoch,
-        event=text_of(request.event),
+        event=mask(text_of(request.event)),
         kind=text_of(request.kind or found.kind),
         metrics=metrics,
         config=_masked(config),

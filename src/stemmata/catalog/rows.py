@@ -49,9 +49,11 @@ class VersionRow:
 
     @classmethod
     def of(cls, row: Row) -> VersionRow:
-        """From the columns VERSION_COLUMNS."""
+        """From the columns VERSION_COLUMNS. ValueError for what no fold wrote: see `queries`."""
         values = list(row)
         values[1] = VersionId(row[1])
+        if VersionId.of(row[8]) != values[1]:
+            raise ValueError("a record whose digest is not the version's id")
         values[9] = tuple(msgspec.json.decode(row[9], type=list[str]))
         return cls(*values)
 

@@ -1,0 +1,58 @@
+"""A catalog that SQLite finds sound, with rows that no fold wrote: rebuilt, never handed out (I8)."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import stemmata
+from makers import model_folder
+from stemmata.errors import InvalidArgument
+from stemmata.repository import Repository
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Iterator[Repository]:
+    with stemmata.open(tmp_path / "repo", create=True) as repo:
+        version = repo.save(model_folder(tmp_path / "src"), "m", name="v", provenance={})
+        repo.annotate(version, notes="a note")
+        repo.alias("m", "p", version)
+        yield repo
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE versions SET tree = '[\"ab'",
+        "UPDATE versions SET tree = CAST(x'ff' AS TEXT)",
+        "UPDATE versions SET id = x'00'",
+        "UPDATE annotations SET labels = '{'",
+        "UPDATE annotations SET metrics = CAST(x'ff' AS TEXT)",
+        "UPDATE ref_moves SET evidence = '{'",
+        "UPDATE ref_moves SET target = x'00'",
+        "UPDATE versions SET record = CAST(x'7b' AS BLOB)",
+    ],
+)
+def test_damaged_rows_are_read_from_the_log_again(repo: Repository, damage: str) -> None:
+    catalog = repo.session.catalog.file
+    assert catalog is not None
+    with closing(sqlite3.connect(catalog)) as connection, connection:
+        connection.execute(damage)
+    (version,) = repo.versions("m")
+    assert version.record.content.files == 2
+    assert version.notes == ["a note"]
+    assert [move.after for move in repo.history("m", "p")] == [version.id]
+    assert version.read("config.json")
+
+
+def test_a_closed_repository_says_so(repo: Repository, tmp_path: Path) -> None:
+    version = repo["m"]
+    repo.close()
+    repo.close()
+    for use in (repo.models, version.tree, lambda: version.aliases, lambda: repo["m"]):
+        with pytest.raises(InvalidArgument, match="closed"):
+            use()
