@@ -65,7 +65,7 @@ def machine() -> str:
 
 def commit() -> str:
     asked = subprocess.run(
-        ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        ["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     )
     return asked.stdout.strip() or "unknown"
 
