@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from stemmata import capture, checking, moves
+from stemmata.arguments import instant_of, require_text
 from stemmata.catalog import queries
 from stemmata.checking import Report
 from stemmata.compare.diff import Diff, Side, compare
@@ -24,11 +25,12 @@ from stemmata.ids import VersionId
 from stemmata.log.identity import create_identity
 from stemmata.moves import Move
 from stemmata.names import clean_name, name_key
-from stemmata.records import Base, Run, timestamp
+from stemmata.records import Base, Run
 from stemmata.resolve import BestFound, Resolved, best_of, resolve
 from stemmata.saving import Saved, SaveRequest, name_version, save
 from stemmata.session import Session
 from stemmata.storage.base import Storage
+from stemmata.storage.failures import read_failure
 from stemmata.storage.local import LocalStorage
 from stemmata.storage.memory import MemoryStorage
 from stemmata.timephrases import parse_when
@@ -83,11 +85,17 @@ def locate(start: Path | None = None) -> Path | None:
 
 def _create(folder: Path) -> bool:
     """Make the repository unless it is there; True if this call made it."""
-    if (folder / "stemmata.json").exists():
-        return False
-    if folder.is_dir() and any(entry.name not in ("tmp", "cache") for entry in folder.iterdir()):
+    storage = LocalStorage(folder)
+    try:
+        strange = folder.is_dir() and any(e.name not in ("tmp", "cache") for e in folder.iterdir())
+        # Asked last: another process may have made it since the folder was empty.
+        if (folder / "stemmata.json").exists():
+            return False
+    except OSError as error:
+        raise read_failure(error, str(folder)) from error
+    if strange:
         raise RepositoryExists(where=str(folder), reason="files that are not a repository's")
-    return create_identity(LocalStorage(folder))
+    return create_identity(storage)
 
 
 class Repository:
@@ -331,7 +339,7 @@ class Repository:
     def history(self, model: str, name: str) -> list[Move]:
         """Every move of an alias, oldest first: when, who, from, to, why."""
         self._session.refresh()
-        return moves.history(self._session, self._model_key(model), name)
+        return moves.history(self._session, self._model_key(model), require_text("name", name))
 
     def aliases(self, model: str) -> dict[str, Version]:
         """Aliases of a model and where they point."""
@@ -409,4 +417,4 @@ def _instant(at: str | datetime | None) -> str | None:
     """A stored-time text for `at`; phrases are read against the present."""
     if at is None:
         return None
-    return timestamp(at if isinstance(at, datetime) else parse_when(at, datetime.now(UTC)))
+    return instant_of("at", at if isinstance(at, datetime) else parse_when(at, datetime.now(UTC)))

@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from typing import Literal
 
+from stemmata.arguments import instant_of, require_text
 from stemmata.catalog import queries
 from stemmata.catalog.queries import VersionRow
 from stemmata.errors import AmbiguousReference, InvalidReference, ModelNotFound, VersionNotFound
 from stemmata.ids import VersionId
 from stemmata.names import RESERVED, Reference, name_key, parse_reference
-from stemmata.records import timestamp
 from stemmata.timephrases import parse_when
 
 Direction = Literal["min", "max"]
@@ -97,7 +97,7 @@ def resolve(
     moment = at if at is not None else parsed.when
     if isinstance(moment, str):
         moment = parse_when(moment, now or datetime.now(UTC), tz)
-    instant = timestamp(moment.astimezone(UTC)) if moment is not None else None
+    instant = instant_of("at", moment) if moment is not None else None
     found = _Resolver(connection, parsed, instant).find()
     return replace(found, at_utc=instant)
 
@@ -123,6 +123,9 @@ def best_of(
     Where none is declared: eval_loss if any version has it, else the only metric there is, else loss.
     NaN never wins; of equal versions the earliest does. Raises VersionNotFound.
     """
+    for text in (metric, run):
+        if isinstance(text, str):
+            require_text("best", text)
     name = queries.model_name(connection, model)
     shown = reference if reference is not None else f"{name}@best"
     settings = queries.settings(connection, model)

@@ -13,7 +13,7 @@ from pathlib import Path
 from stemmata.catalog import queries
 from stemmata.catalog.catalog import Catalog, user_cache_folder
 from stemmata.catalog.queries import VersionRow
-from stemmata.errors import Damage, MissingObject, MissingPack, StorageProblem, VersionNotFound
+from stemmata.errors import Damage, HostileData, MissingObject, MissingPack, StorageProblem, VersionNotFound
 from stemmata.ids import Digest, PackName, VersionId
 from stemmata.log.identity import Identity, read_identity
 from stemmata.log.ops import Op
@@ -22,7 +22,7 @@ from stemmata.packs import PackReader, PackSummary
 from stemmata.records import Record, decode_record
 from stemmata.storage.base import Storage
 from stemmata.transaction import Committed, commit
-from stemmata.trees import Tree, decode_tree
+from stemmata.trees import Tree, decode_tree, join_tree
 
 
 class Session:
@@ -82,8 +82,8 @@ class Session:
         tree = self._trees.get(key)
         if tree is None:
             content = self.record(row).content
-            data = b"".join(self.read_object(row, digest) for digest in row.tree)
-            tree = decode_tree(data, content, row.id.short)
+            tree_bytes = join_tree(row.id.short, (self.read_object(row, digest) for digest in row.tree))
+            tree = decode_tree(tree_bytes, content, row.id.short)
             if len(self._trees) >= 16:
                 self._trees.clear()
             self._trees[key] = tree
@@ -94,7 +94,7 @@ class Session:
 
     def read_object(self, row: VersionRow, digest: str) -> bytes | bytearray:
         """Decoded, verified bytes of one object that `row` needs (I4)."""
-        wanted = Digest.parse(digest)
+        wanted = _digest(digest)
         try:
             return self.reader.read(wanted, self.packs(row))
         except (MissingPack, MissingObject):
@@ -135,6 +135,14 @@ class Session:
             return None
         found = queries.version_by_id(self.catalog.connection, version)
         return version if found is not None and found.state == "visible" else None
+
+
+def _digest(text: str) -> Digest:
+    """A digest that a record states. Raises HostileData for what is none."""
+    try:
+        return Digest.parse(text)
+    except ValueError as error:
+        raise HostileData(where=f"digest {text[:80]!r}", reason=str(error)) from None
 
 
 def _usable(folder: Path) -> bool:

@@ -67,6 +67,17 @@ def encode_tree(tree: Tree) -> bytes:
     return _encoder.encode(tree)
 
 
+def join_tree(version: str, parts: Iterable[bytes | bytearray]) -> bytes:
+    """The tree's bytes from those of its objects. Raises DamagedTree before they are too many."""
+    joined = bytearray()
+    for part in parts:
+        # A log may name one object of zeros a million times.
+        if len(joined) + len(part) > MAX_TREE_BYTES:
+            raise DamagedTree(version=version, reason=f"it is longer than {MAX_TREE_BYTES} bytes")
+        joined += part
+    return bytes(joined)
+
+
 def decode_tree(data: bytes, expected: Content, version: str) -> Tree:
     """Decode a tree and hold it against the record's content digest.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, overload
 
 from stemmata.catalog import queries
-from stemmata.errors import MissingExtra
+from stemmata.errors import InvalidArgument, MissingExtra
 from stemmata.session import Session
 from stemmata.version import Version
 
@@ -45,6 +45,9 @@ class VersionList(Sequence[Version]):
         return self._with(sort=key, descending=descending)
 
     def limit(self, count: int) -> VersionList:
+        """At most so many, the first ones. Raises InvalidArgument."""
+        if not 0 <= count < 1 << 63:
+            raise InvalidArgument(argument="limit", reason=f"{count} is no number of versions")
         return self._with(limit=count)
 
     def _with(self, **changes: Any) -> VersionList:

@@ -23,7 +23,7 @@ from stemmata.ids import Digest, PackName
 from stemmata.log.entries import Entry, Position, Void
 from stemmata.log.fold import LIVE, apply
 from stemmata.log.identity import Identity
-from stemmata.log.reader import exists, fetch, read_log
+from stemmata.log.reader import exists, fetch, read_log, require_no_hole
 from stemmata.storage.base import Storage
 from stemmata.storage.forks import held_at_forks
 
@@ -137,6 +137,9 @@ class Catalog:
     def _refresh(self) -> Position:
         here = self._position()
         if here is not None and self._is_confirmed(here) and not exists(self._storage, here.n + 1):
+            if here.n == 0:
+                # Empty, or without its first entry: the others would be missed in silence.
+                require_no_hole(self._storage, 0)
             return here
         with self._transaction():
             # Another process may have come first while this one waited for the lock.

@@ -17,7 +17,7 @@ from stemmata.ids import Digest, PackName, VersionId
 from stemmata.packs import PackReader
 from stemmata.records import decode_record
 from stemmata.storage.base import Storage
-from stemmata.trees import TreeFile, decode_tree
+from stemmata.trees import TreeFile, decode_tree, join_tree
 
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes to do."""
@@ -121,7 +121,7 @@ class Contents:
             except FAULTS as error:
                 self._blame("provenance", f"{kind} of {version.id.short}", error, users)
         try:
-            data = b"".join(self._read(digest, version) for digest in version.tree)
+            data = join_tree(version.id.short, (self._read(digest, version) for digest in version.tree))
             tree = decode_tree(data, record.content, version.id.short)
         except FAULTS as error:
             self._blame("tree", f"files of {version.id.short}", error, users)

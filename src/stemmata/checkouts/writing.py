@@ -125,10 +125,12 @@ class _Target:
 
     def __init__(self, path: Path, force: bool) -> None:
         self.path = path.absolute()
-        if self.path.is_symlink():
-            # Whoever named the link meant what it points to.
-            self.path = self.path.resolve()
+        if "\0" in str(path):
+            raise InvalidArgument(argument="target", reason=f"{str(path)!r} holds a zero byte")
         try:
+            if self.path.is_symlink():
+                # Whoever named the link meant what it points to.
+                self.path = self.path.resolve()
             about = self.path.stat()
         except (FileNotFoundError, NotADirectoryError):
             self._exists = self._merge = False

@@ -38,6 +38,9 @@ def list_source(path: Path, rules: Rules) -> Listing:
     # The name that was typed may be a link: whoever typed it meant what it points to.
     real = path.resolve()
     if stat.S_ISDIR(about.st_mode):
+        if (real / "stemmata.json").is_file():
+            # A save would change it while reading it.
+            raise unsupported(path, "it is a stemmata repository; copy it as any folder is copied")
         found = Listing(real)
         _Walk(found, rules).folder(real, "", False, ((about.st_dev, about.st_ino),))
     else:

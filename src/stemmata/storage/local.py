@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stemmata.errors import (
+    InvalidArgument,
     KeyExists,
     KeyMissing,
     OutcomeUnknown,
@@ -37,6 +38,8 @@ class LocalStorage:
     """A folder on a file system with hard links, or with a rename that refuses to replace."""
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
+        if "\0" in os.fspath(root):
+            raise InvalidArgument(argument="path", reason=f"{os.fspath(root)!r} holds a zero byte")
         self.root = Path(root).absolute()
         self.where = str(self.root)
         self.cache_folder: Path | None = self.root / "cache"
