@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from users import PEAK
+
 SOURCE = Path(__file__).parents[2] / "src"
 
-CODE = """
-import resource, sys
+CODE = f"""
+{PEAK}
+import sys
 import numpy as np
 from stemmata.codecs.dtypes import dtype_of
 from stemmata.codecs.hashing import digest_of
@@ -31,12 +34,10 @@ if sys.argv[1] == "decode":
     encoded = b"".join(parts)
     del parts
     decode_object(encoded, raw_length=64 << 20, digest=digest, where="x", threads=frame_pool())
-unit = 1 if sys.platform == "darwin" else 1024
-print(stored, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+print(stored, peak())
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="there is no getrusage here")
 @pytest.mark.parametrize("what", ["encode", "decode"])
 def test_the_largest_fp32_object_is_coded_in_under_300_mib(what: str) -> None:
     env = {**os.environ, "PYTHONPATH": str(SOURCE)}

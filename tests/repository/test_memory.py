@@ -1,6 +1,6 @@
 """Peak memory of a child process does not grow with the file (512 MiB at most).
 
-The short form runs everywhere; `STEMMATA_TEST_LARGE=1` (set by scripts/test-slow) saves a 4 GB
+The short form runs everywhere; `STEMMATA_TEST_LARGE=1` (as in scripts/test-slow) saves a 4 GB
 file and a single 2 GB tensor.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import stemmata
+from users import PEAK
 
 LARGE = os.environ.get("STEMMATA_TEST_LARGE") == "1"
 PLAIN_BYTES = (4 << 30) if LARGE else (640 << 20)
@@ -23,15 +24,16 @@ TENSOR_BYTES = (2 << 30) if LARGE else (640 << 20)
 LIMIT = 512 << 20
 assert min(PLAIN_BYTES, TENSOR_BYTES) > LIMIT, "a smaller file would show nothing"
 
-CHILD = """
-import resource, sys
+CHILD = f"""
+{PEAK}
+import sys
 import stemmata
 repo = stemmata.open(sys.argv[1])
 if sys.argv[2] == "save":
-    repo.save(sys.argv[3], "m", name=sys.argv[4], provenance={})
+    repo.save(sys.argv[3], "m", name=sys.argv[4], provenance={{}})
 else:
-    repo[f"m@{sys.argv[4]}"].checkout(sys.argv[3])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    repo[f"m@{{sys.argv[4]}}"].checkout(sys.argv[3])
+print(peak())
 """
 
 

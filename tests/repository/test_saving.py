@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from makers import adapter_folder, contents, model_folder, safetensors_bytes, we
 from stemmata import errors
 from stemmata.records import Run
 from stemmata.repository import Repository
+from users import ordinary_user
 
 
 @pytest.fixture
@@ -284,7 +282,7 @@ def test_a_read_only_repository_can_be_read_but_not_written() -> None:
         _chmod(root / "repo", 0o555, 0o444)
         (root / "back").mkdir()
         (root / "back").chmod(0o777)
-        with _as_ordinary_user():
+        with ordinary_user():
             again = stemmata.open(root / "repo")
             assert again["m"].id == version.id
             assert contents(again["m"].checkout(root / "back" / "x")) == contents(root / "out")
@@ -293,19 +291,6 @@ def test_a_read_only_repository_can_be_read_but_not_written() -> None:
             with pytest.raises(errors.StorageReadOnly):
                 again.alias("m", "production", version)
         _chmod(root / "repo", 0o755, 0o644)
-
-
-@contextmanager
-def _as_ordinary_user() -> Iterator[None]:
-    """Root may write anywhere: permissions are tested as somebody else."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def _chmod(root: Path, folders: int, files: int) -> None:

@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from stemmata.storage import descriptors, local, publish
 from stemmata.storage.base import Storage
 from stemmata.storage.local import LocalStorage
 from storage_contract import StorageContract
+from users import ordinary_user
 
 
 def _fail(code: int) -> Callable[..., None]:
@@ -389,15 +391,16 @@ def test_a_root_below_a_folder_that_cannot_be_read_can_be_written(
     assert store.get("a") == b"1"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_real_permissions_are_met(tmp_path: Path) -> None:
-    LocalStorage(tmp_path).put_new("a", b"1")
-    os.chmod(tmp_path / "tmp", 0o500)
-    try:
-        with pytest.raises(StorageReadOnly):
-            LocalStorage(tmp_path).put_new("b", b"1")
-    finally:
-        os.chmod(tmp_path / "tmp", 0o700)
+def test_real_permissions_are_met() -> None:
+    # Not pytest's tmp_path: that is its owner's alone.
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)
+        LocalStorage(root).put_new("a", b"1")
+        (root / "tmp").chmod(0o555)
+        with ordinary_user(), pytest.raises(StorageReadOnly):
+            LocalStorage(root).put_new("b", b"1")
+        (root / "tmp").chmod(0o755)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
