@@ -184,10 +184,11 @@ def mask_command(argv: Sequence[str]) -> list[str]:
 def mask_value(key: str, value: object) -> object:
     """`value` as it may be kept under `key`: numbers and flags that are no secret stay what they are."""
     if isinstance(value, Mapping):
-        return {str(k): mask_value(str(k), v) for k, v in value.items()}
+        return {str(k): mask_value(f"{key}.{k}", v) for k, v in value.items()}
     if value is None or isinstance(value, bool) or value == "":
         return value
-    if looks_secret(key.rpartition(".")[2]):
+    # What lies below a secret's name (`credentials.value`) is one too.
+    if any(looks_secret(part) for part in key.split(".")):
         return MASK
     if isinstance(value, str):
         return mask(value)

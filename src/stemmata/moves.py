@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stemmata.arguments import labels_of, metrics_of, text_of
-from stemmata.capture import mask
+from stemmata.capture import mask, mask_value
 from stemmata.catalog import queries
 from stemmata.catalog.catalog import Catalog
 from stemmata.catalog.queries import RefMove
@@ -179,7 +179,7 @@ def annotate(
     op = VersionAnnotate(
         version=version.hex,
         metrics=metrics_of(metrics) or None,
-        labels={k: v if v is None else mask(v) for k, v in labels_of(labels).items()} or None,
+        labels={k: v and str(mask_value(k, v)) for k, v in labels_of(labels).items()} or None,
         notes=mask(text_of(notes)) or None,
         event=mask(text_of(event)),
         why=mask(text_of(why)),

@@ -17,7 +17,7 @@ import msgspec
 from stemmata import sources, training_args
 from stemmata.arguments import finite_of, instant_of, key_of, labels_of, metrics_of, text_of, whole_of
 from stemmata.bases import complete
-from stemmata.capture import mask, mask_config
+from stemmata.capture import mask, mask_config, mask_value
 from stemmata.catalog import queries
 from stemmata.catalog.catalog import Catalog, user_cache_folder
 from stemmata.catalog.queries import VersionRow
@@ -137,7 +137,7 @@ def _settle_arguments(request: SaveRequest) -> None:
     request.step = whole_of("step", request.step)
     request.epoch = finite_of("epoch", request.epoch)
     metrics_of(request.metrics)
-    request.labels = {k: mask(v) for k, v in labels_of(request.labels).items() if v is not None}
+    request.labels = {k: str(mask_value(k, v)) for k, v in labels_of(request.labels).items() if v is not None}
     if request.created_at is not None:
         instant_of("created_at", request.created_at)
     for kind, data in request.provenance.items():

@@ -147,6 +147,21 @@ def test_no_secret_in_labels_author_or_base(tmp_path: Path) -> None:
         assert path.is_dir() or TOKEN.encode() not in path.read_bytes(), path
 
 
+def test_what_lies_below_a_secrets_name_is_a_secret_too(repo: Repository, source: Path) -> None:
+    """I10"""
+    version = repo.save(
+        source,
+        "m",
+        config={"db": {"credentials": {"value": "hunter2"}}, "optim": {"lr": 0.1}},
+        labels={"api_key": "hunter2", "stage": "beta"},
+        provenance={},
+    )
+    assert version.config["db.credentials.value"] == "***"
+    assert version.config["optim.lr"] == 0.1
+    assert version.labels == {"api_key": "***", "stage": "beta"}
+    assert repo.annotate(version, labels={"password": "hunter2", "stage": None}).labels["password"] == "***"
+
+
 def test_a_naive_moment_of_creation_is_local_time(repo: Repository, source: Path) -> None:
     moment = datetime(2026, 3, 1, 12)  # just that is tested
     version = repo.save(source, "m", created_at=moment, provenance={})

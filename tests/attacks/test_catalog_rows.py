@@ -49,6 +49,16 @@ def test_damaged_rows_are_read_from_the_log_again(repo: Repository, damage: str)
     assert version.read("config.json")
 
 
+def test_a_catalog_without_one_of_its_tables_is_built_anew(repo: Repository, tmp_path: Path) -> None:
+    catalog = repo.session.catalog.file
+    assert catalog is not None
+    repo.close()
+    with closing(sqlite3.connect(catalog)) as connection, connection:
+        connection.execute("DROP TABLE refs")
+    with stemmata.open(tmp_path / "repo") as again:
+        assert again["m@p"].name == "v"
+
+
 def test_a_closed_repository_says_so(repo: Repository, tmp_path: Path) -> None:
     version = repo["m"]
     repo.close()

@@ -8,6 +8,7 @@ into the file, into one in the user's cache folder, or into memory (I8).
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +30,7 @@ from stemmata.storage.forks import held_at_forks
 
 FILE = f"catalog-v{VERSION}.sqlite"
 _MENDS = 4
+_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 _POSITION = "SELECT value FROM meta WHERE key = 'position'"
 
 
@@ -257,10 +259,13 @@ class Catalog:
         try:
             cursor = self._database.cursor(sqlite3.Cursor)
             rows = dict(cursor.execute("SELECT key, value FROM meta").fetchall())
+            tables = {row[0] for row in cursor.execute(_TABLES).fetchall()}
         except sqlite3.OperationalError as error:
             if is_place(error) or is_damage(error):
                 raise
             return False  # no such table: a new file
+        if not tables >= _NAMES:
+            return False
         return rows.get("schema") == str(VERSION) and rows.get("repository") == self._identity.repository
 
     def _wipe(self) -> None:
@@ -382,3 +387,4 @@ def _split(script: str) -> list[str]:
 
 
 _STATEMENTS = _split(SCHEMA)
+_NAMES = set(re.findall(r"CREATE TABLE (\w+)", SCHEMA))
