@@ -263,6 +263,9 @@ class Repository:
         NameTaken, InvalidName, StorageFull, StorageReadOnly, StorageFailed, CommitUnknown; after
         any of them no version was made.
         """
+        if not os.fspath(source):
+            # Path("") is the working folder, which nobody means by an empty string.
+            raise InvalidArgument(argument="source", reason="it is empty")
         request = SaveRequest(
             source=Path(source),
             model=model,

@@ -28,6 +28,7 @@ from stemmata.errors import (
     InvalidArgument,
     NameTaken,
     StemmataError,
+    UnsupportedFile,
     VersionNotFound,
 )
 from stemmata.ids import PackName, VersionId
@@ -46,7 +47,7 @@ from stemmata.records import (
 )
 from stemmata.session import Session
 from stemmata.sources import Source
-from stemmata.trees import Tree, content_of, encode_tree
+from stemmata.trees import MAX_TREE_BYTES, Tree, content_of, encode_tree
 
 _TREE_CHUNK = 64 << 20
 _ATTEMPTS = 3
@@ -212,6 +213,9 @@ def _write_side_objects(
         flatten(text_of(key), value, config)
     digests = {kind: writer.put(data, "bytes").hex for kind, data in sorted(provenance.items())}
     encoded = encode_tree(tree)
+    if len(encoded) > MAX_TREE_BYTES:
+        # No reader would take it: refuse while the source is still there.
+        raise UnsupportedFile(path=str(request.source), reason="it holds too many files or tensors")
     chunks = [encoded[i : i + _TREE_CHUNK] for i in range(0, len(encoded), _TREE_CHUNK)]
     tree_digests = [writer.put(chunk, "bytes").hex for chunk in chunks]
     return encode_record(_record(request, found, config, tree, digests)), tree_digests
@@ -347,7 +351,7 @@ def alias_op(
 
 
 def _existing(session: Session, request: SaveRequest, tree: Tree) -> VersionRow | None:
-    """The visible version of this model, newest of the run first, that holds the same bytes."""
+    """The visible version of this model (of the run, where there is one) that holds the same bytes."""
     if not request.same_as_existing or request.name is None:
         return None
     return queries.version_with_content(
@@ -355,6 +359,7 @@ def _existing(session: Session, request: SaveRequest, tree: Tree) -> VersionRow 
         name_key(request.model),
         content_of(tree).digest,
         run_id=request.run.id if request.run else None,
+        step=request.step,
     )
 
 

@@ -19,7 +19,7 @@ from stemmata.records import Content
 
 MAX_FILES = 1_000_000
 MAX_PATH_BYTES = 4096
-MAX_TREE_BYTES = 1 << 30
+MAX_TREE_BYTES = 256 << 20
 _OBJECT = re.compile(r"[0-9a-f]{64}")
 _WINDOWS_DEVICES = frozenset(
     {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(1, 10)), *(f"lpt{i}" for i in range(1, 10))}

@@ -315,3 +315,17 @@ def test_a_local_base_is_recorded_with_the_digest_of_its_files(
     second = repo.save(adapter, "m").base
     assert second is not None
     assert second.digest != first.digest
+
+
+def test_a_folder_with_too_long_a_list_of_files_is_refused_at_save(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stemmata.saving.MAX_TREE_BYTES", 100)
+    with pytest.raises(errors.UnsupportedFile, match="too many files"):
+        repo.save(model_folder(tmp_path / "out"), "m")
+    assert repo.models() == []
+
+
+def test_an_empty_path_is_not_the_working_folder(repo: Repository) -> None:
+    with pytest.raises(errors.InvalidArgument, match="empty"):
+        repo.save("", "m")

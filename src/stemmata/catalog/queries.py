@@ -248,14 +248,20 @@ def ids_by_prefix(
 
 
 def version_with_content(
-    connection: Connection, model: str, content: str, *, run_id: str | None = None
+    connection: Connection, model: str, content: str, *, run_id: str | None = None, step: int | None = None
 ) -> VersionRow | None:
-    """The newest visible version of the model with this content digest, of the run if it has one."""
-    rest = (
-        "WHERE v.content = ? AND v.model = ? AND v.state = 'visible'"
-        " ORDER BY v.run_id IS NOT ?, v.seq DESC LIMIT 1"
-    )
-    found = _versions(connection, rest, content, model, run_id or "")
+    """The newest visible version of the model with this content digest: of the run alone, if one is
+    given (a repeated run has the bytes of the first, not its record), and rather of `step`."""
+    rest = "WHERE v.content = ? AND v.model = ? AND v.state = 'visible'"
+    values: list[str | int] = [content, model]
+    if run_id is not None:
+        rest += " AND v.run_id = ?"
+        values.append(run_id)
+    order = "v.seq DESC"
+    if step is not None:
+        order = f"v.step IS NOT ?, {order}"
+        values.append(step)
+    found = _versions(connection, f"{rest} ORDER BY {order} LIMIT 1", *values)
     return found[0] if found else None
 
 
