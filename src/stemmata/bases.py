@@ -105,7 +105,7 @@ def _row(folder: Path, name: str, cache: Path | None) -> Row:
     known = _recall(note)
     if known is not None and (known.inode, known.size, known.mtime_ns, known.ctime_ns) == _identity(before):
         return name, before.st_size, known.digest
-    digest = _hash(path)
+    digest = hash_file(path)
     after = path.stat()
     # A file written a moment ago may be written again within the clock's resolution: not remembered.
     settled = time.time_ns() - max(after.st_mtime_ns, after.st_ctime_ns) > _SETTLED_NS
@@ -118,7 +118,8 @@ def _identity(found: os.stat_result) -> tuple[int, int, int, int]:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _hash(path: Path) -> str:
+def hash_file(path: Path) -> str:
+    """BLAKE3 of a file, hex."""
     hasher = blake3()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):

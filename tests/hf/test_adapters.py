@@ -254,8 +254,8 @@ def test_the_files_of_a_base_are_hashed_once(
         os.utime(path, ns=(moment, moment))
     monkeypatch.setattr(bases, "_SETTLED_NS", -(10**18))
     read: list[Path] = []
-    real = bases._hash
-    monkeypatch.setattr(bases, "_hash", lambda path: (read.append(path), real(path))[1])
+    real = bases.hash_file
+    monkeypatch.setattr(bases, "hash_file", lambda path: (read.append(path), real(path))[1])
     cache = tmp_path / "digests"
     first = bases.weights_of_folder(base, cache)
     assert len(read) == 2

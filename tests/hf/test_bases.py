@@ -73,5 +73,5 @@ def test_a_base_that_cannot_be_read_costs_its_digest_alone(
     def refuse(path: Path) -> str:
         raise PermissionError(path)
 
-    monkeypatch.setattr("stemmata.bases._hash", refuse)
+    monkeypatch.setattr("stemmata.bases.hash_file", refuse)
     assert complete(Base(name_or_path=str(base))).digest is None

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import (
+    AutoModelForCausalLM,
     GPT2Config,
     GPT2ForSequenceClassification,
     GPT2LMHeadModel,
@@ -205,3 +206,51 @@ def test_what_to_load_is_one_of_three(repo: Repository, base: Path) -> None:
         load_version(version, "optimizer")
     with pytest.raises(InvalidArgument, match="no adapter"):
         version.load(merge=True)
+
+
+def test_safetensors_beside_an_adapters_pickle_do_not_stand_for_it(
+    repo: Repository, base: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "adapter"
+    tiny.with_lora(AutoModelForCausalLM.from_pretrained(base)).save_pretrained(folder)
+    torch.save(load_file(folder / "adapter_model.safetensors"), folder / "adapter_model.bin")
+    (folder / "adapter_model.safetensors").rename(folder / "decoy.safetensors")
+    version = repo.save(folder, "m")
+    with pytest.raises(PickleRefused, match=r"adapter_model\.bin"):
+        version.load()
+    assert version.load(allow_pickle=True) is not None
+
+
+CODE = """
+from transformers import GPT2Config, GPT2LMHeadModel
+
+class MineConfig(GPT2Config):
+    model_type = "mine"
+
+class Mine(GPT2LMHeadModel):
+    config_class = MineConfig
+"""
+
+
+def test_code_under_an_adapter_runs_on_an_explicit_word_alone(
+    repo: Repository, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = json.loads((base / "config.json").read_text())
+    settings.update(
+        model_type="mine",
+        architectures=["Mine"],
+        auto_map={"AutoConfig": "mine.MineConfig", "AutoModelForCausalLM": "mine.Mine"},
+    )
+    (base / "config.json").write_text(json.dumps(settings))
+    (base / "mine.py").write_text(CODE)
+    folder = tmp_path / "adapter"
+    tiny.with_lora(AutoModelForCausalLM.from_pretrained(base, trust_remote_code=True)).save_pretrained(folder)
+    version = repo.save(folder, "m")
+
+    def ask(*a: Any, **k: Any) -> Any:
+        raise AssertionError("a question at the terminal")
+
+    monkeypatch.setattr("builtins.input", ask)
+    with pytest.raises(NotLoadable, match="trust_remote_code=True"):
+        version.load()
+    assert type(version.load(trust_remote_code=True).get_base_model()).__name__ == "Mine"

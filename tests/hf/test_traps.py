@@ -38,10 +38,11 @@ def logits(model: Any) -> torch.Tensor:
 
 
 def moved(model: Any) -> Any:
-    """The model after something that changes every weight."""
+    """The model after something that changes every weight that is trained."""
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.5)
+            if parameter.requires_grad:
+                parameter.add_(0.5)
     return model
 
 
@@ -204,7 +205,7 @@ def test_trap_7_an_adapters_revision_is_not_asked_of_its_base(
     assert version.base is not None
     recorded = Base(name_or_path="team/base", revision="base-commit", digest=version.base.digest)
     monkeypatch.setattr(Version, "base", property(lambda self: recorded))
-    place, _ = adapters._find_base(version, None, False, allow_download=True)
+    place = adapters._find_base(version, None, False, allow_download=True)
     assert place == tmp_path / "cached"
     assert downloads == [("team/base", "base-commit")]
 

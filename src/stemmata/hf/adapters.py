@@ -23,6 +23,7 @@ from stemmata.version import Version
 _CONFIG = "adapter_config.json"
 _PREFIX = "base_model.model."
 _HUB_FILES = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.py")
+_DTYPES = ("float32", "bfloat16", "float16", "float64")
 _AUTO = {
     "CAUSAL_LM": "AutoModelForCausalLM",
     "SEQ_CLS": "AutoModelForSequenceClassification",
@@ -53,22 +54,32 @@ def load_adapter(
     names = _adapter_names(version)
     settings = json.loads((folder / names[0] / _CONFIG).read_bytes())
     if base is None or isinstance(base, Version | str | os.PathLike):
-        place, of = _find_base(
-            version, base, allow_other_base, allow_download=not kwargs.get("local_files_only")
-        )
+        found = _find_base(version, base, allow_other_base, allow_download=not kwargs.get("local_files_only"))
         model_class, extra = _base_class(version, settings)
-        inner = load_full(
-            version, place, allow_pickle=allow_pickle, model_class=model_class, **{**extra, **kwargs}
-        )
-        if of is not None:
-            remember_origin(inner, version.source, of)
+        if "torch_dtype" in kwargs:
+            extra.pop("dtype", None)
+        given = {"allow_pickle": allow_pickle, **extra, **kwargs}
+        if isinstance(found, Path):
+            inner = load_full(version, found, model_class=model_class, **given)
+        else:
+            if found.kind == "adapter":
+                inner = load_adapter(found, merge=True, **given)
+            else:
+                inner = load_full(version, found.path(), model_class=model_class, **given)
+            remember_origin(inner, version.source, found.id)
     else:
         inner = base
     _fit_vocabulary(version, inner)
-    first = {"adapter_name": names[0] or "default", "is_trainable": is_trainable}
+    first = {
+        "adapter_name": names[0] or "default",
+        "is_trainable": is_trainable,
+        "autocast_adapter_dtype": _in_full_precision(version),
+    }
     model = PeftModel.from_pretrained(inner, str(folder / names[0]), **first)
     for other in names[1:]:
-        model.load_adapter(str(folder / other), adapter_name=other)
+        model.load_adapter(
+            str(folder / other), adapter_name=other, autocast_adapter_dtype=first["autocast_adapter_dtype"]
+        )
     return model.merge_and_unload() if merge else model
 
 
@@ -85,32 +96,30 @@ def _adapter_names(version: Version) -> list[str]:
 # --- where the base is ------------------------------------------------------------------------------
 
 
-def _find_base(
-    version: Version, given: Any, allow_other: bool, *, allow_download: bool
-) -> tuple[Path, VersionId | None]:
-    """A folder with the right base, and the version that it is a checkout of, if it is one."""
+def _find_base(version: Version, given: Any, allow_other: bool, *, allow_download: bool) -> Path | Version:
+    """The right base: a folder with it, or its version; that of an adapter is merged when it is loaded."""
     recorded = version.base or Base(name_or_path="")
     if isinstance(given, Version):
-        if not allow_other:
+        if not allow_other and given.id.hex != recorded.version:
             _hold(version, recorded, weights_of_tree(given.tree()).digest, f"version {given.short}")
-        return given.path(), given.id
+        return given
     if given is not None:
         folder = local_folder(os.fspath(given), None)
         if folder is None:
             raise BaseMissing(version=version.short, where=os.fspath(given))
         if not allow_other:
             _hold_folder(version, recorded, folder)
-        return folder, None
+        return folder
     stored = _stored_base(version, recorded)
     if stored is not None:
-        return stored.path(), stored.id
+        return stored
     folder = local_folder(recorded.name_or_path, recorded.revision)
     if folder is None and allow_download:
         folder = _download(recorded)
     if folder is None:
         raise BaseMissing(version=version.short, where=recorded.name_or_path or "any recorded place")
     _hold_folder(version, recorded, folder)
-    return folder, None
+    return folder
 
 
 def _stored_base(version: Version, recorded: Base) -> Version | None:
@@ -139,16 +148,16 @@ def _download(recorded: Base) -> Path | None:
 
 
 def _hold_folder(version: Version, recorded: Base, folder: Path) -> None:
-    if recorded.digest is not None:
+    if recorded.digest is not None or recorded.version is not None:
         _hold(version, recorded, folder_weights(folder).digest, str(folder))
 
 
 def _hold(version: Version, recorded: Base, found: str, where: str) -> None:
     """Same-shaped other weights load without a word everywhere else: not here."""
-    if recorded.digest is not None and found != recorded.digest:
-        raise BaseMismatch(
-            version=version.short, where=where, expected=recorded.digest[:SHORT], found=found[:SHORT]
-        )
+    # Without a digest, the base is an adapter's version merged: no files are known to hold it.
+    expected = recorded.digest or recorded.version
+    if expected is not None and found != expected:
+        raise BaseMismatch(version=version.short, where=where, expected=expected[:SHORT], found=found[:SHORT])
 
 
 # --- what the base is -------------------------------------------------------------------------------
@@ -160,6 +169,9 @@ def _base_class(version: Version, settings: dict[str, Any]) -> tuple[Any, dict[s
 
     extra: dict[str, Any] = {}
     task = settings.get("task_type")
+    dtype = version.config.get("model.dtype")
+    if dtype in _DTYPES:
+        extra["dtype"] = dtype
     labels = version.config.get("model.num_labels")
     if task in ("SEQ_CLS", "TOKEN_CLS") and isinstance(labels, int):
         extra["num_labels"] = labels
@@ -169,6 +181,11 @@ def _base_class(version: Version, settings: dict[str, Any]) -> tuple[Any, dict[s
         if found is not None:
             return found, extra
     return None, extra
+
+
+def _in_full_precision(version: Version) -> bool:
+    """Whether an adapter's weights are kept as float32: peft makes them so unless it is told not to."""
+    return any(s.dtype == "F32" for f in version.files for s in f.segments)
 
 
 def _fit_vocabulary(version: Version, base: Any) -> None:

@@ -46,6 +46,10 @@ def config(arguments: Any, model: Any) -> dict[str, object]:
     found = {k: v for k, v in sanitise_arguments(arguments).items() if v is not None}
     inner = model.get_base_model() if is_adapter(model) else model
     found["model.architecture"] = type(inner).__name__
+    # An adapter's files do not say in which precision its base was loaded.
+    dtype = getattr(inner, "dtype", None)
+    if dtype is not None:
+        found["model.dtype"] = str(dtype).removeprefix("torch.")
     settings = getattr(inner, "config", None)
     for fact in _MODEL_FACTS:
         value = getattr(settings, fact, None)

@@ -67,7 +67,11 @@ def load_full(
     """A full model from a folder on this machine, by `model_class` or the class that its config names."""
     kwargs.setdefault("local_files_only", True)
     kwargs.setdefault("use_safetensors", None if allow_pickle else True)
-    found = model_class or _class_of(version, folder, bool(kwargs.get("trust_remote_code")))
+    # False, not absent: transformers would ask at the terminal whether to run the code.
+    trusted = bool(kwargs.setdefault("trust_remote_code", False))
+    if model_class is not None and not trusted:
+        _refuse_code(version, folder)
+    found = model_class or _class_of(version, folder, trusted)
     return found.from_pretrained(str(folder), **kwargs)
 
 
@@ -94,19 +98,38 @@ def _class_of(version: Version, folder: Path, trusted: bool) -> Any:
     return transformers.AutoModel
 
 
+def _refuse_code(version: Version, folder: Path) -> None:
+    """A base whose class is in its own folder, under an adapter that says which class to take."""
+    import transformers
+
+    config = folder / "config.json"
+    settings = json.loads(config.read_bytes()) if config.is_file() else {}
+    names = [str(name) for name in settings.get("architectures") or []]
+    if settings.get("auto_map") and not any(hasattr(transformers, name) for name in names):
+        reason = f"its base is a {', '.join(names) or 'model'}"
+        raise NotLoadable(version=version.short, reason=reason, hint=_CODE)
+
+
 def load_tokenizer(version: Version, **kwargs: Any) -> Any:
     """The tokenizer, or the processor, that was saved beside the weights."""
     from transformers import AutoProcessor, AutoTokenizer
 
     names = {f.path for f in version.files}
     kwargs.setdefault("local_files_only", True)
+    kwargs.setdefault("trust_remote_code", False)
     if "tokenizer_config.json" not in names and "tokenizer.json" not in names:
         if names & {"processor_config.json", "preprocessor_config.json"}:
             return AutoProcessor.from_pretrained(str(version.path()), **kwargs)
         hint = "load the tokenizer of its base, or save versions with processing_class= given to the Trainer"
         raise NotLoadable(version=version.short, reason="it holds no tokenizer", hint=hint)
     loader = AutoProcessor if "processor_config.json" in names else AutoTokenizer
-    return loader.from_pretrained(str(version.path()), **kwargs)
+    try:
+        return loader.from_pretrained(str(version.path()), **kwargs)
+    except ValueError as error:
+        if kwargs["trust_remote_code"] or "trust_remote_code" not in str(error):
+            raise
+        reason = "its tokenizer comes with code of its own"
+        raise NotLoadable(version=version.short, reason=reason, hint=_CODE) from error
 
 
 def load_state(
@@ -172,7 +195,14 @@ def _read(version: Version, name: str) -> dict[str, Any]:
 
 def _refuse_pickles(version: Version, names: list[str], allowed: bool) -> None:
     """Where the only weights are pickles, they are opened on an explicit word alone."""
-    if allowed or any(n.endswith(".safetensors") for n in names):
+    if allowed:
+        return
+    # An adapter's weights are looked for by name: other safetensors beside them do not stand for them.
+    adapters = [n.removesuffix(_ADAPTER) for n in names if n.endswith(_ADAPTER)]
+    for folder in adapters:
+        if f"{folder}adapter_model.bin" in names and f"{folder}adapter_model.safetensors" not in names:
+            raise PickleRefused(path=f"{folder}adapter_model.bin", version=version.short)
+    if any(n.endswith(".safetensors") for n in names):
         return
     for name in names:
         if _is_pickle(name):

@@ -5,21 +5,35 @@ Owns the one place where weights' files on this machine are matched with version
 
 from __future__ import annotations
 
+import os
+import warnings
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from stemmata.bases import Weights, weights_of_folder, weights_of_tree
+import torch
+from safetensors import safe_open
+
+from stemmata.bases import Weights, hash_file, weight_paths, weights_of_folder, weights_of_tree
 from stemmata.catalog.catalog import user_cache_folder
 from stemmata.errors import StemmataError
 from stemmata.hf.filesets import is_adapter
 from stemmata.ids import VersionId
+from stemmata.names import name_key
 from stemmata.records import Base
 from stemmata.session import Session
 from stemmata.version import Version
 from stemmata.versions import Query, VersionList
 
 _SEARCHED = 256
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+# Other ways to begin a LoRA (pissa, olora, loftq, …) take a part out of the base, and do so again at load.
+_KEEPS_THE_BASE = (None, True, False, "gaussian", "orthogonal", "eva")
+_CHANGED = (
+    "the base model in memory is no longer the one at {name} ({tensor} differs), so no place is recorded "
+    "from which this adapter could load it. Save the base into the repository and load it from there "
+    "before training the adapter, or keep its folder for load(base=...)"
+)
 _came_from: WeakKeyDictionary[Any, tuple[str, VersionId]] = WeakKeyDictionary()
 
 
@@ -46,30 +60,103 @@ def origin_of(model: Any, session: Session) -> VersionId | None:
 def describe_base(model: Any, session: Session) -> Base:
     """Where the base under an adapter came from, and the digest of its files as they are there.
 
-    The digest is None where no files can be read: a base made in memory, a folder that is gone.
+    The digest is None where no files can be read: a base made in memory, a folder that is gone. Where
+    the files are here but no longer what is in memory (an adapter was merged into them, say), no
+    place is named: with the base found there the adapter would be another model. That is a warning.
     """
     inner = model.get_base_model()
     adapter = next(iter(model.peft_config.values()))
     name = getattr(inner, "name_or_path", None) or adapter.base_model_name_or_path or ""
     revision = getattr(adapter, "revision", None) or _revision(inner)
-    noted = _came_from.get(inner)
-    version = noted[1] if noted is not None and noted[0] == session.identity.repository else None
     folder = local_folder(name, revision)
-    if folder is None:
-        if version is None:
-            return Base(name_or_path=name, revision=revision)
-        weights = weights_of_tree(Version(session, session.row(version)).tree())
+    weights = folder_weights(folder) if folder is not None else None
+    noted = _came_from.get(inner)
+    if noted is not None and noted[0] == session.identity.repository:
+        stored = Version(session, session.row(noted[1]))
+        if stored.kind == "adapter":
+            # An adapter's version that is a base itself: merged, it is loaded so again.
+            return Base(name_or_path="", version=noted[1].hex)
+        trained = weights_of_tree(stored.tree())
+        if weights is None or weights.digest != trained.digest:
+            # Trained on in memory: the folder that its name still says holds what it was before.
+            folder, name, revision, weights = None, "", None, trained
+        version: VersionId | None = noted[1]
     else:
-        weights = folder_weights(folder)
-        version = version or _version_of_files(name, revision, session)
+        version = _version_of_files(name, revision, session) if folder is not None else None
+    if folder is None or weights is None:
+        rows = weights.rows if weights is not None else ()
+    else:
+        changed = changed_weight(model, folder)
+        if changed is not None:
+            warnings.warn(_CHANGED.format(name=name, tensor=changed), stacklevel=2)
+            return Base(name_or_path="")
+        rows = weights.rows
         revision = revision if Path(name).is_dir() else _commit_of(folder) or revision
     return Base(
         name_or_path=str(folder) if folder is not None and Path(name).is_dir() else name,
         revision=revision,
-        digest=weights.digest if weights.rows else None,
-        files=list(weights.rows),
+        digest=weights.digest if weights is not None and rows else None,
+        files=list(rows),
         version=version.hex if version is not None else None,
     )
+
+
+def changed_weight(model: Any, folder: Path) -> str | None:
+    """A frozen weight under an adapter that is not what the folder's files hold; None if there is none.
+
+    One row of each is read: merging and training change whole matrices. What cannot be matched by
+    name and shape, and what was only rounded to another precision, is no change.
+    """
+    if any(getattr(c, "init_lora_weights", None) not in _KEEPS_THE_BASE for c in model.peft_config.values()):
+        return None
+    inner = model.get_base_model()
+    frozen = {
+        name.replace(".base_layer.", ".").replace(".original_module.", "."): weight
+        for name, weight in inner.named_parameters()
+        if not weight.requires_grad
+        and weight.dim()
+        and weight.dtype in _FLOATS
+        and weight.device.type != "meta"
+    }
+    prefix = f"{getattr(inner, 'base_model_prefix', '')}."
+    for path in weight_paths(entry.name for entry in os.scandir(folder)):
+        if not path.endswith(".safetensors"):
+            continue
+        with safe_open(str(folder / path), framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  (it is no dict)
+                weight = frozen.get(name, frozen.get(prefix + name))
+                stored = file.get_slice(name)
+                if weight is None or list(stored.get_shape()) != list(weight.shape):
+                    continue
+                row = weight.shape[0] // 2
+                if not _same_rounded(stored[row : row + 1], weight.detach()[row : row + 1].cpu()):
+                    return str(name)
+    return None
+
+
+def _same_rounded(stored: torch.Tensor, live: torch.Tensor) -> bool:
+    if stored.dtype not in _FLOATS:
+        return True  # packed or scaled: not to be compared by value
+    return any(
+        torch.allclose(stored.to(by).to(live.dtype), live, rtol=0, atol=0, equal_nan=True)
+        for by in (live.dtype, torch.bfloat16, torch.float16)
+    )
+
+
+def version_of_checkpoint(checkpoint: Path, step: int, model: str, session: Session) -> VersionId | None:
+    """The newest version of `model` at this step that holds the very weights of a Trainer's checkpoint."""
+    session.refresh()
+    if not checkpoint.is_dir():
+        return None
+    for version in VersionList(session, Query(model=name_key(model), expressions=(f"step == {step}",))):
+        weights = [f for f in version.files if f.path.endswith(".safetensors")]
+        if weights and all(_same_file(checkpoint / f.path, f.size, f.digest) for f in weights):
+            return version.id
+    return None
+
+
+def _same_file(path: Path, size: int, digest: str) -> bool:
+    return path.is_file() and path.stat().st_size == size and hash_file(path) == digest
 
 
 def local_folder(name: str | None, revision: str | None) -> Path | None:

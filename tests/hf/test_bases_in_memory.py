@@ -1,0 +1,112 @@
+"""Adapters on bases that are more than a folder: cast, trained on, merged. Their logits come back, or
+loading says why they cannot."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import tiny_models as tiny
+from stemmata.errors import BaseMismatch, BaseMissing
+from stemmata.hf import VersionCallback
+from stemmata.repository import Repository
+from stemmata.version import Version
+
+PROMPT = torch.tensor([[1, 2, 3, 4]])
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model.eval()(PROMPT).logits
+    return found
+
+
+def trained(repo: Repository, model: Any, tmp_path: Path, run: str) -> Version:
+    callback = VersionCallback(repo, "m", run_name=run)
+    tiny.trainer(model, tmp_path / "out", [callback], num_train_epochs=1).train()
+    return repo[f"m@{run}/final"]
+
+
+def test_a_base_comes_back_in_the_precision_that_it_was_loaded_in(
+    repo: Repository, base: Path, tmp_path: Path
+) -> None:
+    model = tiny.with_lora(AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16))
+    version = trained(repo, model, tmp_path, "r")
+    assert version.config["model.dtype"] == "bfloat16"
+    loaded = version.load()
+    assert loaded.get_base_model().dtype == torch.bfloat16
+    assert torch.equal(logits(loaded), logits(model))
+    assert version.load(dtype=torch.float32).get_base_model().dtype == torch.float32
+
+
+def test_an_adapter_that_was_cast_comes_back_in_its_precision(
+    repo: Repository, base: Path, tmp_path: Path
+) -> None:
+    model = tiny.with_lora(AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16))
+    version = trained(repo, model.to(torch.bfloat16), tmp_path, "r")
+    loaded = version.load()
+    assert {p.dtype for p in loaded.parameters()} == {torch.bfloat16}
+    assert torch.equal(logits(loaded), logits(model))
+
+
+def test_a_base_that_was_trained_on_in_memory_is_the_version_of_that_training(
+    repo: Repository, base: Path, tmp_path: Path
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(base)
+    full = trained(repo, model, tmp_path, "full")
+    lora = tiny.with_lora(model)
+    version = trained(repo, lora, tmp_path, "lora")
+    assert version.base is not None
+    assert version.base.version == full.id.hex
+    assert version.base.name_or_path == "", "the folder holds what it was before"
+    assert torch.equal(logits(version.load()), logits(lora))
+    assert torch.equal(logits(version.load(base=full.checkout(tmp_path / "full"))), logits(lora))
+    with pytest.raises(BaseMismatch):
+        version.load(base=base)
+
+
+def test_a_merged_adapters_version_is_a_base(repo: Repository, base: Path, tmp_path: Path) -> None:
+    first = trained(repo, tiny.with_lora(AutoModelForCausalLM.from_pretrained(base)), tmp_path, "a")
+    lora = tiny.with_lora(first.load(merge=True))
+    version = trained(repo, lora, tmp_path, "b")
+    assert version.parents == [first.id.hex]
+    assert torch.equal(logits(version.load()), logits(lora))
+    assert torch.equal(logits(version.load(base=first)), logits(lora))
+    with pytest.raises(BaseMismatch):
+        version.load(base=base)
+    shutil.rmtree(base)
+    with pytest.raises(BaseMissing):
+        version.load()
+
+
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
+def test_an_adapter_merged_by_hand_leaves_no_base_to_load_from(
+    repo: Repository, base: Path, tmp_path: Path
+) -> None:
+    model = tiny.with_lora(AutoModelForCausalLM.from_pretrained(base))
+    trained(repo, model, tmp_path, "a")
+    lora = tiny.with_lora(model.merge_and_unload())
+    with pytest.warns(UserWarning, match="no longer the one at"):
+        version = trained(repo, lora, tmp_path, "b")
+    with pytest.raises(BaseMissing):
+        version.load()
+    expected = logits(lora)
+    inner = lora.unload()
+    inner.save_pretrained(tmp_path / "merged")
+    assert torch.equal(logits(version.load(base=tmp_path / "merged")), expected)
+
+
+@pytest.mark.parametrize("beginning", [True, "gaussian", "pissa"])
+def test_an_unchanged_base_is_never_taken_for_a_changed_one(
+    repo: Repository, base: Path, tmp_path: Path, beginning: Any
+) -> None:
+    inner = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).float()
+    lora = tiny.with_lora(inner, init_lora_weights=beginning, bias="all", modules_to_save=["ln_f"])
+    version = trained(repo, lora, tmp_path, "r")
+    assert version.base is not None
+    assert version.base.name_or_path == str(base)
