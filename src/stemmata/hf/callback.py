@@ -12,13 +12,16 @@ import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from transformers.trainer_callback import TrainerCallback
 
 from stemmata.errors import EmptyDataset, InvalidArgument
 from stemmata.hf import facts
+from stemmata.hf.origin import version_of_checkpoint
 from stemmata.hf.recorder import Account, Recorder, Saved, start
+from stemmata.ids import VersionId
 from stemmata.names import clean_name
 from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
@@ -103,6 +106,8 @@ class VersionCallback(TrainerCallback):
         account = Account(
             message=given.message, config=dict(given.config), labels=given.labels, parents=given.parents
         )
+        if account.parents is None and state.global_step > 0:
+            account.parents = self._resumed_from(args, state.global_step)
         self._recorder = start(self.repository, self.model, self._run_name, args, live["model"], account)
         self._ended = False
         self._held = None
@@ -183,7 +188,14 @@ class VersionCallback(TrainerCallback):
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             if last is not None and last.name != "final":
                 recorder.also_name(last, "final")
-            self._held = self._save_best(recorder, state, live)
+            if Path(state.best_model_checkpoint).is_dir():
+                self._held = self._save_best(recorder, state, live)
+            else:
+                # Removed meanwhile: the Trainer went on with the last weights, which are not the best.
+                best = recorder.at_step(_best_step(state))
+                if best is not None:
+                    recorder.also_name(best, "best")
+                self._held = last
         elif last is not None and last.name == "final":
             self._held = last
         else:
@@ -215,6 +227,13 @@ class VersionCallback(TrainerCallback):
         )
         saved.told.update(evaluated)
         return saved
+
+    def _resumed_from(self, args: Any, step: int) -> list[VersionId] | None:
+        """The version with the weights of the checkpoint that the training goes on from, if there is one."""
+        given = args.resume_from_checkpoint
+        folder = Path(given) if isinstance(given, str) else Path(args.output_dir) / f"checkpoint-{step}"
+        found = version_of_checkpoint(folder, step, self.model, self.repository.session)
+        return None if found is None else [found]
 
     def _keep_last(self, args: Any, state: Any, control: Any, live: Mapping[str, Any]) -> None:
         """Where the best weights will replace the last ones, save those while they are here."""
