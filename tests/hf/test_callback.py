@@ -92,6 +92,23 @@ def test_metrics_that_come_later_attach_under_their_own_names(repo: Repository, 
         assert {a.event for a in version.annotations} == {"evaluation", "log"}
 
 
+def test_a_version_speaks_of_the_data_that_were_known_when_it_was_made(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However late it is written: the evaluation's data come up after the first epoch."""
+    real, given = repo.save, list[Any]()
+
+    def save(*a: Any, **k: Any) -> Any:
+        given.append(k["data"])
+        return real(*a, **k)
+
+    monkeypatch.setattr(repo, "save", save)
+    callback = VersionCallback(repo, "m", run_name="r")
+    tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback], eval_strategy="epoch").train()
+    assert "eval.rows" not in given[0]
+    assert given[1]["eval.rows"] == 4
+
+
 @pytest.mark.parametrize(
     ("every", "settings", "expected"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 import tiny_models as tiny
 from stemmata.errors import StorageFull, TrainingSaveFailed
-from stemmata.hf import VersionCallback
+from stemmata.hf import VersionCallback, filesets
 from stemmata.hf.writer import Workspace, Writer
 from stemmata.repository import Repository
 
@@ -114,7 +116,7 @@ def test_the_snapshot_is_taken_before_training_goes_on_and_written_after(
 
 
 def test_a_failed_write_stops_nothing_before_it_and_is_raised_at_the_next_save(
-    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     real = repo.save
 
@@ -128,6 +130,7 @@ def test_a_failed_write_stops_nothing_before_it_and_is_raised_at_the_next_save(
     trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback], num_train_epochs=3)
     with pytest.raises(TrainingSaveFailed, match=r"r/epoch-2 of m failed: no space left in the disk"):
         trainer.train()
+    assert "r/epoch-2 of m failed" in caplog.text, "said at once: a training that dies hears no more"
     assert [v.name for v in repo.versions("m")] == ["r/epoch-1"]
     assert list((repo.session.cache_folder() / "writing").iterdir()) == []
 
@@ -142,6 +145,41 @@ def test_a_failure_of_the_last_write_is_raised_when_the_training_ends(
     trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [VersionCallback(repo, "m", every="end")])
     with pytest.raises(TrainingSaveFailed, match="OSError: the cable was cut"):
         trainer.train()
+
+
+def test_a_disk_that_is_full_when_the_snapshot_is_taken_is_named_too(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Any, *a: Any, **k: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "save_pretrained", full)
+    trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [VersionCallback(repo, "m", run_name="r")])
+    with pytest.raises(TrainingSaveFailed, match=r"r/epoch-1 of m failed: OSError.*No space left"):
+        trainer.train()
+    assert list((repo.session.cache_folder() / "writing").iterdir()) == []
+
+
+def test_no_progress_bar_of_a_save_tears_that_of_the_training(repo: Repository, tmp_path: Path) -> None:
+    from transformers.utils import logging
+
+    seen: list[str] = []
+
+    def watch(factory: Any, arguments: Any, named: Any) -> Any:
+        seen.append(threading.current_thread().name)
+        return logging.EmptyTqdm(*arguments, **named)
+
+    filesets._hush.cache_clear()
+    before = logging.set_tqdm_hook(watch)
+    try:
+        trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [VersionCallback(repo, "m")])
+        trainer.train()
+        assert seen == []
+        trainer.save_model(str(tmp_path / "theirs"))
+        assert seen == [threading.current_thread().name], "the Trainer's own are as they were"
+    finally:
+        logging.set_tqdm_hook(before)
+        filesets._hush.cache_clear()
 
 
 def test_a_write_under_way_is_finished_when_the_training_dies_of_an_error(tmp_path: Path) -> None:

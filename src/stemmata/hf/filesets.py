@@ -8,8 +8,11 @@ version holds, byte for byte, what `Trainer.save_model` would have written (trai
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +38,43 @@ def begin(model: Any, processing_class: Any, folder: Path) -> FileSet:
     On return the model may train on. `processing_class` may be None.
     """
     inner = unwrap(model)
-    finish = _begin_model(inner, folder)
-    if processing_class is not None:
-        # Small, and as live as the model: written here.
-        processing_class.save_pretrained(str(folder))
-    return FileSet(folder=folder, finish=finish)
+    with _without_bars():
+        finish = _begin_model(inner, folder)
+        if processing_class is not None:
+            # Small, and as live as the model: written here.
+            processing_class.save_pretrained(str(folder))
+
+    def quietly() -> None:
+        with _without_bars():
+            finish()
+
+    return FileSet(folder=folder, finish=quietly)
+
+
+_this_thread = threading.local()
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """No progress bars of transformers in this thread: they would tear the bar of the training."""
+    _hush()
+    _this_thread.quiet = True
+    try:
+        yield
+    finally:
+        _this_thread.quiet = False
+
+
+@lru_cache(maxsize=1)
+def _hush() -> None:
+    from transformers.utils import logging
+
+    def bar(factory: Any, arguments: Any, named: Any) -> Any:
+        if getattr(_this_thread, "quiet", False):
+            return logging.EmptyTqdm(*arguments, **named)
+        return before(factory, arguments, named) if before is not None else factory(*arguments, **named)
+
+    before = logging.set_tqdm_hook(bar) if hasattr(logging, "set_tqdm_hook") else None
 
 
 def unwrap(model: Any) -> Any:

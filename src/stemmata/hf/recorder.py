@@ -6,9 +6,11 @@ commits. Metrics that come later follow through the same queue, so they find the
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from stemmata.errors import NameTaken, StemmataError, TrainingSaveFailed
@@ -19,6 +21,8 @@ from stemmata.ids import VersionId
 from stemmata.names import name_key
 from stemmata.records import Base, Run
 from stemmata.repository import Repository
+
+_log = logging.getLogger("stemmata")
 
 
 @dataclass(slots=True, eq=False)
@@ -89,14 +93,19 @@ class Recorder:
         self.raise_failure()
         saved = Saved(name=name, step=step, epoch=epoch)
         before = after or (self.saved[-1] if self.saved and follows else None)
-        folder = self._workspace.folder()
+        folder: Path | None = None
         try:
+            folder = self._workspace.folder()
             files = filesets.begin(live, processing_class, folder)
-        except BaseException:
-            self._workspace.remove(folder)
+        except BaseException as error:
+            if folder is not None:
+                self._workspace.remove(folder)
+            if isinstance(error, OSError):
+                raise self._failed(name, error) from error
             raise
         inner = filesets.unwrap(live)
         account = self.account
+        data = dict(account.data)  # the training thread adds to it before its next save
 
         def job() -> None:
             try:
@@ -117,7 +126,7 @@ class Recorder:
                             epoch=epoch,
                             event=event,
                             base=base,
-                            data=account.data,
+                            data=data,
                             provenance=account.provenance,
                             labels=account.labels,
                             same_as_existing=same_as_existing,
@@ -179,13 +188,16 @@ class Recorder:
                 job()
             except Exception as error:
                 # Libraries raise anything while they write; the training gets one named error.
-                shown = f"{self.run.name}/{name}"
-                reason = (
-                    str(error) if isinstance(error, StemmataError) else f"{type(error).__name__}: {error}"
-                )
-                raise TrainingSaveFailed(name=shown, model=self.model, reason=reason) from error
+                failed = self._failed(name, error)
+                # Now, too: the next save may be hours away, or never come.
+                _log.error("%s", failed)
+                raise failed from error
 
         return run
+
+    def _failed(self, name: str, error: Exception) -> TrainingSaveFailed:
+        reason = str(error) if isinstance(error, StemmataError) else f"{type(error).__name__}: {error}"
+        return TrainingSaveFailed(name=f"{self.run.name}/{name}", model=self.model, reason=reason)
 
     def _commit(self, save: Callable[[], VersionId]) -> VersionId:
         """Save; if another process took the run's name meanwhile, take the next one."""
