@@ -192,6 +192,9 @@ def mask_value(key: str, value: object) -> object:
         return MASK
     if isinstance(value, str):
         return mask(value)
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        # It may be the words of a command: `["--token", "…"]`.
+        return mask_command(value)
     if isinstance(value, list | tuple | set | frozenset):
         return [mask_value(key, item) for item in value]
     return value

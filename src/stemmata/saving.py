@@ -6,9 +6,10 @@ The commit itself is `transaction.commit`; this module decides what the entry sa
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
@@ -52,6 +53,8 @@ from stemmata.trees import MAX_TREE_BYTES, Tree, content_of, encode_tree
 _TREE_CHUNK = 64 << 20
 _ATTEMPTS = 3
 _MAX_PROVENANCE = 64 << 20
+_MAX_ARGUMENTS = 1000
+_MAX_ARGUMENTS_BYTES = 16 << 20  # some kilobytes in practice
 TRAINING_ARGS = "training_args.bin"
 LEAVE_OUT = {TRAINING_ARGS: "it may hold tokens in clear; kept as sanitised JSON"}
 
@@ -205,10 +208,12 @@ def _write_side_objects(
     provenance = dict(request.provenance)
     found = describe([f.path for f in tree.files], lambda path: source.read(path))
     config = dict(found.config)
-    arguments = _training_arguments(source)
-    if arguments:
-        flatten("", arguments, config)
-        provenance.setdefault("training_arguments", msgspec.json.encode(arguments))
+    for path, arguments in _training_arguments(source):
+        folder = path.rpartition("/")[0]
+        if not folder:
+            flatten("", arguments, config)
+        kind = f"training_arguments:{folder}" if folder else "training_arguments"
+        provenance.setdefault(kind, msgspec.json.encode(arguments))
     for key, value in request.config.items():
         flatten(text_of(key), value, config)
     digests = {kind: writer.put(data, "bytes").hex for kind, data in sorted(provenance.items())}
@@ -269,15 +274,18 @@ def _masked(flat: dict[str, Stored]) -> dict[str, Stored]:
     return cast("dict[str, Stored]", mask_config(flat))
 
 
-def _training_arguments(source: Source) -> dict[str, object]:
-    """The arguments inside a left-out training_args.bin, sanitised; {} when there are none."""
-    if TRAINING_ARGS not in {path for path, _ in source.left_out}:
-        return {}
-    try:
-        data = (source.root / TRAINING_ARGS).read_bytes()
-    except OSError:
-        return {}
-    return training_args.sanitised(data) or {}
+def _training_arguments(source: Source) -> Iterator[tuple[str, dict[str, object]]]:
+    """Path and sanitised content of each left-out training_args.bin that says anything."""
+    left_out = (path for path, _ in source.left_out if path.rpartition("/")[2] == TRAINING_ARGS)
+    for path in islice(left_out, _MAX_ARGUMENTS):
+        try:
+            with (source.root / path).open("rb") as file:
+                data = file.read(_MAX_ARGUMENTS_BYTES)
+        except OSError:
+            continue  # what is left out may also be a folder, or gone
+        arguments = training_args.sanitised(data)
+        if arguments:
+            yield path, arguments
 
 
 def _plan(

@@ -184,6 +184,7 @@ def test_i10_configs_are_masked_by_key_and_by_value() -> None:
         "lora.target_modules": ["c_attn"],
         "arguments.hub_token": "x",
         "url": "https://u:p@h/x",
+        "command": ["train.py", "--token", "plainlooking", "--epochs", "3"],
     }
     assert mask_config(config) == {
         "hub_token": MASK,
@@ -196,6 +197,7 @@ def test_i10_configs_are_masked_by_key_and_by_value() -> None:
         "lora.target_modules": ["c_attn"],
         "arguments.hub_token": MASK,
         "url": f"https://{MASK}@h/x",
+        "command": ["train.py", "--token", MASK, "--epochs", "3"],
     }
 
 

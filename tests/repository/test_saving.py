@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import tempfile
 from pathlib import Path
 
@@ -188,6 +189,11 @@ def test_i10_training_args_bin_stays_out_unless_asked_for(repo: Repository, tmp_
     (source / "training_args.bin").write_bytes(b"hf_abcdefghijklmnopqrstuvwxyz012345")
     plain = repo.save(source, "m")
     assert "training_args.bin" not in {f.path for f in plain.files}
+    (source / "checkpoint-5").mkdir()
+    (source / "checkpoint-5/training_args.bin").write_bytes(pickle.dumps({"hub_token": "plain", "seed": 3}))
+    wide = repo.save(source, "m", include=["checkpoint-*"])
+    assert not [f.path for f in wide.files if "training_args" in f.path]
+    assert json.loads(wide.provenance("training_arguments:checkpoint-5")) == {"hub_token": "***", "seed": 3}
     asked = repo.save(source, "m", include=["training_args.bin"])
     assert asked.read("training_args.bin").startswith(b"hf_")
 
@@ -197,7 +203,8 @@ def test_i10_planted_tokens_are_nowhere_in_the_store(
 ) -> None:
     token = "hf_" + "Abcdefghij0123456789KLMNOPQRSTuvwx"
     monkeypatch.setenv("HF_TOKEN", token)
-    monkeypatch.setattr("sys.argv", ["train.py", f"--hub_token={token}", "--api-key", token])
+    for argv in ("sys.argv", "sys.orig_argv"):
+        monkeypatch.setattr(argv, ["train.py", f"--hub_token={token}", "--api-key", token])
     version = repo.save(
         model_folder(tmp_path / "out"),
         "m",

@@ -164,7 +164,11 @@ def test_a_file_left_out_by_the_caller_can_be_included(folder: Path) -> None:
     fill(folder, "training_args.bin", "sub/training_args.bin")
     assert taken(folder, leave_out=LEAVE_OUT) == []
     assert len(taken(folder, leave_out=LEAVE_OUT, include=["training_args.bin"])) == 2
-    assert taken(folder, leave_out=LEAVE_OUT, include=["sub/*"]) == ["sub/training_args.bin"]
+    for named in ("sub/training_args.bin", "s*/training_args*"):
+        assert taken(folder, leave_out=LEAVE_OUT, include=[named]) == ["sub/training_args.bin"]
+    for wide in ("sub", "sub/*", "s*", "*", "*.bin"):
+        # Who asks for a folder has not asked for the tokens in it.
+        assert taken(folder, leave_out=LEAVE_OUT, include=[wide]) == []
     assert taken(folder / "training_args.bin", leave_out=LEAVE_OUT) == []
 
 

@@ -23,11 +23,15 @@ _ANYWHERE = {
     ".git": "a repository of git",
     ".stemmata": "a stemmata repository",
 }
+_WILD = ("", "*", "?", "[")
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What to take. `exclude` is stronger than `include`, and that than the defaults."""
+    """What to take. `exclude` is stronger than `include`, and that than the defaults.
+
+    `leave_out` is what the caller leaves out, by the names of files; an `include` must name such a file.
+    """
 
     include: tuple[str, ...]
     exclude: tuple[str, ...]
@@ -49,13 +53,26 @@ class Rules:
         for pattern in self.exclude:
             if _fits(pattern, path):
                 return f"excluded by {pattern!r}"
-        reason = self._default(path, real, is_folder)
+        if not is_folder:
+            reason = self._caller_says(path)
+            return None if reason is None or self._asks_for(path) else reason
+        reason = self._default(path, real)
         return None if reason is None or self.includes(path) else reason
 
-    def _default(self, path: str, real: Path, is_folder: bool) -> str | None:
+    def _caller_says(self, path: str) -> str | None:
         name = path.rpartition("/")[2]
-        if not is_folder:
-            return next((why for pattern, why in self.leave_out if fnmatchcase(name, pattern)), None)
+        return next((why for pattern, why in self.leave_out if fnmatchcase(name, pattern)), None)
+
+    def _asks_for(self, path: str) -> bool:
+        """Whether a pattern names this very file: to ask for its folder, or for `*`, is not to ask for it."""
+        name = path.rpartition("/")[2]
+        last = [(pattern, pattern.rpartition("/")[2]) for pattern in self.include]
+        return any(
+            end[:1] not in _WILD and fnmatchcase(name, end) and _fits(pattern, path) for pattern, end in last
+        )
+
+    def _default(self, path: str, real: Path) -> str | None:
+        name = path.rpartition("/")[2]
         if path == name:
             for pattern, why in _AT_TOP.items():
                 if fnmatchcase(name, pattern):
