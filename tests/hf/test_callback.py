@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from stemmata.hf import VersionCallback
 from stemmata.repository import Repository
 
 HF = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWx"
+PLAIN = "nobody-knows-this-shape-77"
 
 
 def names(repo: Repository, model: str = "m") -> list[list[str]]:
@@ -245,19 +247,27 @@ def test_given_parents_are_kept(repo: Repository, base: Path, tmp_path: Path) ->
     assert repo["m@r/epoch-1"].parents == [stored.id.hex]
 
 
-def test_i10_no_token_of_the_arguments_enters_the_store(repo: Repository, tmp_path: Path) -> None:
-    trainer = tiny.trainer(
-        tiny.gpt2(), tmp_path / "out", [VersionCallback(repo, "m", run_name="r")], hub_token=HF
+def test_i10_no_token_of_the_arguments_enters_the_store(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", HF)
+    monkeypatch.setattr(sys, "orig_argv", ["python", "train.py", "--hub_token", PLAIN, f"--note={HF}"])
+    callback = VersionCallback(
+        repo, "m", run_name="r", message=f"as {HF}", config={"api_key": PLAIN, "note": HF}, labels={"by": HF}
     )
+    trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback], hub_token=PLAIN)
     trainer.save_model(str(tmp_path / "theirs"))
-    assert HF.encode() in (tmp_path / "theirs/training_args.bin").read_bytes()
+    assert PLAIN.encode() in (tmp_path / "theirs/training_args.bin").read_bytes()
     trainer.train()
+    everything = [p.read_bytes() for p in (tmp_path / "models").rglob("*") if p.is_file()]
     for version in repo.versions("m"):
-        everything = json.dumps(version.to_dict(), default=str).encode()
-        everything += b"".join(version.provenance(kind) for kind in version.record.provenance)
-        everything += b"".join(version.read(f.path) for f in version.files)
-        assert HF.encode() not in everything
+        everything.append(json.dumps(version.to_dict(), default=str).encode())
+        everything += [version.provenance(kind) for kind in version.record.provenance]
+        everything += [version.read(f.path) for f in version.files]
         assert version.config["hub_token"] == "***"
+        assert version.labels == {"by": "***"}
+    for token in (HF, PLAIN):
+        assert not [data for data in everything if token.encode() in data]
 
 
 def test_nothing_is_left_beside_the_repository(repo: Repository, tmp_path: Path) -> None:
