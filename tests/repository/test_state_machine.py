@@ -34,6 +34,7 @@ class Machine(RuleBasedStateMachine):
         self.order: list[str] = []
         self.names: dict[str, str] = {}
         self.aliases: dict[str, list[str]] = {}
+        self.undone: set[tuple[str, int]] = set()
         self.count = 0
 
     def open(self) -> Repository:
@@ -100,6 +101,32 @@ class Machine(RuleBasedStateMachine):
         target = data.draw(st.sampled_from(self.order))
         self.writers[who].rollback("m", name, to=f"id:{target}")
         self.aliases[name].append(target)
+        self.undone.add((name, len(self.aliases[name]) - 1))
+
+    @precondition(lambda self: self.aliases)
+    @rule(who=st.integers(0, 1), data=st.data())
+    def rollback(self, who: int, data: st.DataObject) -> None:
+        """To the value before the current one; where an alias has had no other, it is refused."""
+        name = data.draw(st.sampled_from(sorted(self.aliases)))
+        before = self.before(name)
+        if before is None:
+            with pytest.raises(errors.NothingToRollBack):
+                self.writers[who].rollback("m", name)
+        else:
+            self.writers[who].rollback("m", name)
+            self.aliases[name].append(before)
+            self.undone.add((name, len(self.aliases[name]) - 1))
+
+    def before(self, name: str) -> str | None:
+        """What a rollback goes back to: rollbacks undo moves, they are none to be undone."""
+        line: list[str] = []
+        for place, target in enumerate(self.aliases[name]):
+            if (name, place) in self.undone and target in line:
+                while line[-1] != target:
+                    line.pop()
+            else:
+                line.append(target)
+        return next((t for t in reversed(line) if t != line[-1]), None)
 
     @rule(who=st.integers(0, 1))
     def reopen(self, who: int) -> None:

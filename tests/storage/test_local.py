@@ -160,6 +160,23 @@ def test_i1_bytes_then_name_then_folder_are_synced(
     assert events == [("file", "tmp"), ("name", "1"), ("folder", "log")]
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has a call of its own for it")
+def test_i1_syncing_asks_the_system(root: Path, store: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        asked.append(os.path.basename(os.path.dirname(path := os.readlink(f"/proc/self/fd/{fd}"))))
+        if os.path.isdir(path):
+            asked[-1] = os.path.basename(path) + "/"
+        real(fd)
+
+    store.put_new("log/0", b"")
+    monkeypatch.setattr(os, "fsync", fsync)
+    store.put_new("log/1", b"x")
+    assert asked == ["tmp", "log/"]
+
+
 def test_i1_every_new_folder_is_synced_in_its_parent_before_the_name(
     store: LocalStorage, events: list[tuple[str, str]]
 ) -> None:
