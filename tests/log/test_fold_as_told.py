@@ -279,7 +279,7 @@ def judge(state: DictState, here: Position, ops: list[Any]) -> tuple[str, Positi
 
 
 @settings(max_examples=400)
-@given(st.lists(st.lists(changes(), min_size=1, max_size=2), max_size=40))
+@given(st.lists(st.lists(changes(), min_size=1, max_size=2), min_size=12, max_size=30))
 def test_both_folds_judge_every_entry_alike(log: list[list[Any]]) -> None:
     told, ours = Told(), DictState()
     here = Position(0, Digest.of(b"genesis"), "")
