@@ -98,7 +98,7 @@ class NotFound(StemmataError):
 class RepositoryNotFound(NotFound):
     kind = "repository-not-found"
     what = "no stemmata repository at {where}"
-    next_step = "make one with: stemmata init {where}"
+    next_step = "make one with: stemmata init {where}; or name another with --repo or $STEMMATA_REPO"
 
 
 class ModelNotFound(NotFound):

@@ -193,10 +193,20 @@ def annotate(
 
 
 def configure(session: Session, model: str, settings: Mapping[str, object]) -> None:
-    """Set a model's settings; null removes one."""
+    """Set a model's settings; null removes one. A direction belongs to the metric it was declared for:
+    another metric without one takes it away, lest the least f1 be the best."""
     if not settings:
         raise InvalidArgument(argument="configure", reason="give a metric or a direction")
-    session.commit(lambda _: [ModelConfigure(model=model, settings=dict(settings))])
+
+    def plan(catalog: Catalog) -> list[Op]:
+        changed = dict(settings)
+        before = queries.settings(catalog.connection, name_key(model))
+        metric = changed.get("primary_metric")
+        if metric not in (None, before.get("primary_metric")) and before.get("direction"):
+            changed.setdefault("direction", None)
+        return [ModelConfigure(model=model, settings=changed)]
+
+    session.commit(plan)
 
 
 def _shown(version: VersionId | None) -> str:

@@ -13,36 +13,16 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
-from typing import Literal
 
 from stemmata.arguments import instant_of, require_text
 from stemmata.catalog import queries
 from stemmata.catalog.queries import VersionRow
 from stemmata.errors import AmbiguousReference, InvalidReference, ModelNotFound, VersionNotFound
 from stemmata.ids import VersionId
+from stemmata.metricnames import Direction, direction_of
 from stemmata.names import RESERVED, Reference, name_key, parse_reference
 from stemmata.timephrases import parse_when
 
-Direction = Literal["min", "max"]
-
-_LESS_IS_BETTER = frozenset(
-    {
-        "loss",
-        "losses",
-        "perplexity",
-        "ppl",
-        "error",
-        "errors",
-        "err",
-        "wer",
-        "cer",
-        "ter",
-        "mer",
-        "mae",
-        "mse",
-    }
-    | {"rmse", "mape", "nll", "bpc", "bpb", "bpd", "distance", "ece", "fid", "latency"}
-)
 _MANY = 8
 
 
@@ -102,12 +82,6 @@ def resolve(
     return replace(found, at_utc=instant)
 
 
-def direction_of(metric: str) -> Direction:
-    """Whether less or more of a metric is better, as its name tells: `eval_loss` less, `f1` more."""
-    words = re.split(r"[^a-z]+", metric.lower())
-    return "min" if _LESS_IS_BETTER.intersection(words) else "max"
-
-
 def best_of(
     connection: sqlite3.Connection,
     model: str,
@@ -142,6 +116,9 @@ def best_of(
     wanted = run if run is None or isinstance(run, str) else list(run)
     found = queries.best(connection, model, chosen, way, run=wanted, at=at)
     if found is None:
+        names = queries.runs(connection, model)
+        if isinstance(run, str) and run not in names:
+            raise no_such_run(name, run, names, shown)
         close = _close(chosen, queries.metric_names(connection, model, at=at))
         hint = f"did you mean {', '.join(close)}?" if close else f"stemmata log {name} shows what there is"
         of_run = f" of run {run!r}" if isinstance(run, str) else ""
@@ -150,6 +127,18 @@ def best_of(
     ties = tuple(row.id for row in found.ties)
     least: Direction = "min" if way == "min" else "max"
     return BestFound(found.row, chosen, least, found.value, ties, guessed, way_guessed)
+
+
+def no_such_run(model: str, run: str, known: list[str], reference: str) -> VersionNotFound:
+    """The error for a run that the model does not have; `known` are those it has."""
+    close = _close(run, known)
+    if close:
+        hint = f"did you mean the run {' or '.join(close)}?"
+    elif 0 < len(known) <= _MANY:
+        hint = f"its runs: {', '.join(known)}"
+    else:
+        hint = f"stemmata log {model} lists its versions"
+    return VersionNotFound(reference=reference, reason=f"the model has no run {run!r}", hint=hint)
 
 
 def _guess(names: list[str], reference: str, model: str) -> str:
@@ -375,7 +364,9 @@ class _Resolver:
             parents = queries.parents(self.connection, row.seq)
             if not parents:
                 reason = f"its history ends after {taken} of {steps} steps, at {self.shown(row)}"
-                raise self.missing(reason, f"write ~{taken} or less")
+                raise self.missing(
+                    reason, f"write ~{taken} or less" if taken else "leave ~ out: it has no parent"
+                )
             parent = queries.version_by_id(self.connection, parents[0])
             if parent is None:
                 reason = f"{parents[0].short}, the parent of {self.shown(row)}, is not in this repository"

@@ -318,12 +318,13 @@ def _plan(
 
 
 def _refuse_taken_name(catalog: Catalog, request: SaveRequest) -> str | None:
-    if request.name is None:
-        return None
-    taken = queries.ref(catalog.connection, name_key(request.model), name_key(request.name))
-    if taken is not None:
-        holder = f"{taken.kind} of {taken.target.short}"
-        raise NameTaken(model=request.model, name=request.name, holder=holder)
+    for name, movable in ((request.name, None), (request.alias, "alias")):
+        key = name_key(name) if name is not None else ""
+        taken = queries.ref(catalog.connection, name_key(request.model), key)
+        if taken is not None and taken.kind != movable:
+            raise NameTaken(model=request.model, name=name, holder=f"{taken.kind} of {taken.target.short}")
+    if request.name and request.alias and name_key(request.name) == name_key(request.alias):
+        raise NameTaken(model=request.model, name=request.alias, holder="name of this version")
     return request.name
 
 

@@ -16,6 +16,7 @@ from stemmata.compare import lora
 from stemmata.compare.lora import LoraFacts
 from stemmata.errors import FileNotInVersion, MissingExtra, NotFound, Redacted
 from stemmata.ids import SHORT, VersionId
+from stemmata.metricnames import by_interest
 from stemmata.records import Base, Record, Run, Value, load_metrics, load_value
 from stemmata.session import Session
 from stemmata.trees import Tree, TreeFile
@@ -284,7 +285,7 @@ class Version:
         return hash(self.id)
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{k}={v:.4g}" for k, v in list(self.metrics.items())[:3])
+        shown = ", ".join(f"{k}={self.metrics[k]:.4g}" for k in by_interest(self.metrics)[:3])
         return f"<Version {self.short} {self.model}@{self.name}{' ' + shown if shown else ''}>"
 
 

@@ -119,3 +119,12 @@ def test_a_column_of_metrics_lines_up() -> None:
     assert text.numbers([math.nan, 0.25]) == ["nan", "0.25"]
     assert text.numbers([1e-9, 0.25]) == ["1e-09", "0.25"]
     assert text.numbers([]) == []
+
+
+def test_two_numbers_that_differ_never_look_alike() -> None:
+    assert text.apart(6.32153, 6.3215) == ("6.32153", "6.32150")
+    assert text.apart(0.5, 0.25) == ("0.5", "0.25")
+    assert text.apart(None, 1) == ("–", "1")
+    assert text.apart(1.0, 1.0) == ("1", "1")
+    first, second = text.apart(0.1, 0.1 + 2**-56)
+    assert first != second

@@ -85,6 +85,11 @@ def test_a_taken_name_is_refused_and_nothing_is_written(repo: Repository, tmp_pa
     before = sorted(k.key for k in repo.session.storage.list(""))
     with pytest.raises(errors.NameTaken):
         repo.save(source, "m", name="run/one")
+    changed = model_folder(tmp_path / "other", seed=2)
+    with pytest.raises(errors.NameTaken):
+        repo.save(changed, "m", name="run/two", alias="Run/One")
+    with pytest.raises(errors.NameTaken):
+        repo.save(changed, "m", name="both", alias="Both")
     after = sorted(k.key for k in repo.session.storage.list(""))
     assert [k for k in after if not k.startswith("cache/")] == [
         k for k in before if not k.startswith("cache/")
@@ -336,3 +341,17 @@ def test_a_folder_with_too_long_a_list_of_files_is_refused_at_save(
 def test_an_empty_path_is_not_the_working_folder(repo: Repository) -> None:
     with pytest.raises(errors.InvalidArgument, match="empty"):
         repo.save("", "m")
+
+
+def test_a_direction_belongs_to_the_metric_it_was_declared_for(repo: Repository, tmp_path: Path) -> None:
+    for number in (1, 2):
+        source = model_folder(tmp_path / str(number), seed=number)
+        repo.save(source, "m", name=f"v{number}", metrics={"loss": 1 / number, "f1": 1 / number})
+    repo.configure("m", metric="loss", direction="min")
+    assert repo["m@best"].name == "v2"
+    repo.configure("m", metric="loss")
+    assert repo["m@best"].name == "v2"
+    repo.configure("m", metric="f1")
+    assert repo["m@best"].name == "v1"
+    repo.configure("m", direction="min")
+    assert repo["m@best"].name == "v2"

@@ -12,9 +12,10 @@ from ledger import START, record, version_of
 from shelf import Shelf
 from stemmata.errors import AmbiguousReference, InvalidReference, InvalidTime, ModelNotFound, VersionNotFound
 from stemmata.ids import VersionId
+from stemmata.metricnames import direction_of
 from stemmata.names import name_key
 from stemmata.records import Content
-from stemmata.resolve import Resolved, best_of, direction_of, resolve
+from stemmata.resolve import Resolved, best_of, resolve
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 
@@ -353,7 +354,9 @@ def test_ties_go_to_the_earlier_version_and_are_reported(shelf: Shelf) -> None:
     second = shelf.save("m", "c", metrics={"loss": 0.5}, run="R")
     found = best_of(shelf.connection, "m")
     assert (found.row.id, found.ties) == (first, (second,))
-    with pytest.raises(VersionNotFound, match=r"no version of run 'Q' has a number.*'loss'"):
+    with pytest.raises(VersionNotFound, match=r"no version of run 'R' has a number.*'f1'"):
+        best_of(shelf.connection, "m", metric="f1", run="R")
+    with pytest.raises(VersionNotFound, match=r"the model has no run 'Q'; its runs: R"):
         best_of(shelf.connection, "m", run="Q")
     with pytest.raises(VersionNotFound, match=r"did you mean loss\?"):
         best_of(shelf.connection, "m", metric="los")
@@ -365,6 +368,8 @@ def test_ties_go_to_the_earlier_version_and_are_reported(shelf: Shelf) -> None:
         *((m, "min") for m in ("loss", "eval_loss", "eval/loss", "train.loss", "Perplexity", "wer")),
         *((m, "min") for m in ("test_cer", "val-mae", "MSE", "rmse", "error", "eval_math_error")),
         *((m, "max") for m in ("acc", "f1", "eval_rouge1", "bleu", "reward", "lossless_ratio", "answer", "")),
+        ("cross_entropy", "min"),
+        ("eval_crossentropy", "min"),
     ],
 )  # fmt: skip
 def test_the_direction_is_told_from_the_name(metric: str, direction: str) -> None:

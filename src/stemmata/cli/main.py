@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -13,11 +14,19 @@ from stemmata import __version__
 from stemmata.cli.help import sections
 from stemmata.cli.options import Json, Repo, Session
 from stemmata.cli.output import Output, error_document, report_error, report_failure
-from stemmata.cli.registry import HELP_NAMES, LazyGroup
+from stemmata.cli.registry import COMMANDS, HELP_NAMES, LazyGroup
 from stemmata.errors import StemmataError
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+_VALIDATION = re.compile(
+    r"Input should be (a valid integer|a valid number|greater than or equal to)(?:, [^,]+)?"
+)
+_SAID = {
+    "a valid integer": "this is no whole number",
+    "a valid number": "this is no number",
+    "greater than or equal to": "it must be at least",
+}
 
 _EPILOG = sections(
     Examples="""
@@ -28,15 +37,16 @@ $ stemmata diff sentiment@r4/epoch-3 sentiment@r8/epoch-3
 $ stemmata checkout sentiment@production -o model/
 """,
     References="""
-model@selector, then ~N for the N-th parent, @{1} for an alias's previous value,
-@{3 weeks ago} for what it was then. A selector is an alias, a tag, a version name,
-latest, best, run/latest or run/best; without one it is latest. An id's first
-4 digits or more also do.
+model@selector, then ~N for the N-th parent, @{1} for an alias's previous
+value, @{3 weeks ago} for what it was then. A selector is an alias, a tag, a
+version name, latest, best, run/latest or run/best; without one it is latest.
+An id's first 4 digits or more also do.
 """,
     Exit_codes="""
-0 done          1 failed             2 not understood    3 not found      4 conflict
-5 damage found  6 storage failed     7 newer format      8 refused for safety
-130 interrupted                      141 pipe closed
+0 done             1 failed           2 not understood
+3 not found        4 conflict         5 damage found
+6 storage failed   7 newer format     8 refused for safety
+130 interrupted    141 pipe closed
 """,
     Environment="""
 STEMMATA_REPO   the repository, where --repo is not given
@@ -129,7 +139,7 @@ def _invoke(arguments: list[str], output: Output) -> int:
     except StemmataError as error:
         if debug:
             raise
-        report_error(output, error)
+        report_error(output, error, _help_of(arguments))
         return error.exit_code
     except typer.Abort:
         report_failure(output, "stopped", "nothing was done")
@@ -140,6 +150,12 @@ def _invoke(arguments: list[str], output: Output) -> int:
         if debug:
             raise
         return _report_other(output, error)
+
+
+def _help_of(arguments: Sequence[str]) -> str:
+    """Where the help of a command line's command is."""
+    named = next((word for word in arguments if word in COMMANDS), None)
+    return f"stemmata {named} --help" if named else "stemmata --help"
 
 
 def _report_other(output: Output, error: Exception) -> int:
@@ -168,6 +184,8 @@ def _report_usage(output: Output, error: Any, message: str) -> int:
     if output.json:
         output.document(error_document("usage", message, {}))
     path = context.command_path if context is not None else "stemmata"
+    # The validation library's words are for programmers.
+    message = _VALIDATION.sub(lambda found: _SAID[found[1]], message)
     report_failure(output, message, "", f"{path} --help")
     return int(getattr(error, "exit_code", 2))
 

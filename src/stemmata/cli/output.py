@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -16,7 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
 from stemmata.cli import text
-from stemmata.errors import StemmataError
+from stemmata.errors import InvalidArgument, StemmataError
 from stemmata.records import timestamp
 
 if TYPE_CHECKING:
@@ -82,12 +83,15 @@ class Output:
     def show(self, *what: RenderableType) -> None:
         """Print lines of text or rich texts; each is taken as it is, never as markup."""
         for item in what:
-            self.console.print(item, soft_wrap=True)
+            # Tables are laid out already; sentences break between words.
+            self.console.print(item, soft_wrap=getattr(item, "no_wrap", None) is True)
 
     def note(self, words: str) -> None:
         """An aside for the person at the keyboard; nothing with --json."""
         if not self.json:
-            self.errors.print(words, style="dim", soft_wrap=True)
+            indent = len(words) - len(words.lstrip(" "))
+            wrapped = " " * indent + _hanging(words.strip(" "), self.errors.width, indent)
+            self.errors.print(wrapped, style="dim", soft_wrap=True)
 
     @contextmanager
     def progress(self, doing: str, total: int | None = None) -> Iterator[Bar | None]:
@@ -148,11 +152,13 @@ def error_document(kind: str, message: str, data: Mapping[str, object]) -> dict[
     return {"error": {"kind": kind, "message": message, "data": dict(data)}}
 
 
-def report_error(output: Output, error: StemmataError) -> None:
-    """Say what happened, what was left untouched, what to do next."""
+def report_error(output: Output, error: StemmataError, help_at: str = "") -> None:
+    """Say what happened, what was left untouched, what to do next; of an option its help."""
     if output.json:
         output.document(error_document(error.kind, str(error), error.data))
     parts = [p.format(**error.data) for p in (error.what, error.untouched, error.next_step)]
+    if not parts[2] and isinstance(error, InvalidArgument):
+        parts[2] = help_at
     report_failure(output, *parts)
 
 
@@ -160,11 +166,23 @@ def report_failure(output: Output, what: str, untouched: str = "", next_step: st
     """The three parts of a failure on stderr."""
     from rich.text import Text
 
+    width = output.errors.width
     lines = Text().append("error: ", "bold red")
-    lines.append(text.plain(what, lines=True))
+    lines.append(_hanging(what, width, 7))
     if untouched:
-        lines.append("\n       " + text.plain(untouched))
+        lines.append("\n       " + _hanging(untouched, width, 7))
     if next_step:
         lines.append("\n   next: ", "bold cyan")
-        lines.append(text.plain(next_step, lines=True))
+        lines.append(_hanging(next_step, width, 9))
     output.errors.print(lines, soft_wrap=True)
+
+
+def _hanging(words: str, width: int, indent: int) -> str:
+    """`words` wrapped at blanks, under themselves. A path longer than a line stays whole."""
+    lines = [
+        part
+        for line in text.plain(words, lines=True).split("\n")
+        for part in textwrap.wrap(line, width - indent, break_long_words=False, break_on_hyphens=False)
+        or [""]
+    ]
+    return ("\n" + " " * indent).join(lines)

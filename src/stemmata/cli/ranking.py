@@ -6,16 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from stemmata.catalog import queries
+from stemmata.metricnames import by_interest, direction_of, is_aside
 from stemmata.names import name_key
-from stemmata.resolve import direction_of
 from stemmata.session import Session
-
-# What the Trainer logs beside the results: speed and progress, no quality.
-_ASIDE = ("_runtime", "_per_second", "total_flos", "num_tokens", "learning_rate", "grad_norm", "epoch")
-
-
-def _is_aside(metric: str) -> bool:
-    return any(part in metric for part in _ASIDE)
 
 
 class Primary:
@@ -31,21 +24,22 @@ class Primary:
         """min, max, or None where it cannot be told."""
         if metric == self.metric and self._direction:
             return self._direction
-        return None if _is_aside(metric) else direction_of(metric)
+        return None if is_aside(metric) else direction_of(metric)
 
 
 def columns(rows: Sequence[Mapping[str, float]], wanted: Iterable[str], primary: str | None) -> list[str]:
     """Metric names in the order of interest: asked for, primary, evaluation results, the rest."""
-    seen: dict[str, int] = {}
-    for row in rows:
-        for key in row:
-            seen[key] = seen.get(key, 0) + 1
     asked = list(dict.fromkeys(wanted))
     if asked:
         return asked
-    found = [k for k in seen if not _is_aside(k)]
-    found.sort(key=lambda k: (k != primary, not k.startswith("eval"), k.startswith("train"), -seen[k], k))
-    return found
+    seen: dict[str, int] = {}
+    for row in rows:
+        for key in row:
+            if not is_aside(key) or key == primary:
+                seen[key] = seen.get(key, 0) + 1
+    found = by_interest(seen, primary)
+    # A metric that few versions have would be a column of blanks.
+    return found[:1] + sorted(found[1:], key=lambda k: (not k.startswith("eval"), -seen[k]))
 
 
 def best_of(values: Iterable[float | None], direction: str | None) -> float | None:

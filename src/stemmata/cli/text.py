@@ -75,6 +75,17 @@ def number(value: object) -> str:
     return _stripped(f"{value:.{decimals}f}")
 
 
+def apart(first: float | None, second: float | None) -> tuple[str, str]:
+    """Two metrics as `number` shows them, with more digits where they would look alike but are not."""
+    shown = [number(v) if v is not None else "–" for v in (first, second)]
+    if shown[0] == shown[1] and first != second and first is not None and second is not None:
+        for digits in range(5, 18):
+            shown = [f"{v:#.{digits}g}" for v in (first, second)]
+            if shown[0] != shown[1]:
+                break
+    return shown[0], shown[1]
+
+
 def _stripped(shown: str) -> str:
     return shown.rstrip("0").rstrip(".") if "." in shown else shown
 

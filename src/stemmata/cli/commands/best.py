@@ -50,10 +50,14 @@ def best(
     output = output_for(context, as_json)
     if direction not in (None, "min", "max"):
         raise InvalidArgument(argument="--direction", reason=f"{direction!r} is neither 'min' nor 'max'")
+    if declare and metric is None and direction is None:
+        raise InvalidArgument(argument="--declare", reason="it declares what --metric names; give one")
     with open_repo(context, repo) as repository:
+        # First, so that a mistyped metric is refused and not declared.
+        found = repository.find_best(model, metric, direction=direction, run=run)
         if declare:
             repository.configure(model, metric=metric, direction=direction)
-        found = repository.find_best(model, metric, direction=direction, run=run)
+            found = repository.find_best(model, metric, direction=direction, run=run)
         version = repository.get(found.row.id)
         value = found.value
         if output.json:

@@ -12,6 +12,7 @@ from stemmata.cli import text
 from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.options import At, Json, Repo, instant, open_repo, output_for
 from stemmata.cli.registry import command_app
+from stemmata.metricnames import by_interest
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -119,10 +120,12 @@ def _metrics(metrics: Sequence[MetricChange], primary: Primary) -> list[_Row]:
 
     rows = []
     different = [m for m in metrics if not m.same]
-    for metric in sorted(different, key=lambda m: (m.key != primary.metric, m.key)):
-        line = Text(text.number(metric.a) if metric.a is not None else "–")
+    order = {key: place for place, key in enumerate(by_interest((m.key for m in different), primary.metric))}
+    for metric in sorted(different, key=lambda m: order[m.key]):
+        before, after = text.apart(metric.a, metric.b)
+        line = Text(before)
         line.append(" → ", "dim")
-        line.append(text.number(metric.b) if metric.b is not None else "–")
+        line.append(after)
         if metric.difference:
             way = primary.direction(metric.key)
             better = (metric.difference < 0) == (way == "min")
@@ -131,10 +134,14 @@ def _metrics(metrics: Sequence[MetricChange], primary: Primary) -> list[_Row]:
             arrow = "▼" if metric.difference < 0 else "▲"
             line.append(f"  {arrow} {text.number(abs(metric.difference))}", style)
             if metric.a:
-                line.append(f" ({abs(metric.difference / metric.a):.1%})", style)
+                line.append(f" ({_share(abs(metric.difference / metric.a))})", style)
             line.append(words, style)
         rows.append((text.plain(metric.key), line))
     return rows
+
+
+def _share(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.0005 else "<0.1%"
 
 
 def _changes(changes: Changes) -> list[_Row]:

@@ -44,15 +44,17 @@ def history(
     with open_repo(context, repo) as repository:
         moves = repository.history(model, name)
         if not moves:
-            raise VersionNotFound(
-                reference=f"{model}@{name}",
-                reason="no alias of that name ever was",
-                hint=f"stemmata alias list {model} lists the aliases",
-            )
+            raise no_such_alias(model, name)
         if output.json:
             output.document({"model": model, "name": name, "moves": [document(m) for m in moves]})
             return
         _tell(output, repository, moves)
+
+
+def no_such_alias(model: str, name: str) -> VersionNotFound:
+    """The error for a name that never was an alias."""
+    hint = f"stemmata alias list {model} lists the aliases"
+    return VersionNotFound(reference=f"{model}@{name}", reason="no alias of that name ever was", hint=hint)
 
 
 def document(move: Move) -> dict[str, object]:

@@ -10,6 +10,7 @@ from stemmata.cli import text
 from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.options import Json, Ref, Repo, Why, open_repo, output_for, pairs
 from stemmata.cli.registry import command_app
+from stemmata.errors import InvalidArgument
 
 app = command_app()
 
@@ -38,6 +39,8 @@ def label(
     """Set or remove labels of a version."""
     output = output_for(context, as_json)
     labels: dict[str, str | None] = {**pairs(words, "label"), **dict.fromkeys(remove or ())}
+    if not labels:
+        raise InvalidArgument(argument="label", reason="give KEY=VALUE to set or --remove KEY")
     with open_repo(context, repo) as repository:
         version = repository.annotate(reference, labels=labels, why=why)
         if output.json:

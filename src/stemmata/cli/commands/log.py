@@ -63,6 +63,13 @@ def log(
         shown, total = _versions(
             repository, model, run, moment, limit or (None if everything or output.json else _SHOWN)
         )
+        if run is not None and not total:
+            from stemmata.cli import hints
+            from stemmata.resolve import no_such_run
+
+            known = hints.runs(repository, model)
+            if run not in known:
+                raise no_such_run(model or "", run, known, f"{model}@{run}" if model else run)
         if output.json:
             documents = [v.to_dict() for v in shown]
             output.document({"versions": documents, "total": total, "at": moment})
@@ -70,8 +77,14 @@ def log(
         if moment is not None:
             output.note(f"as of {text.utc(moment)}")
         if not shown:
-            output.note("no versions yet; make one with: stemmata save FOLDER MODEL")
+            nothing = "no versions yet; make one with: stemmata save FOLDER MODEL"
+            output.note(nothing if moment is None and run is None else "there was no version")
             return
+        if metric:
+            from stemmata.cli.hints import unknown_keys
+
+            for words in unknown_keys(repository, model, (f"metrics.{m}" for m in metric)):
+                output.note(words.replace("'metrics.", "the metric '"))
         from stemmata.cli.listing import versions_table
 
         output.show(versions_table(shown, output.width, metrics=metric or ()))

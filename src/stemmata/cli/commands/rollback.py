@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from stemmata.cli.commands.alias import tell_move
+from stemmata.cli.commands.history import no_such_alias
 from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.options import Json, Model, Repo, Why, of_model, open_repo, output_for
 from stemmata.cli.registry import command_app
@@ -40,5 +41,7 @@ def rollback(
     """
     output = output_for(context, as_json)
     with open_repo(context, repo) as repository:
+        if not repository.history(model, name):
+            raise no_such_alias(model, name)
         target = None if to is None else of_model(model, to)
         tell_move(output, repository, repository.rollback(model, name, to=target, why=why))

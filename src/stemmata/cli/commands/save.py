@@ -144,7 +144,8 @@ def settings(words: list[str] | None) -> dict[str, object]:
         try:
             content = msgspec.json.decode(Path(word).read_bytes())
         except (OSError, msgspec.DecodeError, RecursionError) as error:
-            reason = f"{word!r} is neither key=value nor a readable JSON file ({error})"
+            why = getattr(error, "strerror", None) or error
+            reason = f"{word!r} is neither key=value nor a readable JSON file ({why})"
             raise InvalidArgument(argument="--config", reason=reason) from None
         if not isinstance(content, dict):
             raise InvalidArgument(argument="--config", reason=f"{word!r} holds no JSON object")
@@ -188,3 +189,6 @@ def _tell(output: Output, version: Version, saved: Saved) -> None:
     output.show(line, Text(f"  {files}, {text.size(version.size)}; {stored}", DIM))
     for path, reason in saved.left_out:
         output.show(Text(f"  left out {text.plain(path)}: {reason}", DIM))
+    if saved.left_out and version.kind == "files":
+        # A Trainer's output folder of which only checkpoints were left out would pass for a model.
+        output.show(Text("  note: there is no model in what was saved", "yellow"))

@@ -45,6 +45,9 @@ def search(
     """
     output = output_for(context, as_json)
     with open_repo(context, repo) as repository:
+        from stemmata.catalog.queries import check_expression
+        from stemmata.cli.hints import unknown_keys
+
         name = None if model == "-" else model
         found = repository.search(name, expression, sort=sort, descending=descending, limit=limit)
         versions = list(found)
@@ -53,7 +56,12 @@ def search(
             return
         if not versions:
             output.note("no version matches")
+            for words in unknown_keys(repository, name, check_expression(expression)):
+                output.note(f"  {words}")
             return
+        if sort is not None:
+            for words in unknown_keys(repository, name, [sort]):
+                output.note(f"not sorted: {words}")
         from stemmata.cli.listing import versions_table
 
         known = [sort] if sort is not None and any(sort in v.metrics for v in versions) else []

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stemmata.cli import text
+from stemmata.cli.config import telling
 from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.options import At, Json, Ref, Repo, open_repo, output_for
 from stemmata.cli.registry import command_app
+from stemmata.metricnames import by_interest
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -39,11 +41,17 @@ def show(
     reference: Ref,
     tensors: Annotated[bool, typer.Option("--tensors", help="List the tensors too.")] = False,
     files: Annotated[bool, typer.Option("--files", help="List all files with their digests.")] = False,
+    config: Annotated[
+        bool, typer.Option("--config", help="List all settings, also the Trainer's housekeeping.")
+    ] = False,
     at: At = None,
     repo: Repo = None,
     as_json: Json = False,
 ) -> None:
-    """Show one version: metrics, config, parents, files."""
+    """Show one version: metrics, config, parents, files.
+
+    Of a Trainer's settings those that tell the training are shown; all of them with --config.
+    """
     output = output_for(context, as_json)
     with open_repo(context, repo) as repository:
         resolved = repository.resolve(reference, at=at)
@@ -58,7 +66,7 @@ def show(
             word = "lowest" if resolved.best.direction == "min" else "highest"
             value = text.precise(resolved.best.value)
             output.note(f"best by the {word} {text.plain(resolved.best.metric)}, {value}")
-        _tell(output, repository, version)
+        _tell(output, repository, version, all_settings=config)
         if files:
             output.show("", *_files(version.files, output.width))
         if tensors:
@@ -91,7 +99,7 @@ def tensor_rows(files: list[TreeFile]) -> list[dict[str, Any]]:
     ]
 
 
-def _tell(output: Output, repository: Repository, version: Version) -> None:
+def _tell(output: Output, repository: Repository, version: Version, *, all_settings: bool) -> None:
     from rich.text import Text
 
     from stemmata.cli.listing import ID, name_of
@@ -104,10 +112,11 @@ def _tell(output: Output, repository: Repository, version: Version) -> None:
     if version.message:
         for line in text.plain(version.message.strip(), lines=True).split("\n"):
             output.show(Text(f"    {line}"))
+    shown, left_out = (dict(version.config), 0) if all_settings else telling(version)
     sections = {
         "": _facts(repository, version),
         "metrics": _metrics(version),
-        "config": [(text.plain(k), Text(text.setting(v))) for k, v in sorted(version.config.items())],
+        "config": [(text.plain(k), Text(text.setting(v))) for k, v in sorted(shown.items())],
         "data": [(text.plain(k), Text(text.setting(v))) for k, v in sorted(version.data.items())],
         "labels": [(text.plain(k), Text(text.plain(v))) for k, v in sorted(version.labels.items())],
         "notes": [
@@ -119,6 +128,9 @@ def _tell(output: Output, repository: Repository, version: Version) -> None:
     for title, rows in sections.items():
         if rows:
             output.show("", *([Text(title, "bold")] if title else []), pairs(rows, output.width))
+        if title == "config" and left_out:
+            more = f"  {text.count(left_out, 'more setting')} of the Trainer; list all with --config"
+            output.show(Text(more, "dim"))
 
 
 def _facts(repository: Repository, version: Version) -> list[tuple[str, Text]]:
@@ -185,7 +197,7 @@ def _metrics(version: Version) -> list[tuple[str, Text]]:
     primary = Primary(version.source, version.model).metric
     later = {key for a in version.annotations for key in a.metrics}
     rows = []
-    for key in sorted(version.metrics, key=lambda k: (k != primary, k)):
+    for key in by_interest(version.metrics, primary):
         line = Text().append(text.precise(version.metrics[key]), "bold green" if key == primary else "")
         if key in later:
             line.append("  added later", "dim")

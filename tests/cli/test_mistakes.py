@@ -1,0 +1,106 @@
+"""What people type wrongly: every mistake is named, and none looks like an empty result."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from makers import adapter_folder
+from stemmata.repository import open as open_repository
+
+Cli = Callable[..., Any]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["log", "sentiment", "--run", "r9"], 3, "its runs: r4, r8"),
+        (["log", "--run", "nosuch"], 3, "its runs: r4, r8"),
+        (["best", "sentiment", "--run", "nosuch"], 3, "its runs: r4, r8"),
+        (["best", "sentiment", "--declare"], 2, "--metric"),
+        (["label", "sentiment"], 2, "KEY=VALUE"),
+        (["annotate", "sentiment"], 2, "next: stemmata annotate --help"),
+        (["rollback", "sentiment", "nosuch"], 3, "no alias of that name ever was"),
+        (["show", "sentiment@r4/epoch-1~1"], 3, "it has no parent"),
+        (["log", "-n", "0"], 2, "it must be at least 1\n"),
+        (["log", "-n", "many"], 2, "this is no whole number\n"),
+        (["save", ".", "sentiment", "--config", "nosuch.json"], 2, "JSON file (No such file"),
+    ],
+)
+def test_the_mistake_is_named(shop: Path, cli: Cli, words: list[str], code: int, said: str) -> None:
+    found = cli(*words)
+    assert found.code == code
+    assert said in found.err
+    assert not found.out
+
+
+def test_names_that_nothing_has_are_told_from_an_empty_result(shop: Path, cli: Cli) -> None:
+    typo = cli("search", "sentiment", "eval_los < 3")
+    assert (typo.code, typo.out) == (0, "")
+    assert "no version has 'eval_los'; did you mean eval_loss" in typo.err
+    nothing = cli("search", "sentiment", "eval_loss > 3 and alias == 'staging'")
+    assert nothing.err == "no version matches\n"
+    assert (
+        "not sorted: no version has 'eval_lost'"
+        in cli("search", "-", "eval_loss < 3", "--sort", "eval_lost").err
+    )
+    assert "no version has the metric 'f2'" in cli("log", "--metric", "f2").err
+
+
+def test_a_mistyped_metric_is_not_declared(shop: Path, cli: Cli) -> None:
+    before = cli("models", "--json").json
+    assert cli("best", "sentiment", "--metric", "eval_los", "--declare").code == 3
+    assert cli("models", "--json").json == before
+    assert cli("best", "sentiment", "--metric", "eval_f1", "--declare", "--json").json["direction"] == "max"
+    assert cli("models", "--json").json["models"][0]["metric"] == "eval_f1"
+
+
+def test_a_trainers_folder_without_a_model_is_told(shop: Path, tmp_path: Path, cli: Cli) -> None:
+    out = tmp_path / "trained"
+    adapter_folder(out / "checkpoint-12", seed=1, rank=4)
+    (out / "README.md").write_text("made by the Trainer")
+    assert "there is no model in what was saved" in cli("save", out, "sentiment").out
+    adapter_folder(out, seed=1, rank=4)
+    assert "there is no model" not in cli("save", out, "sentiment").out
+
+
+def test_show_prints_the_settings_that_tell_and_counts_the_others(shop: Path, cli: Cli) -> None:
+    arguments = {"learning_rate": 2e-4, "ddp_timeout": 1800, "weight_decay": 0.0, "seed": 0}
+    with open_repository(shop / ".stemmata") as repo:
+        folder = adapter_folder(shop / "trained", seed=99, rank=4)
+        provenance = {"training_arguments": json.dumps(arguments).encode()}
+        repo.save(folder, "sentiment", name="t", config={**arguments, "mine": 1}, provenance=provenance)
+    words = cli("show", "sentiment@t").out
+    assert all(key in words for key in ("learning_rate", "seed", "mine", "2 more settings of the Trainer"))
+    assert "ddp_timeout" not in words
+    assert "weight_decay" not in words
+    everything = cli("show", "sentiment@t", "--config").out
+    assert "ddp_timeout" in everything
+    assert "more setting" not in everything
+
+
+def test_sentences_break_between_words_on_a_terminal(shop: Path) -> None:
+    leader, follower = pty.openpty()
+    script = "import sys; from stemmata.cli.main import main; sys.argv[0] = 'stemmata'; main()"
+    subprocess.run(
+        [sys.executable, "-c", script, "show", "sentiment@"],
+        cwd=shop,
+        env={**os.environ, "COLUMNS": "60", "TERM": "dumb"},
+        stdin=subprocess.DEVNULL,
+        stderr=follower,
+        check=False,
+    )
+    os.close(follower)
+    lines = os.read(leader, 1 << 16).decode().splitlines()
+    os.close(leader)
+    assert len(lines) > 2
+    assert all(len(line) <= 60 for line in lines)
+    assert lines[-1].startswith(" " * 9)
