@@ -82,6 +82,13 @@ def test_show_prints_the_settings_that_tell_and_counts_the_others(shop: Path, cl
     assert all(key in words for key in ("learning_rate", "seed", "mine", "2 more settings of the Trainer"))
     assert "ddp_timeout" not in words
     assert "weight_decay" not in words
+    said = cli("diff", "sentiment@v1", "sentiment@t")
+    assert "ddp_timeout" not in said.out
+    assert "2 settings of the Trainer, on one side only" in said.err
+    with open_repository(shop / ".stemmata") as repo:
+        folder = adapter_folder(shop / "again", seed=98, rank=4)
+        repo.save(folder, "sentiment", name="u", config={"mine": 1}, provenance=provenance)
+    assert "ddp_timeout" in cli("diff", "sentiment@t", "sentiment@u").out
     everything = cli("show", "sentiment@t", "--config").out
     assert "ddp_timeout" in everything
     assert "more setting" not in everything

@@ -34,6 +34,31 @@ def test_a_reader_that_leaves_is_no_error_on_the_screen(shop: Path) -> None:
     assert err == b""
 
 
+@pytest.mark.parametrize("words", [["log"], ["log", "--json"], ["show", "nosuch", "--json"]])
+def test_a_full_disk_under_the_output_is_told_in_words(shop: Path, words: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        said = subprocess.run(
+            [*STEMMATA, *words], cwd=shop, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert said.returncode in (3, 6)
+    assert said.stderr.startswith("error: ")
+    assert "Traceback" not in said.stderr
+    assert "Exception ignored" not in said.stderr
+
+
+def test_closed_streams_are_no_mistake(shop: Path) -> None:
+    words = " ".join(STEMMATA)
+    for redirection in ("<&- >&-", "<&- >&- 2>&-"):
+        said = subprocess.run(
+            ["bash", "-c", f"{words} log {redirection}"],
+            cwd=shop,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (said.returncode, said.stderr) == (0, "")
+
+
 def test_an_interrupt_is_130_and_says_what_is_safe(
     shop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

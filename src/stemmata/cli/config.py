@@ -26,7 +26,7 @@ def telling(version: Version) -> tuple[Mapping[str, object], int]:
     """The settings to print, and how many of the Trainer's are left out: those that are off, and its
     housekeeping. What the model, the adapter and people say is always in."""
     try:
-        arguments = json.loads(version.provenance(_ARGUMENTS)) if _has_arguments(version) else {}
+        arguments = json.loads(version.provenance(_ARGUMENTS)) if has_arguments(version) else {}
     except (StemmataError, ValueError):
         arguments = {}  # Erased or damaged: then nothing can be told apart.
     shown = {
@@ -37,7 +37,8 @@ def telling(version: Version) -> tuple[Mapping[str, object], int]:
     return shown, len(version.config) - len(shown)
 
 
-def _has_arguments(version: Version) -> bool:
+def has_arguments(version: Version) -> bool:
+    """Whether a Trainer's arguments were kept with it."""
     return _ARGUMENTS in version.record.provenance
 
 

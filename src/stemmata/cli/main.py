@@ -15,7 +15,7 @@ from stemmata.cli.help import sections
 from stemmata.cli.options import Json, Repo, Session
 from stemmata.cli.output import Output, error_document, report_error, report_failure
 from stemmata.cli.registry import COMMANDS, HELP_NAMES, LazyGroup
-from stemmata.errors import StemmataError
+from stemmata.errors import StemmataError, StorageFailed
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -95,6 +95,10 @@ def stemmata(
 
 def main() -> None:
     """Run the command line of this process and exit with its code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # Closed by whoever started us, as a service manager may: what is said goes nowhere.
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -115,6 +119,13 @@ def run(arguments: Sequence[str]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return _pipe_closed()
+    except OSError as error:
+        # The result itself could not be written, as on a full disk; the error can, to stderr.
+        if _debug():
+            raise
+        report_failure(output, f"the output cannot be written: {error.strerror or error}")
+        _drop_stdout()
+        return StorageFailed.exit_code
     except SystemExit as stop:
         # What prints for us ends the process itself when the reader has left.
         if isinstance(stop.__context__, BrokenPipeError):
@@ -123,13 +134,21 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _pipe_closed() -> int:
-    # Point stdout away, or the interpreter complains while it exits.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _drop_stdout()
     return BROKEN_PIPE
 
 
+def _drop_stdout() -> None:
+    # Point stdout away, or the interpreter complains while it exits.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _debug() -> bool:
+    return os.environ.get("STEMMATA_DEBUG", "") not in ("", "0")
+
+
 def _invoke(arguments: list[str], output: Output) -> int:
-    debug = os.environ.get("STEMMATA_DEBUG", "") not in ("", "0")
+    debug = _debug()
     command = typer.main.get_command(app)
     try:
         result = command.main(arguments, prog_name="stemmata", standalone_mode=False)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stemmata.cli import text
+from stemmata.cli.config import has_arguments, telling
 from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.options import At, Json, Repo, instant, open_repo, output_for
 from stemmata.cli.registry import command_app
@@ -65,7 +67,19 @@ def diff(
             output.note(f"as of {text.utc(moment)}")
         from stemmata.cli.ranking import Primary
 
-        _tell(output, found, Primary(repository.session, b.model))
+        removed, added = found.config.removed, found.config.added
+        if has_arguments(a) != has_arguments(b):
+            # A hundred defaults of a Trainer that the other side never had tell nothing of either.
+            shown_a, shown_b = telling(a)[0], telling(b)[0]
+            removed = {k: v for k, v in removed.items() if k in shown_a}
+            added = {k: v for k, v in added.items() if k in shown_b}
+        config = replace(found.config, removed=removed, added=added)
+        unsaid = len(found.config.removed) + len(found.config.added) - len(removed) - len(added)
+        _tell(output, replace(found, config=config), Primary(repository.session, b.model))
+        if unsaid:
+            output.note(
+                f"{text.count(unsaid, 'setting')} of the Trainer, on one side only, not shown; see --json"
+            )
 
 
 def _tell(output: Output, found: Diff, primary: Primary) -> None:
