@@ -74,9 +74,14 @@ def weights_of_folder(folder: Path, cache: Path | None = None) -> Weights:
 
 
 def complete(base: Base, cache: Path | None = None) -> Base:
-    """`base` with the digest of its files, if it names a folder that is here and holds weights."""
+    """`base` with the digest of its files, if they are here: in the folder that it names, or in the
+    hub's cache under the id and revision that it names."""
+    if base.digest is not None or not base.name_or_path:
+        return base
     folder = Path(base.name_or_path)
-    if base.digest is not None or not base.name_or_path or not folder.is_dir():
+    snapshot = None if folder.is_dir() else _hub_snapshot(base.name_or_path, base.revision)
+    folder = snapshot or folder
+    if not folder.is_dir():
         return base
     try:
         weights = weights_of_folder(folder, cache)
@@ -86,12 +91,31 @@ def complete(base: Base, cache: Path | None = None) -> Base:
         return base
     # Absolute: a relative path means another folder to whoever loads it.
     return Base(
-        name_or_path=str(folder.absolute()),
-        revision=base.revision,
+        name_or_path=str(folder.absolute()) if snapshot is None else base.name_or_path,
+        # A branch moves; the base of an adapter does not.
+        revision=base.revision if snapshot is None else snapshot.name,
         digest=weights.digest,
         files=list(weights.rows),
         version=base.version,
     )
+
+
+def _hub_snapshot(name: str, revision: str | None) -> Path | None:
+    """The folder of a downloaded model in the hub client's cache, as that client lays it out:
+    `models--<id with -->/refs/<branch>` holds the commit, `snapshots/<commit>` the files."""
+    if Path(name).is_absolute() or not all(part not in ("", ".", "..") for part in name.split("/")):
+        return None
+    chosen = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    hub = Path(chosen) if chosen else Path(os.environ.get("HF_HOME") or caches / "huggingface") / "hub"
+    model = hub.expanduser() / f"models--{name.replace('/', '--')}"
+    wanted = revision or "main"
+    try:
+        commit = (model / "refs" / wanted).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError, ValueError):
+        commit = wanted
+    snapshot = model / "snapshots" / commit
+    return snapshot if commit and "/" not in commit and snapshot.is_dir() else None
 
 
 def _weights(rows: list[Row]) -> Weights:

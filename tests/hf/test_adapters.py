@@ -156,6 +156,18 @@ def test_another_base_is_refused_unless_it_is_asked_for(repo: Repository, base: 
         version.load(base=tmp_path / "nowhere")
 
 
+def test_a_base_that_nothing_is_known_of_is_taken_with_a_warning(
+    repo: Repository, base: Path, tmp_path: Path
+) -> None:
+    trained_adapter(repo, base, tmp_path)
+    folder = repo["adapter@r/final"].checkout(tmp_path / "by-hand")
+    settings = (folder / "adapter_config.json").read_text().replace(str(base), "team/nowhere")
+    (folder / "adapter_config.json").write_text(settings)
+    version = repo.save(folder, "by-hand")
+    with pytest.warns(UserWarning, match="could not be checked"):
+        version.load(base=base)
+
+
 def test_files_that_decide_no_weights_may_change(repo: Repository, base: Path, tmp_path: Path) -> None:
     model, version = trained_adapter(repo, base, tmp_path)
     (base / "README.md").write_text("a card")

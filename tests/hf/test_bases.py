@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,26 @@ def test_a_base_that_cannot_be_read_costs_its_digest_alone(
 
     monkeypatch.setattr("stemmata.bases.hash_file", refuse)
     assert complete(Base(name_or_path=str(base))).digest is None
+
+
+def test_a_base_in_the_hubs_cache_is_completed_with_its_commit(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "ab" * 20
+    model = tmp_path / "hub" / "models--team--tiny"
+    (model / "refs").mkdir(parents=True)
+    (model / "refs" / "main").write_text(commit)
+    shutil.copytree(base, model / "snapshots" / commit)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    for revision in (None, "main", commit):
+        found = complete(Base(name_or_path="team/tiny", revision=revision))
+        assert (found.name_or_path, found.revision) == ("team/tiny", commit)
+        assert found.digest == weights_of_folder(base).digest
+    for name, revision in (
+        ("team/other", None),
+        ("team/tiny", "v2"),
+        ("../tiny", None),
+        ("team/tiny", "../x"),
+    ):
+        unknown = Base(name_or_path=name, revision=revision)
+        assert complete(unknown) == unknown

@@ -88,7 +88,7 @@ def test_metrics_that_come_later_attach_under_their_own_names(repo: Repository, 
     for version in repo.versions("m"):
         assert not [k for k in version.record.metrics if k.startswith("eval_")], "the commit did not wait"
         assert version.metrics["eval_near_loss"] == logged[version.step, "eval_near_loss"]
-        assert version.metrics["eval_far_away_loss"] == logged[version.step, "eval_far away_loss"]
+        assert version.metrics["eval_far away_loss"] == logged[version.step, "eval_far away_loss"]
         assert version.metrics["loss"] == logged[version.step, "loss"]
         assert "epoch" not in version.metrics
         assert {a.event for a in version.annotations} == {"evaluation", "log"}

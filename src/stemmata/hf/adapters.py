@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ from stemmata.records import Base
 from stemmata.version import Version
 
 _CONFIG = "adapter_config.json"
+_UNCHECKED = (
+    "nothing was recorded of the files of {version}'s base when it was saved, so {folder} could not be "
+    "checked to be the one it was trained on"
+)
 _PREFIX = "base_model.model."
 _HUB_FILES = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.py")
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -150,6 +155,8 @@ def _download(recorded: Base) -> Path | None:
 def _hold_folder(version: Version, recorded: Base, folder: Path) -> None:
     if recorded.digest is not None or recorded.version is not None:
         _hold(version, recorded, folder_weights(folder).digest, str(folder))
+    else:
+        warnings.warn(_UNCHECKED.format(version=version.short, folder=folder), stacklevel=2)
 
 
 def _hold(version: Version, recorded: Base, found: str, where: str) -> None:

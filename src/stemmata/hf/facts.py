@@ -98,15 +98,12 @@ def provenance(arguments: Any) -> dict[str, bytes]:
 
 
 def metrics(logs: Mapping[str, Any] | None) -> dict[str, float]:
-    """The numbers of a log or evaluation under their own names; `epoch` is no metric.
-
-    Blanks in a key (from the name of an evaluation set) become underscores.
-    """
+    """The numbers of a log or evaluation under their own names; `epoch` is no metric."""
     found: dict[str, float] = {}
     for key, value in (logs or {}).items():
         number = isinstance(value, Real) and not isinstance(value, bool)
         if number and key not in _NO_METRICS:
-            found["_".join(str(key).split()) or "metric"] = float(value)
+            found[str(key)] = float(value)
     return found
 
 
