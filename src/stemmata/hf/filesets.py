@@ -20,6 +20,7 @@ import torch
 from transformers import PreTrainedModel
 
 from stemmata.hf.snapshot import clone_state
+from stemmata.hf.wrappers import clean_files, clean_state
 
 _WEIGHTS = "model.safetensors"
 
@@ -47,6 +48,7 @@ def begin(model: Any, processing_class: Any, folder: Path) -> FileSet:
     def quietly() -> None:
         with _without_bars():
             finish()
+        clean_files(folder)
 
     return FileSet(folder=folder, finish=quietly)
 
@@ -106,9 +108,9 @@ def _begin_model(model: Any, folder: Path) -> Callable[[], None]:
         if _must_be_written_now(model):
             model.save_pretrained(target)
             return _nothing
-        stand_in, state = _stand_in(model), clone_state(model.state_dict())
+        stand_in, state = _stand_in(model), clean_state(clone_state(model.state_dict()))
         return lambda: stand_in.save_pretrained(target, state_dict=state)
-    state = clone_state(model.state_dict())
+    state = clean_state(clone_state(model.state_dict()))
     return lambda: _write_plain(state, folder / _WEIGHTS)
 
 
