@@ -95,7 +95,8 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; nothing is raised."""
-    output = Output(json="--json" in arguments)
+    ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    output = Output(json="--json" in ours)
     try:
         code = _invoke(list(arguments), output)
         sys.stdout.flush()

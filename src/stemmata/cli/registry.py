@@ -30,6 +30,7 @@ COMMANDS: dict[str, Entry] = {
     "init": Entry("init", _BEGIN, "Make a repository."),
     "save": Entry("save", _BEGIN, "Save a folder or a file as a new version."),
     "checkout": Entry("checkout", _BEGIN, "Write a version's files into a folder, byte for byte."),
+    "run": Entry("run", _BEGIN, "Run a training command; each Trainer that it makes saves versions."),
     "log": Entry("log", _LOOK, "List versions, newest first."),
     "show": Entry("show", _LOOK, "Show one version: metrics, config, parents, files."),
     "diff": Entry("diff", _LOOK, "Show what differs between two versions."),
