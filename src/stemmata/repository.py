@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from stemmata import capture, checking, moves
+from stemmata import capture, checking, moves, resuming
 from stemmata.arguments import instant_of, require_text
 from stemmata.catalog import queries
 from stemmata.checking import Report
@@ -299,6 +299,14 @@ class Repository:
         """As `save`, with an account of what was left out and of the bytes."""
         saved = save(self._session, request)
         return Version(self._session, self._session.row(saved.version)), saved
+
+    def resume(self, model: str, *, run: str | None = None, step: int | None = None) -> Path | None:
+        """A folder for `trainer.train(resume_from_checkpoint=...)`; None if nothing was kept yet.
+
+        The newest state that `VersionCallback(..., resume=True)` kept of `run` (default: of any run),
+        or that of `step`; read-only, every byte verified. Raises IncompleteState, Damage.
+        """
+        return resuming.resume(self._session, clean_name(model), run, step)
 
     # --- names ------------------------------------------------------------------------------
 

@@ -375,7 +375,9 @@ def _second_name(session: Session, request: SaveRequest, row: VersionRow, source
     name = request.name
     if name is None:
         raise TypeError("a second name needs a name")
-    name_version(session, request.model, name, row.id)
+    taken = queries.ref(session.catalog.connection, name_key(request.model), name_key(name))
+    if taken is None or taken.kind != "name" or taken.target != row.id:
+        name_version(session, request.model, name, row.id)
     return Saved(row.id, name, True, tuple(source.left_out), row.bytes, 0, 0)
 
 

@@ -17,10 +17,21 @@ from typing import Any, Literal
 
 from transformers.trainer_callback import TrainerCallback
 
+from stemmata.attach.settings import EVERY
 from stemmata.errors import EmptyDataset, InvalidArgument
 from stemmata.hf import facts
+from stemmata.hf.interruption import Patience
 from stemmata.hf.origin import version_of_checkpoint
 from stemmata.hf.recorder import Account, Recorder, Saved, start
+from stemmata.hf.resume import (
+    Mark,
+    States,
+    go_on,
+    goes_on,
+    hold_settings,
+    mark_of,
+    version_at,
+)
 from stemmata.ids import VersionId
 from stemmata.names import clean_name
 from stemmata.repository import Repository
@@ -28,7 +39,6 @@ from stemmata.repository import open as open_repository
 from stemmata.version import Version
 
 Every = Literal["epoch", "save", "eval", "end"] | int
-_EVERY = ("epoch", "save", "eval", "end")
 _WHOLE_EPOCH = 1e-3
 
 
@@ -38,7 +48,8 @@ class VersionCallback(TrainerCallback):
     `repository`: an opened one, or a folder (made if absent). `model`: the name under which
     versions line up. `every`: "epoch", "save" (whenever the Trainer saves), "eval", "end", or a
     number of steps. `run_name`: default `args.run_name`, else the time and four letters; a
-    name that an earlier run has gets -2, -3. `message`, `config`, `labels` go into every version;
+    name that an earlier run has gets -2, -3. `resume`: keep the Trainer's checkpoints as states too, to
+    go on from with `repository.resume(model, run=...)`. `message`, `config`, `labels` go into every version;
     `parents` are those of the first one (default: what the model was loaded from, if known).
 
     Names: `<run>/epoch-3`, `<run>/step-500`, `<run>/final` for the last trained state, and
@@ -58,11 +69,12 @@ class VersionCallback(TrainerCallback):
         config: Mapping[str, object] | None = None,
         labels: Mapping[str, str] | None = None,
         parents: Sequence[Version] | None = None,
+        resume: bool = False,
     ) -> None:
         steps = isinstance(every, int) and not isinstance(every, bool) and every > 0
-        if every not in _EVERY and not steps:
+        if every not in EVERY and not steps:
             raise InvalidArgument(
-                argument="every", reason=f"{every!r} is none of {_EVERY} nor a number above 0"
+                argument="every", reason=f"{every!r} is none of {EVERY} nor a number above 0"
             )
         self.every: Every = every
         self.model = clean_name(model)
@@ -74,6 +86,9 @@ class VersionCallback(TrainerCallback):
             labels=dict(labels or {}),
             parents=None if parents is None else [p.id for p in parents],
         )
+        self._resume = resume
+        self._states: States | None = None
+        self._patience: Patience | None = None
         self._recorder: Recorder | None = None
         self._ended = False
         self._held: Saved | None = None
@@ -100,15 +115,27 @@ class VersionCallback(TrainerCallback):
         dataset = getattr(live.get("train_dataloader"), "dataset", None)
         if dataset is not None and facts.row_count(dataset) == 0:
             raise EmptyDataset(model=self.model, reason="the training dataset has no rows")
+        if self._resume:
+            hold_settings(args)
         if self._recorder is not None:
             self._recorder.drain()  # what an earlier training left, and whether it failed
         given = self._account
         account = Account(
             message=given.message, config=dict(given.config), labels=given.labels, parents=given.parents
         )
-        if account.parents is None and state.global_step > 0:
-            account.parents = self._resumed_from(args, state.global_step)
-        self._recorder = start(self.repository, self.model, self._run_name, args, live["model"], account)
+        mark = mark_of(state, self.repository, self.model) if self._resume else None
+        wanted = facts.asked_name(args, self._run_name)
+        continued = mark is not None and goes_on(mark, wanted)
+        if account.parents is None and state.global_step > 0 and not continued:
+            account.parents = self._resumed_from(args, state.global_step, mark)
+        recorder = start(self.repository, self.model, self._run_name, args, live["model"], account)
+        if mark is not None and continued:
+            go_on(recorder, mark, state.global_step)
+        self._recorder = recorder
+        if self._resume:
+            self._states = States(recorder, args, state, wanted or recorder.run.name)
+        self._patience = Patience(recorder.busy, recorder.wait)
+        self._patience.begin()
         self._ended = False
         self._held = None
         self._logged = {}
@@ -175,12 +202,18 @@ class VersionCallback(TrainerCallback):
         if self.every == "save":
             self._save(state, live, f"step-{state.global_step}", "save")
         self._keep_last(args, state, control, live)
+        if self._states is not None:
+            self._states.take(args, state)
 
     def on_train_end(self, args: Any, state: Any, _control: Any, **live: Any) -> None:
         recorder = self._recorder
         if recorder is None or self._ended:
             return
         self._ended = True
+        if self._patience is not None:
+            self._patience.end()
+        if self._states is not None:
+            self._states.take_last(args, state)
         if state.global_step == 0:
             recorder.finish(live["model"], None)
             raise EmptyDataset(model=self.model, reason="the training data gave no batch")
@@ -228,8 +261,12 @@ class VersionCallback(TrainerCallback):
         saved.told.update(evaluated)
         return saved
 
-    def _resumed_from(self, args: Any, step: int) -> list[VersionId] | None:
+    def _resumed_from(self, args: Any, step: int, mark: Mark | None) -> list[VersionId] | None:
         """The version with the weights of the checkpoint that the training goes on from, if there is one."""
+        if mark is not None:
+            source = version_at(self.repository, self.model, mark, step)
+            if source is not None:
+                return [source.id]
         given = args.resume_from_checkpoint
         folder = Path(given) if isinstance(given, str) else Path(args.output_dir) / f"checkpoint-{step}"
         found = version_of_checkpoint(folder, step, self.model, self.repository.session)

@@ -32,13 +32,20 @@ _STAMP_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 
 def run_name(arguments: Any, chosen: str | None) -> str:
     """The run's name: as chosen, else `args.run_name`, else the time and four random letters."""
-    given = chosen or getattr(arguments, "run_name", None)
-    if given and (chosen or str(given) != str(getattr(arguments, "output_dir", None))):
-        name = slug(str(given))
+    given = asked_name(arguments, chosen)
+    if given is not None:
         # A run's name begins version names: it must be one itself.
-        return clean_name(name)
+        return clean_name(slug(given))
     unique = "".join(secrets.choice(_STAMP_LETTERS) for _ in range(4))
     return f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{unique}"
+
+
+def asked_name(arguments: Any, chosen: str | None) -> str | None:
+    """The name that the script gives its run, if it does."""
+    given = chosen or getattr(arguments, "run_name", None)
+    if given and (chosen or str(given) != str(getattr(arguments, "output_dir", None))):
+        return str(given)
+    return None
 
 
 def config(arguments: Any, model: Any) -> dict[str, object]:

@@ -59,8 +59,10 @@ class Recorder:
         self.run = Run(id=uuid.uuid4().hex, name=_free_run_name(repository, model, run_name))
         self.account = account
         self.saved: list[Saved] = []
+        self.again: set[str] = set()
+        """Names that a resumed run has already, of steps that it may make again."""
         self._writer = Writer()
-        self._workspace = Workspace(repository.session.cache_folder() / "writing")
+        self.workspace = Workspace(repository.session.cache_folder() / "writing")
         self._base: Base | None = None
         self._origin: Sequence[VersionId] | None = account.parents
 
@@ -95,11 +97,11 @@ class Recorder:
         before = after or (self.saved[-1] if self.saved and follows else None)
         folder: Path | None = None
         try:
-            folder = self._workspace.folder()
+            folder = self.workspace.folder()
             files = filesets.begin(live, processing_class, folder)
         except BaseException as error:
             if folder is not None:
-                self._workspace.remove(folder)
+                self.workspace.remove(folder)
             if isinstance(error, OSError):
                 raise self._failed(name, error) from error
             raise
@@ -112,11 +114,11 @@ class Recorder:
                 files.finish()
                 base = self._base_of(inner)
                 saved.version = self._commit(
-                    lambda: (
+                    lambda number: (
                         self.repository.save(
                             folder,
                             self.model,
-                            name=f"{self.run.name}/{name}",
+                            name=f"{self.run.name}/{name}{number}",
                             metrics=metrics,
                             config=account.config,
                             message=account.message,
@@ -129,12 +131,12 @@ class Recorder:
                             data=data,
                             provenance=account.provenance,
                             labels=account.labels,
-                            same_as_existing=same_as_existing,
+                            same_as_existing=same_as_existing or f"{self.run.name}/{name}" in self.again,
                         ).id
                     )
                 )
             finally:
-                self._workspace.remove(folder)
+                self.workspace.remove(folder)
 
         self._writer.save(self._guarded(job, name))
         if not same_as_existing:
@@ -155,10 +157,27 @@ class Recorder:
         """Give a version of this run a further name."""
 
         def job() -> None:
-            if saved.version is not None:
-                self.repository.name(self.model, f"{self.run.name}/{name}", saved.version)
+            full = f"{self.run.name}/{name}"
+            try:
+                if saved.version is not None:
+                    self.repository.name(self.model, full, saved.version)
+            except NameTaken:
+                if full not in self.again:
+                    raise
 
         self._writer.add(self._guarded(job, name))
+
+    def add(self, job: Callable[[], None], name: str) -> None:
+        """Run a job of one's own after everything before it; `name` is what it saves, for its failure."""
+        self._writer.add(self._guarded(job, name))
+
+    def busy(self) -> bool:
+        """Whether something that was asked for is not written yet."""
+        return self._writer.busy()
+
+    def wait(self) -> None:
+        """Wait for everything that was asked for so far; failures stay to be told."""
+        self._writer.drain()
 
     def finish(self, live: Any, held: Saved | None) -> None:
         """Wait for the last write. `held` is the version whose weights `live` holds now.
@@ -199,12 +218,17 @@ class Recorder:
         reason = str(error) if isinstance(error, StemmataError) else f"{type(error).__name__}: {error}"
         return TrainingSaveFailed(name=f"{self.run.name}/{name}", model=self.model, reason=reason)
 
-    def _commit(self, save: Callable[[], VersionId]) -> VersionId:
-        """Save; if another process took the run's name meanwhile, take the next one."""
+    def _commit(self, save: Callable[[str], VersionId]) -> VersionId:
+        """Save; if another process took the run's name meanwhile, take the next one. A step that a
+        resumed run makes again, with other bytes, gets its name with a number."""
+        number = 1
         while True:
             try:
-                return save()
+                return save(f"-{number}" if number > 1 else "")
             except NameTaken:
+                if self.again:
+                    number += 1
+                    continue
                 if any(s.version is not None for s in self.saved):
                     raise
                 name = _next_name(self.run.name)

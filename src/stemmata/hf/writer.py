@@ -46,6 +46,10 @@ class Writer:
         if self._last is not None:
             self._last.exception()
 
+    def busy(self) -> bool:
+        """Whether a job is waiting or under way."""
+        return self._last is not None and not self._last.done()
+
     def take_failure(self) -> BaseException | None:
         """The first failure since the last call."""
         failure, self._failure = self._failure, None
