@@ -13,6 +13,7 @@ from typing import Any
 
 from stemmata import capture
 from stemmata.hf.filesets import is_adapter
+from stemmata.hf.quantised import quantization_of
 from stemmata.names import clean_name, slug
 from stemmata.training_args import sanitise_arguments
 
@@ -62,6 +63,9 @@ def config(arguments: Any, model: Any) -> dict[str, object]:
         value = getattr(settings, fact, None)
         if value is not None and isinstance(value, str | int | float):
             found[f"model.{fact}"] = value
+    rounded = quantization_of(inner)
+    if rounded is not None:
+        found["model.quantization_config"] = rounded
     parameters = list(model.parameters())
     found["model.parameters"] = sum(p.numel() for p in parameters)
     found["model.trainable_parameters"] = sum(p.numel() for p in parameters if p.requires_grad)
