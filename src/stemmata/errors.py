@@ -324,6 +324,13 @@ class StorageFull(StorageProblem):
     next_step = "free some space and save again"
 
 
+class SpaceShort(StorageProblem):
+    kind = "space-short"
+    what = "{where} has {free} free, and a version of {model} needs {needed}"
+    untouched = "nothing was written"
+    next_step = "free some space, or keep the repository on another disk"
+
+
 class StorageReadOnly(StorageProblem):
     kind = "storage-read-only"
     what = "{where} cannot be written: {reason}"
