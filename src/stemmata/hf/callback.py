@@ -20,6 +20,7 @@ from transformers.trainer_callback import TrainerCallback
 from stemmata.attach.settings import EVERY
 from stemmata.errors import EmptyDataset, InvalidArgument
 from stemmata.hf import facts
+from stemmata.hf.failures import ON_ERROR, OnError
 from stemmata.hf.interruption import Patience
 from stemmata.hf.origin import version_of_checkpoint
 from stemmata.hf.recorder import Account, Recorder, Saved, start
@@ -55,7 +56,9 @@ class VersionCallback(TrainerCallback):
     Names: `<run>/epoch-3`, `<run>/step-500`, `<run>/final` for the last trained state, and
     `<run>/best` for the weights that `load_best_model_at_end` brings back.
 
-    Training calls raise TrainingSaveFailed if an earlier background write failed.
+    `on_error`: a write that fails in the background is logged, tried once more at the next save, and
+    listed at the end and in `missing` ("warn"); with "raise", the next save or the end of training
+    raises TrainingSaveFailed.
     """
 
     def __init__(
@@ -70,13 +73,17 @@ class VersionCallback(TrainerCallback):
         labels: Mapping[str, str] | None = None,
         parents: Sequence[Version] | None = None,
         resume: bool = False,
+        on_error: OnError = "warn",
     ) -> None:
         steps = isinstance(every, int) and not isinstance(every, bool) and every > 0
         if every not in EVERY and not steps:
             raise InvalidArgument(
                 argument="every", reason=f"{every!r} is none of {EVERY} nor a number above 0"
             )
+        if on_error not in ON_ERROR:
+            raise InvalidArgument(argument="on_error", reason=f"{on_error!r} is none of {ON_ERROR}")
         self.every: Every = every
+        self.on_error: OnError = on_error
         self.model = clean_name(model)
         self._repository = repository
         self._run_name = run_name
@@ -107,6 +114,11 @@ class VersionCallback(TrainerCallback):
         """The current or last run's name; None before any training."""
         return self._recorder.run.name if self._recorder is not None else None
 
+    @property
+    def missing(self) -> dict[str, str]:
+        """Of the current or last run: names of what could not be written, and why. Complete at the end."""
+        return dict(self._recorder.failures.missing) if self._recorder is not None else {}
+
     # --- events -----------------------------------------------------------------------------
 
     def on_train_begin(self, args: Any, state: Any, _control: Any, **live: Any) -> None:
@@ -128,12 +140,16 @@ class VersionCallback(TrainerCallback):
         continued = mark is not None and goes_on(mark, wanted)
         if account.parents is None and state.global_step > 0 and not continued:
             account.parents = self._resumed_from(args, state.global_step, mark)
-        recorder = start(self.repository, self.model, self._run_name, args, live["model"], account)
+        recorder = start(
+            self.repository, self.model, self._run_name, args, live["model"], account, self.on_error
+        )
         if mark is not None and continued:
             go_on(recorder, mark, state.global_step)
         self._recorder = recorder
         if self._resume:
             self._states = States(recorder, args, state, wanted or recorder.run.name)
+        if self._patience is not None:
+            self._patience.end()  # an interrupted training left it
         self._patience = Patience(recorder.busy, recorder.wait)
         self._patience.begin()
         self._ended = False
@@ -213,7 +229,7 @@ class VersionCallback(TrainerCallback):
         if self._patience is not None:
             self._patience.end()
         if self._states is not None:
-            self._states.take_last(args, state)
+            self._states.take_last(args)
         if state.global_step == 0:
             recorder.finish(live["model"], None)
             raise EmptyDataset(model=self.model, reason="the training data gave no batch")

@@ -100,7 +100,7 @@ class States:
         self._processes = int(arguments.world_size)
         self._room = threading.Event()
         self._room.set()
-        self._taken = -1
+        self._taken = int(state.global_step)
         marks = state.stateful_callbacks.setdefault(_KEY, {})
         self._place = f"{recorder.repository.id}:{recorder.model}"
         marks[self._place] = {
@@ -113,7 +113,19 @@ class States:
     def take(self, arguments: Any, state: Any) -> None:
         """Copy `checkpoint-N` now; store it in the background. What fails there fails as a save does."""
         step = int(state.global_step)
-        folder = _checkpoint(arguments, state)
+        self._take(Path(arguments.output_dir) / f"checkpoint-{step}", step, state.epoch)
+
+    def take_last(self, arguments: Any) -> None:
+        """A later checkpoint that was written without its event: the Trainer's own upon SIGTERM."""
+        found = [(p, p.name.rpartition("-")[2]) for p in Path(arguments.output_dir).glob("checkpoint-*")]
+        later = [(int(n), p) for p, n in found if n.isdecimal() and int(n) > self._taken]
+        for step, folder in sorted(later, reverse=True):
+            state = self._own_state(folder)
+            if state is not None:
+                self._take(folder, step, state.get("epoch"))
+                return
+
+    def _take(self, folder: Path, step: int, epoch: float | None) -> None:
         if step == self._taken:
             return
         self._room.wait()
@@ -134,27 +146,22 @@ class States:
             try:
                 if problem is not None or copy is None:
                     raise problem or OSError(f"{folder} could not be copied")
-                self._store(copy, step, state_epoch, before)
+                self._store(copy, step, epoch, before)
             finally:
                 if copy is not None:
                     recorder.workspace.remove(copy)
                 self._room.set()
 
-        state_epoch = state.epoch
         recorder.add(job, f"the state of step {step}")
 
-    def take_last(self, arguments: Any, state: Any) -> None:
-        """A checkpoint that was written without its event: the Trainer's own upon SIGTERM."""
-        folder = _checkpoint(arguments, state)
-        if state.global_step != self._taken and self._is_ours(folder):
-            self.take(arguments, state)
-
-    def _is_ours(self, folder: Path) -> bool:
+    def _own_state(self, folder: Path) -> dict[str, Any] | None:
+        """The Trainer's state in a folder, if this run wrote it."""
         try:
-            found = json.loads((folder / TRAINER_STATE).read_bytes())
-            return bool(found["stateful_callbacks"][_KEY][self._place]["id"] == self._recorder.run.id)
+            found: dict[str, Any] = json.loads((folder / TRAINER_STATE).read_bytes())
+            ours = found["stateful_callbacks"][_KEY][self._place]["id"] == self._recorder.run.id
         except (OSError, ValueError, KeyError, TypeError):
-            return False
+            return None
+        return found if ours else None
 
     def _hold(self, folder: Path, step: int) -> None:
         """Raise IncompleteState unless the folder has every part of this step's state."""
@@ -197,10 +204,6 @@ class States:
                 number += 1  # a step that was done again after an older state
             else:
                 return
-
-
-def _checkpoint(arguments: Any, state: Any) -> Path:
-    return Path(arguments.output_dir) / f"checkpoint-{state.global_step}"
 
 
 def _copy(source: Path, target: Path) -> None:
