@@ -41,6 +41,7 @@ latest, best, run/latest or run/best; without one it is latest. An id's first
     Environment="""
 STEMMATA_REPO   the repository, where --repo is not given
 STEMMATA_CACHE  where caches go that have no place in the repository
+STEMMATA_CACHE_SIZE  most bytes of cached checkouts, such as 50GB; the oldest go
 STEMMATA_DEBUG  1 shows where an error came from
 NO_COLOR        no colours
 """,
