@@ -20,6 +20,7 @@ from transformers.trainer_callback import TrainerCallback
 from stemmata.attach.settings import EVERY
 from stemmata.errors import EmptyDataset, InvalidArgument
 from stemmata.hf import facts
+from stemmata.hf.distributed import Meeting, together
 from stemmata.hf.failures import ON_ERROR, OnError
 from stemmata.hf.interruption import Patience
 from stemmata.hf.origin import version_of_checkpoint
@@ -95,6 +96,7 @@ class VersionCallback(TrainerCallback):
         )
         self._resume = resume
         self._states: States | None = None
+        self.meeting: Meeting | None = None
         self._patience: Patience | None = None
         self._recorder: Recorder | None = None
         self._ended = False
@@ -122,6 +124,7 @@ class VersionCallback(TrainerCallback):
     # --- events -----------------------------------------------------------------------------
 
     def on_train_begin(self, args: Any, state: Any, _control: Any, **live: Any) -> None:
+        self.meeting = Meeting(args)
         if not state.is_world_process_zero:
             return
         dataset = getattr(live.get("train_dataloader"), "dataset", None)
@@ -159,8 +162,9 @@ class VersionCallback(TrainerCallback):
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **live: Any) -> None:
         if isinstance(self.every, int) and state.global_step % self.every == 0:
-            self._save(state, live, f"step-{state.global_step}", "step")
+            self._save_step(state, live)
 
+    @together
     def on_epoch_end(self, args: Any, state: Any, control: Any, **live: Any) -> None:
         if self.every == "epoch" and state.global_step > 0:
             epoch = state.epoch or 0.0
@@ -191,6 +195,7 @@ class VersionCallback(TrainerCallback):
         late = {k: v for k, v in facts.metrics(logs).items() if k.startswith("eval_")}
         self._note_evaluation(state.global_step, late)
 
+    @together
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **live: Any) -> None:
         recorder = self._recorder
         if recorder is None:
@@ -214,13 +219,15 @@ class VersionCallback(TrainerCallback):
             self._save(state, live, f"step-{step}", "eval")
         self._keep_last(args, state, control, live)
 
+    @together
     def on_save(self, args: Any, state: Any, control: Any, **live: Any) -> None:
         if self.every == "save":
             self._save(state, live, f"step-{state.global_step}", "save")
         self._keep_last(args, state, control, live)
         if self._states is not None:
-            self._states.take(args, state)
+            self._states.take(args, state, self.meeting)
 
+    @together
     def on_train_end(self, args: Any, state: Any, _control: Any, **live: Any) -> None:
         recorder = self._recorder
         if recorder is None or self._ended:
@@ -250,6 +257,10 @@ class VersionCallback(TrainerCallback):
         else:
             self._held = self._save(state, live, "final", "end", again=last is not None)
         recorder.finish(live["model"], self._held)
+
+    @together
+    def _save_step(self, state: Any, live: Mapping[str, Any]) -> None:
+        self._save(state, live, f"step-{state.global_step}", "step")
 
     # --- what they do -----------------------------------------------------------------------
 

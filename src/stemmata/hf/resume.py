@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stemmata.errors import IncompleteState, NameTaken, TrainingSetup
+from stemmata.hf.distributed import Meeting
 from stemmata.hf.recorder import Recorder, Saved
 from stemmata.names import slug
 from stemmata.records import Run
@@ -110,9 +111,11 @@ class States:
             "processes": self._processes,
         }
 
-    def take(self, arguments: Any, state: Any) -> None:
+    def take(self, arguments: Any, state: Any, meeting: Meeting | None = None) -> None:
         """Copy `checkpoint-N` now; store it in the background. What fails there fails as a save does."""
         step = int(state.global_step)
+        if meeting is not None:
+            meeting.all_here()  # each process writes its own random state; one that is late is missed below
         self._take(Path(arguments.output_dir) / f"checkpoint-{step}", step, state.epoch)
 
     def take_last(self, arguments: Any) -> None:
