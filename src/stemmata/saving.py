@@ -5,6 +5,7 @@ The commit itself is `transaction.commit`; this module decides what the entry sa
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from stemmata.capture import mask, mask_config, mask_value
 from stemmata.catalog import queries
 from stemmata.catalog.catalog import Catalog, user_cache_folder
 from stemmata.catalog.queries import VersionRow
+from stemmata.compare import lora
+from stemmata.compare.lora import LoraFacts
 from stemmata.describe import Description, describe
 from stemmata.errors import (
     CommitContention,
@@ -59,6 +62,9 @@ TRAINING_ARGS = "training_args.bin"
 LEAVE_OUT = {TRAINING_ARGS: "it may hold tokens in clear; kept as sanitised JSON"}
 
 Progress = Callable[[int], None]
+_log = logging.getLogger("stemmata")
+# Runs whose adapters were said to have grown; of this process.
+_told_of_growth: set[str] = set()
 
 
 @dataclass(slots=True)
@@ -172,6 +178,7 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
         if request.parents is None:
             request.parents = _parents(session, request)
         record, tree_digests = _write_side_objects(request, source, tree, writer)
+        grown = _grown(tree, source)
         packs = writer.finish()
     except BaseException:
         writer.abort()
@@ -187,9 +194,35 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
     session.commit(plan, new_packs=packs)
     for pack in packs:
         session.catalog.remember_pack(pack.name, pack.index.digests())
+    if grown is not None:
+        _tell_of_growth(request, grown)
     stats = writer.stats
     return Saved(
         version, name[0], False, tuple(source.left_out), stats.bytes_in, stats.bytes_new, stats.bytes_stored
+    )
+
+
+def _grown(tree: Tree, source: Source) -> LoraFacts | None:
+    """An adapter with more bytes of whole tensors in it (embeddings, heads) than of its own."""
+    found = lora.facts(tree, lambda path: source.read(path))
+    if found is None or not found.from_weights:
+        return None
+    total = sum(s.length for f in tree.files for s in f.segments if s.name is not None)
+    return found if 2 * found.other_bytes > total else None
+
+
+def _tell_of_growth(request: SaveRequest, found: LoraFacts) -> None:
+    """Say it once a run: such an adapter is many times the size that was meant, or expected."""
+    if request.run is not None:
+        if request.run.id in _told_of_growth:
+            return
+        _told_of_growth.add(request.run.id)
+    _log.warning(
+        "%s: more than half of the adapter are whole tensors saved along: %s. They were resized, or named in "
+        "modules_to_save; where they did not change, save_embedding_layers=False and a shorter "
+        "modules_to_save leave them out",
+        request.name or request.model,
+        found.beside,
     )
 
 
