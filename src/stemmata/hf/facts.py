@@ -51,7 +51,13 @@ def asked_name(arguments: Any, chosen: str | None) -> str | None:
 
 def config(arguments: Any, model: Any) -> dict[str, object]:
     """Training arguments, and what an adapter's own files do not say of its base. Secrets masked."""
-    found = {k: v for k, v in sanitise_arguments(arguments).items() if v is not None}
+    arguments_said = {k: v for k, v in sanitise_arguments(arguments).items() if v is not None}
+    return {**arguments_said, **model_config(model)}
+
+
+def model_config(model: Any) -> dict[str, object]:
+    """What a model says of itself: class, precision, sizes."""
+    found: dict[str, object] = {}
     inner = model.get_base_model() if is_adapter(model) else model
     found["model.architecture"] = type(inner).__name__
     # An adapter's files do not say in which precision its base was loaded.

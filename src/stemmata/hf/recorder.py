@@ -25,6 +25,7 @@ from stemmata.records import Base, Run
 from stemmata.repository import Repository
 
 _log = logging.getLogger("stemmata")
+_UNKNOWN = -1
 
 
 @dataclass(slots=True, eq=False)
@@ -75,6 +76,7 @@ class Recorder:
         """Names that a resumed run has already, of steps that it may make again."""
         self.failures = Failures(model, on_error)
         self._writer = Writer()
+        self._ended = False
         self.workspace = Workspace(repository.session.cache_folder() / "writing")
         self._base: Base | None = None
         self._origin: Sequence[VersionId] | None = account.parents
@@ -89,7 +91,7 @@ class Recorder:
         processing_class: Any,
         *,
         name: str,
-        step: int,
+        step: int | None,
         epoch: float | None,
         event: str,
         metrics: Mapping[str, float],
@@ -108,7 +110,7 @@ class Recorder:
         self._writer.wait_for_room()
         self._try_again()
         self.raise_failure()
-        saved = Saved(name=name, step=step, epoch=epoch)
+        saved = Saved(name=name, step=_UNKNOWN if step is None else step, epoch=epoch)
         before = after or (self.saved[-1] if self.saved and follows else None)
         line = self.saved[: self.saved.index(before) + 1] if before in self.saved else [before]
         inner = filesets.unwrap(live)
@@ -170,6 +172,50 @@ class Recorder:
             self.saved.append(saved)
         return saved
 
+    def take_in(
+        self,
+        source: Path,
+        *,
+        name: str,
+        step: int | None,
+        epoch: float | None,
+        metrics: Mapping[str, float],
+    ) -> Saved:
+        """A version of a folder or file. It may change afterwards: this returns when it is written."""
+        self._writer.drain()
+        self._try_again()
+        self.raise_failure()
+        saved = Saved(name=name, step=_UNKNOWN if step is None else step, epoch=epoch)
+        newest = next((s.version for s in reversed(self.saved) if s.version is not None), None)
+        parents = [newest] if newest is not None else list(self.account.parents or ())
+
+        def job() -> None:
+            saved.version = self._commit(
+                lambda number: (
+                    self.repository.save(
+                        source,
+                        self.model,
+                        name=f"{self.run.name}/{name}{number}",
+                        metrics=metrics,
+                        config=self.account.config,
+                        message=self.account.message,
+                        parents=parents,
+                        run=self.run,
+                        step=step,
+                        epoch=epoch,
+                        provenance=self.account.provenance,
+                        labels=self.account.labels,
+                    ).id
+                )
+            )
+
+        self._writer.save(self._guarded(Task(name, job)))
+        self._writer.wait_for_room()
+        self.raise_failure()
+        if saved.version is not None:
+            self.saved.append(saved)
+        return saved
+
     def annotate(self, saved: Saved, metrics: Mapping[str, float], event: str) -> None:
         """Attach metrics to a version of this run, durably, as soon as it is there itself."""
 
@@ -225,7 +271,9 @@ class Recorder:
         self._writer.drain()
         if held is not None and held.version is not None:
             remember_origin(filesets.unwrap(live), self.repository.session, held.version)
-        self.failures.report(self.run.name, sum(s.version is not None for s in self.saved))
+        if not self._ended:
+            self.failures.report(self.run.name, sum(s.version is not None for s in self.saved))
+        self._ended = True
         self.raise_failure()
 
     def drain(self) -> None:
