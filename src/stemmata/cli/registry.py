@@ -44,6 +44,7 @@ COMMANDS: dict[str, Entry] = {
     "annotate": Entry("annotate", _NAME, "Add metrics, labels or notes to a version."),
     "label": Entry("label", _NAME, "Set or remove labels of a version."),
     "check": Entry("check", _KEEP, "Verify every byte of the repository."),
+    "doctor": Entry("doctor", _KEEP, "Look at Python, packages, repository, disk and cache; say what to do."),
 }
 
 
