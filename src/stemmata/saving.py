@@ -31,6 +31,7 @@ from stemmata.errors import (
     EmptySource,
     InvalidArgument,
     NameTaken,
+    SourceChanged,
     StemmataError,
     UnsupportedFile,
     VersionNotFound,
@@ -51,6 +52,7 @@ from stemmata.records import (
 )
 from stemmata.session import Session
 from stemmata.sources import Source
+from stemmata.sources.files import SourceFile
 from stemmata.trees import MAX_TREE_BYTES, Tree, content_of, encode_tree
 
 _TREE_CHUNK = 64 << 20
@@ -96,6 +98,8 @@ class SaveRequest:
     created_at: datetime | None = None
     progress: Progress | None = None
     same_as_existing: bool = False
+    listed: Sequence[SourceFile] | None = None
+    """The files that were looked at before: SourceChanged unless the source holds just these, as they were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +170,8 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
         leave_out=LEAVE_OUT,
         allow_broken=request.allow_broken,
     )
+    if request.listed is not None and tuple(request.listed) != source.files:
+        raise SourceChanged(path=str(request.source))
     writer = ObjectWriter(session.storage, lookup=session.catalog.packs_holding, reader=session.reader)
     try:
         tree = sources.store(source, writer, request.progress)

@@ -31,6 +31,10 @@ COMMANDS: dict[str, Entry] = {
     "save": Entry("save", _BEGIN, "Save a folder or a file as a new version."),
     "checkout": Entry("checkout", _BEGIN, "Write a version's files into a folder, byte for byte."),
     "run": Entry("run", _BEGIN, "Run a training command; each Trainer that it makes saves versions."),
+    "watch": Entry("watch", _BEGIN, "Take in each checkpoint and final save while another program trains."),
+    "import": Entry(
+        "import_", _BEGIN, "Take in what trainings left behind: Trainer outputs, v_* folders, adapters."
+    ),
     "log": Entry("log", _LOOK, "List versions, newest first."),
     "show": Entry("show", _LOOK, "Show one version: metrics, config, parents, files."),
     "diff": Entry("diff", _LOOK, "Show what differs between two versions."),
