@@ -229,3 +229,21 @@ def test_trap_15_an_adapter_that_grew_by_its_embeddings_says_so(
     assert run(["diff", "m@plain", "m@r/final", "--json", "--repo", str(tmp_path / "models")]) == 0
     changed = json.loads(capsys.readouterr().out)["lora"]["changed"]
     assert changed["other_bytes"]["a"] == 0
+
+
+# --- around it --------------------------------------------------------------------------------------
+
+
+def test_an_adapter_in_a_compiled_block_has_its_own_names(
+    repo: Repository, base: Path, tmp_path: Path
+) -> None:
+    model = tiny.with_lora(AutoModelForCausalLM.from_pretrained(base), modules_to_save=["ln_f"])
+    blocks = model.get_base_model().transformer.h
+    blocks[0] = torch.compile(blocks[0], backend="eager")
+    with torch.compiler.set_stance("force_eager"):
+        version = trained(repo, tmp_path, model)
+        expected = logits(model)
+    names = version.state_dict()
+    assert names
+    assert not [n for n in names if "_orig_mod" in n]
+    assert torch.equal(logits(version.load()), expected)

@@ -412,6 +412,18 @@ def test_a_sentence_transformers_folder(
         version.load()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_sentence_transformers_model_is_loaded_by_its_library(repo: Repository, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    folder = str(sentences(tmp_path / "st"))
+    loaded = repo.save(folder, "m").load()
+    assert type(loaded) is SentenceTransformer
+    found = [m.encode(tiny.SENTENCES[:2]) for m in (loaded, SentenceTransformer(folder, device="cpu"))]
+    assert (found[0] == found[1]).all()
+    assert found[0].shape == (2, 4)
+
+
 def test_a_diffusers_folder(repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     version = repo.save(pipeline(tmp_path / "dm"), "m")
     state = version.state_dict()
