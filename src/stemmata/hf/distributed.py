@@ -17,11 +17,36 @@ from typing import Any
 
 import torch.distributed
 
+from stemmata.errors import TrainingSetup
+
 WAIT = timedelta(hours=2)
 _POLL = 0.02
 _KEPT = 64
 _log = logging.getLogger("stemmata")
 _trainings = itertools.count()
+
+
+def hold_whole(model: Any) -> None:
+    """Refuse a model of which this process holds a part only (FSDP, ZeRO-3, tensor parallel): rank 0
+    alone can neither read nor gather it. Raises TrainingSetup."""
+    for module in model.modules():
+        if type(module).__name__ == "FullyShardedDataParallel":
+            raise _sharded("FSDP shards the model")
+    for name, parameter in model.named_parameters():
+        placements = getattr(parameter, "placements", ())
+        if any(not p.is_replicate() for p in placements):
+            raise _sharded(f"{name} is sharded over processes")
+        if parameter.numel() == 0:
+            raise _sharded(f"{name} has no elements in this process, as ZeRO leaves it")
+
+
+def _sharded(reason: str) -> TrainingSetup:
+    return TrainingSetup(
+        reason=f"{reason}, and the callback saves whole models",
+        hint="train with DDP (no fsdp, ZeRO stage 2 or less), or leave the callback out, let the Trainer "
+        "write whole weights (fsdp_config state_dict_type='FULL_STATE_DICT', or "
+        "stage3_gather_16bit_weights_on_model_save) and save each finished checkpoint-N from its folder",
+    )
 
 
 class Meeting:

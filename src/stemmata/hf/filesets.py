@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from stemmata.hf.distributed import hold_whole
 from stemmata.hf.snapshot import clone_state
 from stemmata.hf.wrappers import clean_files, clean_state
 
@@ -39,6 +40,7 @@ def begin(model: Any, processing_class: Any, folder: Path) -> FileSet:
     On return the model may train on. `processing_class` may be None.
     """
     inner = unwrap(model)
+    hold_whole(inner)
     with _without_bars():
         finish = _begin_model(inner, folder)
         if processing_class is not None:
