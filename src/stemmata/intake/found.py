@@ -30,6 +30,7 @@ TO_RESUME = (
 )
 """What only going on with a training needs; trainer_state.json is kept beside the version instead."""
 _CHECKPOINT = re.compile(r"checkpoint-(\d{1,18})")
+_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.safetensors|\.bin)")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt", ".h5", ".msgpack")
 _NO_WEIGHTS = ("training_args.bin", *TO_RESUME)
 _TUTORIAL = re.compile(r"v_(.+)")
@@ -106,10 +107,10 @@ def usable(text: str) -> str:
 def _places(folder: Path) -> Iterator[Path]:
     """The folders that are an output each: `folder` itself, or those in it if it is only a shelf."""
     inside = sorted(p for p in _listed(folder) if p.is_dir() and not p.name.startswith("."))
-    if any(_CHECKPOINT.fullmatch(p.name) for p in inside) or _weights(folder):
+    if any(_CHECKPOINT.fullmatch(p.name) for p in inside) or holds_weights(folder):
         yield folder
         return
-    shelf = [p for p in inside if _weights(p) or any(_CHECKPOINT.fullmatch(q.name) for q in _listed(p))]
+    shelf = [p for p in inside if holds_weights(p) or any(_CHECKPOINT.fullmatch(q.name) for q in _listed(p))]
     only_metadata = all(p.is_dir() or fnmatchcase(p.name, "metadata_*.json") for p in _listed(folder))
     if shelf and only_metadata:
         yield from shelf
@@ -125,7 +126,7 @@ def _of_output(place: Path, model: str, run: str, include: Sequence[str]) -> Ite
     steps = sorted((int(match[1]), path) for path, match in numbered if match)
     for _, path in steps:
         yield examine(Found(path, model, run, ""), include)
-    if _weights(place) or not steps:
+    if holds_weights(place) or not steps:
         final = examine(Found(place, model, run, "final"), include)
         if steps or final.problem or (final.source is not None and final.source.files):
             yield final
@@ -138,7 +139,7 @@ def examine(found: Found, include: Sequence[str] = ()) -> Found:
     try:
         found = _with_state(found, int(step[1]) if step else None)
         source = sources.scan(found.path, include=include, exclude=to_leave(include), leave_out=LEAVE_OUT)
-        if step and not _weights(found.path):
+        if step and not holds_weights(found.path):
             raise Broken("it holds no weights in one piece (not written yet, or sharded by FSDP or ZeRO)")
         _require_whole(source)
     except Broken as problem:
@@ -180,6 +181,13 @@ def _with_metadata(found: Found) -> Found:
 def _require_whole(source: Source) -> None:
     """Raises Broken or BrokenContainer if a safetensors file or a shard of an index is not whole."""
     present = {f.path for f in source.files}
+    for match in filter(None, map(_SHARD.fullmatch, present)):
+        # Before the index is there too: it is written after the shards.
+        width, count = len(match[3]), int(match[3])
+        for number in range(1, min(count, len(present)) + 2):
+            shard = f"{match[1]}-{number:0{width}}-of-{match[3]}{match[4]}"
+            if number <= count and shard not in present:
+                raise Broken(f"it lacks the shard {shard}")
     for file in source.files:
         if file.path.endswith(".safetensors"):
             with OpenedFile(file) as opened:
@@ -205,7 +213,8 @@ def to_leave(include: Sequence[str]) -> list[str]:
     return [p for p in TO_RESUME if not any(fnmatchcase(p, i) or fnmatchcase(i, p) for i in include)]
 
 
-def _weights(folder: Path) -> bool:
+def holds_weights(folder: Path) -> bool:
+    """Whether weights in one piece, or shards of them, lie in `folder` itself."""
     return any(
         p.suffix in _WEIGHTS and not any(fnmatchcase(p.name, pattern) for pattern in _NO_WEIGHTS)
         for p in _listed(folder)

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from stemmata.errors import EmptySource, SourceMissing
-from stemmata.intake.found import Found, find
+from stemmata.errors import EmptySource, NameTaken, SourceMissing
+from stemmata.intake.found import Found, find, holds_weights
 from stemmata.intake.taking import Outcome, Tell, take
 from stemmata.repository import Repository
 
@@ -39,10 +39,7 @@ class Watcher:
 
     def look(self) -> bool:
         """Look once; take in what is complete and unchanged since the last look. Whether anything moved."""
-        try:
-            everything = find(self._folder, model=self._model, run=self._run, include=self._include)
-        except (SourceMissing, EmptySource):
-            everything = []
+        everything = self._found()
         now = {found.path: _marks(found) for found in everything}
         before, self._before = self._before, now
         moved = now != before
@@ -52,19 +49,25 @@ class Watcher:
                 if found.problem:
                     continue
                 outcome = take(self._repository, found, self._include)
-                if outcome.status in _SETTLED:
+                taken_name = isinstance(outcome.error, NameTaken)
+                if outcome.status in _SETTLED or taken_name:
+                    # A name that another content has stays taken: no need to read it all at every look.
                     self._settled[found.path] = marks
                     moved = True
                 self._say(outcome)
         return moved
 
     def unfinished(self) -> list[Outcome]:
-        """What is there and not complete, as of the last look."""
+        """What is there and not complete."""
+        return [Outcome(f, "incomplete", reason=f.problem) for f in self._found() if f.problem]
+
+    def _found(self) -> list[Found]:
         try:
             everything = find(self._folder, model=self._model, run=self._run, include=self._include)
         except (SourceMissing, EmptySource):
             return []
-        return [Outcome(f, "incomplete", reason=f.problem) for f in everything if f.problem]
+        # A training that has just begun left a tokenizer or a log there: that is no final save.
+        return [f for f in everything if f.label != "final" or holds_weights(f.path)]
 
     def follow(
         self,
