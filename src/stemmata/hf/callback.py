@@ -8,8 +8,10 @@ the epoch ends, and metrics that come later attach to it.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,9 +20,9 @@ from typing import Any, Literal
 from transformers.trainer_callback import TrainerCallback
 
 from stemmata.attach.settings import EVERY
-from stemmata.errors import EmptyDataset, InvalidArgument
+from stemmata.errors import EmptyDataset, InvalidArgument, TrainingSetup
 from stemmata.hf import facts
-from stemmata.hf.distributed import Meeting, together
+from stemmata.hf.distributed import Meeting, hold_whole, together
 from stemmata.hf.failures import ON_ERROR, OnError
 from stemmata.hf.interruption import Patience
 from stemmata.hf.origin import version_of_checkpoint
@@ -42,6 +44,7 @@ from stemmata.version import Version
 
 Every = Literal["epoch", "save", "eval", "end"] | int
 _WHOLE_EPOCH = 1e-3
+_log = logging.getLogger("stemmata")
 
 
 class VersionCallback(TrainerCallback):
@@ -99,6 +102,10 @@ class VersionCallback(TrainerCallback):
         self.meeting: Meeting | None = None
         self._patience: Patience | None = None
         self._recorder: Recorder | None = None
+        self._training: Any = None
+        self._thread: threading.Thread | None = None
+        self._told = False
+        self._trials = 0
         self._ended = False
         self._held: Saved | None = None
         self._logged: dict[str, float] = {}
@@ -124,6 +131,7 @@ class VersionCallback(TrainerCallback):
     # --- events -----------------------------------------------------------------------------
 
     def on_train_begin(self, args: Any, state: Any, _control: Any, **live: Any) -> None:
+        hold_whole(live["model"])
         self.meeting = Meeting(args)
         if not state.is_world_process_zero:
             return
@@ -132,20 +140,20 @@ class VersionCallback(TrainerCallback):
             raise EmptyDataset(model=self.model, reason="the training dataset has no rows")
         if self._resume:
             hold_settings(args)
+        self._hold_alone()
         if self._recorder is not None:
-            self._recorder.drain()  # what an earlier training left, and whether it failed
+            self._recorder.leave()  # a training that was pruned or interrupted
         given = self._account
-        account = Account(
-            message=given.message, config=dict(given.config), labels=given.labels, parents=given.parents
-        )
+        config = {**given.config, **facts.trial_config(state)}
+        account = Account(given.message, config, labels=given.labels, parents=given.parents)
+        chosen = facts.trial_name(state, args, self._run_name, self._trials)
+        self._trials += bool(state.is_hyper_param_search)
         mark = mark_of(state, self.repository, self.model) if self._resume else None
-        wanted = facts.asked_name(args, self._run_name)
+        wanted = facts.asked_name(args, chosen)
         continued = mark is not None and goes_on(mark, wanted)
         if account.parents is None and state.global_step > 0 and not continued:
             account.parents = self._resumed_from(args, state.global_step, mark)
-        recorder = start(
-            self.repository, self.model, self._run_name, args, live["model"], account, self.on_error
-        )
+        recorder = start(self.repository, self.model, chosen, args, live["model"], account, self.on_error)
         if mark is not None and continued:
             go_on(recorder, mark, state.global_step)
         self._recorder = recorder
@@ -155,6 +163,7 @@ class VersionCallback(TrainerCallback):
             self._patience.end()  # an interrupted training left it
         self._patience = Patience(recorder.busy, recorder.wait)
         self._patience.begin()
+        self._training, self._thread = state, threading.current_thread()
         self._ended = False
         self._held = None
         self._logged = {}
@@ -183,7 +192,7 @@ class VersionCallback(TrainerCallback):
         **_live: Any,
     ) -> None:
         recorder = self._recorder
-        if recorder is None or self._ended:
+        if recorder is None or self._ended or not self._ours(state):
             return
         found = facts.training_metrics(logs)
         if found:
@@ -198,7 +207,7 @@ class VersionCallback(TrainerCallback):
     @together
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **live: Any) -> None:
         recorder = self._recorder
-        if recorder is None:
+        if recorder is None or not self._ours(state):
             return
         _warn_of_empty(live.get("eval_dataloader"))
         step = state.global_step
@@ -224,13 +233,13 @@ class VersionCallback(TrainerCallback):
         if self.every == "save":
             self._save(state, live, f"step-{state.global_step}", "save")
         self._keep_last(args, state, control, live)
-        if self._states is not None:
+        if self._states is not None and self._ours(state):
             self._states.take(args, state, self.meeting)
 
     @together
     def on_train_end(self, args: Any, state: Any, _control: Any, **live: Any) -> None:
         recorder = self._recorder
-        if recorder is None or self._ended:
+        if recorder is None or self._ended or not self._ours(state):
             return
         self._ended = True
         if self._patience is not None:
@@ -262,6 +271,11 @@ class VersionCallback(TrainerCallback):
     def _save_step(self, state: Any, live: Mapping[str, Any]) -> None:
         self._save(state, live, f"step-{state.global_step}", "step")
 
+    def wait(self) -> None:
+        """Wait until everything so far is written: after a training that was cut off or pruned."""
+        if self._recorder is not None:
+            self._recorder.leave()
+
     # --- what they do -----------------------------------------------------------------------
 
     def _save(
@@ -271,7 +285,7 @@ class VersionCallback(TrainerCallback):
         if the bytes are the same)."""
         recorder = self._recorder
         step = state.global_step
-        if recorder is None or (not again and recorder.at_step(step) is not None):
+        if recorder is None or not self._ours(state) or (not again and recorder.at_step(step) is not None):
             return None
         recorder.account.data.update(facts.data(live.get("train_dataloader"), live.get("eval_dataloader")))
         evaluated = self._evaluated[1] if self._evaluated[0] == step else {}
@@ -287,6 +301,30 @@ class VersionCallback(TrainerCallback):
         )
         saved.told.update(evaluated)
         return saved
+
+    def _hold_alone(self) -> None:
+        """Raise TrainingSetup if another training that is under way has this callback."""
+        other = self._thread
+        elsewhere = other is not None and other is not threading.current_thread() and other.is_alive()
+        if elsewhere and not self._ended:
+            raise TrainingSetup(
+                reason="its VersionCallback is in use by a training in another thread",
+                hint="make one VersionCallback for each Trainer; they may share the repository",
+            )
+
+    def _ours(self, state: Any) -> bool:
+        """Whether an event is of the training that began last; another's would mix two lines."""
+        if state is self._training:
+            return True
+        if not self._ended and not self._told:
+            self._told = True
+            _log.error(
+                "a VersionCallback was given to two trainings at once: only the later one, run %s of %s,"
+                " is saved; make one VersionCallback for each Trainer",
+                self.run_name,
+                self.model,
+            )
+        return False
 
     def _resumed_from(self, args: Any, step: int, mark: Mark | None) -> list[VersionId] | None:
         """The version with the weights of the checkpoint that the training goes on from, if there is one."""

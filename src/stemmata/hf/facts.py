@@ -49,6 +49,22 @@ def asked_name(arguments: Any, chosen: str | None) -> str | None:
     return None
 
 
+def trial_name(state: Any, arguments: Any, chosen: str | None, number: int) -> str | None:
+    """The name for a run that is a trial of a search, below the name that was asked for; else that one."""
+    if not state.is_hyper_param_search:
+        return chosen
+    trial = str(state.trial_name or f"trial-{number}")
+    # Some backends name the trial in `run_name` themselves.
+    asked = asked_name(arguments, chosen)
+    return trial if asked in (None, trial) else f"{asked}/{trial}"
+
+
+def trial_config(state: Any) -> dict[str, object]:
+    """The parameters that a search chose for this trial."""
+    chosen = state.trial_params if state.is_hyper_param_search else None
+    return {f"trial.{name}": value for name, value in (chosen or {}).items()}
+
+
 def config(arguments: Any, model: Any) -> dict[str, object]:
     """Training arguments, and what an adapter's own files do not say of its base. Secrets masked."""
     arguments_said = {k: v for k, v in sanitise_arguments(arguments).items() if v is not None}

@@ -276,6 +276,13 @@ class Recorder:
         self._ended = True
         self.raise_failure()
 
+    def leave(self) -> None:
+        """As `finish`, of a training that did not come to its own end.
+
+        Raises TrainingSaveFailed if a write failed since the last call and failures are to be raised.
+        """
+        self.finish(None, None)
+
     def drain(self) -> None:
         """Wait for everything that was asked for so far."""
         self._writer.drain()
