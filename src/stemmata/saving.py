@@ -99,7 +99,7 @@ class SaveRequest:
     progress: Progress | None = None
     same_as_existing: bool = False
     listed: Sequence[SourceFile] | None = None
-    """The files that were looked at before: SourceChanged unless the source holds just these, as they were."""
+    """The files that were looked at before: SourceChanged unless the source holds these, as they were."""
 
 
 @dataclass(frozen=True, slots=True)
