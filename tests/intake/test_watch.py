@@ -94,6 +94,18 @@ def test_what_a_beginning_training_left_is_no_final_save(repo: Repository, tmp_p
     assert watched.look() == [("out/final", "new")]
 
 
+def test_a_trainers_final_save_ends_with_its_arguments(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    out = tmp_path / "out"
+    (checkpoint(out, 2) / "training_args.bin").write_bytes(b"")
+    model_folder(out, 3)
+    watched = Watched(repo, out)
+    assert watched.look(3) == [("out/step-2", "new")]
+    (out / "training_args.bin").write_bytes(b"")
+    assert watched.look() == [("out/final", "new")]
+
+
 def test_two_watchers_do_not_double(
     tmp_path: Path, repo: Repository, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,3 +260,43 @@ def test_import_and_watch_as_commands(
     model_folder(tmp_path / "out" / "checkpoint-2", 50)
     assert run(["import", out, "--model", "m", "-R", models, "--json"]) == 4
     assert json.loads(capsys.readouterr().out)["versions"][0]["status"] == "failed"
+
+
+@pytest.mark.slow
+def test_trl_sft_as_it_ships_is_watched(repo: Repository, tmp_path: Path) -> None:
+    """TRL's own command, unmodified, while a watcher looks whenever it writes a line."""
+    tiny = pytest.importorskip("tiny_models", reason="the tiny models need the hf extra")
+    tiny.saved_base(tmp_path / "base")
+    (tmp_path / "rows").mkdir()
+    rows = "".join(json.dumps({"text": text}) + "\n" for text in tiny.SENTENCES)
+    (tmp_path / "rows" / "train.jsonl").write_text(rows)
+    bin_folder = Path(sys.executable).parent
+    words = ["sft", "--model_name_or_path", "base", "--dataset_name", "rows", "--output_dir", "out"]
+    words += ["--num_train_epochs", "2", "--use_cpu", "true", "--bf16", "false", "--dtype", "float32"]
+    words += ["--max_length", "24", "--report_to", "none", "--eos_token", "<end>", "--save_strategy", "epoch"]
+    watched = Watched(repo, tmp_path / "out")
+    with subprocess.Popen(
+        [str(bin_folder / "trl"), *words],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
+            "HF_HOME": str(tmp_path / "hf"),
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as training:
+        assert training.stdout is not None
+        said = []
+        for line in training.stdout:
+            said.append(line)
+            watched.look(1)
+    assert training.returncode == 0, "".join(said)
+    watched.look()
+    taken = [(o.found.name, o.status) for o in watched.told]
+    assert [name for name, _ in taken] == ["out/step-1", "out/step-2", "out/final"], taken
+    assert repo["m@out/final"].read("model.safetensors") == (tmp_path / "out/model.safetensors").read_bytes()
+    assert repo["m@out/step-2"].epoch == 2.0

@@ -14,6 +14,7 @@ from stemmata.errors import EmptySource, NameTaken, SourceMissing
 from stemmata.intake.found import Found, find, holds_weights
 from stemmata.intake.taking import Outcome, Tell, take
 from stemmata.repository import Repository
+from stemmata.saving import TRAINING_ARGS
 
 _SETTLED = frozenset({"new", "named", "known"})
 
@@ -67,7 +68,7 @@ class Watcher:
         except (SourceMissing, EmptySource):
             return []
         # A training that has just begun left a tokenizer or a log there: that is no final save.
-        return [f for f in everything if f.label != "final" or holds_weights(f.path)]
+        return [f for f in everything if f.label != "final" or (holds_weights(f.path) and _closed(f.path))]
 
     def follow(
         self,
@@ -101,6 +102,12 @@ class Watcher:
             return
         self._told[outcome.found.path] = words
         self._tell(outcome)
+
+
+def _closed(output: Path) -> bool:
+    """Whether a Trainer's final save has its end: the arguments come last, as in checkpoints."""
+    trainers = any((p / TRAINING_ARGS).is_file() for p in output.glob("checkpoint-*"))
+    return not trainers or (output / TRAINING_ARGS).is_file()
 
 
 def _marks(found: Found) -> object:
