@@ -51,7 +51,15 @@ _LORA_FACTS = (
     "use_dora",
     "init_lora_weights",
     "layers_to_transform",
+    "num_virtual_tokens",
+    "feedforward_modules",
+    "alpha",
+    "init_r",
+    "target_r",
 )
+# Other methods' configs may have an `r` that means something else, or (AdaLoRA's) nothing.
+_WITH_RANK = ("LORA", "LOHA", "LOKR", "VERA", "RANDLORA", None)
+_CHECKPOINT = "checkpoint-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +96,10 @@ def describe(paths: Iterable[str], read: Callable[[str], bytes]) -> Description:
     for fact in _MODEL_FACTS:
         if fact in model:
             flatten(f"model.{fact}", model[fact], config)
-    adapter = document("adapter_config.json")
+    adapter = document(_adapter_of(names) or "adapter_config.json")
     for fact in _LORA_FACTS:
+        if fact == "r" and adapter.get("peft_type") not in _WITH_RANK:
+            continue
         if adapter.get(fact) not in (None, {}, []):
             flatten(f"lora.{fact}", adapter[fact], config)
     if isinstance(config.get("lora.target_modules"), list):
@@ -115,8 +125,19 @@ def _finite(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _kind(names: set[str]) -> str:
+def _adapter_of(names: set[str]) -> str | None:
+    """The config of the version's adapter: at the top, else of one that peft saved under its own name."""
     if "adapter_config.json" in names:
+        return "adapter_config.json"
+    if "config.json" in names:
+        return None
+    named = (n for n in names if n.count("/") == 1 and n.endswith("/adapter_config.json"))
+    # A Trainer's output folder holds such folders too: each is a version of its own, not an adapter.
+    return min((n for n in named if not n.startswith(_CHECKPOINT)), default=None)
+
+
+def _kind(names: set[str]) -> str:
+    if _adapter_of(names) is not None:
         return "adapter"
     if "config.json" in names and any(PurePosixPath(n).suffix in _WEIGHTS for n in names):
         return "model"

@@ -85,6 +85,13 @@ class InvalidArgument(UsageProblem):
     untouched = "nothing was done"
 
 
+class CommandNotStarted(UsageProblem):
+    kind = "command-not-started"
+    what = "{command!r} cannot be run: {reason}"
+    untouched = "nothing was started"
+    next_step = "write it after -- as without stemmata: stemmata run MODEL -- python train.py"
+
+
 # --- not found (exit code 3) --------------------------------------------------------------------
 
 
@@ -317,6 +324,13 @@ class StorageFull(StorageProblem):
     next_step = "free some space and save again"
 
 
+class SpaceShort(StorageProblem):
+    kind = "space-short"
+    what = "{where} has {free} free, and a version of {model} needs {needed}"
+    untouched = "nothing was written"
+    next_step = "free some space, or keep the repository on another disk"
+
+
 class StorageReadOnly(StorageProblem):
     kind = "storage-read-only"
     what = "{where} cannot be written: {reason}"
@@ -455,6 +469,20 @@ class EmptyDataset(StemmataError):
     what = "the training of {model} made no step: {reason}"
     untouched = "no version was made of weights that did not change"
     next_step = "look at what filters or splits the training data, then train again"
+
+
+class TrainingSetup(StemmataError):
+    kind = "training-setup"
+    what = "this training cannot be kept as asked: {reason}"
+    untouched = "it was stopped before its first step"
+    next_step = "{hint}"
+
+
+class IncompleteState(SafetyRefusal):
+    kind = "incomplete-state"
+    what = "the training state {state} lacks {parts}: a training resumed from it would end with other weights"
+    untouched = "nothing was resumed"
+    next_step = "resume from an earlier state, or start anew"
 
 
 class MissingExtra(StemmataError):

@@ -7,13 +7,11 @@ already loaded the key is added at once, else in the moment that table is loaded
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
-from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
+
+from stemmata.afterimport import Watcher
 
 NAME = "stemmata"
 _TABLE_MODULE = "transformers.integrations.integration_utils"
@@ -45,37 +43,8 @@ def _register(table: ModuleType) -> None:
         integrations.setdefault(NAME, Reporter)
 
 
-class _Watcher(MetaPathFinder):
-    """Finds one module the way everybody else does, and asks to be told when it has run."""
+class _Watcher(Watcher):
+    """Waits for the table; a type of its own, so that it is installed once."""
 
-    def find_spec(
-        self,
-        fullname: str,
-        path: Sequence[str] | None,  # noqa: ARG002  (the protocol's)
-        target: ModuleType | None = None,  # noqa: ARG002  (the protocol's)
-    ) -> ModuleSpec | None:
-        if fullname != _TABLE_MODULE:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Notifier(spec.loader)
-        return spec
-
-
-class _Notifier(Loader):
-    """The module's own loader, and the registration after it."""
-
-    def __init__(self, real: Loader) -> None:
-        self.real = real
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self.real.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        spec = module.__spec__
-        if spec is not None:
-            spec.loader = self.real
-        module.__loader__ = self.real
-        self.real.exec_module(module)
-        _register(module)
+    def __init__(self) -> None:
+        super().__init__(_TABLE_MODULE, _register)

@@ -8,19 +8,26 @@ repo["sentiment@production@{3 weeks ago}"]
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from stemmata import capture, checking, moves
+from stemmata import capture, checking, moves, resuming
 from stemmata.arguments import instant_of, require_text
 from stemmata.catalog import queries
 from stemmata.checking import Report
 from stemmata.compare.diff import Diff, Side, compare
-from stemmata.errors import InvalidArgument, ModelNotFound, RepositoryExists, RepositoryNotFound
+from stemmata.errors import (
+    InvalidArgument,
+    MissingExtra,
+    ModelNotFound,
+    RepositoryExists,
+    RepositoryNotFound,
+)
 from stemmata.ids import VersionId
 from stemmata.log.identity import create_identity
 from stemmata.moves import Move
@@ -299,6 +306,47 @@ class Repository:
         """As `save`, with an account of what was left out and of the bytes."""
         saved = save(self._session, request)
         return Version(self._session, self._session.row(saved.version)), saved
+
+    def run(
+        self,
+        model: str,
+        name: str | None = None,
+        *,
+        message: str = "",
+        config: Mapping[str, object] | None = None,
+        labels: Mapping[str, str] | None = None,
+        parents: Sequence[Target] | None = None,
+        on_error: str = "warn",
+    ) -> Any:
+        """A run for a training loop of one's own; see `stemmata.hf.runs.TrainingRun`.
+
+        `with repo.run("sentiment") as run: run.save(model, metrics={...})`. Raises MissingExtra.
+        """
+        try:
+            # By its name, as the loaders are: this floor knows no torch.
+            runs = importlib.import_module("stemmata.hf.runs")
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] == "stemmata":
+                raise
+            raise MissingExtra(feature="Repository.run", package=error.name, extra="hf") from error
+        return runs.TrainingRun(
+            self,
+            model,
+            name,
+            message=message,
+            config=config or {},
+            labels=labels or {},
+            parents=None if parents is None else [self.get(p).id for p in parents],
+            on_error=on_error,
+        )
+
+    def resume(self, model: str, *, run: str | None = None, step: int | None = None) -> Path | None:
+        """A folder for `trainer.train(resume_from_checkpoint=...)`; None if nothing was kept yet.
+
+        The newest state that `VersionCallback(..., resume=True)` kept of `run` (default: of any run),
+        or that of `step`; read-only, every byte verified. Raises IncompleteState, Damage.
+        """
+        return resuming.resume(self._session, clean_name(model), run, step)
 
     # --- names ------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ The commit itself is `transaction.commit`; this module decides what the entry sa
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,12 +23,15 @@ from stemmata.capture import mask, mask_config, mask_value
 from stemmata.catalog import queries
 from stemmata.catalog.catalog import Catalog, user_cache_folder
 from stemmata.catalog.queries import VersionRow
+from stemmata.compare import lora
+from stemmata.compare.lora import LoraFacts
 from stemmata.describe import Description, describe
 from stemmata.errors import (
     CommitContention,
     EmptySource,
     InvalidArgument,
     NameTaken,
+    SourceChanged,
     StemmataError,
     UnsupportedFile,
     VersionNotFound,
@@ -48,6 +52,7 @@ from stemmata.records import (
 )
 from stemmata.session import Session
 from stemmata.sources import Source
+from stemmata.sources.files import SourceFile
 from stemmata.trees import MAX_TREE_BYTES, Tree, content_of, encode_tree
 
 _TREE_CHUNK = 64 << 20
@@ -59,6 +64,9 @@ TRAINING_ARGS = "training_args.bin"
 LEAVE_OUT = {TRAINING_ARGS: "it may hold tokens in clear; kept as sanitised JSON"}
 
 Progress = Callable[[int], None]
+_log = logging.getLogger("stemmata")
+# Runs whose adapters were said to have grown; of this process.
+_told_of_growth: set[str] = set()
 
 
 @dataclass(slots=True)
@@ -90,6 +98,8 @@ class SaveRequest:
     created_at: datetime | None = None
     progress: Progress | None = None
     same_as_existing: bool = False
+    listed: Sequence[SourceFile] | None = None
+    """The files that were looked at before: SourceChanged unless the source holds these, as they were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +170,8 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
         leave_out=LEAVE_OUT,
         allow_broken=request.allow_broken,
     )
+    if request.listed is not None and tuple(request.listed) != source.files:
+        raise SourceChanged(path=str(request.source))
     writer = ObjectWriter(session.storage, lookup=session.catalog.packs_holding, reader=session.reader)
     try:
         tree = sources.store(source, writer, request.progress)
@@ -172,6 +184,7 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
         if request.parents is None:
             request.parents = _parents(session, request)
         record, tree_digests = _write_side_objects(request, source, tree, writer)
+        grown = _grown(tree, source)
         packs = writer.finish()
     except BaseException:
         writer.abort()
@@ -187,9 +200,35 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
     session.commit(plan, new_packs=packs)
     for pack in packs:
         session.catalog.remember_pack(pack.name, pack.index.digests())
+    if grown is not None:
+        _tell_of_growth(request, grown)
     stats = writer.stats
     return Saved(
         version, name[0], False, tuple(source.left_out), stats.bytes_in, stats.bytes_new, stats.bytes_stored
+    )
+
+
+def _grown(tree: Tree, source: Source) -> LoraFacts | None:
+    """An adapter with more bytes of whole tensors in it (embeddings, heads) than of its own."""
+    found = lora.facts(tree, lambda path: source.read(path))
+    if found is None or not found.from_weights:
+        return None
+    total = sum(s.length for f in tree.files for s in f.segments if s.name is not None)
+    return found if 2 * found.other_bytes > total else None
+
+
+def _tell_of_growth(request: SaveRequest, found: LoraFacts) -> None:
+    """Say it once a run: such an adapter is many times the size that was meant, or expected."""
+    if request.run is not None:
+        if request.run.id in _told_of_growth:
+            return
+        _told_of_growth.add(request.run.id)
+    _log.warning(
+        "%s: more than half of the adapter are whole tensors saved along: %s. They were resized, or named in "
+        "modules_to_save; where they did not change, save_embedding_layers=False and a shorter "
+        "modules_to_save leave them out",
+        request.name or request.model,
+        found.beside,
     )
 
 
@@ -376,7 +415,9 @@ def _second_name(session: Session, request: SaveRequest, row: VersionRow, source
     name = request.name
     if name is None:
         raise TypeError("a second name needs a name")
-    name_version(session, request.model, name, row.id)
+    taken = queries.ref(session.catalog.connection, name_key(request.model), name_key(name))
+    if taken is None or taken.kind != "name" or taken.target != row.id:
+        name_version(session, request.model, name, row.id)
     return Saved(row.id, name, True, tuple(source.left_out), row.bytes, 0, 0)
 
 

@@ -231,14 +231,22 @@ class Version:
         """The model, ready to use: the right AutoModel class, or the PEFT model on its base.
 
         Takes from_pretrained's arguments, and `base=` (a folder, a version or a model), `merge=True`
-        (fold an adapter into its base), `allow_pickle=True`. Raises BaseMismatch, BaseMissing,
-        PickleRefused, NotLoadable.
+        (fold an adapter into its base), `adapter=` (of several, the active one), `allow_pickle=True`.
+        Raises BaseMismatch, BaseMissing, PickleRefused, NotLoadable.
         """
         return _loader()(self, "model", **kwargs)
 
     def load_tokenizer(self, **kwargs: Any) -> Any:
         """The tokenizer that was saved with the weights."""
         return _loader()(self, "tokenizer", **kwargs)
+
+    def load_processor(self, **kwargs: Any) -> Any:
+        """The processor of a vision, audio or multimodal model, as it was saved with the weights.
+
+        A feature extractor or an image processor where that is all there is; a text model's tokenizer.
+        Raises NotLoadable.
+        """
+        return _loader()(self, "processor", **kwargs)
 
     def state_dict(self, **kwargs: Any) -> dict[str, Any]:
         """All tensors by name, in memory of their own. For an adapter: the adapter's alone."""

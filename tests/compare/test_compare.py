@@ -337,7 +337,7 @@ def test_weights_in_a_pickle_are_not_opened_and_it_is_said_so() -> None:
 
 def test_what_has_no_lora_has_no_facts() -> None:
     assert lora.facts(tree(model_safetensors={"w": f32("ab")}), lambda path: b"") is None
-    other = b'{"peft_type":"PROMPT_TUNING"}'
+    other = b'{"base_model_name_or_path":"gpt2"}'
     assert lora.facts(Tree([file("adapter_config.json", other)]), lambda path: other) is None
 
 

@@ -1,4 +1,4 @@
-"""A folder as a newcomer has it: a base model named gpt2, some sentences, a trained model in out/."""
+"""A folder as a newcomer has it: a model named gpt2, some sentences, train.py, a trained model in out/."""
 
 from __future__ import annotations
 
@@ -15,6 +15,22 @@ SENTENCES = [
     "A version is immutable; an alias moves, and its history stays.",
     "Nothing is overwritten, so nothing is lost.",
 ]
+
+SCRIPT = """
+from datasets import load_dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForLanguageModeling
+from transformers import Trainer, TrainingArguments
+
+tokenizer = AutoTokenizer.from_pretrained("gpt2")
+rows = load_dataset("json", data_files="sentences.jsonl", split="train")
+rows = rows.map(lambda row: tokenizer(row["text"]), remove_columns=["text"])
+Trainer(
+    model=AutoModelForCausalLM.from_pretrained("gpt2"),
+    args=TrainingArguments("other", num_train_epochs=1, use_cpu=True, report_to="none"),
+    train_dataset=rows,
+    data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+).train()
+"""
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +59,7 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workplace(tmp_path: Path, tiny_gpt2: Path) -> Path:
     shutil.copytree(tiny_gpt2, tmp_path / "gpt2")
     shutil.copytree(tiny_gpt2, tmp_path / "out")
+    (tmp_path / "train.py").write_text(SCRIPT, encoding="utf-8")
     rows = "".join(json.dumps({"text": text}) + "\n" for text in SENTENCES * 4)
     (tmp_path / "sentences.jsonl").write_text(rows, encoding="utf-8")
     return tmp_path

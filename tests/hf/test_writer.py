@@ -126,7 +126,7 @@ def test_a_failed_write_stops_nothing_before_it_and_is_raised_at_the_next_save(
         return real(*a, **k)
 
     monkeypatch.setattr(repo, "save", full)
-    callback = VersionCallback(repo, "m", run_name="r")
+    callback = VersionCallback(repo, "m", run_name="r", on_error="raise")
     trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback], num_train_epochs=3)
     with pytest.raises(TrainingSaveFailed, match=r"r/epoch-2 of m failed: no space left in the disk"):
         trainer.train()
@@ -142,7 +142,8 @@ def test_a_failure_of_the_last_write_is_raised_when_the_training_ends(
         raise OSError("the cable was cut")
 
     monkeypatch.setattr(repo, "save", broken)
-    trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [VersionCallback(repo, "m", every="end")])
+    callback = VersionCallback(repo, "m", every="end", on_error="raise")
+    trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback])
     with pytest.raises(TrainingSaveFailed, match="OSError: the cable was cut"):
         trainer.train()
 
@@ -154,7 +155,8 @@ def test_a_disk_that_is_full_when_the_snapshot_is_taken_is_named_too(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(PreTrainedTokenizerFast, "save_pretrained", full)
-    trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [VersionCallback(repo, "m", run_name="r")])
+    callback = VersionCallback(repo, "m", run_name="r", on_error="raise")
+    trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback])
     with pytest.raises(TrainingSaveFailed, match=r"r/epoch-1 of m failed: OSError.*No space left"):
         trainer.train()
     assert list((repo.session.cache_folder() / "writing").iterdir()) == []

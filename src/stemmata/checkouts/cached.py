@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from stemmata.checkouts import eviction
 from stemmata.checkouts.reading import ReadObject
 from stemmata.checkouts.writing import Progress, fill
 from stemmata.errors import StorageFailed
@@ -52,6 +53,7 @@ def shared(
     `write` does; nothing is handed out then.
     """
     home = cache_folder.absolute() / "checkouts" / version.hex
+    eviction.note_use(home)
     if _is_sound(home, tree):
         return home / "files"
     check_paths([f.path for f in tree.files], tree.empty_folders)
@@ -62,6 +64,7 @@ def shared(
                 if alone:
                     _sweep(home)
                 _make(home, tree, read_object, progress)
+        eviction.make_room(home.parent)
     except OSError as error:
         raise write_failure(error, str(home.parent)) from error
     return home / "files"

@@ -51,6 +51,7 @@ An id's first 4 digits or more also do.
     Environment="""
 STEMMATA_REPO   the repository, where --repo is not given
 STEMMATA_CACHE  where caches go that have no place in the repository
+STEMMATA_CACHE_SIZE  most bytes of cached checkouts, such as 50GB; the oldest go
 STEMMATA_DEBUG  1 shows where an error came from
 NO_COLOR        no colours
 """,
@@ -109,7 +110,8 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; nothing is raised."""
-    output = Output(json="--json" in arguments)
+    ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    output = Output(json="--json" in ours)
     try:
         code = _invoke(list(arguments), output)
         sys.stdout.flush()

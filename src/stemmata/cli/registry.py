@@ -30,6 +30,11 @@ COMMANDS: dict[str, Entry] = {
     "init": Entry("init", _BEGIN, "Make a repository."),
     "save": Entry("save", _BEGIN, "Save a folder or a file as a new version."),
     "checkout": Entry("checkout", _BEGIN, "Write a version's files into a folder, byte for byte."),
+    "run": Entry("run", _BEGIN, "Run a training command; each Trainer that it makes saves versions."),
+    "watch": Entry("watch", _BEGIN, "Take in each checkpoint and final save while another program trains."),
+    "import": Entry(
+        "import_", _BEGIN, "Take in what trainings left behind: Trainer outputs, v_* folders, adapters."
+    ),
     "log": Entry("log", _LOOK, "List versions, newest first."),
     "show": Entry("show", _LOOK, "Show one version: metrics, config, parents, files."),
     "diff": Entry("diff", _LOOK, "Show what differs between two versions."),
@@ -43,6 +48,7 @@ COMMANDS: dict[str, Entry] = {
     "annotate": Entry("annotate", _NAME, "Add metrics, labels or notes to a version."),
     "label": Entry("label", _NAME, "Set or remove labels of a version."),
     "check": Entry("check", _KEEP, "Verify every byte of the repository."),
+    "doctor": Entry("doctor", _KEEP, "Look at Python, packages, repository, disk and cache; say what to do."),
 }
 
 

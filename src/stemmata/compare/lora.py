@@ -1,4 +1,6 @@
-"""LoRA: rank and targets as the weights' shapes tell them. Owns holding adapter_config.json against them.
+"""Adapters: rank and targets as the weights' shapes tell them. Owns holding adapter_config.json against them.
+
+Of a LoRA everything is told; of PEFT's other methods what they have: a rank only where one is meant.
 
 In PEFT's files `<module>.lora_A.weight` is (rank, inputs) and `<module>.lora_B.weight` (outputs, rank),
 with further axes for convolutions; `lora_embedding_A` and `_B` likewise, without `.weight`. Adapters
@@ -27,15 +29,32 @@ _GREATEST = 1 << 53
 _FACTOR = re.compile(
     r"(?P<module>.+)\.lora_(?:embedding_)?(?P<side>[AB])(?:\.(?P<adapter>(?!weight$|bias$)[^.]+))?(?:\.weight)?"
 )
+# What PEFT's other methods call their tensors: a module's name, then one of these.
+_OTHER = re.compile(
+    r"(?:(?P<module>.+)\.)?(?:ia3_l|hada_\w+|lokr_\w+|vera_\w+|randlora_\w+|oft_\w+|boft_\w+|hra_\w+"
+    r"|fourierft_\w+|vblora_\w+|ln_tuning_layers|prompt_embeddings|prompt_encoder|adaption_\w+)(?:\..*)?"
+)
+_WITH_RANK = frozenset({"LORA", "ADALORA", "LOHA", "LOKR", "VERA", "RANDLORA"})
+_TITLES = {
+    "LORA": "LoRA",
+    "ADALORA": "AdaLoRA",
+    "LOHA": "LoHa",
+    "LOKR": "LoKr",
+    "VERA": "VeRA",
+    "PROMPT_TUNING": "prompt tuning",
+    "PREFIX_TUNING": "prefix tuning",
+    "P_TUNING": "p-tuning",
+    "LN_TUNING": "layer norms",
+}
 _WRAPPERS = ("base_model.model.", "base_model.")
 
 
 @dataclass(frozen=True, slots=True)
 class LoraFacts:
-    """What the LoRA of a version is."""
+    """What the LoRA of a version is, or its adapter of another method."""
 
     rank: int | None
-    """Of all modules, or of most of them."""
+    """Of all modules, or of most of them; None for a method that has no rank."""
     alpha: float | None
     """From adapter_config.json."""
     targets: tuple[str, ...]
@@ -52,13 +71,34 @@ class LoraFacts:
     other_tensors: int = 0
     other_bytes: int = 0
     """Tensors saved beside the LoRA's: embeddings, heads, modules_to_save."""
+    others: tuple[str, ...] = ()
+    """Last parts of their modules' names, sorted: lm_head, wte."""
     from_weights: bool = True
     """False where no weights could be read (a pickle): then all is the config's word."""
     disagreements: tuple[str, ...] = ()
     """Where the weights contradict adapter_config.json, or each other; a clause each."""
+    method: str = "LORA"
+    """PEFT's name for it: LORA, IA3, PROMPT_TUNING, …"""
+    virtual_tokens: int | None = None
+    """Of prompt learning: how many."""
+
+    @property
+    def title(self) -> str:
+        """The method as people call it."""
+        return _TITLES.get(self.method, self.method)
+
+    @property
+    def beside(self) -> str:
+        """What was saved along, and its size; empty where nothing was."""
+        if not self.other_tensors:
+            return ""
+        named = _listed(self.others) if self.others else f"{self.other_tensors} tensors"
+        return f"{named} ({_megabytes(self.other_bytes)})"
 
     def __str__(self) -> str:
-        parts = [f"r={self.rank if self.rank is not None else '?'}"]
+        parts = [f"r={self.rank if self.rank is not None else '?'}"] if self.method in _WITH_RANK else []
+        if self.virtual_tokens is not None:
+            parts.append(f"{self.virtual_tokens} virtual tokens")
         if self.rank_pattern:
             parts[0] += f" ({', '.join(f'{k}={v}' for k, v in sorted(self.rank_pattern.items()))})"
         if self.alpha is not None:
@@ -66,7 +106,9 @@ class LoraFacts:
         parts += ["DoRA"] * self.dora + ["rsLoRA"] * self.rslora
         shown = ", ".join(parts)
         if self.targets:
-            shown += f" on {', '.join(self.targets)}"
+            shown += f"{' ' if shown else ''}on {', '.join(self.targets)}"
+        if self.beside:
+            shown += f", with {self.beside} saved along"
         if not self.from_weights:
             shown += " (says adapter_config.json; the weights are not readable without unpickling)"
         if self.disagreements:
@@ -79,7 +121,7 @@ class LoraFacts:
 
 
 def facts(tree: Tree, read: Callable[[str], bytes]) -> LoraFacts | None:
-    """The LoRA of a version: of the folder nearest to the top that holds one; None if none does.
+    """The adapter of a version: of the folder nearest to the top that holds one; None if none does.
 
     `read` gives the bytes of a file of the tree. Raises what `read` raises (Damage).
     """
@@ -89,14 +131,63 @@ def facts(tree: Tree, read: Callable[[str], bytes]) -> LoraFacts | None:
     with_lora = [f for f, tensors in folders.items() if any(_factor(t) for t in tensors)]
     sizes = {f.path: f.size for f in tree.files}
     configs = [p.rpartition("/")[0] for p in sizes if p.rpartition("/")[2] == CONFIG]
-    for folder in sorted(with_lora or configs, key=lambda f: (f.count("/") + bool(f), f)):
+    for folder in sorted({*with_lora, *configs}, key=lambda f: (f.count("/") + bool(f), f)):
         path = f"{folder}/{CONFIG}" if folder else CONFIG
         config = _config(path, sizes, read)
         if folder in with_lora:
             return _from_weights(folders[folder], config)
-        if config is not None and config.get("peft_type") == "LORA":
+        method = (config or {}).get("peft_type")
+        if config is not None and method == "LORA":
             return _from_config(config)
+        if config is not None and isinstance(method, str):
+            return _of_another_method(method, folders.get(folder, []), config)
     return None
+
+
+def _of_another_method(method: str, tensors: list[Tensor], config: dict[str, Any]) -> LoraFacts:
+    """An adapter that is no LoRA: what its tensors' names and shapes, else its config, tell."""
+    found = [(t, _OTHER.fullmatch(t.name) if len(t.name) <= _MAX_NAME else None) for t in tensors]
+    own = [t for t, match in found if match is not None]
+    modules = {_module(match["module"]) for _, match in found if match is not None and match["module"]}
+    modules.discard("base_model")  # what all modules share, as VeRA's projections
+    # A method that is not known here has all tensors for its own.
+    beside = [t for t, match in found if match is None] if own else []
+    own = own or tensors
+    prompt = next((t.shape[0] for t in own if t.name.endswith("prompt_embeddings") and t.shape), None)
+    declared = _from_config(config)
+    return LoraFacts(
+        rank=_rank_of(method, own, declared.rank),
+        alpha=declared.alpha if method in _WITH_RANK else None,
+        targets=tuple(sorted({_leaf(m) for m in modules})) or declared.targets,
+        modules=len(modules),
+        parameters=sum(prod(t.shape) for t in own),
+        other_tensors=len(beside),
+        other_bytes=sum(t.length for t in beside),
+        others=_owners(beside),
+        from_weights=bool(tensors),
+        method=method,
+        virtual_tokens=prompt if prompt is not None else _whole(config.get("num_virtual_tokens")),
+    )
+
+
+def _rank_of(method: str, tensors: list[Tensor], declared: int | None) -> int | None:
+    if method not in _WITH_RANK:
+        return None
+    # LoHa's second factors are (rank, inputs), VeRA's scales of the rank are (rank,).
+    ranks = Counter(
+        t.shape[0] for t in tensors if t.shape and t.name.endswith((".hada_w1_b", ".vera_lambda_d"))
+    )
+    return ranks.most_common(1)[0][0] if ranks else declared
+
+
+def _owners(tensors: Iterable[Tensor]) -> tuple[str, ...]:
+    """The modules of whole tensors, by the last part of their names."""
+    names = (_module(t.name).removesuffix(".weight").removesuffix(".bias") for t in tensors)
+    return tuple(sorted({_leaf(name.removesuffix(".base_layer")) for name in names}))
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 10**6 else f"{size / 1e3:.1f} kB"
 
 
 def _config(path: str, sizes: Mapping[str, int], read: Callable[[str], bytes]) -> dict[str, Any] | None:
@@ -117,7 +208,7 @@ def _from_config(config: dict[str, Any]) -> LoraFacts:
     named = [t for t in targets if isinstance(t, str)] if isinstance(targets, list) else []
     return LoraFacts(
         rank=_whole(config.get("r")),
-        alpha=_number(config.get("lora_alpha")),
+        alpha=_number(config.get("lora_alpha", config.get("alpha"))),
         targets=tuple(sorted(named)),
         rank_pattern=_pattern(config.get("rank_pattern")),
         dora=config.get("use_dora") is True,
@@ -169,7 +260,9 @@ def _from_weights(tensors: list[Tensor], config: dict[str, Any] | None) -> LoraF
         parameters=sum(prod(t.shape) for t in own),
         other_tensors=len(tensors) - len(own),
         other_bytes=sum(t.length for t in tensors) - sum(t.length for t in own),
+        others=_owners(t for t in tensors if ".lora_" not in t.name),
         disagreements=tuple(problems),
+        method="ADALORA" if (config or {}).get("peft_type") == "ADALORA" else "LORA",
     )
 
 

@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from stemmata.bases import weights_of_tree
-from stemmata.errors import BaseMismatch, BaseMissing, NotLoadable, StemmataError
+from stemmata.errors import BaseMismatch, BaseMissing, InvalidArgument, NotLoadable, StemmataError
+from stemmata.hf.libraries import settings_of
 from stemmata.hf.loading import load_full
 from stemmata.hf.origin import folder_weights, local_folder, remember_origin, version_with_weights
+from stemmata.hf.quantised import quantization_of, quantized_again, recorded_quantization, refuse_merge
 from stemmata.ids import SHORT, VersionId
 from stemmata.records import Base
 from stemmata.version import Version
 
 _CONFIG = "adapter_config.json"
+_DEFAULT = "default"
 _UNCHECKED = (
     "nothing was recorded of the files of {version}'s base when it was saved, so {folder} could not be "
     "checked to be the one it was trained on"
@@ -43,6 +46,7 @@ def load_adapter(
     version: Version,
     *,
     base: Any = None,
+    adapter: str | None = None,
     allow_other_base: bool = False,
     merge: bool = False,
     allow_pickle: bool = False,
@@ -51,51 +55,85 @@ def load_adapter(
 ) -> Any:
     """The PEFT model of an adapter version on its base; with `merge`, one plain model.
 
-    Raises BaseMismatch, BaseMissing, NotLoadable.
+    All adapters of the version are loaded; `adapter` is the active one, else "default". A base that was
+    quantised in training is so again, unless `quantization_config` says otherwise; nothing is merged
+    into one.
+
+    Raises BaseMismatch, BaseMissing, NotLoadable, InvalidArgument.
     """
     from peft import PeftModel
 
     folder = version.path()
-    names = _adapter_names(version)
+    names = _adapter_names(version, adapter)
     settings = json.loads((folder / names[0] / _CONFIG).read_bytes())
     if base is None or isinstance(base, Version | str | os.PathLike):
         found = _find_base(version, base, allow_other_base, allow_download=not kwargs.get("local_files_only"))
-        model_class, extra = _base_class(version, settings)
-        if "torch_dtype" in kwargs:
-            extra.pop("dtype", None)
-        given = {"allow_pickle": allow_pickle, **extra, **kwargs}
-        if isinstance(found, Path):
-            inner = load_full(version, found, model_class=model_class, **given)
-        else:
-            if found.kind == "adapter":
-                inner = load_adapter(found, merge=True, **given)
-            else:
-                inner = load_full(version, found.path(), model_class=model_class, **given)
-            remember_origin(inner, version.source, found.id)
+        given = _base_arguments(version, settings, {"allow_pickle": allow_pickle, **kwargs})
+        if "quantization_config" not in kwargs:
+            given |= _quantization(version, found, merge=merge, full=base is not None)
+        inner = _load_base(version, found, given)
     else:
         inner = base
+        rounded = quantization_of(inner)
+        if merge and rounded is not None:
+            raise refuse_merge(version, rounded)
     _fit_vocabulary(version, inner)
-    first = {
-        "adapter_name": names[0] or "default",
-        "is_trainable": is_trainable,
-        "autocast_adapter_dtype": _in_full_precision(version),
-    }
-    model = PeftModel.from_pretrained(inner, str(folder / names[0]), **first)
+    precision = {"autocast_adapter_dtype": _in_full_precision(version)}
+    model = PeftModel.from_pretrained(
+        inner,
+        str(folder / names[0]),
+        adapter_name=names[0] or _DEFAULT,
+        is_trainable=is_trainable,
+        **precision,
+    )
     for other in names[1:]:
-        model.load_adapter(
-            str(folder / other), adapter_name=other, autocast_adapter_dtype=first["autocast_adapter_dtype"]
-        )
+        model.load_adapter(str(folder / other), adapter_name=other or _DEFAULT, **precision)
+    if merge and not hasattr(model.base_model, "merge_and_unload"):
+        reason = f"a {settings.get('peft_type')} adapter cannot be folded into a base"
+        raise NotLoadable(version=version.short, reason=reason, hint="load it without merge=True")
     return model.merge_and_unload() if merge else model
 
 
-def _adapter_names(version: Version) -> list[str]:
-    """Folders of the adapters in a version: '' for the default one, then the others."""
+def _load_base(version: Version, found: Path | Version, given: dict[str, Any]) -> Any:
+    if isinstance(found, Path):
+        return load_full(version, found, **given)
+    if found.kind == "adapter":
+        # Merged it is the full model that was trained on: class and precision are the same.
+        given.pop("model_class", None)
+        inner = load_adapter(found, merge=True, **given)
+    else:
+        inner = load_full(version, found.path(), **given)
+    remember_origin(inner, version.source, found.id)
+    return inner
+
+
+def _quantization(version: Version, found: Path | Version, *, merge: bool, full: bool) -> dict[str, Any]:
+    """How the base is rounded; `full`: it was given, to be merged into as it is. Raises NotLoadable."""
+    own = None
+    if isinstance(found, Path) or found.kind != "adapter":
+        folder = found if isinstance(found, Path) else found.path()
+        own = settings_of(folder, "config.json").get("quantization_config")
+    if not merge:
+        return quantized_again(version, own)
+    rounded = own if own is not None or full else recorded_quantization(version)
+    if rounded is not None:
+        raise refuse_merge(version, rounded)
+    return {}
+
+
+def _adapter_names(version: Version, active: str | None) -> list[str]:
+    """Folders of the adapters in a version: the `active` one first, else '' (the default one)."""
     found = [f.path for f in version.files if f.path.rpartition("/")[2] == _CONFIG]
     folders = [path.rpartition("/")[0] for path in found if path.count("/") <= 1]
     if not folders:
         hint = "load it with its base's own tools; v.path() gives its folder"
         raise NotLoadable(version=version.short, reason=f"it has no {_CONFIG}", hint=hint)
-    return sorted(folders)
+    names = {folder or _DEFAULT: folder for folder in sorted(folders)}
+    if active is not None and active not in names:
+        reason = f"version {version.short} has no adapter {active!r}, but {', '.join(names)}"
+        raise InvalidArgument(argument="adapter", reason=reason)
+    # peft makes the first one active, and those after it stay frozen.
+    return sorted(names.values(), key=lambda folder: (folder or _DEFAULT) != active)
 
 
 # --- where the base is ------------------------------------------------------------------------------
@@ -170,8 +208,15 @@ def _hold(version: Version, recorded: Base, found: str, where: str) -> None:
 # --- what the base is -------------------------------------------------------------------------------
 
 
+def _base_arguments(version: Version, settings: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `load_full`: the class, as recorded or by its task, and what its head needs."""
+    model_class, extra = _base_class(version, settings)
+    if "torch_dtype" in given:
+        extra.pop("dtype", None)
+    return {"model_class": model_class, **extra, **given}
+
+
 def _base_class(version: Version, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The class under the adapter, as recorded or by its task; and arguments that its head needs."""
     import transformers
 
     extra: dict[str, Any] = {}

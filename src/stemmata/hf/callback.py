@@ -8,8 +8,10 @@ the epoch ends, and metrics that come later attach to it.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,10 +19,23 @@ from typing import Any, Literal
 
 from transformers.trainer_callback import TrainerCallback
 
-from stemmata.errors import EmptyDataset, InvalidArgument
+from stemmata.attach.settings import EVERY
+from stemmata.errors import EmptyDataset, InvalidArgument, TrainingSetup
 from stemmata.hf import facts
+from stemmata.hf.distributed import Meeting, hold_whole, together
+from stemmata.hf.failures import ON_ERROR, OnError
+from stemmata.hf.interruption import Patience
 from stemmata.hf.origin import version_of_checkpoint
 from stemmata.hf.recorder import Account, Recorder, Saved, start
+from stemmata.hf.resume import (
+    Mark,
+    States,
+    go_on,
+    goes_on,
+    hold_settings,
+    mark_of,
+    version_at,
+)
 from stemmata.ids import VersionId
 from stemmata.names import clean_name
 from stemmata.repository import Repository
@@ -28,8 +43,8 @@ from stemmata.repository import open as open_repository
 from stemmata.version import Version
 
 Every = Literal["epoch", "save", "eval", "end"] | int
-_EVERY = ("epoch", "save", "eval", "end")
 _WHOLE_EPOCH = 1e-3
+_log = logging.getLogger("stemmata")
 
 
 class VersionCallback(TrainerCallback):
@@ -38,13 +53,16 @@ class VersionCallback(TrainerCallback):
     `repository`: an opened one, or a folder (made if absent). `model`: the name under which
     versions line up. `every`: "epoch", "save" (whenever the Trainer saves), "eval", "end", or a
     number of steps. `run_name`: default `args.run_name`, else the time and four letters; a
-    name that an earlier run has gets -2, -3. `message`, `config`, `labels` go into every version;
+    name that an earlier run has gets -2, -3. `resume`: keep the Trainer's checkpoints as states too, to
+    go on from with `repository.resume(model, run=...)`. `message`, `config`, `labels` go into every version;
     `parents` are those of the first one (default: what the model was loaded from, if known).
 
     Names: `<run>/epoch-3`, `<run>/step-500`, `<run>/final` for the last trained state, and
     `<run>/best` for the weights that `load_best_model_at_end` brings back.
 
-    Training calls raise TrainingSaveFailed if an earlier background write failed.
+    `on_error`: a write that fails in the background is logged, tried once more at the next save, and
+    listed at the end and in `missing` ("warn"); with "raise", the next save or the end of training
+    raises TrainingSaveFailed.
     """
 
     def __init__(
@@ -58,13 +76,18 @@ class VersionCallback(TrainerCallback):
         config: Mapping[str, object] | None = None,
         labels: Mapping[str, str] | None = None,
         parents: Sequence[Version] | None = None,
+        resume: bool = False,
+        on_error: OnError = "warn",
     ) -> None:
         steps = isinstance(every, int) and not isinstance(every, bool) and every > 0
-        if every not in _EVERY and not steps:
+        if every not in EVERY and not steps:
             raise InvalidArgument(
-                argument="every", reason=f"{every!r} is none of {_EVERY} nor a number above 0"
+                argument="every", reason=f"{every!r} is none of {EVERY} nor a number above 0"
             )
+        if on_error not in ON_ERROR:
+            raise InvalidArgument(argument="on_error", reason=f"{on_error!r} is none of {ON_ERROR}")
         self.every: Every = every
+        self.on_error: OnError = on_error
         self.model = clean_name(model)
         self._repository = repository
         self._run_name = run_name
@@ -74,7 +97,15 @@ class VersionCallback(TrainerCallback):
             labels=dict(labels or {}),
             parents=None if parents is None else [p.id for p in parents],
         )
+        self._resume = resume
+        self._states: States | None = None
+        self.meeting: Meeting | None = None
+        self._patience: Patience | None = None
         self._recorder: Recorder | None = None
+        self._training: Any = None
+        self._thread: threading.Thread | None = None
+        self._told = False
+        self._trials = 0
         self._ended = False
         self._held: Saved | None = None
         self._logged: dict[str, float] = {}
@@ -92,23 +123,47 @@ class VersionCallback(TrainerCallback):
         """The current or last run's name; None before any training."""
         return self._recorder.run.name if self._recorder is not None else None
 
+    @property
+    def missing(self) -> dict[str, str]:
+        """Of the current or last run: names of what could not be written, and why. Complete at the end."""
+        return dict(self._recorder.failures.missing) if self._recorder is not None else {}
+
     # --- events -----------------------------------------------------------------------------
 
     def on_train_begin(self, args: Any, state: Any, _control: Any, **live: Any) -> None:
+        hold_whole(live["model"])
+        self.meeting = Meeting(args)
         if not state.is_world_process_zero:
             return
         dataset = getattr(live.get("train_dataloader"), "dataset", None)
         if dataset is not None and facts.row_count(dataset) == 0:
             raise EmptyDataset(model=self.model, reason="the training dataset has no rows")
+        if self._resume:
+            hold_settings(args)
+        self._hold_alone()
         if self._recorder is not None:
-            self._recorder.drain()  # what an earlier training left, and whether it failed
+            self._recorder.leave()  # a training that was pruned or interrupted
         given = self._account
-        account = Account(
-            message=given.message, config=dict(given.config), labels=given.labels, parents=given.parents
-        )
-        if account.parents is None and state.global_step > 0:
-            account.parents = self._resumed_from(args, state.global_step)
-        self._recorder = start(self.repository, self.model, self._run_name, args, live["model"], account)
+        config = {**given.config, **facts.trial_config(state)}
+        account = Account(given.message, config, labels=given.labels, parents=given.parents)
+        chosen = facts.trial_name(state, args, self._run_name, self._trials)
+        self._trials += bool(state.is_hyper_param_search)
+        mark = mark_of(state, self.repository, self.model) if self._resume else None
+        wanted = facts.asked_name(args, chosen)
+        continued = mark is not None and goes_on(mark, wanted)
+        if account.parents is None and state.global_step > 0 and not continued:
+            account.parents = self._resumed_from(args, state.global_step, mark)
+        recorder = start(self.repository, self.model, chosen, args, live["model"], account, self.on_error)
+        if mark is not None and continued:
+            go_on(recorder, mark, state.global_step)
+        self._recorder = recorder
+        if self._resume:
+            self._states = States(recorder, args, state, wanted or recorder.run.name)
+        if self._patience is not None:
+            self._patience.end()  # an interrupted training left it
+        self._patience = Patience(recorder.busy, recorder.wait)
+        self._patience.begin()
+        self._training, self._thread = state, threading.current_thread()
         self._ended = False
         self._held = None
         self._logged = {}
@@ -116,8 +171,9 @@ class VersionCallback(TrainerCallback):
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **live: Any) -> None:
         if isinstance(self.every, int) and state.global_step % self.every == 0:
-            self._save(state, live, f"step-{state.global_step}", "step")
+            self._save_step(state, live)
 
+    @together
     def on_epoch_end(self, args: Any, state: Any, control: Any, **live: Any) -> None:
         if self.every == "epoch" and state.global_step > 0:
             epoch = state.epoch or 0.0
@@ -136,7 +192,7 @@ class VersionCallback(TrainerCallback):
         **_live: Any,
     ) -> None:
         recorder = self._recorder
-        if recorder is None or self._ended:
+        if recorder is None or self._ended or not self._ours(state):
             return
         found = facts.training_metrics(logs)
         if found:
@@ -148,9 +204,10 @@ class VersionCallback(TrainerCallback):
         late = {k: v for k, v in facts.metrics(logs).items() if k.startswith("eval_")}
         self._note_evaluation(state.global_step, late)
 
+    @together
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **live: Any) -> None:
         recorder = self._recorder
-        if recorder is None:
+        if recorder is None or not self._ours(state):
             return
         _warn_of_empty(live.get("eval_dataloader"))
         step = state.global_step
@@ -171,16 +228,24 @@ class VersionCallback(TrainerCallback):
             self._save(state, live, f"step-{step}", "eval")
         self._keep_last(args, state, control, live)
 
+    @together
     def on_save(self, args: Any, state: Any, control: Any, **live: Any) -> None:
         if self.every == "save":
             self._save(state, live, f"step-{state.global_step}", "save")
         self._keep_last(args, state, control, live)
+        if self._states is not None and self._ours(state):
+            self._states.take(args, state, self.meeting)
 
+    @together
     def on_train_end(self, args: Any, state: Any, _control: Any, **live: Any) -> None:
         recorder = self._recorder
-        if recorder is None or self._ended:
+        if recorder is None or self._ended or not self._ours(state):
             return
         self._ended = True
+        if self._patience is not None:
+            self._patience.end()
+        if self._states is not None:
+            self._states.take_last(args)
         if state.global_step == 0:
             recorder.finish(live["model"], None)
             raise EmptyDataset(model=self.model, reason="the training data gave no batch")
@@ -202,6 +267,15 @@ class VersionCallback(TrainerCallback):
             self._held = self._save(state, live, "final", "end", again=last is not None)
         recorder.finish(live["model"], self._held)
 
+    @together
+    def _save_step(self, state: Any, live: Mapping[str, Any]) -> None:
+        self._save(state, live, f"step-{state.global_step}", "step")
+
+    def wait(self) -> None:
+        """Wait until everything so far is written: after a training that was cut off or pruned."""
+        if self._recorder is not None:
+            self._recorder.leave()
+
     # --- what they do -----------------------------------------------------------------------
 
     def _save(
@@ -211,7 +285,7 @@ class VersionCallback(TrainerCallback):
         if the bytes are the same)."""
         recorder = self._recorder
         step = state.global_step
-        if recorder is None or (not again and recorder.at_step(step) is not None):
+        if recorder is None or not self._ours(state) or (not again and recorder.at_step(step) is not None):
             return None
         recorder.account.data.update(facts.data(live.get("train_dataloader"), live.get("eval_dataloader")))
         evaluated = self._evaluated[1] if self._evaluated[0] == step else {}
@@ -228,8 +302,36 @@ class VersionCallback(TrainerCallback):
         saved.told.update(evaluated)
         return saved
 
-    def _resumed_from(self, args: Any, step: int) -> list[VersionId] | None:
+    def _hold_alone(self) -> None:
+        """Raise TrainingSetup if another training that is under way has this callback."""
+        other = self._thread
+        elsewhere = other is not None and other is not threading.current_thread() and other.is_alive()
+        if elsewhere and not self._ended:
+            raise TrainingSetup(
+                reason="its VersionCallback is in use by a training in another thread",
+                hint="make one VersionCallback for each Trainer; they may share the repository",
+            )
+
+    def _ours(self, state: Any) -> bool:
+        """Whether an event is of the training that began last; another's would mix two lines."""
+        if state is self._training:
+            return True
+        if not self._ended and not self._told:
+            self._told = True
+            _log.error(
+                "a VersionCallback was given to two trainings at once: only the later one, run %s of %s,"
+                " is saved; make one VersionCallback for each Trainer",
+                self.run_name,
+                self.model,
+            )
+        return False
+
+    def _resumed_from(self, args: Any, step: int, mark: Mark | None) -> list[VersionId] | None:
         """The version with the weights of the checkpoint that the training goes on from, if there is one."""
+        if mark is not None:
+            source = version_at(self.repository, self.model, mark, step)
+            if source is not None:
+                return [source.id]
         given = args.resume_from_checkpoint
         folder = Path(given) if isinstance(given, str) else Path(args.output_dir) / f"checkpoint-{step}"
         found = version_of_checkpoint(folder, step, self.model, self.repository.session)

@@ -13,6 +13,7 @@ from typing import Any
 
 from stemmata import capture
 from stemmata.hf.filesets import is_adapter
+from stemmata.hf.quantised import quantization_of
 from stemmata.names import clean_name, slug
 from stemmata.training_args import sanitise_arguments
 
@@ -32,18 +33,47 @@ _STAMP_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 
 def run_name(arguments: Any, chosen: str | None) -> str:
     """The run's name: as chosen, else `args.run_name`, else the time and four random letters."""
-    given = chosen or getattr(arguments, "run_name", None)
-    if given and (chosen or str(given) != str(getattr(arguments, "output_dir", None))):
-        name = slug(str(given))
+    given = asked_name(arguments, chosen)
+    if given is not None:
         # A run's name begins version names: it must be one itself.
-        return clean_name(name)
+        return clean_name(slug(given))
     unique = "".join(secrets.choice(_STAMP_LETTERS) for _ in range(4))
     return f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{unique}"
 
 
+def asked_name(arguments: Any, chosen: str | None) -> str | None:
+    """The name that the script gives its run, if it does."""
+    given = chosen or getattr(arguments, "run_name", None)
+    if given and (chosen or str(given) != str(getattr(arguments, "output_dir", None))):
+        return str(given)
+    return None
+
+
+def trial_name(state: Any, arguments: Any, chosen: str | None, number: int) -> str | None:
+    """The name for a run that is a trial of a search, below the name that was asked for; else that one."""
+    if not state.is_hyper_param_search:
+        return chosen
+    trial = str(state.trial_name or f"trial-{number}")
+    # Some backends name the trial in `run_name` themselves.
+    asked = asked_name(arguments, chosen)
+    return trial if asked in (None, trial) else f"{asked}/{trial}"
+
+
+def trial_config(state: Any) -> dict[str, object]:
+    """The parameters that a search chose for this trial."""
+    chosen = state.trial_params if state.is_hyper_param_search else None
+    return {f"trial.{name}": value for name, value in (chosen or {}).items()}
+
+
 def config(arguments: Any, model: Any) -> dict[str, object]:
     """Training arguments, and what an adapter's own files do not say of its base. Secrets masked."""
-    found = {k: v for k, v in sanitise_arguments(arguments).items() if v is not None}
+    arguments_said = {k: v for k, v in sanitise_arguments(arguments).items() if v is not None}
+    return {**arguments_said, **model_config(model)}
+
+
+def model_config(model: Any) -> dict[str, object]:
+    """What a model says of itself: class, precision, sizes."""
+    found: dict[str, object] = {}
     inner = model.get_base_model() if is_adapter(model) else model
     found["model.architecture"] = type(inner).__name__
     # An adapter's files do not say in which precision its base was loaded.
@@ -55,6 +85,9 @@ def config(arguments: Any, model: Any) -> dict[str, object]:
         value = getattr(settings, fact, None)
         if value is not None and isinstance(value, str | int | float):
             found[f"model.{fact}"] = value
+    rounded = quantization_of(inner)
+    if rounded is not None:
+        found["model.quantization_config"] = rounded
     parameters = list(model.parameters())
     found["model.parameters"] = sum(p.numel() for p in parameters)
     found["model.trainable_parameters"] = sum(p.numel() for p in parameters if p.requires_grad)

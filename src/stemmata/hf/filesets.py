@@ -19,14 +19,16 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from stemmata.hf.distributed import hold_whole
 from stemmata.hf.snapshot import clone_state
+from stemmata.hf.wrappers import clean_files, clean_state
 
 _WEIGHTS = "model.safetensors"
 
 
 @dataclass(slots=True)
 class FileSet:
-    """A folder that is complete once `finish` has run, which any thread may do, once."""
+    """A folder that is complete once `finish` has run, which any thread may do, and again if it failed."""
 
     folder: Path
     finish: Callable[[], None]
@@ -38,6 +40,7 @@ def begin(model: Any, processing_class: Any, folder: Path) -> FileSet:
     On return the model may train on. `processing_class` may be None.
     """
     inner = unwrap(model)
+    hold_whole(inner)
     with _without_bars():
         finish = _begin_model(inner, folder)
         if processing_class is not None:
@@ -47,6 +50,7 @@ def begin(model: Any, processing_class: Any, folder: Path) -> FileSet:
     def quietly() -> None:
         with _without_bars():
             finish()
+        clean_files(folder)
 
     return FileSet(folder=folder, finish=quietly)
 
@@ -93,6 +97,18 @@ def is_adapter(model: Any) -> bool:
     return isinstance(model, PeftModel)
 
 
+def weight_bytes(model: Any) -> int:
+    """Bytes of the tensors that a version of `model` holds; tied ones count once."""
+    state = _adapter_state(model) if is_adapter(model) else model.state_dict()
+    sizes: dict[Any, int] = {}
+    for value in state.values():
+        if isinstance(value, torch.Tensor):
+            # A slice of a large storage counts as itself, tied tensors as one.
+            place = (_place(value), value.storage_offset() if value.numel() else 0)
+            sizes[place] = max(sizes.get(place, 0), value.numel() * value.element_size())
+    return sum(sizes.values())
+
+
 def _begin_model(model: Any, folder: Path) -> Callable[[], None]:
     target = str(folder)
     if is_adapter(model):
@@ -101,14 +117,14 @@ def _begin_model(model: Any, folder: Path) -> Callable[[], None]:
             model.save_pretrained(target)
             return _nothing
         stand_in = _adapter_stand_in(model)
-        return lambda: stand_in.save_pretrained(target, state_dict=state)
+        return lambda: stand_in.save_pretrained(target, state_dict=dict(state))
     if isinstance(model, PreTrainedModel):
         if _must_be_written_now(model):
             model.save_pretrained(target)
             return _nothing
-        stand_in, state = _stand_in(model), clone_state(model.state_dict())
-        return lambda: stand_in.save_pretrained(target, state_dict=state)
-    state = clone_state(model.state_dict())
+        stand_in, state = _stand_in(model), clean_state(clone_state(model.state_dict()))
+        return lambda: stand_in.save_pretrained(target, state_dict=dict(state))
+    state = clean_state(clone_state(model.state_dict()))
     return lambda: _write_plain(state, folder / _WEIGHTS)
 
 

@@ -7,11 +7,18 @@ on an explicit word alone; a base that is not the one an adapter was trained on 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from stemmata.bases import weight_paths
 from stemmata.errors import InvalidArgument, NotLoadable, PickleRefused, TensorNotInVersion
+from stemmata.hf.libraries import library_of, load_foreign, load_processor, require_quantiser, settings_of
 from stemmata.hf.origin import remember_origin
+from stemmata.hf.wrappers import clean_files, clean_name, clean_state, is_wrapped
 from stemmata.version import Version
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -23,11 +30,12 @@ _CODE = "its code is not in transformers; pass trust_remote_code=True if you tru
 
 
 def load_version(version: Version, what: str = "model", **kwargs: Any) -> Any:
-    """Load a version: `what` is "model", "tokenizer" or "state_dict".
+    """Load a version: `what` is "model", "tokenizer", "processor" or "state_dict".
 
     Keyword arguments go to `from_pretrained`, but for these: `base` (a folder, a version or a model
-    in memory) and `allow_other_base` (skip the check of a base given by folder), `merge` (fold an
-    adapter into its base), `allow_pickle` (open `.bin` and `.pt` weights), `trust_remote_code`.
+    in memory) and `allow_other_base` (skip the check of a base given by folder), `adapter` (which of
+    several adapters is active), `merge` (fold an adapter into its base), `allow_pickle` (open `.bin` and
+    `.pt` weights), `trust_remote_code`.
 
     Raises NotLoadable, PickleRefused, BaseMismatch, BaseMissing, Damage.
     """
@@ -35,9 +43,12 @@ def load_version(version: Version, what: str = "model", **kwargs: Any) -> Any:
         return load_model(version, **kwargs)
     if what == "tokenizer":
         return load_tokenizer(version, **kwargs)
+    if what == "processor":
+        return load_processor(version, **kwargs)
     if what == "state_dict":
         return load_state(version, **kwargs)
-    raise InvalidArgument(argument="what", reason=f"{what!r} is no 'model', 'tokenizer' or 'state_dict'")
+    words = "'model', 'tokenizer', 'processor' or 'state_dict'"
+    raise InvalidArgument(argument="what", reason=f"{what!r} is no {words}")
 
 
 def load_model(version: Version, *, allow_pickle: bool = False, **kwargs: Any) -> Any:
@@ -49,9 +60,12 @@ def load_model(version: Version, *, allow_pickle: bool = False, **kwargs: Any) -
 
         model = load_adapter(version, allow_pickle=allow_pickle, **kwargs)
     else:
-        for word in ("base", "merge", "allow_other_base"):
+        for word in ("base", "merge", "allow_other_base", "adapter"):
             if kwargs.pop(word, None):
                 raise InvalidArgument(argument=word, reason=f"version {version.short} is no adapter")
+        library = library_of(version, names)
+        if library is not None:
+            return load_foreign(version, library, **kwargs)
         if "config.json" not in names:
             raise _no_model(version, names)
         _refuse_two_sets(version, names)
@@ -72,7 +86,41 @@ def load_full(
     if model_class is not None and not trusted:
         _refuse_code(version, folder)
     found = model_class or _class_of(version, folder, trusted)
-    return found.from_pretrained(str(folder), **kwargs)
+    require_quantiser(version, settings_of(folder, "config.json").get("quantization_config"))
+    with _with_clean_names(version, folder) as clean:
+        model = found.from_pretrained(str(clean), **kwargs)
+    if clean != folder:
+        # Where it came from is where it is found again: the copy is gone.
+        model.name_or_path = model.config._name_or_path = str(folder)
+    return model
+
+
+def _has_wrapped_names(folder: Path) -> bool:
+    """Whether a wrapper's names are in a folder's weights: `from_pretrained` would take none of them,
+    and make weights anew."""
+    from safetensors import safe_open
+
+    for path in weight_paths(file.name for file in folder.iterdir()):
+        if path.endswith(".safetensors"):
+            with safe_open(str(folder / path), framework="pt") as file:
+                if is_wrapped(file.keys()):
+                    return True
+    return False
+
+
+@contextmanager
+def _with_clean_names(version: Version, folder: Path) -> Iterator[Path]:
+    """`folder`, or a copy of it for as long as this lasts, in which the tensors have clean names."""
+    if not _has_wrapped_names(folder):
+        yield folder
+        return
+    cache = version.source.cache_folder()
+    cache.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=cache, prefix="clean-") as name:
+        copy = Path(name) / folder.name
+        shutil.copytree(folder, copy, copy_function=shutil.copyfile)
+        clean_files(copy)
+        yield copy
 
 
 def _class_of(version: Version, folder: Path, trusted: bool) -> Any:
@@ -137,6 +185,9 @@ def load_state(
 ) -> dict[str, Any]:
     """Tensors by name from all weight files, or those named; each in memory of its own.
 
+    Where weights lie in several folders (the parts of a pipeline, several adapters), a name begins with
+    its folder: `unet/conv_in.weight`. What torch.compile and FSDP put into names is left out.
+
     Raises TensorNotInVersion, PickleRefused, NotLoadable.
     """
     names = [f.path for f in version.files]
@@ -148,8 +199,10 @@ def load_state(
     if not files:
         raise _no_model(version, names)
     _refuse_two_sets(version, names)
+    several = len({name.rpartition("/")[0] for name in files}) > 1
     for name in files:
-        state.update(_read(version, name))
+        folder = name.rpartition("/")[0] + "/" if several and "/" in name else ""
+        state.update({f"{folder}{key}": value for key, value in clean_state(_read(version, name)).items()})
     if tensors is not None:
         for wanted in tensors:
             if wanted not in state:
@@ -168,7 +221,7 @@ def _refuse_two_sets(version: Version, names: list[str]) -> None:
 
 def _refuse_wrapped(version: Version) -> None:
     """A base saved with an adapter around it has other names for its weights: most would be made anew."""
-    tensors = (s.name or "" for f in version.files for s in f.segments)
+    tensors = (clean_name(s.name or "") for f in version.files for s in f.segments)
     wrapped = next((t for t in tensors if ".base_layer." in t or ".lora_A." in t), None)
     if wrapped is not None:
         reason = f"it is a base that was saved with an adapter around it ({wrapped})"

@@ -67,7 +67,8 @@ def describe_base(model: Any, session: Session) -> Base:
     inner = model.get_base_model()
     adapter = next(iter(model.peft_config.values()))
     name = getattr(inner, "name_or_path", None) or adapter.base_model_name_or_path or ""
-    revision = getattr(adapter, "revision", None) or _revision(inner)
+    # What was loaded comes first: an adapter's own revision is of another repository as often as not.
+    revision = _revision(inner) or getattr(adapter, "revision", None)
     folder = local_folder(name, revision)
     weights = folder_weights(folder) if folder is not None else None
     noted = _came_from.get(inner)

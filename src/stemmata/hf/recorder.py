@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stemmata.errors import NameTaken, StemmataError, TrainingSaveFailed
+from stemmata.errors import NameTaken, SpaceShort
 from stemmata.hf import facts, filesets
+from stemmata.hf.failures import Failures, OnError, Task
 from stemmata.hf.origin import describe_base, origin_of, remember_origin
+from stemmata.hf.space import hold_space
 from stemmata.hf.writer import Workspace, Writer
 from stemmata.ids import VersionId
 from stemmata.names import name_key
@@ -23,6 +25,7 @@ from stemmata.records import Base, Run
 from stemmata.repository import Repository
 
 _log = logging.getLogger("stemmata")
+_UNKNOWN = -1
 
 
 @dataclass(slots=True, eq=False)
@@ -35,6 +38,8 @@ class Saved:
     version: VersionId | None = None
     told: dict[str, float] = field(default_factory=dict)
     """Metrics of evaluations that it has been given."""
+    late: list[Task] = field(default_factory=list)
+    """What is to be done once it is there, should its first write have failed."""
 
 
 @dataclass(slots=True)
@@ -53,14 +58,26 @@ class Account:
 class Recorder:
     """Saves one run of one model into a repository."""
 
-    def __init__(self, repository: Repository, model: str, run_name: str, account: Account) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        model: str,
+        run_name: str,
+        account: Account,
+        *,
+        on_error: OnError = "warn",
+    ) -> None:
         self.repository = repository
         self.model = model
         self.run = Run(id=uuid.uuid4().hex, name=_free_run_name(repository, model, run_name))
         self.account = account
         self.saved: list[Saved] = []
+        self.again: set[str] = set()
+        """Names that a resumed run has already, of steps that it may make again."""
+        self.failures = Failures(model, on_error)
         self._writer = Writer()
-        self._workspace = Workspace(repository.session.cache_folder() / "writing")
+        self._ended = False
+        self.workspace = Workspace(repository.session.cache_folder() / "writing")
         self._base: Base | None = None
         self._origin: Sequence[VersionId] | None = account.parents
 
@@ -74,7 +91,7 @@ class Recorder:
         processing_class: Any,
         *,
         name: str,
-        step: int,
+        step: int | None,
         epoch: float | None,
         event: str,
         metrics: Mapping[str, float],
@@ -84,60 +101,118 @@ class Recorder:
     ) -> Saved:
         """Snapshot `live` now; write, store and commit in the background.
 
-        Waits first until the save before is durable. The parent is `after`; else, if it `follows`,
-        the run's newest version; else what the model came from.
+        Waits first until the save before is durable, and tries once more what failed before.
+        The parent is `after`; else, if it `follows`, the run's newest version; else what the model
+        came from. A version that cannot be written is noted in `failures`.
 
-        Raises TrainingSaveFailed for an earlier failure.
+        Raises TrainingSaveFailed for an earlier failure, if failures are to be raised.
         """
         self._writer.wait_for_room()
+        self._try_again()
         self.raise_failure()
-        saved = Saved(name=name, step=step, epoch=epoch)
+        saved = Saved(name=name, step=_UNKNOWN if step is None else step, epoch=epoch)
         before = after or (self.saved[-1] if self.saved and follows else None)
+        line = self.saved[: self.saved.index(before) + 1] if before in self.saved else [before]
+        inner = filesets.unwrap(live)
         folder: Path | None = None
         try:
-            folder = self._workspace.folder()
+            size = filesets.weight_bytes(inner)
+            folder = self.workspace.folder()
             files = filesets.begin(live, processing_class, folder)
         except BaseException as error:
             if folder is not None:
-                self._workspace.remove(folder)
+                self.workspace.remove(folder)
+            if not isinstance(error, Exception):
+                raise
+            if self.failures.on_error == "warn":
+                self.failures.missed(f"{self.run.name}/{name}", error)
+                return saved
             if isinstance(error, OSError):
-                raise self._failed(name, error) from error
+                raise self.failures.missed(f"{self.run.name}/{name}", error) from error
             raise
-        inner = filesets.unwrap(live)
         account = self.account
         data = dict(account.data)  # the training thread adds to it before its next save
 
         def job() -> None:
-            try:
-                files.finish()
-                base = self._base_of(inner)
-                saved.version = self._commit(
-                    lambda: (
-                        self.repository.save(
-                            folder,
-                            self.model,
-                            name=f"{self.run.name}/{name}",
-                            metrics=metrics,
-                            config=account.config,
-                            message=account.message,
-                            parents=self._parents(before, inner),
-                            run=self.run,
-                            step=step,
-                            epoch=epoch,
-                            event=event,
-                            base=base,
-                            data=data,
-                            provenance=account.provenance,
-                            labels=account.labels,
-                            same_as_existing=same_as_existing,
-                        ).id
-                    )
+            # Held before the disk is filled to its brim: others may be writing there, the training too.
+            hold_space(folder, size, self.model)
+            files.finish()
+            base = self._base_of(inner)
+            same = same_as_existing or task.unsure or f"{self.run.name}/{name}" in self.again
+            saved.version = self._commit(
+                lambda number: (
+                    self.repository.save(
+                        folder,
+                        self.model,
+                        name=f"{self.run.name}/{name}{number}",
+                        metrics=metrics,
+                        config=account.config,
+                        message=account.message,
+                        parents=self._parents(line, inner),
+                        run=self.run,
+                        step=step,
+                        epoch=epoch,
+                        event=event,
+                        base=base,
+                        data=data,
+                        provenance=account.provenance,
+                        labels=account.labels,
+                        same_as_existing=same,
+                    ).id
                 )
-            finally:
-                self._workspace.remove(folder)
+            )
+            for late in saved.late:
+                late.waits = False
+                self._writer.add(self._guarded(late))
+            saved.late.clear()
 
-        self._writer.save(self._guarded(job, name))
+        task = Task(name, job, drop=lambda: self.workspace.remove(folder), again=True)
+        self._writer.save(self._guarded(task))
         if not same_as_existing:
+            self.saved.append(saved)
+        return saved
+
+    def take_in(
+        self,
+        source: Path,
+        *,
+        name: str,
+        step: int | None,
+        epoch: float | None,
+        metrics: Mapping[str, float],
+    ) -> Saved:
+        """A version of a folder or file. It may change afterwards: this returns when it is written."""
+        self._writer.drain()
+        self._try_again()
+        self.raise_failure()
+        saved = Saved(name=name, step=_UNKNOWN if step is None else step, epoch=epoch)
+        newest = next((s.version for s in reversed(self.saved) if s.version is not None), None)
+        parents = [newest] if newest is not None else list(self.account.parents or ())
+
+        def job() -> None:
+            saved.version = self._commit(
+                lambda number: (
+                    self.repository.save(
+                        source,
+                        self.model,
+                        name=f"{self.run.name}/{name}{number}",
+                        metrics=metrics,
+                        config=self.account.config,
+                        message=self.account.message,
+                        parents=parents,
+                        run=self.run,
+                        step=step,
+                        epoch=epoch,
+                        provenance=self.account.provenance,
+                        labels=self.account.labels,
+                    ).id
+                )
+            )
+
+        self._writer.save(self._guarded(Task(name, job)))
+        self._writer.wait_for_room()
+        self.raise_failure()
+        if saved.version is not None:
             self.saved.append(saved)
         return saved
 
@@ -145,30 +220,68 @@ class Recorder:
         """Attach metrics to a version of this run, durably, as soon as it is there itself."""
 
         def job() -> None:
-            if saved.version is not None:
+            if saved.version is None:
+                task.waits = True
+                saved.late.append(task)
+            else:
                 self.repository.annotate(saved.version, metrics=metrics, event=event)
 
+        task = Task(f"{saved.name} ({event} metrics)", job, again=True)
         if metrics:
-            self._writer.add(self._guarded(job, saved.name))
+            self._writer.add(self._guarded(task))
 
     def also_name(self, saved: Saved, name: str) -> None:
         """Give a version of this run a further name."""
 
         def job() -> None:
-            if saved.version is not None:
-                self.repository.name(self.model, f"{self.run.name}/{name}", saved.version)
+            full = f"{self.run.name}/{name}"
+            if saved.version is None:
+                task.waits = True
+                saved.late.append(task)
+                return
+            try:
+                self.repository.name(self.model, full, saved.version)
+            except NameTaken:
+                if full not in self.again:
+                    raise
 
-        self._writer.add(self._guarded(job, name))
+        task = Task(name, job, again=True)
+        self._writer.add(self._guarded(task))
+
+    def add(self, job: Callable[[], None], name: str) -> None:
+        """Run a job of one's own after everything before it; `name` is what it saves, for its failure."""
+        self._writer.add(self._guarded(Task(name, job)))
+
+    def busy(self) -> bool:
+        """Whether something that was asked for is not written yet."""
+        return self._writer.busy()
+
+    def wait(self) -> None:
+        """Wait for everything that was asked for so far; failures stay to be told."""
+        self._writer.drain()
 
     def finish(self, live: Any, held: Saved | None) -> None:
-        """Wait for the last write. `held` is the version whose weights `live` holds now.
+        """Wait for the last write, after a second try of what failed. `held` is the version whose
+        weights `live` holds now. What is missing then is listed.
 
-        Raises TrainingSaveFailed if a write failed since the last call.
+        Raises TrainingSaveFailed if a write failed since the last call and failures are to be raised.
         """
+        self._writer.drain()
+        self._try_again()
         self._writer.drain()
         if held is not None and held.version is not None:
             remember_origin(filesets.unwrap(live), self.repository.session, held.version)
+        if not self._ended:
+            self.failures.report(self.run.name, sum(s.version is not None for s in self.saved))
+        self._ended = True
         self.raise_failure()
+
+    def leave(self) -> None:
+        """As `finish`, of a training that did not come to its own end.
+
+        Raises TrainingSaveFailed if a write failed since the last call and failures are to be raised.
+        """
+        self.finish(None, None)
 
     def drain(self) -> None:
         """Wait for everything that was asked for so far."""
@@ -180,39 +293,47 @@ class Recorder:
         if failure is not None:
             raise failure
 
+    def hold_space(self, live: Any) -> None:
+        """Look, before the first step, whether a version fits on the disk at all: once as files, once
+        in the repository. Raises SpaceShort, or warns, as failures are to be met."""
+        try:
+            hold_space(self.workspace.parent, 2 * filesets.weight_bytes(filesets.unwrap(live)), self.model)
+        except SpaceShort as short:
+            if self.failures.on_error == "raise":
+                raise
+            _log.warning("%s", short)
+
+    def _try_again(self) -> None:
+        for task in self.failures.take_waiting():
+            self._writer.save(self._guarded(task))
+        self._writer.wait_for_room()
+
     # --- on the writer's thread -------------------------------------------------------------
 
-    def _guarded(self, job: Callable[[], None], name: str) -> Callable[[], None]:
-        def run() -> None:
-            try:
-                job()
-            except Exception as error:
-                # Libraries raise anything while they write; the training gets one named error.
-                failed = self._failed(name, error)
-                # Now, too: the next save may be hours away, or never come.
-                _log.error("%s", failed)
-                raise failed from error
+    def _guarded(self, task: Task) -> Callable[[], None]:
+        return self.failures.guarded(task, lambda: self.run.name)
 
-        return run
-
-    def _failed(self, name: str, error: Exception) -> TrainingSaveFailed:
-        reason = str(error) if isinstance(error, StemmataError) else f"{type(error).__name__}: {error}"
-        return TrainingSaveFailed(name=f"{self.run.name}/{name}", model=self.model, reason=reason)
-
-    def _commit(self, save: Callable[[], VersionId]) -> VersionId:
-        """Save; if another process took the run's name meanwhile, take the next one."""
+    def _commit(self, save: Callable[[str], VersionId]) -> VersionId:
+        """Save; if another process took the run's name meanwhile, take the next one. A step that a
+        resumed run makes again, with other bytes, gets its name with a number."""
+        number = 1
         while True:
             try:
-                return save()
+                return save(f"-{number}" if number > 1 else "")
             except NameTaken:
+                if self.again:
+                    number += 1
+                    continue
                 if any(s.version is not None for s in self.saved):
                     raise
                 name = _next_name(self.run.name)
                 self.run = Run(id=self.run.id, name=_free_run_name(self.repository, self.model, name))
 
-    def _parents(self, before: Saved | None, inner: Any) -> list[VersionId]:
-        if before is not None and before.version is not None:
-            return [before.version]
+    def _parents(self, line: Sequence[Saved | None], inner: Any) -> list[VersionId]:
+        """The newest of `line` that is there: one that could not be written has no children."""
+        for before in reversed(line):
+            if before is not None and before.version is not None:
+                return [before.version]
         if self._origin is None:
             found = origin_of(inner, self.repository.session)
             self._origin = [found] if found is not None else []
@@ -225,13 +346,21 @@ class Recorder:
 
 
 def start(
-    repository: Repository, model: str, run_name: str | None, arguments: Any, live: Any, account: Account
+    repository: Repository,
+    model: str,
+    run_name: str | None,
+    arguments: Any,
+    live: Any,
+    account: Account,
+    on_error: OnError,
 ) -> Recorder:
     """A recorder for a training that begins now."""
     inner = filesets.unwrap(live)
     account.config = {**facts.config(arguments, inner), **account.config}
     account.provenance = facts.provenance(arguments)
-    return Recorder(repository, model, facts.run_name(arguments, run_name), account)
+    recorder = Recorder(repository, model, facts.run_name(arguments, run_name), account, on_error=on_error)
+    recorder.hold_space(live)
+    return recorder
 
 
 def _free_run_name(repository: Repository, model: str, wanted: str) -> str:

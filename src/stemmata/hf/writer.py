@@ -43,8 +43,15 @@ class Writer:
 
     def drain(self) -> None:
         """Return when every job is done."""
-        if self._last is not None:
-            self._last.exception()
+        seen = None
+        while self._last is not seen:  # a job may have added one
+            seen = self._last
+            if seen is not None:
+                seen.exception()
+
+    def busy(self) -> bool:
+        """Whether a job is waiting or under way."""
+        return self._last is not None and not self._last.done()
 
     def take_failure(self) -> BaseException | None:
         """The first failure since the last call."""
@@ -68,14 +75,14 @@ class Workspace:
     """Temporary folders beside the repository, where there is room for weights."""
 
     def __init__(self, parent: Path) -> None:
-        self._parent = parent
+        self.parent = parent
         self._mark = f"{_PREFIX}-{socket.gethostname()}-"
         self._remove_stale()
 
     def folder(self) -> Path:
         """A new, empty folder; remove it with `remove`."""
-        self._parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f"{self._mark}{os.getpid()}-", dir=self._parent))
+        self.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f"{self._mark}{os.getpid()}-", dir=self.parent))
 
     @staticmethod
     def remove(folder: Path) -> None:
@@ -83,7 +90,7 @@ class Workspace:
 
     def _remove_stale(self) -> None:
         """Folders of processes of this host that were killed."""
-        for left in self._parent.glob(f"{self._mark}*"):
+        for left in self.parent.glob(f"{self._mark}*"):
             process = left.name.removeprefix(self._mark).partition("-")[0]
             if process.isdigit() and int(process) != os.getpid() and not _alive(int(process)):
                 self.remove(left)

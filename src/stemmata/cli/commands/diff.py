@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 app = command_app()
 _Row = tuple[str, "Text"]
-_FACTS = {"rslora": "rsLoRA", "dora": "DoRA", "rank_pattern": "other ranks"}
+_FACTS = {"rslora": "rsLoRA", "dora": "DoRA", "rank_pattern": "other ranks", "others": "saved along"}
 _UNSAID = ("from_weights", "disagreements", "other_bytes")
 
 
@@ -99,7 +99,7 @@ def _tell(output: Output, found: Diff, primary: Primary) -> None:
     same_metrics = sum(m.same for m in found.metrics)
     sections: list[tuple[str, list[_Row], int]] = [
         ("metrics", _metrics(found.metrics, primary), same_metrics),
-        ("LoRA", _lora(found.lora), 0),
+        (_title(found.lora), _lora(found.lora), 0),
         ("config", _changes(found.config), found.config.same),
         ("data", _changes(found.data), found.data.same),
         ("about", _changes(found.about), found.about.same),
@@ -176,6 +176,12 @@ def _provenance(changes: Changes) -> list[_Row]:
     rows += [(text.plain(kind), Text("only in a", "red")) for kind in changes.removed]
     rows += [(text.plain(kind), Text("only in b", "green")) for kind in changes.added]
     return rows
+
+
+def _title(lora: LoraDiff) -> str:
+    """The method that both have; LoRA where neither is anything else."""
+    titles = {side.title for side in (lora.a, lora.b) if side is not None}
+    return titles.pop() if len(titles) == 1 else "adapter" if titles else "LoRA"
 
 
 def _lora(lora: LoraDiff) -> list[_Row]:

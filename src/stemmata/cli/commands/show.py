@@ -163,7 +163,7 @@ def _kind(version: Version) -> Text:
     line = Text(text.plain(version.kind))
     facts = version.lora()
     if facts is not None:
-        line.append(f", LoRA {text.plain(str(facts))}")
+        line.append(f", {text.plain(facts.title)} {text.plain(str(facts))}")
     if version.base is not None:
         line.append(f", on {text.plain(version.base.name_or_path)}")
         if version.base.digest:

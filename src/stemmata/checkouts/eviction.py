@@ -1,0 +1,120 @@
+"""Eviction: keeps the shared checkouts under `STEMMATA_CACHE_SIZE`, those used longest ago going first.
+
+Never removes one that this process has handed out, nor one that any process did in the last minutes:
+somebody may be about to open its files. So the limit may be passed for as long as more is in use.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from stemmata.errors import InvalidArgument
+
+VARIABLE = "STEMMATA_CACHE_SIZE"
+RECENT = 600.0
+"""Seconds after which a checkout that was handed out may go."""
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)b?", re.IGNORECASE)
+_HOME = re.compile(r"[0-9a-f]{64}")
+_MAX_MANIFEST = 1 << 30
+_handed_out: set[Path] = set()
+_moving = threading.Lock()
+
+
+class Checkout(NamedTuple):
+    """One shared checkout: its folder, when it was last handed out, its files' bytes."""
+
+    home: Path
+    used: float
+    size: int
+
+
+def limit() -> int | None:
+    """Bytes that `STEMMATA_CACHE_SIZE` allows ("20GB", "500 MiB", a number); None without one.
+
+    Raises InvalidArgument.
+    """
+    given = os.environ.get(VARIABLE, "").strip()
+    if not given:
+        return None
+    found = _SIZE.fullmatch(given)
+    if found is None:
+        raise InvalidArgument(argument=VARIABLE, reason=f"{given!r} is no size such as 20GB")
+    power = " kmgtp".index(found[2].lower() or " ")
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** power)
+
+
+def note_use(home: Path) -> None:
+    """This process hands out `home` now, or is about to."""
+    with _moving:
+        _handed_out.add(home)
+    try:
+        os.utime(home)
+    except OSError:
+        pass  # not made yet, or another user's: then its age is that of its making
+
+
+def checkouts(folder: Path) -> list[Checkout]:
+    """Those in a cache's folder `checkouts`, the one used longest ago first."""
+    found = []
+    try:
+        homes = [path for path in folder.iterdir() if _HOME.fullmatch(path.name)]
+    except OSError:
+        return []
+    for home in homes:
+        try:
+            found.append(Checkout(home, home.stat().st_mtime, _size(home)))
+        except OSError:
+            continue  # removed meanwhile
+    return sorted(found, key=lambda each: each.used)
+
+
+def make_room(folder: Path) -> None:
+    """Remove checkouts until the rest is within the limit. Raises InvalidArgument."""
+    allowed = limit()
+    if allowed is None:
+        return
+    found = checkouts(folder)
+    total = sum(each.size for each in found)
+    for each in found:
+        if total <= allowed:
+            return
+        if _remove(each):
+            total -= each.size
+
+
+def _remove(found: Checkout) -> bool:
+    home = found.home
+    aside = home.parent / f".{home.name}.{secrets.token_hex(8)}"
+    with _moving:
+        if home in _handed_out or time.time() - found.used < RECENT:
+            return False
+        try:
+            # First out of sight, in one step: nobody is handed half a folder.
+            home.rename(aside)
+            if aside.stat().st_mtime != found.used:
+                aside.rename(home)  # handed out in just this moment
+                return False
+        except OSError:
+            return False  # another process was quicker, or it is another user's
+    shutil.rmtree(aside, ignore_errors=True)
+    return True
+
+
+def _size(home: Path) -> int:
+    """The sum of its files, as noted when they were verified."""
+    try:
+        with open(home / "manifest.json", "rb") as file:
+            noted = msgspec.json.decode(file.read(_MAX_MANIFEST))["files"]
+        return sum(int(marks[0]) for marks in noted.values())
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError, IndexError, AttributeError):
+        return 0

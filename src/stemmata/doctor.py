@@ -1,0 +1,157 @@
+"""Doctor: looks at what stemmata stands on here, and says of each thing what to do about it.
+
+Changes nothing but throw-away files that it makes to see whether it can. Reads no weights: `check` does.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from stemmata.catalog.catalog import user_cache_folder
+from stemmata.checkouts import eviction
+from stemmata.errors import StemmataError
+from stemmata.repository import VARIABLE, Repository
+from stemmata.repository import open as open_repository
+from stemmata.storage.publish import NoMeans, probe
+
+State = Literal["ok", "warning", "problem"]
+_LOW = 5 * 10**9
+_TRAINING = ("torch", "transformers", "peft", "accelerate", "safetensors", "trl", "datasets")
+_REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*>=\s*([0-9.]+)")
+
+
+class Finding(NamedTuple):
+    """One thing looked at: what was found, and what to do (empty where nothing is to be done)."""
+
+    name: str
+    state: State
+    found: str
+    advice: str = ""
+
+
+def examine(folder: Path) -> list[Finding]:
+    """What `folder`, where the repository is or would be, and this Python have to offer. Raises nothing."""
+    return [*_python(), *_packages(), *_repository(folder), *_place(folder), *_cache(folder)]
+
+
+def _python() -> Iterator[Finding]:
+    found = f"{platform.python_version()} at {sys.executable}"
+    if sys.version_info < (3, 11):  # noqa: UP036  (a source folder on PYTHONPATH meets any)
+        yield Finding("python", "problem", found, "use Python 3.11 or newer")
+    else:
+        yield Finding("python", "ok", found)
+
+
+def _packages() -> Iterator[Finding]:
+    try:
+        required = metadata.requires("stemmata") or []
+    except metadata.PackageNotFoundError:
+        yield Finding(
+            "stemmata", "warning", "not installed, only found", "install it: pip install 'stemmata[hf]'"
+        )
+        required = []
+    floors = {m[1].lower(): m[2] for m in map(_REQUIREMENT.match, required) if m}
+    always = [m[1] for m in map(_REQUIREMENT.match, (r for r in required if "extra ==" not in r)) if m]
+    for name in [*always, *_TRAINING]:
+        floor = floors.get(name.lower())
+        wanted = f"{name}>={floor}" if floor else name
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            state: State = "problem" if name in always else "warning"
+            why = "" if name in always else " to train or load with it"
+            yield Finding(name, state, "not installed", f"pip install '{wanted}'{why}")
+            continue
+        if floor and _numbers(version) < _numbers(floor):
+            advice = f"stemmata supports {floor} and newer: pip install '{wanted}'"
+            yield Finding(name, "problem", version, advice)
+        else:
+            yield Finding(name, "ok", f"{version} (supported: {floor} and newer)" if floor else version)
+
+
+def _numbers(version: str) -> list[int]:
+    """The release part of a version, to compare: 2.13.0+cpu is [2, 13, 0]."""
+    found = re.match(r"\d+(?:\.\d+)*", version)
+    return [int(part) for part in found[0].split(".")] if found else []
+
+
+def _repository(folder: Path) -> Iterator[Finding]:
+    if not (folder / "stemmata.json").is_file():
+        if os.environ.get(VARIABLE):
+            advice = f"correct {VARIABLE}, or make one there: stemmata init {folder}"
+        else:
+            advice = "go where it is, name it with --repo, or make one: stemmata init"
+        yield Finding("repository", "warning", f"none at {folder}", advice)
+        return
+    try:
+        with open_repository(folder) as repository:
+            models = repository.models()
+            yield Finding("repository", "ok", f"{folder}, models: {len(models)}")
+            yield _catalog(repository, folder)
+    except (StemmataError, OSError) as error:
+        yield Finding("repository", "problem", f"{folder}: {error}", "see what is damaged: stemmata check")
+
+
+def _catalog(repository: Repository, folder: Path) -> Finding:
+    file = repository.session.catalog.file
+    if file is None:
+        advice = "every command reads the whole log: make the cache folder writable, or set STEMMATA_CACHE"
+        return Finding("catalog", "warning", "in memory alone", advice)
+    if folder.absolute() not in file.absolute().parents:
+        return Finding("catalog", "ok", f"{file}, as the repository's own cache cannot be written")
+    return Finding("catalog", "ok", f"up to date, {file}")
+
+
+def _place(folder: Path) -> Iterator[Finding]:
+    place = folder.absolute()
+    while not place.is_dir() and place != place.parent:
+        place = place.parent
+    temp = place / "tmp" if (place / "stemmata.json").is_file() else place
+    try:
+        temp.mkdir(exist_ok=True)
+        means = probe(temp)
+    except NoMeans:
+        advice = "keep the repository on another file system: here two writers could replace each other"
+        yield Finding("hard links", "problem", f"neither links nor a safe rename in {place}", advice)
+    except OSError as error:
+        advice = "it can be read; to save, get the right to write there or name another folder"
+        yield Finding("writable", "warning", f"{place}: {error.strerror or error}", advice)
+    else:
+        yield Finding("writable", "ok", str(place))
+        yield Finding("hard links", "ok", "there" if means.value == "link" else "none; a safe rename serves")
+    try:
+        free = shutil.disk_usage(place).free
+    except OSError:
+        return
+    advice = "" if free >= _LOW else "make room, or keep the repository elsewhere: a model may not fit"
+    yield Finding("free space", "warning" if advice else "ok", _size(free), advice)
+
+
+def _cache(folder: Path) -> Iterator[Finding]:
+    caches = [folder / "cache"]
+    try:
+        # One folder per repository whose own cache cannot be written.
+        caches += [path.parent for path in user_cache_folder().glob("*/checkouts")]
+    except (OSError, RuntimeError):
+        pass  # no home, or not to be read
+    found = [each for cache in caches for each in eviction.checkouts(cache / "checkouts")]
+    said = f"{_size(sum(each.size for each in found))} in cached checkouts: {len(found)}"
+    try:
+        limit = eviction.limit()
+    except StemmataError as error:
+        yield Finding("cache", "problem", str(error), f"write {eviction.VARIABLE} as 50GB, or unset it")
+        return
+    advice = f"no limit is set; {eviction.VARIABLE}=50GB would" if limit is None and found else ""
+    yield Finding("cache", "ok", said if limit is None else f"{said}, limit {_size(limit)}", advice)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 10**8 else f"{count / 1e6:.1f} MB"

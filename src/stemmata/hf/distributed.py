@@ -1,0 +1,119 @@
+"""Distributed: several processes in one training. Owns how they wait for each other at a save.
+
+Rank 0 writes; the others wait for it here, through the group's store on the CPU and with a time-out of
+its own. Never in a collective: NCCL's time-out would end the training of whoever waits there.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed
+
+from stemmata.errors import TrainingSetup
+
+WAIT = timedelta(hours=2)
+_POLL = 0.02
+_KEPT = 64
+_log = logging.getLogger("stemmata")
+_trainings = itertools.count()
+
+
+def hold_whole(model: Any) -> None:
+    """Refuse a model of which this process holds a part only (FSDP, ZeRO-3, tensor parallel): rank 0
+    alone can neither read nor gather it. Raises TrainingSetup."""
+    for module in model.modules():
+        if type(module).__name__ == "FullyShardedDataParallel":
+            raise _sharded("FSDP shards the model")
+    for name, parameter in model.named_parameters():
+        placements = getattr(parameter, "placements", ())
+        if any(not p.is_replicate() for p in placements):
+            raise _sharded(f"{name} is sharded over processes")
+        if parameter.numel() == 0:
+            raise _sharded(f"{name} has no elements in this process, as ZeRO leaves it")
+
+
+def _sharded(reason: str) -> TrainingSetup:
+    return TrainingSetup(
+        reason=f"{reason}, and the callback saves whole models",
+        hint="train with DDP (no fsdp, ZeRO stage 2 or less), or leave the callback out, let the Trainer "
+        "write whole weights (fsdp_config state_dict_type='FULL_STATE_DICT', or "
+        "stage3_gather_16bit_weights_on_model_save) and save each finished checkpoint-N from its folder",
+    )
+
+
+class Meeting:
+    """Where the processes of one training meet, each time in the same order."""
+
+    def __init__(self, arguments: Any) -> None:
+        self.rank = int(arguments.process_index)
+        self.size = int(arguments.world_size)
+        self._count = 0
+        self._store: Any = None
+        if self.size > 1 and torch.distributed.is_initialized():
+            # Every process counts the same trainings: its number keeps theirs apart.
+            store = torch.distributed.distributed_c10d._get_default_store()
+            self._store = torch.distributed.PrefixStore(f"stemmata/{next(_trainings)}", store)
+
+    def arrive(self) -> None:
+        """Say that this process has done its part of what led here."""
+        self._count += 1
+        if self._store is not None:
+            self._store.set(f"{self._count}/here/{self.rank}", b"1")
+
+    def all_here(self) -> list[int]:
+        """On rank 0: wait for the others' parts; the ranks that did not come in time."""
+        return [rank for rank in range(self.size) if not self._see(f"{self._count}/here/{rank}")]
+
+    def leave(self) -> None:
+        """Rank 0: let the others go. The others: wait until they may."""
+        if self._store is None:
+            return
+        if self.rank == 0:
+            self._store.set(f"{self._count}/done", b"1")
+            old = self._count - _KEPT
+            if old > 0:
+                for key in (f"{old}/done", *(f"{old}/here/{rank}" for rank in range(self.size))):
+                    self._store.delete_key(key)
+        elif not self._see(f"{self._count}/done"):
+            _log.warning("rank %d waited %s for the save of rank 0 and goes on without it", self.rank, WAIT)
+
+    def _see(self, key: str) -> bool:
+        if self._store is None:
+            return True
+        end = time.monotonic() + WAIT.total_seconds()
+        pause = threading.Event()
+        try:
+            # Asked again and again rather than waited for: a wait would hold the group's own connection.
+            while not self._store.check([key]):
+                if time.monotonic() > end:
+                    return False
+                pause.wait(_POLL)
+        except RuntimeError:
+            return False  # the store went with its host
+        return True
+
+
+def together(event: Callable[..., None]) -> Callable[..., None]:
+    """An event of a callback that all processes leave when rank 0 has done its work."""
+
+    @functools.wraps(event)
+    def met(self: Any, *positional: Any, **named: Any) -> None:
+        meeting: Meeting | None = self.meeting
+        if meeting is None:
+            event(self, *positional, **named)
+            return
+        meeting.arrive()
+        try:
+            event(self, *positional, **named)
+        finally:
+            meeting.leave()
+
+    return met

@@ -1,0 +1,62 @@
+"""Interruption: SIGTERM while versions are being written. Owns one rule: what was snapshotted is
+finished first, then whoever handled the signal before gets it, so that the exit status stays theirs.
+
+An exception and an interrupted notebook cell need nothing of this: the writer's thread works on, and
+the interpreter waits for it at its exit.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+
+class Patience:
+    """A SIGTERM handler in front of the one that was there, from `begin` to `end`."""
+
+    def __init__(self, busy: Callable[[], bool], wait: Callable[[], None]) -> None:
+        self._busy = busy
+        self._wait = wait
+        self._before: Any = None
+        self._waited = False
+        self._waiting = False
+
+    def begin(self) -> None:
+        """Take the signal, where that is possible: in the main thread, before a handler of Python's."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        before = signal.getsignal(signal.SIGTERM)
+        if before is None or before == signal.SIG_IGN:
+            return
+        self._before = before
+        signal.signal(signal.SIGTERM, self._handle)
+
+    def end(self) -> None:
+        """Give the signal back, unless somebody else has it by now."""
+        mine = self._before is not None and signal.getsignal(signal.SIGTERM) == self._handle
+        if mine and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._before)
+            self._before = None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._waiting:
+            return  # it will be passed on
+        if not self._waited and self._busy():
+            # Not waited for here: the training may hold a lock that the writer needs.
+            self._waiting = True
+            threading.Thread(target=self._finish, args=(number,), name="stemmata-sigterm").start()
+        elif callable(self._before):
+            self._waited = False
+            self._before(number, frame)
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    def _finish(self, number: int) -> None:
+        self._wait()
+        self._waited, self._waiting = True, False
+        os.kill(os.getpid(), number)

@@ -1,0 +1,121 @@
+"""Runs: a training loop of one's own, saved as the callback saves: in the background, in one line.
+
+with repo.run("sentiment") as run:
+    for epoch in range(3):
+        ...
+        run.save(model, epoch=epoch + 1, metrics={"eval_loss": loss})
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from stemmata import capture
+from stemmata.errors import InvalidArgument
+from stemmata.hf import facts, filesets
+from stemmata.hf.failures import ON_ERROR, OnError
+from stemmata.hf.recorder import Account, Recorder, Saved
+from stemmata.ids import VersionId
+from stemmata.names import clean_name
+from stemmata.repository import Repository
+
+
+class TrainingRun:
+    """One run of one model. Made by `Repository.run`; of one thread at a time."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        model: str,
+        name: str | None,
+        *,
+        message: str,
+        config: Mapping[str, object],
+        labels: Mapping[str, str],
+        parents: Sequence[VersionId] | None,
+        on_error: OnError,
+    ) -> None:
+        if on_error not in ON_ERROR:
+            raise InvalidArgument(argument="on_error", reason=f"{on_error!r} is none of {ON_ERROR}")
+        account = Account(message, dict(config), {}, dict(labels), capture.collect(), parents)
+        self._recorder = Recorder(
+            repository, clean_name(model), facts.run_name(None, name), account, on_error=on_error
+        )
+        self._given = dict(config)
+        self._count = 0
+        self._last: tuple[Any, Saved] | None = None
+
+    @property
+    def name(self) -> str:
+        """The run's name; one that an earlier run has got -2, -3."""
+        return self._recorder.run.name
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Names of what could not be written, and why. Complete at the end."""
+        return dict(self._recorder.failures.missing)
+
+    def save(
+        self,
+        source: Any,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        name: str | None = None,
+        step: int | None = None,
+        epoch: float | None = None,
+        tokenizer: Any = None,
+    ) -> None:
+        """Make a version of a model as it is now, or of a folder.
+
+        A model is cloned to host memory and written in the background: it may be trained on at
+        once. A folder is written before this returns. `name` defaults to `epoch-N`, `step-N` or a
+        count; `tokenizer` (or a processor) is saved beside the weights.
+
+        Raises TrainingSaveFailed with `on_error="raise"` only.
+        """
+        self._count += 1
+        said: dict[str, Any] = {
+            "name": clean_name(name) if name is not None else self._name(step, epoch),
+            "step": step,
+            "epoch": epoch,
+            "metrics": dict(metrics or {}),
+        }
+        if isinstance(source, str | os.PathLike):
+            saved = self._recorder.take_in(Path(source), **said)
+            self._last = (None, saved)
+            return
+        inner = filesets.unwrap(source)
+        self._recorder.account.config = {**facts.model_config(inner), **self._given}
+        saved = self._recorder.save(source, tokenizer, event="manual", **said)
+        self._last = (source, saved)
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        """Attach metrics to the version that was saved last, durably."""
+        if self._last is None:
+            raise InvalidArgument(argument="log", reason="this run has no version yet")
+        self._recorder.annotate(self._last[1], metrics, "log")
+
+    def close(self) -> None:
+        """Wait for the last write; list what is missing."""
+        live, saved = self._last if self._last is not None else (None, None)
+        self._recorder.finish(live, saved if live is not None else None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self._recorder.wait()  # the loop's own error is the one to tell
+
+    def _name(self, step: int | None, epoch: float | None) -> str:
+        if epoch is not None and epoch == round(epoch):
+            return f"epoch-{round(epoch)}"
+        return f"step-{step}" if step is not None else f"save-{self._count}"

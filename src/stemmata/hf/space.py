@@ -1,0 +1,98 @@
+"""Space: how much room there is for a version, on the disk and in memory; and whether that is enough.
+
+A quota of the file system's own is not seen here: a write that meets it fails as any other does.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from stemmata.errors import SpaceShort
+
+_MARGIN = 1 << 20
+_PROC = Path("/proc")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Bytes free for this user where `folder` is or would be made; None if that cannot be told."""
+    place = folder.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        found = os.statvfs(place)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize
+
+
+def hold_space(folder: Path, needed: int, model: str) -> None:
+    """Raise SpaceShort if `needed` bytes do not fit into `folder`."""
+    free = free_bytes(folder)
+    if free is not None and free < needed + _MARGIN:
+        raise SpaceShort(where=str(folder), free=_readable(free), model=model, needed=_readable(needed))
+
+
+def free_memory(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
+    """Bytes of memory that this process may still take; None if that cannot be told.
+
+    The least of what the kernel says is available and what each cgroup of the process, of version 1
+    or 2, leaves it (https://docs.kernel.org/admin-guide/cgroup-v2.html).
+    """
+    found = [left for left in (_available(proc), *_of_cgroups(proc, cgroup)) if left is not None]
+    return min(found) if found else None
+
+
+def _available(proc: Path) -> int | None:
+    try:
+        for line in (proc / "meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass  # another system
+    return None
+
+
+def _of_cgroups(proc: Path, root: Path) -> list[int | None]:
+    try:
+        lines = (proc / "self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    found: list[int | None] = []
+    for line in lines:
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if controllers == "":
+            found += _upward(root, path, "memory.max", "memory.current")
+        elif "memory" in controllers.split(","):
+            files = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            found += _upward(root / "memory", path, *files)
+    return found
+
+
+def _upward(root: Path, path: str, limit: str, usage: str) -> list[int | None]:
+    """What each group leaves, from the process's own up to the root; a container sees only its root."""
+    parts = [p for p in path.split("/") if p not in ("", "..")]
+    return [_left(root.joinpath(*parts[:n]), limit, usage) for n in range(len(parts), -1, -1)]
+
+
+def _left(folder: Path, limit: str, usage: str) -> int | None:
+    try:
+        most, used = (folder / limit).read_text().strip(), (folder / usage).read_text().strip()
+        # Files that were read count as used, and are let go of when memory is wanted.
+        kept = dict(row.split() for row in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    if not most.isdigit() or not used.isdigit():
+        return None  # "max"
+    cached = int(kept.get("total_inactive_file", kept.get("inactive_file", "0")))
+    return max(0, int(most) - int(used) + cached)
+
+
+def _readable(number: int) -> str:
+    size = float(number)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

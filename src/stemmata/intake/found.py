@@ -1,0 +1,228 @@
+"""Found: what a folder holds that could become versions, and what of it is complete.
+
+Complete is a checkpoint whose trainer_state.json - the file that the Trainer writes last - can be read
+and names its step, whose safetensors headers fit their files and whose index lacks no shard.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from stemmata import sources
+from stemmata.containers.cut import plan
+from stemmata.errors import BrokenContainer, EmptySource, InvalidName, SourceMissing, StemmataError
+from stemmata.intake import state as states
+from stemmata.intake.state import Broken, Metadata, State
+from stemmata.names import clean_name
+from stemmata.saving import LEAVE_OUT
+from stemmata.sources import Source
+from stemmata.sources.files import OpenedFile
+
+TO_RESUME = (
+    *("optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "rng_state*.pth", "optimizer_*"),
+    *("global_step*", "zero_to_fp32.py", states.FILE_NAME),
+)
+"""What only going on with a training needs; trainer_state.json is kept beside the version instead."""
+_CHECKPOINT = re.compile(r"checkpoint-(\d{1,18})")
+_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.safetensors|\.bin)")
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt", ".h5", ".msgpack")
+_NO_WEIGHTS = ("training_args.bin", *TO_RESUME)
+_TUTORIAL = re.compile(r"v_(.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One version to be. `problem`: why it is not complete; `warning`: what is lost beside the weights."""
+
+    path: Path
+    model: str
+    run: str
+    label: str
+    state: State = field(default_factory=State)
+    metadata: Metadata = field(default_factory=Metadata)
+    source: Source | None = None
+    problem: str = ""
+    warning: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.run}/{self.label}"
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return {**self.metadata.metrics, **self.state.metrics}
+
+    @property
+    def created_at(self) -> datetime | None:
+        """What the metadata says, else when the newest of the files was written."""
+        if self.metadata.created_at is not None or self.source is None:
+            return self.metadata.created_at
+        try:
+            newest = max(f.real.stat().st_mtime for f in self.source.files)
+            return datetime.fromtimestamp(newest, UTC)
+        except (OSError, OverflowError, ValueError):
+            return None  # gone, or a time that no calendar has
+
+
+def find(
+    folder: Path, *, model: str | None = None, run: str | None = None, include: Sequence[str] = ()
+) -> list[Found]:
+    """What `folder` holds, a run's versions in the order of their steps. Raises SourceMissing, EmptySource.
+
+    A Trainer's output, a `checkpoint-N` itself, the tutorial's `model_versions`, a folder of such
+    folders, or any other folder of files, which is one version.
+    """
+    if not folder.is_dir():
+        raise SourceMissing(path=str(folder))
+    here = Path(folder).resolve()
+    found: list[Found] = []
+    for place in _places(here):
+        single = _CHECKPOINT.fullmatch(place.name)
+        owner = place.parent if single else place
+        outer = owner.parent if _TUTORIAL.fullmatch(owner.name) else owner if place is here else here
+        named = (model or usable(outer.name), run or usable(owner.name))
+        found += _of_output(place, *named, include)
+    if not found:
+        raise EmptySource(path=str(folder))
+    return found
+
+
+def usable(text: str) -> str:
+    """A folder's name as one that a model or a run may have."""
+    plain = re.sub(r"[^\w.+-]+", "-", text).strip("-") or "imported"
+    for name in (plain, f"run-{plain}"):
+        try:
+            return clean_name(name)
+        except InvalidName:
+            continue
+    return "imported"
+
+
+def _places(folder: Path) -> Iterator[Path]:
+    """The folders that are an output each: `folder` itself, or those in it if it is only a shelf."""
+    inside = sorted(p for p in _listed(folder) if p.is_dir() and not p.name.startswith("."))
+    if any(_CHECKPOINT.fullmatch(p.name) for p in inside) or holds_weights(folder):
+        yield folder
+        return
+    shelf = [p for p in inside if holds_weights(p) or any(_CHECKPOINT.fullmatch(q.name) for q in _listed(p))]
+    only_metadata = all(p.is_dir() or fnmatchcase(p.name, "metadata_*.json") for p in _listed(folder))
+    if shelf and only_metadata:
+        yield from shelf
+    else:
+        yield folder
+
+
+def _of_output(place: Path, model: str, run: str, include: Sequence[str]) -> Iterator[Found]:
+    if _CHECKPOINT.fullmatch(place.name):
+        yield examine(Found(place, model, run, ""), include)
+        return
+    numbered = ((p, _CHECKPOINT.fullmatch(p.name)) for p in _listed(place) if p.is_dir())
+    steps = sorted((int(match[1]), path) for path, match in numbered if match)
+    for _, path in steps:
+        yield examine(Found(path, model, run, ""), include)
+    if holds_weights(place) or not steps:
+        final = examine(Found(place, model, run, "final"), include)
+        if steps or final.problem or (final.source is not None and final.source.files):
+            yield final
+
+
+def examine(found: Found, include: Sequence[str] = ()) -> Found:
+    """`found` with what its folder says, or with the problem that keeps it from being taken."""
+    step = _CHECKPOINT.fullmatch(found.path.name)
+    found = replace(found, label=f"step-{int(step[1])}" if step else "final")
+    try:
+        found = _with_state(found, int(step[1]) if step else None)
+        source = sources.scan(found.path, include=include, exclude=to_leave(include), leave_out=LEAVE_OUT)
+        if step and not holds_weights(found.path):
+            raise Broken("it holds no weights in one piece (not written yet, or sharded by FSDP or ZeRO)")
+        _require_whole(source)
+    except Broken as problem:
+        return replace(found, problem=str(problem))
+    except BrokenContainer as error:
+        return replace(found, problem=f"{error.data['path']}: {error.data['reason']}")
+    except StemmataError as error:
+        return replace(found, problem=str(error))
+    return replace(_with_metadata(found), source=source)
+
+
+def _with_state(found: Found, step: int | None) -> Found:
+    try:
+        state = states.read_state(found.path / states.FILE_NAME)
+    except Broken as problem:
+        if step is None:
+            return replace(found, warning=f"{states.FILE_NAME}: {problem}; its metrics are lost")
+        raise Broken(f"{states.FILE_NAME}: {problem}") from None
+    if step is None:
+        return replace(found, state=state or State())
+    if state is None:
+        raise Broken(f"it has no {states.FILE_NAME}, which is written last")
+    if state.step != step:
+        raise Broken(f"its {states.FILE_NAME} is of step {state.step}")
+    return replace(found, state=state)
+
+
+def _with_metadata(found: Found) -> Found:
+    match = _TUTORIAL.fullmatch(found.path.name)
+    if match is None:
+        return found
+    path = found.path.parent / f"metadata_{match[1]}.json"
+    try:
+        return replace(found, metadata=states.read_metadata(path) or Metadata())
+    except Broken as problem:
+        return replace(found, warning=f"{path.name}: {problem}; its facts are lost, the weights are not")
+
+
+def _require_whole(source: Source) -> None:
+    """Raises Broken or BrokenContainer if a safetensors file or a shard of an index is not whole."""
+    present = {f.path for f in source.files}
+    for match in filter(None, map(_SHARD.fullmatch, present)):
+        # Before the index is there too: it is written after the shards.
+        width, count = len(match[3]), int(match[3])
+        for number in range(1, min(count, len(present)) + 2):
+            shard = f"{match[1]}-{number:0{width}}-of-{match[3]}{match[4]}"
+            if number <= count and shard not in present:
+                raise Broken(f"it lacks the shard {shard}")
+    for file in source.files:
+        if file.path.endswith(".safetensors"):
+            with OpenedFile(file) as opened:
+                plan(opened, file.size, file.path)
+        if file.path.endswith(".index.json"):
+            above = file.path.rpartition("/")[0]
+            missing = sorted({f"{above}/{s}" if above else s for s in _shards(source, file.path)} - present)
+            if missing:
+                raise Broken(f"it lacks the shard {missing[0]}")
+
+
+def _shards(source: Source, path: str) -> set[str]:
+    try:
+        index = json.loads(source.read(path))
+    except (ValueError, RecursionError):
+        raise Broken(f"{path} is no whole JSON; it may have been cut off") from None
+    named = index.get("weight_map") if isinstance(index, dict) else None
+    return {str(shard) for shard in named.values()} if isinstance(named, dict) else set()
+
+
+def to_leave(include: Sequence[str]) -> list[str]:
+    """The patterns of what is left out, without those that an `include` asks for."""
+    return [p for p in TO_RESUME if not any(fnmatchcase(p, i) or fnmatchcase(i, p) for i in include)]
+
+
+def holds_weights(folder: Path) -> bool:
+    """Whether weights in one piece, or shards of them, lie in `folder` itself."""
+    return any(
+        p.suffix in _WEIGHTS and not any(fnmatchcase(p.name, pattern) for pattern in _NO_WEIGHTS)
+        for p in _listed(folder)
+    )
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []  # it vanished, which its examination says

@@ -1,0 +1,124 @@
+"""State: what trainer_state.json and the tutorial's metadata say. Owns telling broken from absent."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+FILE_NAME = "trainer_state.json"
+_MAX_BYTES = 64 << 20
+_METRIC_KEYS = ("metrics", "eval_metrics", "evaluation", "results")
+_METRIC_WORDS = ("loss", "accuracy", "f1", "perplexity", "bleu", "rouge")
+
+
+class Broken(Exception):
+    """The file is there and says nothing that can be used; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a training stood. `metrics` are those logged at `step` itself."""
+
+    step: int | None = None
+    epoch: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    content: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What a metadata_*.json says of a version."""
+
+    created_at: datetime | None = None
+    config: dict[str, object] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def read_state(path: Path) -> State | None:
+    """The state in `path`; None if there is no such file. Raises Broken."""
+    found = _document(path)
+    if found is None:
+        return None
+    content, document = found
+    step = document.get("global_step")
+    if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 1 << 63:
+        raise Broken("it names no global_step")
+    return State(step, _finite(document.get("epoch")), _metrics_at(document, step), content)
+
+
+def _metrics_at(document: Mapping[str, object], step: int) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    history = document.get("log_history")
+    for row in history if isinstance(history, list) else ():
+        if isinstance(row, dict) and row.get("step") == step:
+            metrics |= _numbers({k: v for k, v in row.items() if k not in ("step", "epoch")})
+    return metrics
+
+
+def read_metadata(path: Path) -> Metadata | None:
+    """The tutorial's JSON beside a `v_*` folder; None if there is none. Raises Broken."""
+    found = _document(path)
+    if found is None:
+        return None
+    config: dict[str, object] = {}
+    metrics: dict[str, float] = {}
+    for key, value in found[1].items():
+        if key in _METRIC_KEYS and isinstance(value, dict):
+            metrics |= _numbers(value)
+        elif isinstance(value, int | float) and any(word in key for word in _METRIC_WORDS):
+            metrics |= _numbers({key: value})
+        elif key not in ("timestamp", "version_id"):
+            # The names that stemmata gives these facts, so that both kinds are found by one question.
+            config["lora" if key == "lora_config" else key] = value
+    return Metadata(_moment(found[1]), config, metrics)
+
+
+def _moment(document: Mapping[str, object]) -> datetime | None:
+    stamp, version = document.get("timestamp"), document.get("version_id")
+    with contextlib.suppress(TypeError, ValueError, OverflowError, OSError):
+        return datetime.fromisoformat(str(stamp)).astimezone()
+    with contextlib.suppress(TypeError, ValueError, OverflowError, OSError):
+        return datetime.strptime(str(version), "%Y%m%d_%H%M%S").astimezone()
+    return None
+
+
+def _numbers(row: Mapping[object, object]) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    for key, value in row.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            with contextlib.suppress(OverflowError):
+                numbers[str(key)] = float(value)
+    return numbers
+
+
+def _finite(value: object) -> float | None:
+    try:
+        number = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _document(path: Path) -> tuple[bytes, dict[str, object]] | None:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise Broken(f"it cannot be read: {error.strerror}") from None
+    if len(data) > _MAX_BYTES:
+        raise Broken(f"it has more than {_MAX_BYTES} bytes")
+    try:
+        # Not msgspec: the Trainer writes NaN and Infinity, which JSON proper does not have.
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        raise Broken("it is no whole JSON; it may have been cut off") from None
+    if not isinstance(document, dict):
+        raise Broken("it is no JSON object")
+    return data, document

@@ -1,0 +1,193 @@
+"""Taking: one finding becomes a version, or is recognised. Owns what counts as a repeat.
+
+The repository decides alone: a name that is there with the same content is nothing new, whoever
+made it; with other content it is refused. So any number of importers and watchers agree.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from blake3 import blake3
+
+from stemmata.catalog import queries
+from stemmata.errors import NameTaken, NotFound, StemmataError
+from stemmata.ids import Digest, VersionId
+from stemmata.intake.found import Found, find, to_leave
+from stemmata.names import name_key
+from stemmata.records import Run
+from stemmata.repository import Repository
+from stemmata.saving import SaveRequest
+from stemmata.sources import Source
+from stemmata.sources.files import OpenedFile
+from stemmata.trees import content_digest
+
+_PIECE = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one finding.
+
+    `status`: new; named (a further name of a version of the run with the same bytes); known (nothing new);
+    incomplete; gone (it vanished meanwhile); failed, with the `reason`.
+    """
+
+    found: Found
+    status: str
+    version: VersionId | None = None
+    reason: str = ""
+    error: StemmataError | None = None
+
+
+Tell = Callable[[Outcome], None]
+
+
+def import_folders(
+    repository: Repository,
+    folders: Iterable[Path],
+    *,
+    model: str | None = None,
+    run: str | None = None,
+    include: Sequence[str] = (),
+    dry_run: bool = False,
+    tell: Tell | None = None,
+) -> list[Outcome]:
+    """Take in everything complete in `folders`: a run each, its versions in a line.
+
+    With `dry_run` nothing is written and "new" means "would be". A finding that fails costs no
+    other one. Raises SourceMissing, EmptySource before anything is taken.
+    """
+    everything = [f for folder in folders for f in find(folder, model=model, run=run, include=include)]
+    outcomes = []
+    for found in everything:
+        outcome = _foreseen(repository, found) if dry_run else take(repository, found, include)
+        outcomes.append(outcome)
+        if tell is not None:
+            tell(outcome)
+    return outcomes
+
+
+def take(repository: Repository, found: Found, include: Sequence[str] = ()) -> Outcome:
+    """Make a version of a finding, unless its run has it. Raises nothing of the error tree."""
+    if found.problem or found.source is None:
+        return _missed(found, found.problem)
+    try:
+        known = _known(repository, found, found.source)
+        return known or _save(repository, found, found.source, include)
+    except NameTaken as lost:
+        # Another process may have taken in the very same folder just now.
+        try:
+            return _known(repository, found, found.source) or _failed(found, lost)
+        except StemmataError as error:
+            return _failed(found, error)
+    except StemmataError as error:
+        return _failed(found, error)
+
+
+def _missed(found: Found, problem: str) -> Outcome:
+    if not found.path.is_dir():
+        return Outcome(found, "gone", reason="it vanished while it was read")
+    return Outcome(found, "incomplete", reason=problem)
+
+
+def _failed(found: Found, error: StemmataError) -> Outcome:
+    if not found.path.is_dir():
+        return _missed(found, "")
+    return Outcome(found, "failed", reason=str(error), error=error)
+
+
+def _foreseen(repository: Repository, found: Found) -> Outcome:
+    if found.problem or found.source is None:
+        return _missed(found, found.problem)
+    try:
+        return _known(repository, found, found.source) or Outcome(found, "new")
+    except StemmataError as error:
+        return _failed(found, error)
+
+
+def _known(repository: Repository, found: Found, source: Source) -> Outcome | None:
+    """The outcome if the name is there with this content. Raises NameTaken if with another."""
+    session = repository.session
+    session.refresh()
+    taken = queries.ref(session.catalog.connection, name_key(found.model), name_key(found.name))
+    if taken is None:
+        return None
+    if session.row(taken.target).content != _content(source):
+        holder = f"{taken.kind} of {taken.target.short}, with other content; name the run with --run"
+        raise NameTaken(model=found.model, name=found.name, holder=holder)
+    return Outcome(found, "known", taken.target)
+
+
+def _content(source: Source) -> str:
+    """The content digest that a save of `source` would have. Raises SourceChanged."""
+    rows = []
+    for file in source.files:
+        hasher = blake3()
+        with OpenedFile(file) as opened:
+            for offset in range(0, file.size, _PIECE):
+                hasher.update(opened.read_at(offset, min(_PIECE, file.size - offset)))
+            opened.verify_unchanged()
+        rows.append((file.path, file.size, Digest(hasher.digest()).hex))
+    return content_digest(rows, source.empty_folders).digest
+
+
+def _save(repository: Repository, found: Found, source: Source, include: Sequence[str]) -> Outcome:
+    run = _run(repository, found)
+    provenance = {"import": json.dumps({"source": str(found.path)}).encode()}
+    if found.state.content:
+        provenance["trainer_state"] = found.state.content
+    final = found.label == "final"
+    request = SaveRequest(
+        source=found.path,
+        model=found.model,
+        name=found.name,
+        metrics=found.metrics,
+        config=found.metadata.config,
+        parents=_parents(repository, found),
+        run=run,
+        step=found.state.step,
+        epoch=found.state.epoch,
+        event="import",
+        provenance=provenance,
+        include=include,
+        exclude=to_leave(include),
+        author=repository.session.author,
+        created_at=found.created_at,
+        # A final save often is the last checkpoint once more; equal checkpoints are versions of their own.
+        same_as_existing=final,
+        listed=source.files,
+    )
+    version, saved = repository.save_request(request)
+    return Outcome(found, "named" if saved.existed else "new", version.id)
+
+
+def _run(repository: Repository, found: Found) -> Run:
+    """The run of that name; if it is new, with an id that every process would give it."""
+    try:
+        known = repository.get(f"{found.model}@{found.run}/latest").run
+    except NotFound:
+        known = None
+    if known is not None and known.name == found.run:
+        return known
+    made = Digest.of(f"stemmata import\n{name_key(found.model)}\n{name_key(found.run)}".encode())
+    return Run(id=made.hex[:32], name=found.run)
+
+
+def _parents(repository: Repository, found: Found) -> list[VersionId] | None:
+    """The run's last version before this step; None leaves it to the save: the newest."""
+    if found.state.step is None or found.label == "final":
+        return None
+    try:
+        versions = repository.versions(found.model)
+    except NotFound:
+        return []
+    before = [
+        v
+        for v in versions
+        if v.run is not None and v.run.name == found.run and (v.step or 0) < found.state.step
+    ]
+    return [max(before, key=lambda v: v.step or 0).id] if before else []

@@ -1,0 +1,116 @@
+"""Watching: looks at a folder again and again. Owns when something is finished, and when to stop.
+
+A finding is taken once it is complete and was the same at two looks. The repository alone says
+what was taken before, so a watcher may be stopped, killed and doubled at will.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from stemmata.errors import EmptySource, NameTaken, SourceMissing
+from stemmata.intake.found import Found, find, holds_weights
+from stemmata.intake.taking import Outcome, Tell, take
+from stemmata.repository import Repository
+from stemmata.saving import TRAINING_ARGS
+
+_SETTLED = frozenset({"new", "named", "known"})
+
+
+class Watcher:
+    """Takes in what appears in `folder`, which need not be there yet, as versions of `model`."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        folder: Path,
+        model: str,
+        *,
+        run: str | None = None,
+        include: Sequence[str] = (),
+        tell: Tell,
+    ) -> None:
+        self._repository, self._folder, self._model = repository, folder, model
+        self._run, self._include, self._tell = run, include, tell
+        self._before: dict[Path, object] = {}
+        self._settled: dict[Path, object] = {}
+        self._told: dict[Path, str] = {}
+
+    def look(self) -> bool:
+        """Look once; take in what is complete and unchanged since the last look. Whether anything moved."""
+        everything = self._found()
+        now = {found.path: _marks(found) for found in everything}
+        before, self._before = self._before, now
+        moved = now != before
+        for found in everything:
+            marks = now[found.path]
+            if before.get(found.path) == marks and self._settled.get(found.path) != marks:
+                if found.problem:
+                    continue
+                outcome = take(self._repository, found, self._include)
+                taken_name = isinstance(outcome.error, NameTaken)
+                if outcome.status in _SETTLED or taken_name:
+                    # A name that another content has stays taken: no need to read it all at every look.
+                    self._settled[found.path] = marks
+                    moved = True
+                self._say(outcome)
+        return moved
+
+    def unfinished(self) -> list[Outcome]:
+        """What is there and not complete."""
+        return [Outcome(f, "incomplete", reason=f.problem) for f in self._found() if f.problem]
+
+    def _found(self) -> list[Found]:
+        try:
+            everything = find(self._folder, model=self._model, run=self._run, include=self._include)
+        except (SourceMissing, EmptySource):
+            return []
+        # A training that has just begun left a tokenizer or a log there: that is no final save.
+        return [f for f in everything if f.label != "final" or (holds_weights(f.path) and _closed(f.path))]
+
+    def follow(
+        self,
+        *,
+        interval: float,
+        idle: float | None = None,
+        once: bool = False,
+        stopped: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        """Look every `interval` seconds until `stopped`, or until nothing moved for `idle` seconds.
+
+        `once`: two looks, which is what it takes to know that nothing is being written.
+        """
+        last, looks = clock(), 0
+        while not stopped():
+            moved = self.look()
+            looks += 1
+            if moved:
+                last = clock()
+            if (once and looks >= 2) or (not moved and idle is not None and clock() - last >= idle):
+                return
+            if not stopped():
+                sleep(interval)
+
+    def _say(self, outcome: Outcome) -> None:
+        """Each thing once: a failure that comes again at every look is told when it changes."""
+        words = f"{outcome.status} {outcome.reason}"
+        if outcome.status == "gone" or self._told.get(outcome.found.path) == words:
+            return
+        self._told[outcome.found.path] = words
+        self._tell(outcome)
+
+
+def _closed(output: Path) -> bool:
+    """Whether a Trainer's final save has its end: the arguments come last, as in checkpoints."""
+    trainers = any((p / TRAINING_ARGS).is_file() for p in output.glob("checkpoint-*"))
+    return not trainers or (output / TRAINING_ARGS).is_file()
+
+
+def _marks(found: Found) -> object:
+    """What differs as soon as anybody writes to it."""
+    files = found.source.files if found.source is not None else None
+    return files, found.state.content, found.problem

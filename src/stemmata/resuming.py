@@ -1,0 +1,121 @@
+"""Resuming: the states from which trainings go on. Owns what a complete state is, under which model
+states lie and which of them a run goes on from.
+
+A state is a version of kind "checkpoint" of a model of its own, `<model>.resume`: the files of the
+Trainer's own checkpoint. The versions of the model itself hold what they always held.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from stemmata import checkouts
+from stemmata.catalog import queries
+from stemmata.catalog.queries import VersionRow
+from stemmata.errors import IncompleteState
+from stemmata.names import clean_name, name_key, slug
+from stemmata.records import load_value
+from stemmata.session import Session
+
+SUFFIX = ".resume"
+ASKED = "resume.asked"
+"""Config key: the run name that the script asked for; the run may be called `…-2`."""
+PROCESSES = "resume.processes"
+"""Config key: how many processes trained."""
+TRAINER_STATE = "trainer_state.json"
+_OPTIMIZERS = ("optimizer.pt", "optimizer.bin")
+_WEIGHTS = re.compile(r"(model|pytorch_model|adapter_model|pytorch_model_fsdp)\.(safetensors|bin)")
+_INDEX = re.compile(r"[^/]*\.(safetensors|bin)\.index\.json")
+_PIECE = re.compile(rb"__\d+_\d+\.distcp")
+_RANK = re.compile(r"rng_state_(\d+)\.pth")
+
+
+def states_of(model: str) -> str:
+    """The name under which a model's states line up."""
+    return clean_name(model + SUFFIX)
+
+
+def missing_parts(
+    sizes: Mapping[str, int], read: Callable[[str], bytes], *, processes: int | None = None
+) -> list[str]:
+    """What a checkpoint lacks to be resumed from bit for bit: names of files; empty if it is complete.
+
+    `sizes` maps each file's relative path to its bytes: a file of none counts as missing. `processes`:
+    how many trained (default: what the names of the random states tell).
+    """
+    there = {path for path, size in sizes.items() if size > 0}
+    folders = {path.split("/")[0] for path in there if "/" in path}
+    missing = [part for part in (TRAINER_STATE, "scheduler.pt") if part not in there]
+    deepspeed = [f for f in folders if f.startswith("global_step")]
+    optimizer = bool(there.intersection(_OPTIMIZERS)) or any(f.startswith("optimizer_") for f in folders)
+    if not optimizer and not any(p.split("/")[0] in deepspeed and "optim_states" in p for p in there):
+        missing.append("optimizer.pt")
+    missing += _missing_weights(there, folders, deepspeed, read)
+    ranks = [int(found[1]) for path in there if (found := _RANK.fullmatch(path))]
+    count = processes or (max(ranks) + 1 if ranks else 1)
+    wanted = ["rng_state.pth"] if count == 1 else [f"rng_state_{rank}.pth" for rank in range(count)]
+    return missing + [name for name in wanted if name not in there]
+
+
+def _missing_weights(
+    there: set[str], folders: set[str], deepspeed: list[str], read: Callable[[str], bytes]
+) -> list[str]:
+    missing: list[str] = []
+    sharded = [f for f in folders if f.startswith(("pytorch_model_fsdp_", "optimizer_"))]
+    for folder in sorted(sharded):
+        # What torch writes there is a pickle: it is searched for names, never opened.
+        index = f"{folder}/.metadata"
+        if index not in there:
+            missing.append(index)
+            continue
+        pieces = sorted({piece.decode() for piece in _PIECE.findall(read(index))})
+        missing += [f"{folder}/{p}" for p in pieces if f"{folder}/{p}" not in there]
+    indexes = [path for path in there if _INDEX.fullmatch(path)]
+    for index in indexes:
+        try:
+            shards = sorted(set(json.loads(read(index))["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            missing.append(index)
+            continue
+        missing += [shard for shard in shards if shard not in there]
+    whole = any(_WEIGHTS.fullmatch(path.rpartition("/")[2]) and path.count("/") <= 1 for path in there)
+    if not (whole or indexes or deepspeed or any(f.startswith("pytorch_model_fsdp_") for f in sharded)):
+        missing.append("model.safetensors")
+    return missing
+
+
+def find_state(session: Session, model: str, run: str | None, step: int | None) -> VersionRow | None:
+    """The newest state of a run: of one that has this name, or asked for it and got another."""
+    session.refresh()
+    conditions: list[str] = [] if step is None else [f"step == {int(step)}"]
+    if run is not None:
+        name = json.dumps(slug(run), ensure_ascii=False)
+        conditions.append(f"(run == {name} or {ASKED} == {name})")
+    key = name_key(states_of(model))
+    found = queries.versions(session.catalog.connection, key, expressions=conditions, limit=1)
+    return found[0] if found else None
+
+
+def resume(session: Session, model: str, run: str | None = None, step: int | None = None) -> Path | None:
+    """A folder to resume from, verified byte by byte; None if the run has no state yet.
+
+    Raises IncompleteState, Damage.
+    """
+    row = find_state(session, model, run, step)
+    if row is None:
+        return None
+    tree = session.tree(row)
+    read = session.object_reader(row)
+    files = {file.path: file for file in tree.files}
+    processes = load_value(session.record(row).config.get(PROCESSES))
+    missing = missing_parts(
+        {path: file.size for path, file in files.items()},
+        lambda path: checkouts.read_file(files[path], read),
+        processes=processes if isinstance(processes, int) else None,
+    )
+    if missing:
+        raise IncompleteState(state=f"{states_of(model)}@{row.name}", parts=", ".join(missing))
+    return checkouts.shared(session.cache_folder(), row.id, tree, read)

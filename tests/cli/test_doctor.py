@@ -1,0 +1,119 @@
+"""`stemmata doctor`: each thing that may be wrong is named, with what to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stemmata import doctor
+from stemmata.storage.publish import NoMeans
+
+Cli = Callable[..., Any]
+
+
+def findings(cli: Cli, *arguments: str) -> dict[str, Any]:
+    said = cli("doctor", "--json", *arguments)
+    assert said.code == (0 if said.json["healthy"] else 1)
+    return {each["name"]: each for each in said.json["findings"]}
+
+
+def test_a_sound_place_is_healthy(shop: Path, cli: Cli) -> None:
+    found = findings(cli)
+    assert {
+        "python",
+        "torch",
+        "repository",
+        "catalog",
+        "writable",
+        "hard links",
+        "free space",
+        "cache",
+    } <= set(found)
+    assert not [each for each in found.values() if each["state"] == "problem"]
+    assert str(shop / ".stemmata") in found["repository"]["found"]
+    shown = cli("doctor").out
+    assert shown.splitlines()[0].startswith("ok       python")
+
+
+def test_no_repository_is_said_with_the_next_step(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STEMMATA_REPO", raising=False)
+    found = findings(cli)
+    assert "stemmata init" in found["repository"]["advice"]
+    assert "catalog" not in found
+    monkeypatch.setenv("STEMMATA_REPO", str(tmp_path / "wrong"))
+    assert "correct STEMMATA_REPO" in findings(cli)["repository"]["advice"]
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_a_damaged_repository_is_a_problem(shop: Path, cli: Cli) -> None:
+    (shop / ".stemmata" / "stemmata.json").write_text("{")
+    found = findings(cli)
+    assert found["repository"]["state"] == "problem"
+    assert "stemmata check" in found["repository"]["advice"]
+
+
+def test_missing_and_old_packages_are_told_apart(
+    shop: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = metadata.version
+
+    def version(name: str) -> str:
+        if name in ("trl", "rich"):
+            raise metadata.PackageNotFoundError(name)
+        return {"torch": "2.5.1+cu121", "transformers": "5.0.0"}.get(name) or real(name)
+
+    monkeypatch.setattr(doctor.metadata, "version", version)
+    found = findings(cli)
+    assert (found["trl"]["state"], found["rich"]["state"]) == ("warning", "problem")
+    assert found["torch"]["state"] == "problem"
+    assert "pip install 'torch>=" in found["torch"]["advice"]
+    assert found["transformers"]["state"] == "ok"
+
+
+def test_a_file_system_without_safe_names_is_a_problem(
+    shop: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(_folder: Path) -> None:
+        raise NoMeans
+
+    monkeypatch.setattr(doctor, "probe", nothing)
+    assert findings(cli)["hard links"]["state"] == "problem"
+
+
+def test_a_place_that_cannot_be_written_is_said(
+    shop: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_folder: Path) -> None:
+        raise PermissionError(13, os.strerror(13))
+
+    monkeypatch.setattr(doctor, "probe", refused)
+    found = findings(cli)
+    assert "Permission denied" in found["writable"]["found"]
+    assert "hard links" not in found
+
+
+def test_little_space_and_a_cache_without_limit_are_said(
+    shop: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STEMMATA_CACHE_SIZE", raising=False)
+    monkeypatch.setattr(doctor, "_LOW", 1 << 80)
+    (shop / ".stemmata" / "cache" / "checkouts" / ("ab" * 32)).mkdir(parents=True)
+    (shop / ".stemmata" / "cache" / "checkouts" / ("ab" * 32) / "manifest.json").write_text(
+        '{"files": {"a": [7000000, 1, 1, 1]}}'
+    )
+    found = findings(cli)
+    assert "make room" in found["free space"]["advice"]
+    assert "STEMMATA_CACHE_SIZE" in found["cache"]["advice"]
+    assert "7.0 MB" in found["cache"]["found"]
+    monkeypatch.setenv("STEMMATA_CACHE_SIZE", "50GB")
+    assert "limit 50.0 GB" in findings(cli)["cache"]["found"]
+    monkeypatch.setenv("STEMMATA_CACHE_SIZE", "lots")
+    assert findings(cli)["cache"]["state"] == "problem"

@@ -1,0 +1,167 @@
+"""`stemmata run` without any training: exit status, signals, what is said, what is left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stemmata.attach.settings import BOOTSTRAP
+
+STEMMATA = [sys.executable, "-m", "stemmata.cli.main"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STEMMATA_REPO", raising=False)
+    return tmp_path
+
+
+def run(*command: str, options: tuple[str, ...] = (), **more: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*STEMMATA, "run", "m", *options, "--", *command], capture_output=True, text=True, check=False, **more
+    )
+
+
+@pytest.mark.parametrize("status", [0, 1, 7, 255])
+def test_the_exit_status_is_the_commands(status: int) -> None:
+    done = run("sh", "-c", f"echo said; echo told >&2; exit {status}")
+    assert done.returncode == status
+    assert done.stdout == "said\n"
+    assert done.stderr.startswith("told\n")
+    assert "made no Trainer" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+def test_a_death_by_signal_is_shown_as_a_shell_does(number: signal.Signals) -> None:
+    assert run("sh", "-c", f"kill -{number.value} $$").returncode == 128 + number
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_signals_reach_the_command_and_its_answer_comes_back(number: signal.Signals) -> None:
+    child = (
+        "import signal, sys\n"
+        f"signal.signal({number.value}, lambda n, f: sys.exit(40 + n))\n"
+        "print('ready', flush=True)\n"
+        "while True: signal.pause()\n"
+    )
+    command = [*STEMMATA, "run", "m", "--", sys.executable, "-c", child]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.wait() == 40 + number
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    child = "import signal; print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)"
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run(sys.executable, "-c", child).stdout == "True\n"
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_command_that_is_not_there_is_refused_by_name() -> None:
+    done = run("no-such-program")
+    assert done.returncode == 2
+    assert "'no-such-program' cannot be run" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [(("--every", "never"), "--every"), (("--every", "0"), "--every"), (("--run-name", "a b\n"), "name")],
+)
+def test_settings_are_looked_at_before_the_start(options: tuple[str, ...], word: str) -> None:
+    done = run("touch", "started", options=options)
+    assert done.returncode == 2
+    assert word in done.stderr
+    assert not Path("started").exists()
+
+
+def test_a_folder_that_is_no_repository_is_refused_before_the_start() -> None:
+    Path("taken").mkdir()
+    (Path("taken") / "file").touch()
+    done = run("touch", "started", options=("-R", "taken"))
+    assert done.returncode == 4
+    assert not Path("started").exists()
+
+
+def test_json_is_one_document_whatever_the_command_prints() -> None:
+    done = run("sh", "-c", "echo noise; exit 3", options=("--json",))
+    assert json.loads(done.stdout) == {"status": 3, "trainers": 0, "runs": [], "warnings": []}
+    assert "noise" in done.stderr
+    assert done.returncode == 3
+
+
+def test_an_option_of_the_command_is_not_ours() -> None:
+    done = run("sh", "-c", "exit 4", "--json")
+    assert done.returncode == 4
+    assert done.stdout == ""
+
+
+def test_other_programs_get_two_variables_and_nothing_else() -> None:
+    """No open files, no preloaded libraries: what trains nothing notices nothing."""
+    look = "env -0 | tr '\\n' ' ' | tr '\\0' '\\n' | cut -d= -f1 | sort; ls /proc/self/fd"
+    plain = subprocess.run(["sh", "-c", look], capture_output=True, text=True, check=True).stdout
+    attached = run("sh", "-c", look).stdout
+    assert set(attached.split()) - set(plain.split()) <= {"STEMMATA_RUN", "PYTHONPATH"}
+
+
+def test_a_python_sees_its_own_path_and_its_own_sitecustomize(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "sitecustomize.py").write_text("import sys\nsys.theirs = True\n")
+    child = (
+        "import sys, sitecustomize\n"
+        f"assert {str(BOOTSTRAP)!r} not in sys.path, sys.path\n"
+        "assert sys.theirs\n"
+        f"assert sitecustomize.__file__ == {str(other / 'sitecustomize.py')!r}\n"
+        "heavy = {'numpy', 'torch', 'transformers', 'msgspec'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    path = os.pathsep.join([str(other), os.environ.get("PYTHONPATH", "")])
+    done = run(sys.executable, "-c", child, env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_error_in_their_sitecustomize_is_shown_as_ever(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "sitecustomize.py").write_text("raise ValueError('theirs')\n")
+    path = os.pathsep.join([str(other), os.environ.get("PYTHONPATH", "")])
+    done = run(sys.executable, "-c", "print('ran')", env={**os.environ, "PYTHONPATH": path})
+    assert done.stdout == "ran\n"
+    assert "Error in sitecustomize" in done.stderr
+    assert "theirs" in done.stderr
+
+
+def test_a_python_without_stemmata_runs_and_is_named(tmp_path: Path) -> None:
+    hidden = tmp_path / "hidden"
+    (hidden / "stemmata").mkdir(parents=True)
+    (hidden / "stemmata" / "__init__.py").write_text("raise ImportError('not here')\n")
+    done = run(
+        "sh",
+        "-c",
+        f'PYTHONPATH="$PYTHONPATH:{hidden}"; PYTHONPATH="${{PYTHONPATH%%:*}}:{hidden}" '
+        f"exec {sys.executable} -W error -c 'print(1)'",
+    )
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    assert "stemmata is missing in its Python" in done.stderr
+    assert "not here" in done.stderr
+
+
+def test_a_run_within_a_run_holds_its_own_settings() -> None:
+    child = (
+        "import json, os\n"
+        "print(json.loads(os.environ['STEMMATA_RUN'])['model'])\n"
+        f"print(os.environ['PYTHONPATH'].split(os.pathsep).count({str(BOOTSTRAP)!r}))\n"
+    )
+    done = run(*STEMMATA, "run", "inner", "--", sys.executable, "-c", child)
+    assert done.stdout == "inner\n1\n", done.stderr

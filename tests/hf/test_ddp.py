@@ -1,0 +1,136 @@
+"""Two processes train (DDP over gloo): rank 0 writes, the others wait on the CPU, and what is killed
+and requeued ends bit for bit the same."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from stemmata.repository import open as open_repository
+
+SCRIPT = """
+import hashlib, json, os, signal, socket, sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+import tiny_models as tiny
+from transformers import TrainerCallback
+import stemmata
+from stemmata.hf import VersionCallback
+from stemmata.hf.recorder import Recorder
+
+RANK = 0
+
+
+class Naive(TrainerCallback):
+    # What a callback on rank 0 sees of a checkpoint at on_save (trap 13).
+    def on_save(self, args, state, control, **live):
+        if state.is_world_process_zero and state.global_step == 2:
+            seen = sorted(p.name for p in (Path(args.output_dir) / "checkpoint-2").glob("rng_state*"))
+            (Path(args.output_dir) / "seen.json").write_text(json.dumps(seen))
+
+
+class Kill(TrainerCallback):
+    def __init__(self, ours):
+        self.ours = ours
+
+    def on_step_end(self, args, state, control, **live):
+        if state.global_step == 5:
+            if RANK == 0:
+                self.ours._recorder.wait()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def digest(tensor):
+    return hashlib.sha256(tensor.detach().numpy().tobytes()).hexdigest()
+
+
+def job(folder, killed):
+    folder.mkdir(parents=True, exist_ok=True)
+    repo = stemmata.open(folder / "models", create=True)
+    model = tiny.gpt2()
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.2
+    callback = VersionCallback(repo, "m", resume=True)
+    trainer = tiny.trainer(
+        model, folder / "out", [Naive(), callback, *([Kill(callback)] if killed else [])], rows=16,
+        run_name="r", num_train_epochs=5, save_strategy="epoch", ddp_backend="gloo", ddp_timeout=3,
+    )
+    seen = folder / "out/seen.json"
+    if RANK == 1:
+        save_rng = trainer._save_rng_state
+
+        def late(output):
+            deadline = time.monotonic() + 2  # as a slow disk is late, well within the group's time-out
+            while not seen.exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            save_rng(output)
+
+        trainer._save_rng_state = late
+    elif not killed and folder.name == "whole":
+        save = Recorder.save
+
+        def slow(self, *a, **k):
+            if k["name"] == "epoch-3":
+                time.sleep(4.5)  # past the group's time-out: whoever waits in a collective dies of it
+            return save(self, *a, **k)
+
+        Recorder.save = slow
+    trainer.train(resume_from_checkpoint=repo.resume("m", run="r"))
+    if RANK == 0:
+        found = {{n: digest(p) for n, p in model.state_dict().items()}}
+        for key, moments in trainer.optimizer.state_dict()["state"].items():
+            found |= {{f"optimizer.{{key}}.{{n}}": digest(t) for n, t in moments.items()}}
+        (folder / "result.json").write_text(json.dumps(found))
+
+
+def start(folder, killed):
+    global RANK
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for RANK in (0, 1):
+        child = os.fork()
+        if child == 0:
+            os.environ.update(
+                RANK=str(RANK), LOCAL_RANK=str(RANK), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+                MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo",
+            )
+            try:
+                job(folder, killed)
+            except BaseException:
+                import traceback
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+where = Path({where!r})
+codes = [start(where / "whole", False), start(where / "killed", True), start(where / "killed", False)]
+print(json.dumps(codes))
+"""
+
+
+def test_two_processes_wait_on_the_cpu_and_a_killed_job_ends_the_same(tmp_path: Path) -> None:
+    """Trap 13: at `on_save` rank 0 may see only its own random state; stemmata waits for every rank's."""
+    script = SCRIPT.format(tests=str(Path(__file__).parents[1]), where=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=115)
+    assert done.returncode == 0, done.stderr
+    codes = json.loads(done.stdout.splitlines()[-1])
+    assert codes == [[0, 0], [-9, -9], [0, 0]], done.stderr[-6000:]
+    seen = json.loads((tmp_path / "whole/out/seen.json").read_text())
+    assert seen == ["rng_state_0.pth"], "the naive way sees a checkpoint that is not complete"
+    results = [json.loads((tmp_path / way / "result.json").read_text()) for way in ("whole", "killed")]
+    assert results[0] == results[1]
+    with open_repository(tmp_path / "killed/models") as repo:
+        assert [v.name for v in reversed(repo.versions("m"))] == [f"r/epoch-{n}" for n in range(1, 6)]
+        for state in repo.versions("m.resume"):
+            names = {f.path for f in state.files}
+            assert {"rng_state_0.pth", "rng_state_1.pth", "optimizer.pt"} <= names

@@ -1,0 +1,241 @@
+"""A save never costs a run: what fails is logged at once, tried again, and listed at the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import tiny_models as tiny
+from faults import FaultyStorage
+from stemmata.errors import InvalidArgument, SpaceShort, StorageFull, TrainingSaveFailed
+from stemmata.hf import VersionCallback, space
+from stemmata.repository import Repository
+from stemmata.storage.local import LocalStorage
+
+MIB = 1 << 20
+
+
+class Disk:
+    """A repository on a disk that can be full."""
+
+    def __init__(self, folder: Path) -> None:
+        self.storage = FaultyStorage(LocalStorage(folder))
+        self.storage.before_write = self.write
+        self.full = False
+        self.repo = Repository(self.storage)
+
+    def write(self, what: str) -> None:
+        if self.full:
+            raise StorageFull(where="the disk")
+
+
+@pytest.fixture
+def disk(tmp_path: Path, repo: Repository) -> Iterator[Disk]:
+    made = Disk(Path(repo.where))
+    with made.repo:
+        yield made
+
+
+def fill(disk: Disk, monkeypatch: pytest.MonkeyPatch, name: str, times: int) -> None:
+    """The disk is full while `name` is written, the first `times` times."""
+    real, left = disk.repo.save, [times]
+
+    def save(*a: Any, **k: Any) -> Any:
+        if k["name"] == name and left[0] > 0:
+            left[0] -= 1
+            disk.full = True
+        try:
+            return real(*a, **k)
+        finally:
+            disk.full = False
+
+    monkeypatch.setattr(disk.repo, "save", save)
+
+
+def train(disk: Disk, tmp_path: Path, **settings: Any) -> VersionCallback:
+    callback = VersionCallback(disk.repo, "m", run_name="r", **settings)
+    arguments = {"num_train_epochs": 3, "eval_strategy": "epoch"}
+    tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback], **arguments).train()
+    return callback
+
+
+def test_a_disk_full_in_the_background_costs_that_epoch_alone(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(disk, monkeypatch, "r/epoch-2", 2)
+    with caplog.at_level(logging.WARNING, "stemmata"):
+        callback = train(disk, tmp_path)
+    first, third = reversed(disk.repo.versions("m"))
+    assert (first.names, third.names) == (["r/epoch-1"], ["r/epoch-3", "r/final"])
+    assert third.parents == [first.id.hex]
+    assert "eval_loss" in first.metrics
+    assert "eval_loss" in third.metrics
+    assert callback.missing == {"r/epoch-2": "no space left in the disk"}
+    said = [r.getMessage() for r in caplog.records if r.name == "stemmata"]
+    assert "r/epoch-2 of m failed: no space left" in said[0]
+    assert "tried once more" in said[0]
+    assert said[-1].splitlines()[1:] == ["  r/epoch-2: no space left in the disk"]
+    assert disk.repo.check().sound
+    assert list((disk.repo.session.cache_folder() / "writing").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["r/epoch-2", "r/epoch-3"])
+def test_what_failed_once_is_written_at_the_next_save_or_the_end(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    sums: list[float] = []
+    real = VersionCallback.on_epoch_end
+
+    def watch(self: Any, args: Any, state: Any, control: Any, **live: Any) -> None:
+        sums.append(sum(float(p.detach().sum()) for p in live["model"].parameters()))
+        real(self, args, state, control, **live)
+
+    monkeypatch.setattr(VersionCallback, "on_epoch_end", watch)
+    fill(disk, monkeypatch, name, 1)
+    callback = train(disk, tmp_path)
+    versions = list(reversed(disk.repo.versions("m")))
+    assert [v.names[0] for v in versions] == ["r/epoch-1", "r/epoch-2", "r/epoch-3"]
+    assert "r/final" in versions[-1].names
+    assert [v.parents for v in versions[1:]] == [[v.id.hex] for v in versions[:-1]]
+    assert all("eval_loss" in v.metrics for v in versions), "also what was measured meanwhile"
+    for version, expected in zip(versions, sums, strict=True):
+        found = sum(float(t.sum()) for t in version.state_dict().values())
+        assert found == pytest.approx(expected, rel=1e-4), "the weights of its own epoch"
+    assert callback.missing == {}
+
+
+def test_a_last_write_that_fails_twice_ends_the_training_normally(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(disk, monkeypatch, "r/final", 9)
+    callback = train(disk, tmp_path, every="end")
+    assert list(callback.missing) == ["r/final"]
+    assert disk.repo.models() == []
+
+
+def test_a_model_that_cannot_be_snapshotted_does_not_stop_the_training(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*a: Any, **k: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("stemmata.hf.filesets.clone_state", broken)
+    callback = train(disk, tmp_path)
+    assert callback.missing["r/epoch-1"] == "RuntimeError: out of memory"
+    assert list((disk.repo.session.cache_folder() / "writing").iterdir()) == []
+
+
+def test_space_is_looked_at_before_the_first_step_and_each_save(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(space.os, "statvfs", lambda place: SimpleNamespace(f_bavail=1, f_frsize=4096))
+    with caplog.at_level(logging.WARNING, "stemmata"):
+        callback = train(disk, tmp_path)
+    assert "has 4.0 KiB free, and a version of m needs" in caplog.records[0].getMessage()
+    assert set(callback.missing) == {"r/epoch-1", "r/epoch-2", "r/epoch-3", "r/final"}
+    with pytest.raises(SpaceShort, match=r"has 4.0 KiB free"):
+        train(disk, tmp_path, on_error="raise")
+
+
+def test_space_that_runs_out_later_raises_where_that_was_asked_for(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = iter([1 << 40, 1 << 40])
+    real = os.statvfs("/")
+
+    def statvfs(place: Any) -> Any:
+        left = next(free, 0)
+        return SimpleNamespace(f_bavail=left // real.f_frsize, f_frsize=real.f_frsize)
+
+    monkeypatch.setattr(space.os, "statvfs", statvfs)
+    with pytest.raises(TrainingSaveFailed, match=r"r/epoch-2 of m failed: .* has 0 B free"):
+        train(disk, tmp_path, on_error="raise")
+
+
+def test_a_wrong_on_error_is_refused_at_once(repo: Repository) -> None:
+    with pytest.raises(InvalidArgument):
+        VersionCallback(repo, "m", on_error="ignore")  # type: ignore[arg-type]
+
+
+def test_a_snapshot_is_let_go_of_when_it_is_written(
+    repo: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gc
+    import weakref
+
+    from stemmata.hf import filesets, recorder
+
+    kept: list[weakref.ref[torch.Tensor]] = []
+    real = filesets.clone_state
+
+    def clone(state: Any) -> Any:
+        made = real(state)
+        kept.extend(weakref.ref(t) for t in made.values())
+        return made
+
+    monkeypatch.setattr(filesets, "clone_state", clone)
+    line = recorder.Recorder(repo, "m", "r", recorder.Account(provenance={}))
+    model = torch.nn.Linear(4, 4)
+    gc.disable()
+    try:
+        line.save(model, None, name="one", step=1, epoch=None, event="step", metrics={})
+        line.drain()
+        assert kept
+        assert not [r for r in kept if r() is not None]
+    finally:
+        gc.enable()
+        line.finish(model, None)
+
+
+# --- what is free -------------------------------------------------------------------------------------
+
+
+def test_free_space_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+    assert space.free_bytes(tmp_path / "a" / "b") == pytest.approx(space.free_bytes(tmp_path), rel=0.5)
+
+
+def _system(folder: Path, groups: str, **files: str) -> tuple[Path, Path]:
+    proc, cgroup = folder / "proc", folder / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    (proc / "meminfo").write_text("MemTotal: 64000 kB\nMemAvailable:   32768 kB\n")
+    (proc / "self/cgroup").write_text(groups)
+    for name, text in files.items():
+        path = cgroup / name.replace("__", "/").replace("_of_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return proc, cgroup
+
+
+def test_memory_is_what_the_narrowest_group_leaves(tmp_path: Path) -> None:
+    groups = "0::/job/step\n"
+    for level, most in (("job", str(20 * MIB)), ("job/step", "max")):
+        folder = tmp_path / "cgroup" / level
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "memory.max").write_text(most + "\n")
+        (folder / "memory.current").write_text(f"{15 * MIB}\n")
+        (folder / "memory.stat").write_text(f"anon 1\ninactive_file {2 * MIB}\n")
+    proc, cgroup = _system(tmp_path, groups)
+    assert space.free_memory(proc, cgroup) == 7 * MIB
+
+
+def test_memory_in_a_group_of_version_1(tmp_path: Path) -> None:
+    proc, cgroup = _system(tmp_path, "5:cpu:/\n4:memory:/docker/abc\n")
+    folder = cgroup / "memory"  # a container sees its own group as the root
+    folder.mkdir(parents=True)
+    (folder / "memory.limit_in_bytes").write_text(f"{10 * MIB}")
+    (folder / "memory.usage_in_bytes").write_text(f"{4 * MIB}")
+    (folder / "memory.stat").write_text(f"total_inactive_file {MIB}\n")
+    assert space.free_memory(proc, cgroup) == 7 * MIB
+
+
+def test_memory_without_groups_and_without_a_kernel_that_tells(tmp_path: Path) -> None:
+    proc, cgroup = _system(tmp_path, "")
+    assert space.free_memory(proc, cgroup) == 32 * MIB
+    assert space.free_memory(tmp_path / "no", cgroup) is None

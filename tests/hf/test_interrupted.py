@@ -1,0 +1,127 @@
+"""What was snapshotted is finished, whatever ends the training; the exit status stays whose it was."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import TrainerCallback
+
+import tiny_models as tiny
+from stemmata.hf import VersionCallback
+from stemmata.repository import Repository
+from stemmata.repository import open as open_repository
+
+SCRIPT = """
+import json, os, signal, sys, threading
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+import tiny_models as tiny
+from transformers import TrainerCallback
+from stemmata.hf import VersionCallback
+from stemmata.repository import Repository
+
+saving, go = threading.Event(), threading.Event()
+real = Repository.save
+
+
+def save(self, *a, **k):
+    saving.set()
+    assert go.wait(60)
+    return real(self, *a, **k)
+
+
+class Terminate(TrainerCallback):
+    def __init__(self):
+        self.then = threading.Event()
+
+    def on_step_end(self, args, state, control, **live):
+        if state.global_step == 3:
+            assert saving.wait(60)
+            os.kill(os.getpid(), signal.SIGTERM)
+            go.set()  # only now the write of epoch 1 can go on
+            self.then.wait(60)
+
+
+def job(kind, folder):
+    Repository.save = save
+    if kind == "handler":
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+    terminate = Terminate()
+    trainer = tiny.trainer(
+        tiny.gpt2(), folder / "out", [VersionCallback(folder / "models", "m", resume=True), terminate],
+        run_name="r", num_train_epochs=3, enable_jit_checkpoint=kind == "jit",
+        save_strategy="steps", save_steps=100 if kind == "jit" else 2,
+    )
+    if kind == "jit":
+        jit = next(c for c in trainer.callback_handler.callbacks if hasattr(c, "jit_manager")).jit_manager
+        jit.kill_wait, enable = 0, jit._enable_checkpoint
+        jit._enable_checkpoint = lambda: (enable(), terminate.then.set())
+    trainer.train()
+
+
+where = Path({where!r})
+codes = {{}}
+for kind in ("default", "handler", "jit"):
+    child = os.fork()
+    if child == 0:
+        job(kind, where / kind)
+        sys.exit(0)
+    codes[kind] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(json.dumps(codes))
+"""
+
+
+def test_sigterm_finishes_the_write_and_keeps_the_exit_status(tmp_path: Path) -> None:
+    script = SCRIPT.format(tests=str(Path(__file__).parents[1]), where=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    codes = json.loads(done.stdout.splitlines()[-1])
+    assert codes == {"default": -signal.SIGTERM, "handler": 7, "jit": 0}, done.stderr
+    for kind in codes:
+        with open_repository(tmp_path / kind / "models") as repo:
+            assert repo["m@r/epoch-1"].step == 2
+            assert repo.resume("m", run="r") is not None
+            if kind == "jit":
+                # The Trainer's own answer to the signal: a checkpoint without an event, then the end.
+                assert [v.name for v in repo.versions("m.resume")] == ["r/step-3"]
+                assert repo["m@r/final"].step == 4
+
+
+class Stop(TrainerCallback):
+    def __init__(self, error: type[BaseException], go: threading.Event) -> None:
+        self.error = error
+        self.go = go
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **live: Any) -> None:
+        if state.global_step == 3:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_cell_loses_nothing_and_the_next_one_trains(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    go, real = threading.Event(), repo.save
+
+    def save(*a: Any, **k: Any) -> Any:
+        assert go.wait(60)
+        return real(*a, **k)
+
+    monkeypatch.setattr(repo, "save", save)
+    before = signal.getsignal(signal.SIGTERM)
+    callback = VersionCallback(repo, "m", run_name="r")
+    with pytest.raises(error):
+        tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback, Stop(error, go)]).train()
+    go.set()
+    tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback]).train()
+    assert [v.name for v in reversed(repo.versions("m"))] == ["r/epoch-1", "r-2/epoch-1", "r-2/epoch-2"]
+    assert signal.getsignal(signal.SIGTERM) == before

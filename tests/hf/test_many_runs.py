@@ -1,0 +1,143 @@
+"""Many runs: several trainings with one callback, searches, sweeps of many processes."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import Trainer, TrainerCallback
+
+import tiny_models as tiny
+from stemmata.errors import TrainingSetup
+from stemmata.hf import VersionCallback
+from stemmata.repository import Repository
+
+WAIT = 30
+
+
+def test_one_callback_for_several_trainings_makes_a_run_of_each(repo: Repository, tmp_path: Path) -> None:
+    callback = VersionCallback(repo, "m", every="end")
+    for name in ("a", "b"):
+        tiny.trainer(tiny.gpt2(), tmp_path / name, [callback], run_name=name, num_train_epochs=1).train()
+    trainer = tiny.trainer(tiny.gpt2(), tmp_path / "c", [callback], run_name="b", num_train_epochs=1)
+    trainer.train()
+    trainer.train()
+    versions = list(reversed(repo.versions("m")))
+    assert [v.name for v in versions] == ["a/final", "b/final", "b-2/final", "b-3/final"]
+    assert len({v.run.id for v in versions if v.run}) == 4
+
+
+def test_a_search_makes_a_run_of_each_trial_pruned_ones_too(repo: Repository, tmp_path: Path) -> None:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    class AtOnce(optuna.pruners.BasePruner):
+        def prune(self, study: Any, trial: Any) -> bool:
+            return trial.number == 1
+
+    callback = VersionCallback(repo, "m")
+    trainer = Trainer(
+        model_init=lambda: tiny.gpt2(),
+        args=tiny.arguments(tmp_path / "out", eval_strategy="epoch", run_name="sweep"),
+        train_dataset=tiny.dataset(8),
+        eval_dataset=tiny.dataset(4),
+        callbacks=[callback],
+    )
+    trainer.hyperparameter_search(
+        hp_space=lambda trial: {"learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-2)},
+        hp_name=lambda trial: f"try-{trial.number}",
+        direction="minimize",
+        n_trials=3,
+        backend="optuna",
+        pruner=AtOnce(),
+        compute_objective=lambda metrics: metrics["eval_loss"],
+    )
+    callback.wait()
+    names = {v.name: v for v in repo.versions("m")}
+    assert set(names) == {f"sweep/try-{n}/epoch-{e}" for n, e in ((0, 1), (0, 2), (1, 1), (2, 1), (2, 2))}
+    rates = [names[f"sweep/try-{n}/epoch-1"].config["trial.learning_rate"] for n in range(3)]
+    assert len(set(rates)) == 3
+    assert names["sweep/try-1/epoch-1"].config["learning_rate"] == rates[1]
+    assert "eval_loss" in names["sweep/try-1/epoch-1"].metrics, "what pruned it"
+    assert "sweep/try-2/final" in names["sweep/try-2/epoch-2"].names
+
+
+def test_a_callback_in_two_threads_at_once_is_refused(repo: Repository, tmp_path: Path) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    class Hold(TrainerCallback):
+        def on_step_end(self, *a: Any, **live: Any) -> None:
+            begun.set()
+            assert go.wait(WAIT)
+
+    callback = VersionCallback(repo, "m", run_name="r")
+    first = tiny.trainer(tiny.gpt2(), tmp_path / "a", [callback, Hold()], num_train_epochs=1)
+    thread = threading.Thread(target=first.train)
+    thread.start()
+    try:
+        assert begun.wait(WAIT)
+        second = tiny.trainer(tiny.gpt2(), tmp_path / "b", [callback], num_train_epochs=1)
+        with pytest.raises(TrainingSetup, match="one VersionCallback for each Trainer"):
+            second.train()
+    finally:
+        go.set()
+        thread.join()
+    assert repo["m@r/epoch-1"] == repo["m@r/final"], "the first one was not harmed"
+
+
+def test_a_callback_in_a_training_within_a_training_saves_the_inner_one_and_says_so(
+    repo: Repository, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = VersionCallback(repo, "m")
+    inner = tiny.trainer(tiny.gpt2(), tmp_path / "b", [callback], num_train_epochs=1, run_name="inner")
+
+    class Within(TrainerCallback):
+        def on_epoch_end(self, *a: Any, **live: Any) -> None:
+            callback._told = False
+            begun(inner)
+
+    def begun(trainer: Any) -> None:
+        handler = trainer.callback_handler
+        handler.on_train_begin(trainer.args, trainer.state, trainer.control)
+
+    outer = tiny.trainer(
+        tiny.gpt2(), tmp_path / "a", [Within(), callback], num_train_epochs=1, run_name="outer"
+    )
+    with caplog.at_level(logging.ERROR, "stemmata"):
+        outer.train()
+    assert "given to two trainings at once" in caplog.text
+    assert repo.models() == []
+    callback.wait()
+
+
+def test_sweeps_of_many_processes_into_one_repository(repo: Repository, tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(
+        f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+import tiny_models as tiny
+from stemmata.hf import VersionCallback
+callback = VersionCallback({repo.where!r}, "m", run_name="sweep")
+out = {str(tmp_path)!r} + "/out-" + sys.argv[1]
+tiny.trainer(tiny.gpt2(seed=int(sys.argv[1])), out, [callback]).train()
+"""
+    )
+    started = [subprocess.Popen([sys.executable, str(script), str(n)]) for n in range(2)]
+    assert [p.wait(timeout=100) for p in started] == [0, 0]
+    versions = repo.versions("m")
+    assert sorted(v.name for v in versions) == [
+        "sweep-2/epoch-1",
+        "sweep-2/epoch-2",
+        "sweep/epoch-1",
+        "sweep/epoch-2",
+    ]
+    for name in ("sweep", "sweep-2"):
+        assert len({v.run.id for v in versions if v.name.startswith(f"{name}/") and v.run}) == 1
+    assert repo.check().sound

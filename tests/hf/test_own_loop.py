@@ -1,0 +1,83 @@
+"""`repo.run`: a plain loop saves as the callback does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tiny_models as tiny
+from stemmata.errors import InvalidArgument, StorageFull, TrainingSaveFailed
+from stemmata.repository import Repository
+
+
+def test_a_plain_loop_makes_a_line_of_versions(repo: Repository) -> None:
+    model = torch.nn.Linear(3, 2)
+    weights: list[torch.Tensor] = []
+    with repo.run("m", "first", config={"lr": 0.5}, message="by hand") as run:
+        for epoch in (1, 2, 3):
+            with torch.no_grad():
+                model.weight.add_(1.0)
+            weights.append(model.weight.detach().clone())
+            run.save(model, epoch=epoch, step=10 * epoch, metrics={"loss": 1 / epoch})
+            run.log({"eval_loss": 2 / epoch})
+    versions = list(reversed(repo.versions("m")))
+    assert [v.name for v in versions] == ["first/epoch-1", "first/epoch-2", "first/epoch-3"]
+    assert [v.step for v in versions] == [10, 20, 30]
+    assert [v.parents for v in versions[1:]] == [[v.id.hex] for v in versions[:-1]]
+    assert versions[1].metrics == {"loss": 0.5, "eval_loss": 1.0}
+    assert versions[0].config["lr"] == 0.5
+    assert versions[0].config["model.architecture"] == "Linear"
+    assert versions[0].message == "by hand"
+    for version, expected in zip(versions, weights, strict=True):
+        assert torch.equal(version.state_dict()["weight"], expected)
+    with repo.run("m", "first") as run:
+        run.save(model)
+    assert run.name == "first-2"
+    again = repo["m@first-2/save-1"]
+    assert again.parents == [versions[-1].id.hex], "the same model in memory"
+    assert again.step is None
+
+
+def test_a_library_model_with_its_tokenizer_and_a_folder(repo: Repository, base: Path) -> None:
+    with repo.run("m", "r") as run:
+        run.save(tiny.gpt2(), step=1, tokenizer=tiny.tokenizer())
+        run.save(base, name="base")
+        run.save(str(base), step=3)
+    one, two, three = reversed(repo.versions("m"))
+    assert type(one.load()).__name__ == "GPT2LMHeadModel"
+    assert one.load_tokenizer().eos_token == "<end>"
+    assert (two.name, three.name) == ("r/base", "r/step-3")
+    assert two.parents == [one.id.hex]
+
+
+def test_a_loop_that_dies_keeps_what_it_saved_and_its_own_error(repo: Repository) -> None:
+    def loop() -> None:
+        with repo.run("m", "r") as run:
+            run.save(torch.nn.Linear(1, 1), step=1)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        loop()
+    assert repo["m@r/step-1"].event == "manual"
+
+
+def test_failures_are_listed_or_raised(repo: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*a: Any, **k: Any) -> Any:
+        raise StorageFull(where="the disk")
+
+    monkeypatch.setattr(repo, "save", full)
+    with repo.run("m", "r") as run:
+        run.save(torch.nn.Linear(1, 1), step=1)
+    assert run.missing == {"r/step-1": "no space left in the disk"}
+    with pytest.raises(TrainingSaveFailed), repo.run("m", "r", on_error="raise") as run:
+        run.save(torch.nn.Linear(1, 1), step=1)
+
+
+def test_wrong_arguments_are_refused_at_once(repo: Repository) -> None:
+    with pytest.raises(InvalidArgument):
+        repo.run("m", on_error="no")
+    with repo.run("m") as run, pytest.raises(InvalidArgument, match="no version yet"):
+        run.log({"loss": 1.0})

@@ -1,0 +1,170 @@
+"""States to resume from: complete ones only, and whose line a training goes on with."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+import tiny_models as tiny
+from stemmata.errors import IncompleteState, TrainingSaveFailed, TrainingSetup
+from stemmata.hf import VersionCallback
+from stemmata.repository import Repository
+from stemmata.resuming import missing_parts
+
+PARTS = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "model.safetensors")
+
+
+def training(repo: Repository, out: Path, *callbacks: Any, run: str | None = "r", **more: Any) -> Any:
+    model = tiny.gpt2()
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.2
+    callback = VersionCallback(repo, "m", resume=True)
+    settings = {"save_strategy": "epoch", "num_train_epochs": 3, "run_name": run, **more}
+    return tiny.trainer(model, out, [*callbacks, callback], **settings)
+
+
+def weights(trainer: Any) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def ended(repo: Repository, out: Path) -> dict[str, torch.Tensor]:
+    trainer = training(repo, out)
+    assert repo.resume("m", run="r") is None
+    trainer.train()
+    return weights(trainer)
+
+
+def test_trap_4_a_state_with_a_part_missing_is_refused_by_its_name(repo: Repository, tmp_path: Path) -> None:
+    """The Trainer resumes without a word from what lacks a part, and ends with other weights."""
+    expected = ended(repo, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out/checkpoint-6")
+    for part in ("rng_state.pth", "optimizer.pt"):
+        shutil.copytree(tmp_path / "out/checkpoint-4", tmp_path / part / "checkpoint-4")
+        (tmp_path / part / "checkpoint-4" / part).unlink()
+        naive = training(repo, tmp_path / part, run="naive")
+        naive.callback_handler.callbacks.pop()
+        naive.train(resume_from_checkpoint=True)
+        assert not same(expected, weights(naive))
+
+    ours = training(repo, tmp_path / "other")
+    ours.train(resume_from_checkpoint=repo.resume("m", run="r", step=4))
+    assert same(expected, weights(ours))
+
+    repo.save(
+        tmp_path / part / "checkpoint-4", "m.resume", name="r/broken", run=repo["m.resume@r/step-4"].run
+    )
+    with pytest.raises(IncompleteState, match=f"m.resume@r/broken lacks {part}"):
+        repo.resume("m", run="r")
+
+
+class Spoil(TrainerCallback):
+    """Takes a part away before anybody sees the checkpoint."""
+
+    def __init__(self, part: str) -> None:
+        self.part = part
+
+    def on_save(self, args: Any, state: Any, control: Any, **live: Any) -> None:
+        if state.global_step == 4:
+            (Path(args.output_dir) / "checkpoint-4" / self.part).unlink()
+
+
+def test_an_incomplete_checkpoint_is_never_kept_as_a_state(
+    repo: Repository, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with contextlib.suppress(TrainingSaveFailed):  # where the training is asked to stop at it
+        training(repo, tmp_path / "out", Spoil("scheduler.pt"), num_train_epochs=2).train()
+    assert [v.name for v in repo.versions("m.resume")] == ["r/step-2"]
+    assert "scheduler.pt" in caplog.text
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_is_asked_for(part: str) -> None:
+    whole = dict.fromkeys(PARTS, 1)
+    assert missing_parts(whole, lambda _: b"") == []
+    assert missing_parts({**whole, part: 0}, lambda _: b"") == [part]
+    assert missing_parts({k: v for k, v in whole.items() if k != part}, lambda _: b"") == [part]
+
+
+def test_every_shard_and_every_processs_random_state_is_asked_for() -> None:
+    index = json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}).encode()
+    there = ["optimizer.pt", "scheduler.pt", "trainer_state.json", "model.safetensors.index.json"]
+    there += ["model-1.safetensors", "rng_state_1.pth"]
+    missing = missing_parts(dict.fromkeys(there, 1), lambda _: index, processes=2)
+    assert missing == ["model-2.safetensors", "rng_state_0.pth"]
+    folders = ["pytorch_model_fsdp_0/.metadata", "pytorch_model_fsdp_0/__0_0.distcp", "optimizer_0/.metadata"]
+    sharded = [*folders, "scheduler.pt", "trainer_state.json", "rng_state_0.pth", "rng_state_1.pth"]
+    pieces = b"..X\x0c__0_0.distcp..X\x0c__1_0.distcp"
+    assert missing_parts(dict.fromkeys(sharded, 1), lambda _: pieces) == [
+        "optimizer_0/__0_0.distcp",
+        "optimizer_0/__1_0.distcp",
+        "pytorch_model_fsdp_0/__1_0.distcp",
+    ]
+
+
+@pytest.mark.parametrize(("setting", "value"), [("save_strategy", "no"), ("save_only_model", True)])
+def test_settings_that_keep_no_state_are_refused_before_the_first_step(
+    repo: Repository, tmp_path: Path, setting: str, value: Any
+) -> None:
+    with pytest.raises(TrainingSetup, match=f"set {setting}="):
+        training(repo, tmp_path / "out", **{setting: value}).train()
+    assert repo.models() == []
+
+
+def test_a_state_changes_nothing_of_its_version(repo: Repository, tmp_path: Path) -> None:
+    training(repo, tmp_path / "out", num_train_epochs=1).train()
+    version, state = repo["m@r/final"], repo["m.resume@r/step-2"]
+    assert not [f.path for f in version.files if f.path in PARTS[:4]]
+    assert set(PARTS) <= {f.path for f in state.files}
+    assert state.kind == "checkpoint"
+    assert state.parents == [version.id.hex]
+    assert version.load() is not None
+
+
+def test_a_fork_names_its_source(repo: Repository, tmp_path: Path) -> None:
+    training(repo, tmp_path / "out").train()
+    training(repo, tmp_path / "fork", run="s").train(resume_from_checkpoint=repo.resume("m", run="r", step=4))
+    fork = repo["m@s/final"]
+    assert fork.parents == [repo["m@r/epoch-2"].id.hex]
+    assert fork.run != repo["m@r/final"].run
+
+
+def test_steps_made_again_with_other_bytes_get_a_number(repo: Repository, tmp_path: Path) -> None:
+    training(repo, tmp_path / "out").train()
+    again = training(repo, tmp_path / "out2", max_grad_norm=1e-3)
+    again.train(resume_from_checkpoint=repo.resume("m", run="r", step=2))
+    names = [v.name for v in reversed(repo.versions("m"))]
+    assert names == ["r/epoch-1", "r/epoch-2", "r/epoch-3", "r/epoch-2-2", "r/epoch-3-2"]
+    assert repo["m@r/epoch-2-2"].parents == [repo["m@r/epoch-1"].id.hex]
+    assert {v.run for v in repo.versions("m")} == {repo["m@r/final"].run}
+
+
+def test_a_finished_job_that_is_started_again_makes_nothing_new(repo: Repository, tmp_path: Path) -> None:
+    training(repo, tmp_path / "out").train()
+    before = repo.versions("m")[0]
+    training(repo, tmp_path / "out").train(resume_from_checkpoint=repo.resume("m"))
+    assert repo.versions("m")[0] == before
+    assert len(repo.versions("m")) == 3
+
+
+def test_a_run_that_got_another_name_is_found_by_the_one_it_asked_for(
+    repo: Repository, tmp_path: Path
+) -> None:
+    callback = VersionCallback(repo, "m", run_name="r", every="end")
+    tiny.trainer(tiny.gpt2(), tmp_path / "old", [callback], num_train_epochs=1).train()
+    training(repo, tmp_path / "out", num_train_epochs=2).train()
+    path = repo.resume("m", run="r")
+    assert path is not None
+    training(repo, tmp_path / "out", num_train_epochs=3).train(resume_from_checkpoint=path)
+    assert repo.versions("m")[0].name == "r-2/epoch-3"

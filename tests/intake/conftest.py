@@ -1,0 +1,51 @@
+"""Folders as a Trainer leaves them, made without one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from makers import model_folder
+from stemmata.repository import Repository
+from stemmata.repository import open as open_repository
+
+Checkpoint = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEMMATA_CACHE", str(tmp_path / "user-cache"))
+    monkeypatch.delenv("STEMMATA_REPO", raising=False)
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Iterator[Repository]:
+    with open_repository(tmp_path / "models", create=True) as opened:
+        yield opened
+
+
+def state(step: int) -> str:
+    rows = [
+        {"step": s, "epoch": s / 2, "loss": 1 / s, "eval_loss": 2 / s, "odd": float("nan")}
+        for s in range(2, step + 1, 2)
+    ]
+    rows.append({"step": step + 2, "loss": 99.0})
+    return json.dumps({"global_step": step, "epoch": step / 2, "log_history": rows})
+
+
+@pytest.fixture
+def checkpoint() -> Checkpoint:
+    """Write `checkpoint-N` into a folder: weights of seed N, states to resume from, the state last."""
+
+    def write(output: Path, step: int, *, whole: bool = True) -> Path:
+        folder = model_folder(output / f"checkpoint-{step}", step)
+        for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+            (folder / name).write_bytes(b"a pickle")
+        if whole:
+            (folder / "trainer_state.json").write_text(state(step))
+        return folder
+
+    return write

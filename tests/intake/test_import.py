@@ -1,0 +1,222 @@
+"""`import`: what is there already, complete or not, in every layout; twice and while it vanishes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from makers import adapter_folder, model_folder
+from stemmata.errors import EmptySource, SourceMissing
+from stemmata.intake import find, import_folders
+from stemmata.intake import taking as taking_module
+from stemmata.repository import Repository
+
+
+def statuses(outcomes: list[Any]) -> list[tuple[str, str]]:
+    return [(o.found.name, o.status) for o in outcomes]
+
+
+def test_a_trainers_output_becomes_a_line(repo: Repository, tmp_path: Path, checkpoint: Any) -> None:
+    out = tmp_path / "out"
+    for step in (10, 2, 4):
+        checkpoint(out, step)
+    os.utime(out / "checkpoint-2" / "model.safetensors", (1.5e9, 1.5e9))
+    os.utime(out / "checkpoint-2" / "config.json", (1.4e9, 1.4e9))
+    model_folder(out, 77)
+    done = import_folders(repo, [out], model="sentiment")
+    names = ["out/step-2", "out/step-4", "out/step-10", "out/final"]
+    assert statuses(done) == [(name, "new") for name in names]
+    first, second, third, final = (repo[f"sentiment@{name}"] for name in names)
+    assert [v.parents for v in (first, second, third, final)] == [
+        [],
+        [first.id.hex],
+        [second.id.hex],
+        [third.id.hex],
+    ]
+    assert (second.step, second.epoch, second.event, second.kind) == (4, 2.0, "import", "model")
+    assert second.metrics["loss"] == 0.25
+    assert second.metrics["eval_loss"] == 0.5
+    assert str(first.created_at).startswith("2017-07-14T02:40:00")
+    assert {f.path for f in first.files} == {"config.json", "model.safetensors"}
+    assert json.loads(first.provenance("trainer_state"))["global_step"] == 2
+
+
+def test_a_repeat_is_nothing_new(repo: Repository, tmp_path: Path, checkpoint: Any) -> None:
+    out = tmp_path / "out"
+    checkpoint(out, 2)
+    shutil.copytree(out / "checkpoint-2", out, dirs_exist_ok=True)
+    assert statuses(import_folders(repo, [out])) == [("out/step-2", "new"), ("out/final", "named")]
+    assert len(repo.versions("out")) == 1
+    assert statuses(import_folders(repo, [out])) == [("out/step-2", "known"), ("out/final", "known")]
+    checkpoint(out, 4)
+    assert statuses(import_folders(repo, [out]))[1:] == [("out/step-4", "new"), ("out/final", "known")]
+
+
+def test_another_training_under_the_same_name_is_refused_and_costs_nothing_else(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    out = tmp_path / "out"
+    checkpoint(out, 2)
+    import_folders(repo, [out])
+    model_folder(out / "checkpoint-2", 99)
+    checkpoint(out, 4)
+    refused, taken = import_folders(repo, [out])
+    assert (refused.status, taken.status) == ("failed", "new")
+    assert refused.error is not None
+    assert refused.error.kind == "name-taken"
+
+
+def test_trap_5_the_highest_number_is_not_the_last_checkpoint(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    """The Trainer's save is not atomic, and its "last checkpoint" is the highest number, complete or not."""
+    from transformers.trainer_utils import get_last_checkpoint
+
+    out = tmp_path / "out"
+    checkpoint(out, 2)
+    checkpoint(out, 4, whole=False)
+    assert str(get_last_checkpoint(str(out))).endswith("checkpoint-4")
+    outcomes = import_folders(repo, [out])
+    assert statuses(outcomes) == [("out/step-2", "new"), ("out/step-4", "incomplete")]
+    assert "trainer_state.json" in outcomes[1].reason
+    assert repo["out@latest"].step == 2
+
+
+@pytest.mark.parametrize("harm", ["state", "weights", "none", "shard", "step"])
+def test_each_way_to_be_incomplete_is_named(
+    repo: Repository, tmp_path: Path, checkpoint: Any, harm: str
+) -> None:
+    folder = checkpoint(tmp_path / "out", 4)
+    weights, state = folder / "model.safetensors", folder / "trainer_state.json"
+    if harm == "state":
+        state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
+    elif harm == "weights":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif harm == "none":
+        weights.unlink()
+    elif harm == "shard":
+        index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    else:
+        state.write_text('{"global_step": 5}')
+    (outcome,) = import_folders(repo, [tmp_path / "out"])
+    words = {
+        "state": "cut off",
+        "weights": "beyond the file",
+        "none": "no weights",
+        "shard": "00002",
+        "step": "step 5",
+    }
+    assert outcome.status == "incomplete"
+    assert words[harm] in outcome.reason
+    assert repo.models() == []
+
+
+def test_a_folder_that_vanishes_while_it_is_read_is_no_version_and_no_error(
+    repo: Repository, tmp_path: Path, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    checkpoint(out, 2)
+    checkpoint(out, 4)
+    before = taking_module._run
+
+    def rotate(*given: Any) -> Any:
+        shutil.rmtree(out / "checkpoint-2", ignore_errors=True)
+        return before(*given)
+
+    monkeypatch.setattr(taking_module, "_run", rotate)
+    assert statuses(import_folders(repo, [out])) == [("out/step-2", "gone"), ("out/step-4", "new")]
+
+
+def test_half_of_a_vanishing_folder_is_no_version(
+    repo: Repository, tmp_path: Path, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = checkpoint(tmp_path / "out", 2)
+    before = taking_module._run
+
+    def rotate(*given: Any) -> Any:
+        (folder / "config.json").unlink()
+        return before(*given)
+
+    monkeypatch.setattr(taking_module, "_run", rotate)
+    (outcome,) = import_folders(repo, [tmp_path / "out"])
+    assert outcome.error is not None
+    assert outcome.error.kind == "source-changed"
+    assert repo.models() == []
+
+
+def test_the_tutorials_own_layout(repo: Repository, tmp_path: Path) -> None:
+    shelf = tmp_path / "model_versions"
+    adapter_folder(shelf / "v_20260415_143022", 1, rank=8)
+    adapter_folder(shelf / "v_20260416_090000", 2)
+    metadata = {
+        "version_id": "20260415_143022",
+        "timestamp": "2026-04-15T14:31:00+00:00",
+        "model_name": "gpt2",
+        "lora_config": {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05},
+        "num_epochs": 1,
+        "metrics": {"eval_loss": 0.5},
+        "train_loss": 0.7,
+    }
+    (shelf / "metadata_20260415_143022.json").write_text(json.dumps(metadata))
+    (shelf / "metadata_20260416_090000.json").write_text('{"version_id": "2026')
+    good, broken = import_folders(repo, [shelf], model="sentiment")
+    assert (good.status, good.found.warning) == ("new", "")
+    assert broken.status == "new"
+    assert "metadata_20260416_090000.json" in broken.found.warning
+    version = repo["sentiment@v_20260415_143022/final"]
+    assert version.kind == "adapter"
+    assert str(version.created_at).startswith("2026-04-15")
+    assert version.metrics == {"eval_loss": 0.5, "train_loss": 0.7}
+    assert (version.config["lora.lora_dropout"], version.config["model_name"]) == (0.05, "gpt2")
+    alone = find(shelf / "v_20260415_143022")
+    assert [(f.model, f.name) for f in alone] == [("model_versions", "v_20260415_143022/final")]
+
+
+def test_plain_folders_adapters_and_single_checkpoints(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    adapter = adapter_folder(tmp_path / "my adapter", 1)
+    (tmp_path / "plain" / "unet").mkdir(parents=True)
+    (tmp_path / "plain" / "model_index.json").write_text("{}")
+    (tmp_path / "plain" / "unet" / "w.bin").write_bytes(b"w")
+    single = checkpoint(tmp_path / "deadbeef", 6)
+    done = import_folders(repo, [adapter, tmp_path / "plain", single], model="m")
+    assert statuses(done) == [
+        ("my-adapter/final", "new"),
+        ("plain/final", "new"),
+        ("run-deadbeef/step-6", "new"),
+    ]
+    assert {f.path for f in repo["m@plain/final"].files} == {"model_index.json", "unet/w.bin"}
+
+
+def test_include_takes_the_optimizer_along(repo: Repository, tmp_path: Path, checkpoint: Any) -> None:
+    checkpoint(tmp_path / "out", 2)
+    import_folders(repo, [tmp_path / "out"], include=["optimizer.pt"])
+    assert {f.path for f in repo["out@out/step-2"].files} == {
+        "config.json",
+        "model.safetensors",
+        "optimizer.pt",
+    }
+
+
+def test_what_is_not_there_or_holds_nothing_is_refused_before_anything(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    checkpoint(tmp_path / "out", 2)
+    (tmp_path / "empty").mkdir()
+    for wrong, error in (("nowhere", SourceMissing), ("empty", EmptySource)):
+        with pytest.raises(error):
+            import_folders(repo, [tmp_path / "out", tmp_path / wrong])
+    assert repo.models() == []
+
+
+def test_a_dry_run_writes_nothing(repo: Repository, tmp_path: Path, checkpoint: Any) -> None:
+    checkpoint(tmp_path / "out", 2)
+    assert statuses(import_folders(repo, [tmp_path / "out"], dry_run=True)) == [("out/step-2", "new")]
+    assert repo.models() == []
