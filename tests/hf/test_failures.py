@@ -126,7 +126,9 @@ def test_a_model_that_cannot_be_snapshotted_does_not_stop_the_training(
     def broken(*a: Any, **k: Any) -> Any:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("stemmata.hf.filesets.clone_state", broken)
+    from stemmata.hf import filesets
+
+    monkeypatch.setattr(filesets, "clone_state", broken)
     callback = train(disk, tmp_path)
     assert callback.missing["r/epoch-1"] == "RuntimeError: out of memory"
     assert list((disk.repo.session.cache_folder() / "writing").iterdir()) == []
