@@ -23,7 +23,7 @@ from stemmata.errors import (
 from stemmata.ids import VersionId
 from stemmata.log.ops import ModelConfigure, Op, RefDelete, VersionAnnotate
 from stemmata.names import clean_name, name_key
-from stemmata.saving import alias_op
+from stemmata.naming import alias_op
 from stemmata.session import Session
 from stemmata.transaction import Committed
 

@@ -32,9 +32,10 @@ from stemmata.ids import VersionId
 from stemmata.log.identity import create_identity
 from stemmata.moves import Move
 from stemmata.names import clean_name, name_key
+from stemmata.naming import name_version
 from stemmata.records import Base, Run
 from stemmata.resolve import BestFound, Resolved, best_of, resolve
-from stemmata.saving import Saved, SaveRequest, name_version, save
+from stemmata.saving import Saved, SaveRequest, save
 from stemmata.session import Session
 from stemmata.storage.base import Storage
 from stemmata.storage.failures import read_failure

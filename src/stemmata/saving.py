@@ -34,11 +34,11 @@ from stemmata.errors import (
     SourceChanged,
     StemmataError,
     UnsupportedFile,
-    VersionNotFound,
 )
 from stemmata.ids import PackName, VersionId
-from stemmata.log.ops import Op, RefSet, VersionAdd, VersionAnnotate
+from stemmata.log.ops import Op, VersionAdd, VersionAnnotate
 from stemmata.names import clean_name, name_key
+from stemmata.naming import alias_op, name_version
 from stemmata.objects import ObjectWriter
 from stemmata.records import (
     Base,
@@ -374,30 +374,6 @@ def _fresh_name(request: SaveRequest) -> str:
     return f"{request.run.name}/{stamp}" if request.run else f"save-{stamp}"
 
 
-def alias_op(
-    catalog: Catalog,
-    model: str,
-    name: str,
-    to: VersionId,
-    why: str,
-    *,
-    evidence: Mapping[str, object] | None = None,
-) -> RefSet:
-    """`ref.set` of an alias from its value at the log's end. Raises NameTaken for a tag's name."""
-    current = queries.ref(catalog.connection, name_key(model), name_key(name))
-    if current is not None and current.kind != "alias":
-        raise NameTaken(model=model, name=name, holder=f"{current.kind} of {current.target.short}")
-    return RefSet(
-        model=model,
-        kind="alias",
-        name=name,
-        to=to.hex,
-        expect=current.target.hex if current else None,
-        why=why,
-        evidence=dict(evidence) if evidence else None,
-    )
-
-
 def _existing(session: Session, request: SaveRequest, tree: Tree) -> VersionRow | None:
     """The visible version of this model (of the run, where there is one) that holds the same bytes."""
     if not request.same_as_existing or request.name is None:
@@ -415,27 +391,5 @@ def _second_name(session: Session, request: SaveRequest, row: VersionRow, source
     name = request.name
     if name is None:
         raise TypeError("a second name needs a name")
-    taken = queries.ref(session.catalog.connection, name_key(request.model), name_key(name))
-    if taken is None or taken.kind != "name" or taken.target != row.id:
-        name_version(session, request.model, name, row.id)
+    name_version(session, request.model, name, row.id)
     return Saved(row.id, name, True, tuple(source.left_out), row.bytes, 0, 0)
-
-
-def name_version(session: Session, model: str, name: str, version: VersionId, *, kind: str = "name") -> None:
-    """Give `version` an immutable further name, or a tag. Raises NameTaken, VersionNotFound."""
-
-    def plan(catalog: Catalog) -> list[Op]:
-        taken = queries.ref(catalog.connection, name_key(model), name_key(name))
-        if taken is not None:
-            holder = f"{taken.kind} of {taken.target.short}"
-            raise NameTaken(model=model, name=name, holder=holder)
-        row = queries.version_by_id(catalog.connection, version)
-        if row is None or row.model != name_key(model) or row.state != "visible":
-            raise VersionNotFound(
-                reference=version.short,
-                reason=f"it is not a version of {model!r}",
-                hint=f"stemmata log {model} lists its versions",
-            )
-        return [RefSet(model=model, kind=kind, name=name, to=version.hex, expect=None, why="")]
-
-    session.commit(plan)

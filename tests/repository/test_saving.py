@@ -159,6 +159,7 @@ def test_an_alias_moves_only_from_the_expected_value(repo: Repository, tmp_path:
 def test_a_tag_never_moves(repo: Repository, tmp_path: Path) -> None:
     one, two = (repo.save(model_folder(tmp_path / f"o{i}", i), "m", name=f"v{i}") for i in range(2))
     repo.tag("m", "paper", one)
+    repo.tag("m", "Paper", one)  # it is there already
     with pytest.raises(errors.NameTaken):
         repo.tag("m", "paper", two)
     with pytest.raises(errors.NameTaken):

@@ -80,7 +80,7 @@ class Machine(RuleBasedStateMachine):
     def tag(self, who: int, name: str, data: st.DataObject) -> None:
         target = data.draw(st.sampled_from(self.order))
         repo = self.writers[who]
-        if name.casefold() in self.names:
+        if self.names.get(name.casefold(), target) != target:
             with pytest.raises(errors.NameTaken):
                 repo.tag("m", name, f"id:{target}")
         else:

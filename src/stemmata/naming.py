@@ -1,0 +1,65 @@
+"""Naming: aliases, tags and further version names as ops. Owns what each may take over.
+
+Every plan is computed at the log's end, so that a name taken meanwhile is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from stemmata.catalog import queries
+from stemmata.catalog.catalog import Catalog
+from stemmata.errors import NameTaken, VersionNotFound
+from stemmata.ids import VersionId
+from stemmata.log.ops import Op, RefSet
+from stemmata.names import name_key
+from stemmata.session import Session
+
+
+def alias_op(
+    catalog: Catalog,
+    model: str,
+    name: str,
+    to: VersionId,
+    why: str,
+    *,
+    evidence: Mapping[str, object] | None = None,
+) -> RefSet:
+    """`ref.set` of an alias from its value at the log's end. Raises NameTaken for a tag's name."""
+    current = queries.ref(catalog.connection, name_key(model), name_key(name))
+    if current is not None and current.kind != "alias":
+        raise NameTaken(model=model, name=name, holder=f"{current.kind} of {current.target.short}")
+    return RefSet(
+        model=model,
+        kind="alias",
+        name=name,
+        to=to.hex,
+        expect=current.target.hex if current else None,
+        why=why,
+        evidence=dict(evidence) if evidence else None,
+    )
+
+
+def name_version(session: Session, model: str, name: str, version: VersionId, *, kind: str = "name") -> None:
+    """Give `version` an immutable further name, or a tag; fine if it has just that already.
+
+    Raises NameTaken, VersionNotFound.
+    """
+
+    def plan(catalog: Catalog) -> list[Op]:
+        taken = queries.ref(catalog.connection, name_key(model), name_key(name))
+        if taken is not None and (taken.kind, taken.target) == (kind, version):
+            return []
+        if taken is not None:
+            holder = f"{taken.kind} of {taken.target.short}"
+            raise NameTaken(model=model, name=name, holder=holder)
+        row = queries.version_by_id(catalog.connection, version)
+        if row is None or row.model != name_key(model) or row.state != "visible":
+            raise VersionNotFound(
+                reference=version.short,
+                reason=f"it is not a version of {model!r}",
+                hint=f"stemmata log {model} lists its versions",
+            )
+        return [RefSet(model=model, kind=kind, name=name, to=version.hex, expect=None, why="")]
+
+    session.commit(plan)
