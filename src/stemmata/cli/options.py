@@ -42,6 +42,14 @@ Ref = Annotated[
     ),
 ]
 
+TakeIn = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include",
+        metavar="GLOB",
+        help="Take in what is left out, such as optimizer.pt; may be given again.",
+    ),
+]
 RefOfModel = Annotated[
     str, typer.Argument(metavar="REF", help="A version: an id, model@name, or @name within this model.")
 ]

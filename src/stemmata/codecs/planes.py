@@ -72,7 +72,7 @@ def join(planes: list[Bytes], dtype: DType, into: Bytes) -> None:
 def encode(data: Buffer, dtype: DType, try_repeats: tuple[bool, ...]) -> list[Buffer]:
     """The payload, in parts. `try_repeats` says for which planes matches are looked for as well.
 
-    Huffman coding is tried on every plane: zstd gives up on noise at 7 GB/s, so that a sample
+    Huffman coding is tried on every plane: zstd gives up on noise at once, so that a sample
     would save nothing and could be wrong about the next frame.
     """
     parts: list[Buffer] = []

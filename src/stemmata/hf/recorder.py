@@ -114,24 +114,12 @@ class Recorder:
         before = after or (self.saved[-1] if self.saved and follows else None)
         line = self.saved[: self.saved.index(before) + 1] if before in self.saved else [before]
         inner = filesets.unwrap(live)
-        folder: Path | None = None
-        try:
-            size = filesets.weight_bytes(inner)
-            folder = self.workspace.folder()
-            files = filesets.begin(live, processing_class, folder)
-        except BaseException as error:
-            if folder is not None:
-                self.workspace.remove(folder)
-            if not isinstance(error, Exception):
-                raise
-            if self.failures.on_error == "warn":
-                self.failures.missed(f"{self.run.name}/{name}", error)
-                return saved
-            if isinstance(error, OSError):
-                raise self.failures.missed(f"{self.run.name}/{name}", error) from error
-            raise
-        account = self.account
-        data = dict(account.data)  # the training thread adds to it before its next save
+        begun = self._begin(live, inner, processing_class, name)
+        if begun is None:
+            return saved
+        files, size = begun
+        folder = files.folder
+        data = dict(self.account.data)  # the training thread adds to it before its next save
 
         def job() -> None:
             # Held before the disk is filled to its brim: others may be writing there, the training too.
@@ -140,25 +128,17 @@ class Recorder:
             base = self._base_of(inner)
             same = same_as_existing or task.unsure or f"{self.run.name}/{name}" in self.again
             saved.version = self._commit(
-                lambda number: (
-                    self.repository.save(
-                        folder,
-                        self.model,
-                        name=f"{self.run.name}/{name}{number}",
-                        metrics=metrics,
-                        config=account.config,
-                        message=account.message,
-                        parents=self._parents(line, inner),
-                        run=self.run,
-                        step=step,
-                        epoch=epoch,
-                        event=event,
-                        base=base,
-                        data=data,
-                        provenance=account.provenance,
-                        labels=account.labels,
-                        same_as_existing=same,
-                    ).id
+                lambda number: self._store(
+                    folder,
+                    f"{name}{number}",
+                    metrics=metrics,
+                    parents=self._parents(line, inner),
+                    step=step,
+                    epoch=epoch,
+                    event=event,
+                    base=base,
+                    data=data,
+                    same_as_existing=same,
                 )
             )
             for late in saved.late:
@@ -191,21 +171,8 @@ class Recorder:
 
         def job() -> None:
             saved.version = self._commit(
-                lambda number: (
-                    self.repository.save(
-                        source,
-                        self.model,
-                        name=f"{self.run.name}/{name}{number}",
-                        metrics=metrics,
-                        config=self.account.config,
-                        message=self.account.message,
-                        parents=parents,
-                        run=self.run,
-                        step=step,
-                        epoch=epoch,
-                        provenance=self.account.provenance,
-                        labels=self.account.labels,
-                    ).id
+                lambda number: self._store(
+                    source, f"{name}{number}", metrics=metrics, parents=parents, step=step, epoch=epoch
                 )
             )
 
@@ -215,6 +182,42 @@ class Recorder:
         if saved.version is not None:
             self.saved.append(saved)
         return saved
+
+    def _begin(
+        self, live: Any, inner: Any, processing_class: Any, name: str
+    ) -> tuple[filesets.FileSet, int] | None:
+        """The snapshot and the bytes of its weights; None if it could not be taken and that is noted."""
+        folder: Path | None = None
+        try:
+            size = filesets.weight_bytes(inner)
+            folder = self.workspace.folder()
+            return filesets.begin(live, processing_class, folder), size
+        except BaseException as error:
+            if folder is not None:
+                self.workspace.remove(folder)
+            if not isinstance(error, Exception):
+                raise
+            if self.failures.on_error == "warn":
+                self.failures.missed(f"{self.run.name}/{name}", error)
+                return None
+            if isinstance(error, OSError):
+                raise self.failures.missed(f"{self.run.name}/{name}", error) from error
+            raise
+
+    def _store(self, source: Path, name: str, **said: Any) -> VersionId:
+        """One save under the run's name as it is now: losing that name to another changes it."""
+        account = self.account
+        return self.repository.save(
+            source,
+            self.model,
+            name=f"{self.run.name}/{name}",
+            run=self.run,
+            config=account.config,
+            message=account.message,
+            provenance=account.provenance,
+            labels=account.labels,
+            **said,
+        ).id
 
     def annotate(self, saved: Saved, metrics: Mapping[str, float], event: str) -> None:
         """Attach metrics to a version of this run, durably, as soon as it is there itself."""

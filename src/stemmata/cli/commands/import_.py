@@ -9,7 +9,7 @@ import typer
 
 from stemmata.cli import text
 from stemmata.cli.help import HelpCommand, examples
-from stemmata.cli.options import Json, Repo, open_repo, output_for
+from stemmata.cli.options import Json, Repo, TakeIn, open_repo, output_for
 from stemmata.cli.output import Output
 from stemmata.cli.registry import command_app
 
@@ -40,14 +40,7 @@ def import_(
     run: Annotated[
         str | None, typer.Option("--run", metavar="NAME", help="The run. Default: the folder's name.")
     ] = None,
-    include: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--include",
-            metavar="GLOB",
-            help="Take in what is left out, such as optimizer.pt; may be given again.",
-        ),
-    ] = None,
+    include: TakeIn = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", metavar="", help="Show what would be taken in, and write nothing.")
     ] = False,

@@ -13,7 +13,7 @@ import typer
 
 from stemmata.cli import text
 from stemmata.cli.help import HelpCommand, examples
-from stemmata.cli.options import Json, Model, Repo, open_repo, output_for
+from stemmata.cli.options import Json, Model, Repo, TakeIn, open_repo, output_for
 from stemmata.cli.output import Output
 from stemmata.cli.registry import command_app
 
@@ -52,14 +52,7 @@ def watch(
     once: Annotated[
         bool, typer.Option("--once", metavar="", help="Take in what is finished now, and stop.")
     ] = False,
-    include: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--include",
-            metavar="GLOB",
-            help="Take in what is left out, such as optimizer.pt; may be given again.",
-        ),
-    ] = None,
+    include: TakeIn = None,
     repo: Repo = None,
     as_json: Json = False,
 ) -> None:
