@@ -460,7 +460,7 @@ class Redacted(SafetyRefusal):
 class TrainingSaveFailed(StemmataError):
     kind = "training-save-failed"
     what = "saving {name} of {model} failed: {reason}"
-    untouched = "training itself and all earlier versions are untouched"
+    untouched = "all earlier versions are untouched"
     next_step = "mend the cause; the weights are still in the running process"
 
 
