@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import threading
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -25,18 +23,17 @@ from stemmata.hf import facts
 from stemmata.hf.distributed import Meeting, hold_whole, together
 from stemmata.hf.failures import ON_ERROR, OnError
 from stemmata.hf.interruption import Patience
-from stemmata.hf.origin import version_of_checkpoint
+from stemmata.hf.measured import Measured, best_step, logged_at
 from stemmata.hf.recorder import Account, Recorder, Saved, start
 from stemmata.hf.resume import (
-    Mark,
     States,
     go_on,
     goes_on,
     hold_settings,
     mark_of,
-    version_at,
+    source_of,
 )
-from stemmata.ids import VersionId
+from stemmata.hf.runnames import asked_name, trial_name
 from stemmata.names import clean_name
 from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
@@ -108,8 +105,7 @@ class VersionCallback(TrainerCallback):
         self._trials = 0
         self._ended = False
         self._held: Saved | None = None
-        self._logged: dict[str, float] = {}
-        self._evaluated: tuple[int, dict[str, float]] = (-1, {})
+        self._measured = Measured()
 
     @property
     def repository(self) -> Repository:
@@ -146,13 +142,13 @@ class VersionCallback(TrainerCallback):
         given = self._account
         config = {**given.config, **facts.trial_config(state)}
         account = Account(given.message, config, labels=given.labels, parents=given.parents)
-        chosen = facts.trial_name(state, args, self._run_name, self._trials)
+        chosen = trial_name(state, args, self._run_name, self._trials)
         self._trials += bool(state.is_hyper_param_search)
         mark = mark_of(state, self.repository, self.model) if self._resume else None
-        wanted = facts.asked_name(args, chosen)
+        wanted = asked_name(args, chosen)
         continued = mark is not None and goes_on(mark, wanted)
         if account.parents is None and state.global_step > 0 and not continued:
-            account.parents = self._resumed_from(args, state.global_step, mark)
+            account.parents = source_of(self.repository, self.model, mark, args, state.global_step)
         recorder = start(self.repository, self.model, chosen, args, live["model"], account, self.on_error)
         if mark is not None and continued:
             go_on(recorder, mark, state.global_step)
@@ -166,8 +162,7 @@ class VersionCallback(TrainerCallback):
         self._training, self._thread = state, threading.current_thread()
         self._ended = False
         self._held = None
-        self._logged = {}
-        self._evaluated = (-1, {})
+        self._measured = Measured()
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **live: Any) -> None:
         if isinstance(self.every, int) and state.global_step % self.every == 0:
@@ -194,22 +189,17 @@ class VersionCallback(TrainerCallback):
         recorder = self._recorder
         if recorder is None or self._ended or not self._ours(state):
             return
-        found = facts.training_metrics(logs)
-        if found:
-            self._logged = found if "train_loss" not in found else {**self._logged, **found}
-            version = recorder.at_step(state.global_step)
-            if version is not None:
-                recorder.annotate(version, found, "log")
-        # trl adds metrics of an evaluation to its log alone, just before the evaluation's own event.
-        late = {k: v for k, v in facts.metrics(logs).items() if k.startswith("eval_")}
-        self._note_evaluation(state.global_step, late)
+        found = self._measured.log(state.global_step, logs)
+        version = recorder.at_step(state.global_step)
+        if version is not None:
+            recorder.annotate(version, found, "log")
 
     @together
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **live: Any) -> None:
         recorder = self._recorder
         if recorder is None or not self._ours(state):
             return
-        _warn_of_empty(live.get("eval_dataloader"))
+        facts.warn_of_empty(live.get("eval_dataloader"))
         step = state.global_step
         fresh = facts.metrics(metrics)
         if self._ended:
@@ -218,12 +208,10 @@ class VersionCallback(TrainerCallback):
                 recorder.annotate(self._held, fresh, "evaluation")
                 recorder.drain()
             return
-        self._note_evaluation(step, fresh)
+        self._measured.evaluate(step, fresh)
         version = recorder.at_step(step)
         if version is not None:
-            known = {k: v for k, v in self._evaluated[1].items() if k not in version.told}
-            version.told.update(known)
-            recorder.annotate(version, {**known, **fresh}, "evaluation")
+            recorder.annotate(version, {**self._measured.news(version), **fresh}, "evaluation")
         elif self.every == "eval":
             self._save(state, live, f"step-{step}", "eval")
         self._keep_last(args, state, control, live)
@@ -257,7 +245,7 @@ class VersionCallback(TrainerCallback):
                 self._held = self._save_best(recorder, state, live)
             else:
                 # Removed meanwhile: the Trainer went on with the last weights, which are not the best.
-                best = recorder.at_step(_best_step(state))
+                best = recorder.at_step(best_step(state))
                 if best is not None:
                     recorder.also_name(best, "best")
                 self._held = last
@@ -288,15 +276,15 @@ class VersionCallback(TrainerCallback):
         if recorder is None or not self._ours(state) or (not again and recorder.at_step(step) is not None):
             return None
         recorder.account.data.update(facts.data(live.get("train_dataloader"), live.get("eval_dataloader")))
-        evaluated = self._evaluated[1] if self._evaluated[0] == step else {}
+        evaluated = self._measured.evaluated(step)
         saved = recorder.save(
             live["model"],
-            _processing_class(live),
+            facts.processing_class(live),
             name=name,
             step=step,
             epoch=state.epoch,
             event=event,
-            metrics={**self._logged, **evaluated},
+            metrics={**self._measured.logged, **evaluated},
             same_as_existing=again,
         )
         saved.told.update(evaluated)
@@ -326,17 +314,6 @@ class VersionCallback(TrainerCallback):
             )
         return False
 
-    def _resumed_from(self, args: Any, step: int, mark: Mark | None) -> list[VersionId] | None:
-        """The version with the weights of the checkpoint that the training goes on from, if there is one."""
-        if mark is not None:
-            source = version_at(self.repository, self.model, mark, step)
-            if source is not None:
-                return [source.id]
-        given = args.resume_from_checkpoint
-        folder = Path(given) if isinstance(given, str) else Path(args.output_dir) / f"checkpoint-{step}"
-        found = version_of_checkpoint(folder, step, self.model, self.repository.session)
-        return None if found is None else [found]
-
     def _keep_last(self, args: Any, state: Any, control: Any, live: Mapping[str, Any]) -> None:
         """Where the best weights will replace the last ones, save those while they are here."""
         over = control.should_training_stop or state.global_step >= state.max_steps > 0
@@ -345,52 +322,18 @@ class VersionCallback(TrainerCallback):
 
     def _save_best(self, recorder: Recorder, state: Any, live: Mapping[str, Any]) -> Saved:
         """The restored weights under their own step and metrics, never the last step's."""
-        step = _best_step(state)
-        rows = [row for row in state.log_history or () if row.get("step") == step]
-        metrics: dict[str, float] = {}
-        for row in rows:
-            metrics.update(facts.metrics(row))
-        epochs = [row["epoch"] for row in rows if "epoch" in row]
+        step = best_step(state)
+        metrics, epoch = logged_at(state, step)
         known = [s for s in recorder.saved if s.step <= step]
         return recorder.save(
             live["model"],
-            _processing_class(live),
+            facts.processing_class(live),
             name="best",
             step=step,
-            epoch=epochs[-1] if epochs else None,
+            epoch=epoch,
             event="best",
             metrics=metrics,
             same_as_existing=True,
             after=known[-1] if known else None,
             follows=False,
         )
-
-    def _note_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        if metrics:
-            same = self._evaluated[1] if self._evaluated[0] == step else {}
-            self._evaluated = (step, {**same, **metrics})
-
-
-def _best_step(state: Any) -> int:
-    if state.best_global_step is not None:
-        return int(state.best_global_step)
-    found = re.search(r"-(\d+)$", str(state.best_model_checkpoint))
-    return int(found[1]) if found else int(state.global_step)
-
-
-def _processing_class(live: Mapping[str, Any]) -> Any:
-    """What the Trainer saves beside the weights: its processing class, else the collator's tokenizer."""
-    if live.get("processing_class") is not None:
-        return live["processing_class"]
-    collator = getattr(live.get("train_dataloader"), "collate_fn", None)
-    for owner in (collator, getattr(collator, "data_collator", None)):
-        tokenizer = getattr(owner, "tokenizer", None)
-        if tokenizer is not None:
-            return tokenizer
-    return None
-
-
-def _warn_of_empty(dataloader: Any) -> None:
-    dataset = getattr(dataloader, "dataset", None)
-    if dataset is not None and facts.row_count(dataset) == 0:
-        warnings.warn("the evaluation dataset has no rows: its metrics mean nothing", stacklevel=2)

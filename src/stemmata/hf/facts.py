@@ -1,20 +1,18 @@
-"""Facts: what is recorded of a training run beside its weights: config, data, seeds, names.
+"""Facts: what is recorded of a training run beside its weights: config, data, seeds.
 
 Nothing here fails a training: what cannot be told is left out.
 """
 
 from __future__ import annotations
 
-import secrets
+import warnings
 from collections.abc import Mapping
-from datetime import datetime
 from numbers import Real
 from typing import Any
 
 from stemmata import capture
 from stemmata.hf.filesets import is_adapter
 from stemmata.hf.quantised import quantization_of
-from stemmata.names import clean_name, slug
 from stemmata.training_args import sanitise_arguments
 
 _MODEL_FACTS = (
@@ -28,35 +26,6 @@ _MODEL_FACTS = (
 )
 _SPEEDS = ("_runtime", "_per_second")
 _NO_METRICS = frozenset({"epoch", "step", "total_flos"})
-_STAMP_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
-
-
-def run_name(arguments: Any, chosen: str | None) -> str:
-    """The run's name: as chosen, else `args.run_name`, else the time and four random letters."""
-    given = asked_name(arguments, chosen)
-    if given is not None:
-        # A run's name begins version names: it must be one itself.
-        return clean_name(slug(given))
-    unique = "".join(secrets.choice(_STAMP_LETTERS) for _ in range(4))
-    return f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{unique}"
-
-
-def asked_name(arguments: Any, chosen: str | None) -> str | None:
-    """The name that the script gives its run, if it does."""
-    given = chosen or getattr(arguments, "run_name", None)
-    if given and (chosen or str(given) != str(getattr(arguments, "output_dir", None))):
-        return str(given)
-    return None
-
-
-def trial_name(state: Any, arguments: Any, chosen: str | None, number: int) -> str | None:
-    """The name for a run that is a trial of a search, below the name that was asked for; else that one."""
-    if not state.is_hyper_param_search:
-        return chosen
-    trial = str(state.trial_name or f"trial-{number}")
-    # Some backends name the trial in `run_name` themselves.
-    asked = asked_name(arguments, chosen)
-    return trial if asked in (None, trial) else f"{asked}/{trial}"
 
 
 def trial_config(state: Any) -> dict[str, object]:
@@ -147,3 +116,22 @@ def training_metrics(logs: Mapping[str, Any] | None) -> dict[str, float]:
         for key, value in metrics(logs).items()
         if not key.endswith(_SPEEDS) and not key.startswith(("eval_", "test_"))
     }
+
+
+def processing_class(live: Mapping[str, Any]) -> Any:
+    """What the Trainer saves beside the weights: its processing class, else the collator's tokenizer."""
+    if live.get("processing_class") is not None:
+        return live["processing_class"]
+    collator = getattr(live.get("train_dataloader"), "collate_fn", None)
+    for owner in (collator, getattr(collator, "data_collator", None)):
+        tokenizer = getattr(owner, "tokenizer", None)
+        if tokenizer is not None:
+            return tokenizer
+    return None
+
+
+def warn_of_empty(dataloader: Any) -> None:
+    """Tell of an evaluation that has nothing to evaluate."""
+    dataset = getattr(dataloader, "dataset", None)
+    if dataset is not None and row_count(dataset) == 0:
+        warnings.warn("the evaluation dataset has no rows: its metrics mean nothing", stacklevel=2)

@@ -17,10 +17,10 @@ from stemmata.errors import NameTaken, SpaceShort
 from stemmata.hf import facts, filesets
 from stemmata.hf.failures import Failures, OnError, Task
 from stemmata.hf.origin import describe_base, origin_of, remember_origin
+from stemmata.hf.runnames import free_name, next_name, run_name
 from stemmata.hf.space import hold_space
 from stemmata.hf.writer import Workspace, Writer
 from stemmata.ids import VersionId
-from stemmata.names import name_key
 from stemmata.records import Base, Run
 from stemmata.repository import Repository
 
@@ -69,7 +69,7 @@ class Recorder:
     ) -> None:
         self.repository = repository
         self.model = model
-        self.run = Run(id=uuid.uuid4().hex, name=_free_run_name(repository, model, run_name))
+        self.run = Run(id=uuid.uuid4().hex, name=free_name(repository, model, run_name))
         self.account = account
         self.saved: list[Saved] = []
         self.again: set[str] = set()
@@ -329,8 +329,8 @@ class Recorder:
                     continue
                 if any(s.version is not None for s in self.saved):
                     raise
-                name = _next_name(self.run.name)
-                self.run = Run(id=self.run.id, name=_free_run_name(self.repository, self.model, name))
+                name = next_name(self.run.name)
+                self.run = Run(id=self.run.id, name=free_name(self.repository, self.model, name))
 
     def _parents(self, line: Sequence[Saved | None], inner: Any) -> list[VersionId]:
         """The newest of `line` that is there: one that could not be written has no children."""
@@ -351,7 +351,7 @@ class Recorder:
 def start(
     repository: Repository,
     model: str,
-    run_name: str | None,
+    chosen: str | None,
     arguments: Any,
     live: Any,
     account: Account,
@@ -361,28 +361,6 @@ def start(
     inner = filesets.unwrap(live)
     account.config = {**facts.config(arguments, inner), **account.config}
     account.provenance = facts.provenance(arguments)
-    recorder = Recorder(repository, model, facts.run_name(arguments, run_name), account, on_error=on_error)
+    recorder = Recorder(repository, model, run_name(arguments, chosen), account, on_error=on_error)
     recorder.hold_space(live)
     return recorder
-
-
-def _free_run_name(repository: Repository, model: str, wanted: str) -> str:
-    """`wanted`, or with -2, -3, … if another run of the model has that name."""
-    name = wanted
-    if name_key(model) not in {name_key(m) for m in repository.models()}:
-        return name
-    versions = repository.versions(model)
-    while versions.where(f"run == {_quoted(name)}").limit(1):
-        name = _next_name(name)
-    return name
-
-
-def _next_name(name: str) -> str:
-    stem, dash, number = name.rpartition("-")
-    if dash and number.isdigit() and 1 < int(number) < 10_000 and not number.startswith("0"):
-        return f"{stem}-{int(number) + 1}"
-    return f"{name}-2"
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

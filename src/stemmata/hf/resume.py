@@ -17,7 +17,9 @@ from typing import Any
 
 from stemmata.errors import IncompleteState, NameTaken, TrainingSetup
 from stemmata.hf.distributed import Meeting
+from stemmata.hf.origin import version_of_checkpoint
 from stemmata.hf.recorder import Recorder, Saved
+from stemmata.ids import VersionId
 from stemmata.names import slug
 from stemmata.records import Run
 from stemmata.repository import Repository
@@ -83,6 +85,20 @@ def version_at(repository: Repository, model: str, mark: Mark, step: int) -> Any
             if version.step == step and version.event != "best":
                 return version
     return None
+
+
+def source_of(
+    repository: Repository, model: str, mark: Mark | None, arguments: Any, step: int
+) -> list[VersionId] | None:
+    """The version with the weights of the checkpoint that a training goes on from, if there is one."""
+    if mark is not None:
+        source = version_at(repository, model, mark, step)
+        if source is not None:
+            return [source.id]
+    given = arguments.resume_from_checkpoint
+    folder = Path(given) if isinstance(given, str) else Path(arguments.output_dir) / f"checkpoint-{step}"
+    found = version_of_checkpoint(folder, step, model, repository.session)
+    return None if found is None else [found]
 
 
 def _versions(repository: Repository, model: str, run: Run) -> list[Any]:

@@ -19,6 +19,7 @@ from stemmata.errors import InvalidArgument
 from stemmata.hf import facts, filesets
 from stemmata.hf.failures import ON_ERROR, OnError
 from stemmata.hf.recorder import Account, Recorder, Saved
+from stemmata.hf.runnames import run_name
 from stemmata.ids import VersionId
 from stemmata.names import clean_name
 from stemmata.repository import Repository
@@ -43,7 +44,7 @@ class TrainingRun:
             raise InvalidArgument(argument="on_error", reason=f"{on_error!r} is none of {ON_ERROR}")
         account = Account(message, dict(config), {}, dict(labels), capture.collect(), parents)
         self._recorder = Recorder(
-            repository, clean_name(model), facts.run_name(None, name), account, on_error=on_error
+            repository, clean_name(model), run_name(None, name), account, on_error=on_error
         )
         self._given = dict(config)
         self._count = 0

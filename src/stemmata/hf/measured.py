@@ -1,0 +1,62 @@
+"""Measured: what a training logged and evaluated, and at which step. Owns which metrics are whose: a
+version gets those of its own step, never those of the step before."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from stemmata.hf import facts
+from stemmata.hf.recorder import Saved
+
+
+class Measured:
+    """The last metrics of one training."""
+
+    def __init__(self) -> None:
+        self.logged: dict[str, float] = {}
+        """What the training itself logged last."""
+        self._evaluated: tuple[int, dict[str, float]] = (-1, {})
+
+    def log(self, step: int, logs: Mapping[str, Any] | None) -> dict[str, float]:
+        """Take a log in; what it says of the training itself."""
+        found = facts.training_metrics(logs)
+        if found:
+            self.logged = found if "train_loss" not in found else {**self.logged, **found}
+        # trl adds metrics of an evaluation to its log alone, just before the evaluation's own event.
+        self.evaluate(step, {k: v for k, v in facts.metrics(logs).items() if k.startswith("eval_")})
+        return found
+
+    def evaluate(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Take metrics of an evaluation of this step in."""
+        if metrics:
+            self._evaluated = (step, {**self.evaluated(step), **metrics})
+
+    def evaluated(self, step: int) -> dict[str, float]:
+        """What evaluations of this step found so far."""
+        return self._evaluated[1] if self._evaluated[0] == step else {}
+
+    def news(self, version: Saved) -> dict[str, float]:
+        """What the last evaluation found and this version, of its step, was not told; it is told now."""
+        known = {k: v for k, v in self.evaluated(version.step).items() if k not in version.told}
+        version.told.update(known)
+        return known
+
+
+def best_step(state: Any) -> int:
+    """The step whose weights the Trainer holds for the best."""
+    if state.best_global_step is not None:
+        return int(state.best_global_step)
+    found = re.search(r"-(\d+)$", str(state.best_model_checkpoint))
+    return int(found[1]) if found else int(state.global_step)
+
+
+def logged_at(state: Any, step: int) -> tuple[dict[str, float], float | None]:
+    """Metrics and epoch that the Trainer's own history has of a step."""
+    rows = [row for row in state.log_history or () if row.get("step") == step]
+    metrics: dict[str, float] = {}
+    for row in rows:
+        metrics.update(facts.metrics(row))
+    epochs = [row["epoch"] for row in rows if "epoch" in row]
+    return metrics, epochs[-1] if epochs else None

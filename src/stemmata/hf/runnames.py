@@ -1,0 +1,64 @@
+"""Run names: what a run is called. Owns the default, the names of trials, and that no two runs of a
+model share a name."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime
+from typing import Any
+
+from stemmata.names import clean_name, name_key, slug
+from stemmata.repository import Repository
+
+_STAMP_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
+
+
+def run_name(arguments: Any, chosen: str | None) -> str:
+    """The run's name: as chosen, else `args.run_name`, else the time and four random letters."""
+    given = asked_name(arguments, chosen)
+    if given is not None:
+        # A run's name begins version names: it must be one itself.
+        return clean_name(slug(given))
+    unique = "".join(secrets.choice(_STAMP_LETTERS) for _ in range(4))
+    return f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{unique}"
+
+
+def asked_name(arguments: Any, chosen: str | None) -> str | None:
+    """The name that the script gives its run, if it does."""
+    given = chosen or getattr(arguments, "run_name", None)
+    if given and (chosen or str(given) != str(getattr(arguments, "output_dir", None))):
+        return str(given)
+    return None
+
+
+def trial_name(state: Any, arguments: Any, chosen: str | None, number: int) -> str | None:
+    """The name for a run that is a trial of a search, below the name that was asked for; else that one."""
+    if not state.is_hyper_param_search:
+        return chosen
+    trial = str(state.trial_name or f"trial-{number}")
+    # Some backends name the trial in `run_name` themselves.
+    asked = asked_name(arguments, chosen)
+    return trial if asked in (None, trial) else f"{asked}/{trial}"
+
+
+def free_name(repository: Repository, model: str, wanted: str) -> str:
+    """`wanted`, or with -2, -3, … if another run of the model has that name."""
+    name = wanted
+    if name_key(model) not in {name_key(m) for m in repository.models()}:
+        return name
+    versions = repository.versions(model)
+    while versions.where(f"run == {_quoted(name)}").limit(1):
+        name = next_name(name)
+    return name
+
+
+def next_name(name: str) -> str:
+    """`name` with the next number behind it: -2, -3, ..."""
+    stem, dash, number = name.rpartition("-")
+    if dash and number.isdigit() and 1 < int(number) < 10_000 and not number.startswith("0"):
+        return f"{stem}-{int(number) + 1}"
+    return f"{name}-2"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
