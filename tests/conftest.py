@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -16,3 +17,7 @@ if HERE not in sys.path:
 settings.register_profile("stemmata", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", parent=settings.get_profile("stemmata"), max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "stemmata"))
+
+# Started by nohup, or by a CI that does as it does, children would inherit a hangup that is ignored.
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

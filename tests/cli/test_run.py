@@ -56,7 +56,10 @@ def test_signals_reach_the_command_and_its_answer_comes_back(number: signal.Sign
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
-        assert process.wait() == 40 + number
+        try:
+            assert process.wait(60) == 40 + number
+        finally:
+            process.kill()  # or the context would wait for ever
 
 
 def test_what_nohup_ignores_stays_ignored() -> None:
