@@ -317,11 +317,14 @@ class Repository:
         config: Mapping[str, object] | None = None,
         labels: Mapping[str, str] | None = None,
         parents: Sequence[Target] | None = None,
+        keep: str | int = "all",
         on_error: str = "warn",
     ) -> Any:
         """A run for a training loop of one's own; see `stemmata.hf.runs.TrainingRun`.
 
-        `with repo.run("sentiment") as run: run.save(model, metrics={...})`. Raises MissingExtra.
+        `with repo.run("sentiment") as run: run.save(model, metrics={...})`. `keep`, as in VersionCallback:
+        "all", a number or "best:N"; the run's other versions get the label `deletable`.
+        Raises MissingExtra, InvalidArgument.
         """
         try:
             # By its name, as the loaders are: this floor knows no torch.
@@ -338,6 +341,7 @@ class Repository:
             config=config or {},
             labels=labels or {},
             parents=None if parents is None else [self.get(p).id for p in parents],
+            keep=keep,
             on_error=on_error,
         )
 

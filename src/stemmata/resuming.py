@@ -25,6 +25,8 @@ ASKED = "resume.asked"
 """Config key: the run name that the script asked for; the run may be called `…-2`."""
 PROCESSES = "resume.processes"
 """Config key: how many processes trained."""
+COMMAND = "resume.command"
+"""Config key, of `stemmata run` alone: which training of which command line it is."""
 TRAINER_STATE = "trainer_state.json"
 _OPTIMIZERS = ("optimizer.pt", "optimizer.bin")
 _WEIGHTS = re.compile(r"(model|pytorch_model|adapter_model|pytorch_model_fsdp)\.(safetensors|bin)")
@@ -87,13 +89,21 @@ def _missing_weights(
     return missing
 
 
-def find_state(session: Session, model: str, run: str | None, step: int | None) -> VersionRow | None:
-    """The newest state of a run: of one that has this name, or asked for it and got another."""
+def find_state(
+    session: Session, model: str, run: str | None, step: int | None = None, *, command: str | None = None
+) -> VersionRow | None:
+    """The newest state of a run: of one that has this name, or asked for it and got another.
+
+    `command`: only of a run that asked for the name in this training of this command line.
+    """
     session.refresh()
     conditions: list[str] = [] if step is None else [f"step == {int(step)}"]
     if run is not None:
         name = json.dumps(slug(run), ensure_ascii=False)
-        conditions.append(f"(run == {name} or {ASKED} == {name})")
+        of_run = f"run == {name} or {ASKED} == {name}"
+        conditions.append(f"({of_run})" if command is None else f"{ASKED} == {name}")
+    if command is not None:
+        conditions.append(f"{COMMAND} == {json.dumps(command)}")
     key = name_key(states_of(model))
     found = queries.versions(session.catalog.connection, key, expressions=conditions, limit=1)
     return found[0] if found else None
@@ -105,17 +115,26 @@ def resume(session: Session, model: str, run: str | None = None, step: int | Non
     Raises IncompleteState, Damage.
     """
     row = find_state(session, model, run, step)
-    if row is None:
-        return None
-    tree = session.tree(row)
+    return None if row is None else folder_of(session, row)
+
+
+def folder_of(session: Session, row: VersionRow) -> Path:
+    """A state as a folder, verified byte by byte. Raises IncompleteState, Damage."""
+    missing = lacks(session, row)
+    if missing:
+        name = queries.model_name(session.catalog.connection, row.model)
+        raise IncompleteState(state=f"{name}@{row.name}", parts=", ".join(missing))
     read = session.object_reader(row)
-    files = {file.path: file for file in tree.files}
+    return checkouts.shared(session.cache_folder(), row.id, session.tree(row), read)
+
+
+def lacks(session: Session, row: VersionRow) -> list[str]:
+    """The parts that a state lacks: see `missing_parts`. Reads no weights. Raises Damage."""
+    read = session.object_reader(row)
+    files = {file.path: file for file in session.tree(row).files}
     processes = load_value(session.record(row).config.get(PROCESSES))
-    missing = missing_parts(
+    return missing_parts(
         {path: file.size for path, file in files.items()},
         lambda path: checkouts.read_file(files[path], read),
         processes=processes if isinstance(processes, int) else None,
     )
-    if missing:
-        raise IncompleteState(state=f"{states_of(model)}@{row.name}", parts=", ".join(missing))
-    return checkouts.shared(session.cache_folder(), row.id, tree, read)

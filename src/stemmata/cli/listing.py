@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from rich.text import Text
 
+from stemmata.catalog.lines import DELETABLE
 from stemmata.cli import ranking, text
 from stemmata.cli.tables import Column, table
 from stemmata.version import Version
@@ -26,7 +27,8 @@ def badges(version: Version) -> Text:
 
 
 def name_of(version: Version, *, model: bool) -> Text:
-    """The version's names, the model's before them if `model`, its badges after them."""
+    """The version's names, the model's before them if `model`, its badges after them, and a quiet word
+    where the policy of its run no longer needs it."""
     found = Text()
     if model:
         found.append(f"{text.plain(version.model)}@", DIM)
@@ -38,6 +40,8 @@ def name_of(version: Version, *, model: bool) -> Text:
     if marks:
         found.append(" ")
         found.append_text(marks)
+    if DELETABLE in version.labels:
+        found.append(f" {DELETABLE}", DIM)
     return found
 
 

@@ -23,6 +23,7 @@ from stemmata.hf import facts
 from stemmata.hf.distributed import Meeting, hold_whole, together
 from stemmata.hf.failures import ON_ERROR, OnError
 from stemmata.hf.interruption import Patience
+from stemmata.hf.keeping import Keep
 from stemmata.hf.measured import Measured, best_step, logged_at
 from stemmata.hf.recorder import Account, Recorder, Saved, start
 from stemmata.hf.resume import (
@@ -54,6 +55,9 @@ class VersionCallback(TrainerCallback):
     go on from with `repository.resume(model, run=...)`. `message`, `config`, `labels` go into every version;
     `parents` are those of the first one (default: what the model was loaded from, if known).
 
+    `keep`: "all", a number (the newest ones) or "best:N"; the other versions of the run, never the best,
+    named or aliased ones, get the label `deletable`. Nothing is deleted.
+
     Names: `<run>/epoch-3`, `<run>/step-500`, `<run>/final` for the last trained state, and
     `<run>/best` for the weights that `load_best_model_at_end` brings back.
 
@@ -74,6 +78,7 @@ class VersionCallback(TrainerCallback):
         labels: Mapping[str, str] | None = None,
         parents: Sequence[Version] | None = None,
         resume: bool = False,
+        keep: str | int = "all",
         on_error: OnError = "warn",
     ) -> None:
         steps = isinstance(every, int) and not isinstance(every, bool) and every > 0
@@ -85,6 +90,7 @@ class VersionCallback(TrainerCallback):
             raise InvalidArgument(argument="on_error", reason=f"{on_error!r} is none of {ON_ERROR}")
         self.every: Every = every
         self.on_error: OnError = on_error
+        self.keep = Keep.parse(keep)
         self.model = clean_name(model)
         self._repository = repository
         self._run_name = run_name
@@ -149,7 +155,9 @@ class VersionCallback(TrainerCallback):
         continued = mark is not None and goes_on(mark, wanted)
         if account.parents is None and state.global_step > 0 and not continued:
             account.parents = source_of(self.repository, self.model, mark, args, state.global_step)
-        recorder = start(self.repository, self.model, chosen, args, live["model"], account, self.on_error)
+        recorder = start(
+            self.repository, self.model, chosen, args, live["model"], account, self.on_error, self.keep
+        )
         if mark is not None and continued:
             go_on(recorder, mark, state.global_step)
         self._recorder = recorder

@@ -82,6 +82,16 @@ class Failures:
         self._note(failed)
         return failed
 
+    def aside(self, what: str, error: Exception) -> None:
+        """Log what failed beside the versions, of which none is missing; every later write tries it again.
+
+        Raises TrainingSaveFailed if failures are to be raised.
+        """
+        failed = self.named(what, error)
+        _log.error("%s", failed)
+        if self.on_error == "raise":
+            raise failed from error
+
     def take_waiting(self) -> list[Task]:
         """What failed once, to be tried again now."""
         with self._lock:

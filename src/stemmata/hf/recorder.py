@@ -16,11 +16,13 @@ from typing import Any
 from stemmata.errors import NameTaken, SpaceShort
 from stemmata.hf import facts, filesets
 from stemmata.hf.failures import Failures, OnError, Task
+from stemmata.hf.keeping import Keep, Keeping, metric_of
 from stemmata.hf.origin import describe_base, origin_of, remember_origin
 from stemmata.hf.runnames import free_name, next_name, run_name
 from stemmata.hf.space import hold_space
 from stemmata.hf.writer import Workspace, Writer
 from stemmata.ids import VersionId
+from stemmata.metricnames import Direction
 from stemmata.records import Base, Run
 from stemmata.repository import Repository
 
@@ -66,6 +68,8 @@ class Recorder:
         account: Account,
         *,
         on_error: OnError = "warn",
+        keep: Keep | None = None,
+        metric: tuple[str, Direction] | None = None,
     ) -> None:
         self.repository = repository
         self.model = model
@@ -75,6 +79,7 @@ class Recorder:
         self.again: set[str] = set()
         """Names that a resumed run has already, of steps that it may make again."""
         self.failures = Failures(model, on_error)
+        self.keeping = Keeping(repository.session, model, keep or Keep(), metric)
         self._writer = Writer()
         self._ended = False
         self.workspace = Workspace(repository.session.cache_folder() / "writing")
@@ -276,6 +281,7 @@ class Recorder:
             remember_origin(filesets.unwrap(live), self.repository.session, held.version)
         if not self._ended:
             self.failures.report(self.run.name, sum(s.version is not None for s in self.saved))
+            self.keeping.report(self.run)
         self._ended = True
         self.raise_failure()
 
@@ -314,7 +320,18 @@ class Recorder:
     # --- on the writer's thread -------------------------------------------------------------
 
     def _guarded(self, task: Task) -> Callable[[], None]:
-        return self.failures.guarded(task, lambda: self.run.name)
+        write = self.failures.guarded(task, lambda: self.run.name)
+
+        def run() -> None:
+            write()
+            # Also after metrics and names: they may change which versions are the best, or needed.
+            try:
+                self.keeping.apply(self.run)
+            except Exception as error:  # noqa: BLE001
+                # As of a save: whatever it was, the training gets one named error, or goes on.
+                self.failures.aside(f"the marks of {self.keeping.keep}", error)
+
+        return run
 
     def _commit(self, save: Callable[[str], VersionId]) -> VersionId:
         """Save; if another process took the run's name meanwhile, take the next one. A step that a
@@ -356,11 +373,13 @@ def start(
     live: Any,
     account: Account,
     on_error: OnError,
+    keep: Keep,
 ) -> Recorder:
     """A recorder for a training that begins now."""
     inner = filesets.unwrap(live)
     account.config = {**facts.config(arguments, inner), **account.config}
     account.provenance = facts.provenance(arguments)
-    recorder = Recorder(repository, model, run_name(arguments, chosen), account, on_error=on_error)
+    name, metric = run_name(arguments, chosen), metric_of(arguments)
+    recorder = Recorder(repository, model, name, account, on_error=on_error, keep=keep, metric=metric)
     recorder.hold_space(live)
     return recorder

@@ -76,6 +76,7 @@ def go_on(recorder: Recorder, mark: Mark, step: int) -> None:
         if version.step is not None and version.step <= step and version.event != "best":
             recorder.saved.append(Saved(name, version.step, version.epoch, version.id))
     recorder.again = {name for v in rows for name in v.names}
+    recorder.keeping.resumed = True
 
 
 def version_at(repository: Repository, model: str, mark: Mark, step: int) -> Any:

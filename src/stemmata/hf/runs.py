@@ -18,6 +18,7 @@ from stemmata import capture
 from stemmata.errors import InvalidArgument
 from stemmata.hf import facts, filesets
 from stemmata.hf.failures import ON_ERROR, OnError
+from stemmata.hf.keeping import Keep
 from stemmata.hf.recorder import Account, Recorder, Saved
 from stemmata.hf.runnames import run_name
 from stemmata.ids import VersionId
@@ -38,13 +39,19 @@ class TrainingRun:
         config: Mapping[str, object],
         labels: Mapping[str, str],
         parents: Sequence[VersionId] | None,
+        keep: str | int,
         on_error: OnError,
     ) -> None:
         if on_error not in ON_ERROR:
             raise InvalidArgument(argument="on_error", reason=f"{on_error!r} is none of {ON_ERROR}")
         account = Account(message, dict(config), {}, dict(labels), capture.collect(), parents)
         self._recorder = Recorder(
-            repository, clean_name(model), run_name(None, name), account, on_error=on_error
+            repository,
+            clean_name(model),
+            run_name(None, name),
+            account,
+            on_error=on_error,
+            keep=Keep.parse(keep),
         )
         self._given = dict(config)
         self._count = 0

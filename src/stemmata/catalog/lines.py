@@ -1,0 +1,95 @@
+"""Lines: what the catalog knows of one run's versions, all of them at once, and of who needs them.
+
+A run is told by its id: two runs may have had one name. `model` is a model's key.
+"""
+
+# ruff: noqa: S608 - statements are put together from fixed parts; every value is a parameter
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Iterator
+
+import msgspec
+
+from stemmata.catalog import queries
+from stemmata.catalog.queries import VersionRow
+from stemmata.ids import VersionId
+from stemmata.records import Run
+
+DELETABLE = "deletable"
+"""Label of a version that the policy of its run no longer needs; its value is that policy."""
+
+_OF_RUN = "v.model = ? AND v.run = ? AND v.run_id = ? AND v.state = 'visible'"
+
+
+class _Base(msgspec.Struct):
+    version: str | None = None
+
+
+class _Adapter(msgspec.Struct):
+    """As much of an adapter's record as says what it needs."""
+
+    base: _Base | None = None
+
+
+def versions(connection: sqlite3.Connection, model: str, run: Run) -> list[VersionRow]:
+    """The run's visible versions, in the order in which they were committed."""
+    rows = queries.versions(connection, model, run=run.name)
+    return [row for row in reversed(rows) if row.run_id == run.id]
+
+
+def metric(connection: sqlite3.Connection, model: str, run: Run, name: str) -> dict[VersionId, float]:
+    """The metric's value of each version that has one; NaN is a value."""
+    rows = _facts(connection, model, run, "metric", name)
+    return {version: math.nan if number is None else float(number) for version, number, _ in rows}
+
+
+def label(connection: sqlite3.Connection, model: str, run: Run, key: str) -> dict[VersionId, str]:
+    """The label's value of each version that has it."""
+    return {version: str(text) for version, _, text in _facts(connection, model, run, "label", key)}
+
+
+def names(connection: sqlite3.Connection, model: str, run: Run) -> Iterator[tuple[VersionId, str, str]]:
+    """Every name that points at one of the run's versions: version, kind (alias, tag, name), name."""
+    sql = f"SELECT r.target, r.kind, r.name FROM versions v JOIN refs r ON r.target = v.id WHERE {_OF_RUN}"
+    for target, kind, name in connection.execute(sql, (model, run.name, run.id)).fetchall():
+        yield VersionId(target), kind, name
+
+
+def sources(connection: sqlite3.Connection, model: str, run: Run) -> set[VersionId]:
+    """The run's versions that visible versions outside it, of any model, name as a parent."""
+    sql = (
+        "SELECT DISTINCT p.parent FROM versions v JOIN parents p ON p.parent = v.id"
+        f" JOIN versions child ON child.seq = p.version WHERE {_OF_RUN}"
+        " AND child.state = 'visible' AND child.run_id IS NOT v.run_id"
+    )
+    found = connection.execute(sql, (model, run.name, run.id)).fetchall()
+    return {VersionId(row[0]) for row in found}
+
+
+def bases(connection: sqlite3.Connection, after: int = 0) -> tuple[int, set[VersionId]]:
+    """Versions that adapters committed after `after` name as their base; and how far that looked."""
+    (newest,) = connection.execute("SELECT COALESCE(MAX(seq), 0) FROM versions").fetchone()
+    sql = "SELECT record FROM versions WHERE seq > ? AND seq <= ? AND kind = 'adapter'"
+    found: set[VersionId] = set()
+    for (record,) in connection.execute(sql, (after, newest)).fetchall():
+        try:
+            base = msgspec.json.decode(record, type=_Adapter).base
+            if base is not None and base.version is not None:
+                found.add(VersionId.parse(base.version))
+        except (msgspec.DecodeError, ValueError):
+            continue  # a record may say anything; what names no version needs none
+    return int(newest), found
+
+
+def _facts(
+    connection: sqlite3.Connection, model: str, run: Run, space: str, key: str
+) -> list[tuple[VersionId, float | None, str | None]]:
+    sql = (
+        "SELECT v.id, f.num, f.text FROM versions v JOIN facts f ON f.version = v.seq"
+        f" AND f.space = ? AND f.key = ? WHERE {_OF_RUN}"
+    )
+    found = connection.execute(sql, (space, key, model, run.name, run.id)).fetchall()
+    return [(VersionId(row[0]), row[1], row[2]) for row in found]
