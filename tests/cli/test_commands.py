@@ -311,6 +311,18 @@ def test_annotations_and_labels_show_as_the_versions_own(shop: Path, cli: Cli) -
     assert cli("annotate", "sentiment@v1").code == 2
 
 
+def test_what_a_policy_marked_is_a_quiet_word_in_the_lists_and_a_label_in_json(shop: Path, cli: Cli) -> None:
+    cli("label", "sentiment@r8/epoch-1", "deletable=keep=1")
+    cli("label", "sentiment@r8/epoch-2", "deletable=never")  # somebody's own, of no policy
+    lines = [line for line in cli("log", "sentiment").out.splitlines() if " deletable" in line]
+    assert len(lines) == 1
+    assert "r8/epoch-1 #v1 deletable" in lines[0]
+    assert "sentiment@r8/epoch-1 #v1 deletable" in cli("show", "sentiment@v1").out.splitlines()[0]
+    assert cli("show", "sentiment@v1", "--json").json["version"]["labels"] == {"deletable": "keep=1"}
+    found = cli("search", "sentiment", "label.deletable is not none", "--json").json
+    assert found["total"] == 2
+
+
 def test_models_are_listed_with_what_they_have(shop: Path, cli: Cli) -> None:
     (model,) = cli("models", "--json").json["models"]
     assert (model["name"], model["versions"], model["newest"]["name"]) == ("sentiment", 6, "r8/epoch-3")

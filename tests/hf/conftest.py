@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 
 import tiny_models as tiny
@@ -24,6 +25,15 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEMMATA_CACHE", str(tmp_path / "user-cache"))
     monkeypatch.delenv("STEMMATA_REPO", raising=False)
     monkeypatch.delenv("STEMMATA_MODEL", raising=False)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other cost more than tiny models do."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -45,6 +45,26 @@ def wrap(module: ModuleType, settings: Settings) -> None:
         attach(self, settings)
 
     trainer.__init__ = constructor  # type: ignore[misc]
+    if settings.resume:
+        trainer.train = _going_on(trainer.train)  # type: ignore[attr-defined]
+
+
+def _going_on(theirs: Any) -> Any:
+    """`Trainer.train`, which goes on from the last state of its run unless it is told from where."""
+
+    @functools.wraps(theirs)
+    def train(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # Not there where the callback could not be added: then there is nothing to go on from.
+        module = sys.modules.get(_CALLBACK_MODULE)
+        given = args[0] if args else kwargs.get("resume_from_checkpoint")
+        trial = args[1] if len(args) > 1 else kwargs.get("trial")
+        if module is not None and trial is None:
+            state = module.begin(self, given)
+            if state is not None:
+                args, kwargs = args[1:], {**kwargs, "resume_from_checkpoint": state}
+        return theirs(self, *args, **kwargs)
+
+    return train
 
 
 def attach(trainer: Any, settings: Settings) -> None:

@@ -20,13 +20,16 @@ _MAX_REPORT = 1 << 24
 
 
 class Settings(NamedTuple):
-    """For every Trainer: the repository's folder, the model's name, when to save, the run's name."""
+    """For every Trainer: the repository's folder, the model's name, when to save, the run's name, which
+    versions stay, and whether a training goes on from its last state."""
 
     repository: str
     model: str
     every: str | int
     run_name: str | None
     report: str
+    keep: str = "all"
+    resume: bool = False
 
 
 def encode(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from stemmata.ids import VersionId
 from stemmata.records import Run
 
 DELETABLE = "deletable"
-"""Label of a version that the policy of its run no longer needs; its value is that policy."""
+"""Label of a version that the policy of its run no longer needs; its value is that policy: `keep=3`."""
 
 _OF_RUN = "v.model = ? AND v.run = ? AND v.run_id = ? AND v.state = 'visible'"
 
@@ -32,6 +32,11 @@ class _Adapter(msgspec.Struct):
     """As much of an adapter's record as says what it needs."""
 
     base: _Base | None = None
+
+
+def is_mark(label: str | None) -> bool:
+    """Whether a value of that label was written by a policy; other words are somebody's own."""
+    return label is not None and label.startswith("keep=")
 
 
 def versions(connection: sqlite3.Connection, model: str, run: Run) -> list[VersionRow]:

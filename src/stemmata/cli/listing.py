@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from rich.text import Text
 
-from stemmata.catalog.lines import DELETABLE
+from stemmata.catalog.lines import DELETABLE, is_mark
 from stemmata.cli import ranking, text
 from stemmata.cli.tables import Column, table
 from stemmata.version import Version
@@ -40,7 +40,7 @@ def name_of(version: Version, *, model: bool) -> Text:
     if marks:
         found.append(" ")
         found.append_text(marks)
-    if DELETABLE in version.labels:
+    if is_mark(version.labels.get(DELETABLE)):
         found.append(f" {DELETABLE}", DIM)
     return found
 

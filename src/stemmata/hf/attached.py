@@ -1,18 +1,30 @@
 """Attached: the callback that `stemmata run` adds to a Trainer that somebody else's script made.
 
-Owns the difference to VersionCallback: the script did not ask for it, so it never fails the script.
+Owns the difference to VersionCallback: the script did not ask for it, so it never fails the script; and
+where its trainings go on, since the script does not say that either.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import itertools
+import json
+import sys
 from collections.abc import Callable
 from typing import Any, cast
 
+from stemmata import resuming
 from stemmata.attach.hook import warn
 from stemmata.attach.settings import Settings, report
-from stemmata.errors import StemmataError
+from stemmata.capture import mask_command
+from stemmata.errors import StemmataError, TrainingSetup
 from stemmata.hf.callback import Every, VersionCallback
+from stemmata.hf.distributed import Meeting
+from stemmata.ids import VersionId
+from stemmata.records import Record
+
+_trainings = itertools.count(1)
 
 
 class AttachedCallback(VersionCallback):
@@ -20,7 +32,14 @@ class AttachedCallback(VersionCallback):
 
     def __init__(self, settings: Settings) -> None:
         every = cast("Every", settings.every)  # the base class looks at it
-        super().__init__(settings.repository, settings.model, every=every, run_name=settings.run_name)
+        super().__init__(
+            settings.repository,
+            settings.model,
+            every=every,
+            run_name=settings.run_name,
+            keep=settings.keep,
+            resume=settings.resume,
+        )
         self.settings = settings
         self.off = False
 
@@ -29,10 +48,41 @@ class AttachedCallback(VersionCallback):
         if event in ("on_train_begin", "on_train_end") and state.is_world_process_zero and self.run_name:
             report(self.settings, "run", self.run_name)
 
+    def _makes_states(self, args: Any) -> bool:
+        """As inherited; settings that make none are a warning, and the versions are saved all the same."""
+        try:
+            return super()._makes_states(args)
+        except TrainingSetup as error:
+            reason, hint = str(error.data["reason"]), str(error.data["hint"])
+            warn(self.settings, f"--resume keeps no states of this training: {reason}; {hint}")
+            return False
+
+    def last_state(self) -> str:
+        """The id of the state from which the training of this command goes on; empty if there is none."""
+        session = self.repository.session
+        found = resuming.find_state(session, self.model, self.settings.run_name, command=self.command)
+        if found is not None:
+            resuming.folder_of(session, found)  # verified, before anybody relies on it
+            return found.id.hex
+        other = resuming.find_state(session, self.model, self.settings.run_name)
+        if other is not None and not _command(session.record(other)).startswith(_command_line()):
+            words = "its states are of another command line; this training starts from the beginning"
+            warn(self.settings, f"run {self.settings.run_name} is there, but {words}")
+        return ""
+
+    def folder(self, state: str) -> str:
+        """That state as a folder. Raises IncompleteState, Damage."""
+        session = self.repository.session
+        session.refresh()
+        return str(resuming.folder_of(session, session.row(VersionId.parse(state))))
+
     def failed(self, event: str, error: Exception) -> None:
         self.off = event == "on_train_begin"
         words = str(error) if isinstance(error, StemmataError) else f"{type(error).__name__}: {error}"
-        what = "no versions of this training" if self.off else "the training goes on"
+        what = {
+            "on_train_begin": "no versions of this training",
+            "resume": "it starts from the beginning",
+        }.get(event, "the training goes on")
         warn(self.settings, f"{words} ({what})")
 
 
@@ -68,3 +118,41 @@ def attach(trainer: Any, settings: Settings) -> None:
         return
     trainer.add_callback(AttachedCallback(settings))
     report(settings, "trainer")
+
+
+def begin(trainer: Any, given: object) -> str | None:
+    """At each call of `train`: the checkpoint to go on from, None to leave it as the script has it.
+
+    A state is taken of the same training of the same command line alone: of two Trainers under one run
+    name, or two scripts, neither goes on with the other's. What fails on rank 0 is a warning, and every
+    process starts from the beginning; the others raise, for they would train apart from it.
+    """
+    number = next(_trainings)
+    ours = [c for c in trainer.callback_handler.callbacks if isinstance(c, AttachedCallback)]
+    if not ours:
+        return None
+    callback = ours[0]
+    callback.command = f"{_command_line()}-{number}"
+    if given:
+        return None
+
+    def decide() -> str:
+        try:
+            return callback.last_state()
+        except Exception as error:  # noqa: BLE001
+            # Whatever it was: the script is not to fail for us.
+            callback.failed("resume", error)
+            return ""
+
+    state = Meeting(trainer.args).word(decide)
+    return callback.folder(state) if state else None
+
+
+def _command_line() -> str:
+    """Tells one command line from another, without its secrets."""
+    words = json.dumps(mask_command(sys.orig_argv[1:]))
+    return hashlib.blake2b(words.encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
+def _command(state: Record) -> str:
+    return str(state.config.get(resuming.COMMAND, ""))

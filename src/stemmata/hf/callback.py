@@ -33,6 +33,7 @@ from stemmata.hf.resume import (
     hold_settings,
     mark_of,
     source_of,
+    warn_of_other_size,
 )
 from stemmata.hf.runnames import asked_name, trial_name
 from stemmata.names import clean_name
@@ -100,6 +101,8 @@ class VersionCallback(TrainerCallback):
             labels=dict(labels or {}),
             parents=None if parents is None else [p.id for p in parents],
         )
+        self.command: str | None = None
+        """Which training of which command line it is, where states are to be found by that."""
         self._resume = resume
         self._states: States | None = None
         self.meeting: Meeting | None = None
@@ -140,8 +143,7 @@ class VersionCallback(TrainerCallback):
         dataset = getattr(live.get("train_dataloader"), "dataset", None)
         if dataset is not None and facts.row_count(dataset) == 0:
             raise EmptyDataset(model=self.model, reason="the training dataset has no rows")
-        if self._resume:
-            hold_settings(args)
+        states = self._resume and self._makes_states(args)
         self._hold_alone()
         if self._recorder is not None:
             self._recorder.leave()  # a training that was pruned or interrupted
@@ -152,6 +154,8 @@ class VersionCallback(TrainerCallback):
         self._trials += bool(state.is_hyper_param_search)
         mark = mark_of(state, self.repository, self.model) if self._resume else None
         wanted = asked_name(args, chosen)
+        if mark is not None:
+            warn_of_other_size(mark, args)
         continued = mark is not None and goes_on(mark, wanted)
         if account.parents is None and state.global_step > 0 and not continued:
             account.parents = source_of(self.repository, self.model, mark, args, state.global_step)
@@ -161,8 +165,8 @@ class VersionCallback(TrainerCallback):
         if mark is not None and continued:
             go_on(recorder, mark, state.global_step)
         self._recorder = recorder
-        if self._resume:
-            self._states = States(recorder, args, state, wanted or recorder.run.name)
+        asked = wanted or recorder.run.name
+        self._states = States(recorder, args, state, asked, self.command) if states else None
         if self._patience is not None:
             self._patience.end()  # an interrupted training left it
         self._patience = Patience(recorder.busy, recorder.wait)
@@ -297,6 +301,11 @@ class VersionCallback(TrainerCallback):
         )
         saved.told.update(evaluated)
         return saved
+
+    def _makes_states(self, args: Any) -> bool:
+        """Whether there will be states to keep. Raises TrainingSetup for settings that make none."""
+        hold_settings(args)
+        return True
 
     def _hold_alone(self) -> None:
         """Raise TrainingSetup if another training that is under way has this callback."""

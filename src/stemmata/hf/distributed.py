@@ -85,6 +85,19 @@ class Meeting:
         elif not self._see(f"{self._count}/done"):
             _log.warning("rank %d waited %s for the save of rank 0 and goes on without it", self.rank, WAIT)
 
+    def word(self, decide: Callable[[], str]) -> str:
+        """What rank 0 decides, which is the same in every process; empty if it did not come.
+
+        `decide` is called on rank 0 alone and raises nothing.
+        """
+        if self._store is None:
+            return decide()
+        if self.rank == 0:
+            said = decide()
+            self._store.set("word", f"={said}".encode())
+            return said
+        return bytes(self._store.get("word")).decode()[1:] if self._see("word") else ""
+
     def _see(self, key: str) -> bool:
         if self._store is None:
             return True

@@ -33,7 +33,6 @@ from stemmata.session import Session
 
 _FORMS = "write 'all', a number from 1 on (the newest ones), or 'best:2' (those by the primary metric)"
 _LAST = re.compile(r"(final|best)(-\d+)?")
-_OURS = "keep="
 _log = logging.getLogger("stemmata")
 
 
@@ -222,8 +221,7 @@ class Keeping:
             label = labels.get(version)
             if version in gone and label is None:
                 ops.append(self._mark(version, str(self.keep)))
-            elif version not in gone and label is not None and label.startswith(_OURS):
-                # Only what a policy wrote: a label of this name with other words is somebody's own.
+            elif version not in gone and lines.is_mark(label):
                 ops.append(self._mark(version, None))
         return ops
 

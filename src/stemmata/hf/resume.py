@@ -8,6 +8,7 @@ its files lie.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import threading
 from collections.abc import Mapping
@@ -23,9 +24,10 @@ from stemmata.ids import VersionId
 from stemmata.names import slug
 from stemmata.records import Run
 from stemmata.repository import Repository
-from stemmata.resuming import ASKED, PROCESSES, TRAINER_STATE, missing_parts, states_of
+from stemmata.resuming import ASKED, COMMAND, PROCESSES, TRAINER_STATE, missing_parts, states_of
 
 _KEY = "stemmata"
+_log = logging.getLogger("stemmata")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +44,27 @@ def hold_settings(arguments: Any) -> None:
     strategy = getattr(arguments.save_strategy, "value", arguments.save_strategy)
     if strategy == "no":
         raise TrainingSetup(
-            reason="resume=True keeps the checkpoints of the Trainer, and save_strategy='no' makes none",
-            hint="set save_strategy='epoch' (or 'steps'), or leave resume=True out",
+            reason="to resume takes the Trainer's own checkpoints, and save_strategy='no' makes none",
+            hint="set save_strategy='epoch' (or 'steps'), or leave resume out",
         )
     if arguments.save_only_model:
         raise TrainingSetup(
-            reason="resume=True needs optimizer and random states, and save_only_model=True leaves them out",
-            hint="set save_only_model=False, or leave resume=True out",
+            reason="to resume takes optimizer and random states, and save_only_model=True leaves them out",
+            hint="set save_only_model=False, or leave resume out",
+        )
+
+
+def warn_of_other_size(mark: Mark, arguments: Any) -> None:
+    """Say it once if a training goes on with another number of processes than its state is of."""
+    size = int(arguments.world_size)
+    if mark.processes != size:
+        _log.warning(
+            "run %s was trained by %d processes and goes on with %d: the data is divided otherwise and the "
+            "random states are those of other ranks, so it will not end bit for bit as with %d",
+            mark.run.name,
+            mark.processes,
+            size,
+            mark.processes,
         )
 
 
@@ -112,8 +128,11 @@ def _versions(repository: Repository, model: str, run: Run) -> list[Any]:
 class States:
     """Keeps the checkpoints of one training."""
 
-    def __init__(self, recorder: Recorder, arguments: Any, state: Any, asked: str) -> None:
+    def __init__(
+        self, recorder: Recorder, arguments: Any, state: Any, asked: str, command: str | None = None
+    ) -> None:
         self._recorder = recorder
+        self._command = {} if command is None else {COMMAND: command}
         self._asked = slug(asked)
         self._processes = int(arguments.world_size)
         self._room = threading.Event()
@@ -217,7 +236,7 @@ class States:
                     epoch=epoch,
                     event="save",
                     parents=parents,
-                    config={ASKED: self._asked, PROCESSES: self._processes},
+                    config={ASKED: self._asked, PROCESSES: self._processes, **self._command},
                     provenance={},  # the run's versions have it
                 )
             except NameTaken:

@@ -27,6 +27,7 @@ app = command_app()
     epilog=examples(
         "stemmata run sentiment -- python train.py --lr 2e-4",
         "stemmata run sentiment --every 500 --run-name r8 -- trl sft --config sft.yaml",
+        "stemmata run sentiment --run-name r8 --resume --keep best:3 -- python train.py",
         "stemmata run sentiment -R /data/models -- torchrun --nproc-per-node 1 -m mod",
         json="status (the command's exit status; its own output goes to stderr), trainers, runs (list of "
         "name, versions), warnings (list of text)",
@@ -47,6 +48,14 @@ def run(
         str | None,
         typer.Option("--run-name", metavar="NAME", help="The runs' name. Default: the script's run_name."),
     ] = None,
+    keep: Annotated[
+        str,
+        typer.Option("--keep", metavar="WHICH", help="Mark the others deletable: all, a number or best:N."),
+    ] = "all",
+    resume: Annotated[
+        bool,
+        typer.Option("--resume/--no-resume", help="Keep states; go on from the last. Needs --run-name."),
+    ] = False,
     repo: Repo = None,
     as_json: Json = False,
 ) -> None:
@@ -65,10 +74,15 @@ def run(
     name = clean_name(model)
     if run_name is not None:
         run_name = clean_name(run_name)
+    elif resume:
+        reason = "a command that is started again finds its states by the run's name: give --run-name too"
+        raise InvalidArgument(argument="--resume", reason=reason)
     folder = repo_folder(context, repo).absolute()
     # Before hours of training, not after: a folder that is no repository, or not ours to write.
     open_repository(folder, create=True).close()
-    settings = Settings(str(folder), name, _every(every), run_name, report="")
+    settings = Settings(
+        str(folder), name, _every(every), run_name, report="", keep=_keep(keep), resume=resume
+    )
     outcome = launch.run(command, settings, stdout=sys.stderr.fileno() if output.json else None)
     _tell(output, outcome, name, folder)
     raise typer.Exit(outcome.status)
@@ -81,6 +95,13 @@ def _every(given: str) -> str | int:
         return int(given)
     if given not in EVERY:
         raise InvalidArgument(argument="--every", reason=f"{given!r} is none of {EVERY} nor a number above 0")
+    return given
+
+
+def _keep(given: str) -> str:
+    from stemmata.hf.keeping import Keep
+
+    Keep.parse(given)
     return given
 
 
