@@ -23,6 +23,7 @@ from stemmata.hf.keeping import Keep, Past, deletable, deletable_states
 from stemmata.hf.recorder import Recorder
 from stemmata.ids import VersionId
 from stemmata.log.ops import VersionAnnotate
+from stemmata.names import MAX_NAME_BYTES
 from stemmata.records import Base, Run
 from stemmata.repository import Repository
 from stemmata.storage.local import LocalStorage
@@ -305,6 +306,14 @@ def test_a_best_that_comes_late_from_elsewhere_is_taken_back(repo: Repository) -
     loop(repo, 1, [5.0, 4.0, 3.0, 2.0, 1.0], hand)
     assert seen[-2] == ["r/step-1", "r/step-2", "r/step-3"]
     assert list(deleted(repo)) == ["r/step-2", "r/step-3", "r/step-4"]
+
+
+def test_a_model_whose_name_leaves_no_room_for_states_is_marked_too(repo: Repository) -> None:
+    name = "m" * MAX_NAME_BYTES
+    with repo.run(name, "r", keep=1, on_error="raise") as run:
+        for step in (1, 2):
+            run.save(torch.nn.Linear(1, 1), step=step, metrics={"eval_loss": 1 / step})
+    assert deleted(repo, name) == {"r/step-1": "keep=1"}
 
 
 def test_by_default_nothing_is_written_for_it(repo: Repository) -> None:

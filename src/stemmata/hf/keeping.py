@@ -160,7 +160,8 @@ class Keeping:
 
     def _plan(self, catalog: Catalog, run: Run) -> list[Op]:
         connection = catalog.connection
-        key, states = name_key(self._model), name_key(resuming.states_of(self._model))
+        # A name too long for a model of states has none, and is no reason to fail here.
+        key, states = name_key(self._model), name_key(self._model + resuming.SUFFIX)
         history, direction = self._history(connection, key, run)
         gone = deletable(history, self.keep, direction)
         ops = self._marks(lines.label(connection, key, run, DELETABLE), history, gone)
