@@ -126,9 +126,9 @@ def test_a_model_that_cannot_be_snapshotted_does_not_stop_the_training(
     def broken(*a: Any, **k: Any) -> Any:
         raise RuntimeError("out of memory")
 
-    from stemmata.hf import filesets
+    from stemmata.hf import weightfiles
 
-    monkeypatch.setattr(filesets, "clone_state", broken)
+    monkeypatch.setattr(weightfiles, "hold", broken)
     callback = train(disk, tmp_path)
     assert callback.missing["r/epoch-1"] == "RuntimeError: out of memory"
     assert list((disk.repo.session.cache_folder() / "writing").iterdir()) == []
@@ -172,17 +172,17 @@ def test_a_snapshot_is_let_go_of_when_it_is_written(
     import gc
     import weakref
 
-    from stemmata.hf import filesets, recorder
+    from stemmata.hf import recorder, weightfiles
 
-    kept: list[weakref.ref[torch.Tensor]] = []
-    real = filesets.clone_state
+    kept: list[weakref.ref[memoryview]] = []
+    real = weightfiles.hold
 
-    def clone(state: Any) -> Any:
-        made = real(state)
-        kept.extend(weakref.ref(t) for t in made.values())
+    def hold(tensors: Any) -> Any:
+        made = real(tensors)
+        kept.extend(weakref.ref(piece) for piece in made)
         return made
 
-    monkeypatch.setattr(filesets, "clone_state", clone)
+    monkeypatch.setattr(weightfiles, "hold", hold)
     line = recorder.Recorder(repo, "m", "r", recorder.Account(provenance={}))
     model = torch.nn.Linear(4, 4)
     gc.disable()

@@ -1,13 +1,13 @@
 """Filesets: the files that a Trainer's own save writes, made in two halves.
 
-On the training thread everything that may change is copied: tensors, configs, and the small files
-are written. Off it, the library's own `save_pretrained` writes the weights from the copies: so a
-version holds, byte for byte, what `Trainer.save_model` would have written (training_args.bin aside).
+On the training thread the library's own save runs: it writes configs and other small files, and what it
+would write of weights is copied. Off it, the weight files are written from the copies: so a version
+holds, byte for byte, what `Trainer.save_model` would have written (training_args.bin aside). Where
+there is no memory for copies, all is written on the training thread, from the live weights.
 """
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_model
 from transformers import PreTrainedModel
 
 from stemmata.hf.distributed import hold_whole
-from stemmata.hf.snapshot import clone_state
-from stemmata.hf.wrappers import clean_files, clean_state
+from stemmata.hf.snapshot import spare_pinned
+from stemmata.hf.space import Room
+from stemmata.hf.weightfiles import capture
+from stemmata.hf.wrappers import clean_files, clean_state, is_wrapped
 
 _WEIGHTS = "model.safetensors"
 
@@ -34,25 +37,69 @@ class FileSet:
     finish: Callable[[], None]
 
 
-def begin(model: Any, processing_class: Any, folder: Path) -> FileSet:
+def begin(model: Any, processing_class: Any, folder: Path, room: Room | None = None) -> FileSet:
     """Take everything that the files need from the live objects; `folder` is empty and one's own.
 
-    On return the model may train on. `processing_class` may be None.
+    On return the model may train on. `processing_class` may be None. Raises SpaceShort, here or in
+    `finish`, before weights are written to a disk that is too full for them.
     """
     inner = unwrap(model)
     hold_whole(inner)
-    with _without_bars():
-        finish = _begin_model(inner, folder)
+    room = room or Room(type(inner).__name__)
+    with _without_bars(), _configs_kept(inner):
+        if _is_offloaded(inner):
+            # Its weights come from elsewhere, a shard at a time: noted, all of them would be in memory.
+            files = []
+            _save(inner, folder)
+        else:
+            files = capture(lambda: _save(inner, folder))
         if processing_class is not None:
-            # Small, and as live as the model: written here.
             processing_class.save_pretrained(str(folder))
+    clean_files(folder)
 
-    def quietly() -> None:
-        with _without_bars():
-            finish()
-        clean_files(folder)
+    def write() -> None:
+        # Looked at before the disk is filled to its brim: others may be writing there, the training too.
+        room.hold_on_disk(folder, sum(file.missing for file in files))
+        for file in files:
+            file.write()
 
-    return FileSet(folder=folder, finish=quietly)
+    if room.is_in_memory(sum(file.weights for file in files), spare=spare_pinned()):
+        for file in files:
+            file.hold()
+    else:
+        write()
+    return FileSet(folder=folder, finish=write)
+
+
+def _save(model: Any, folder: Path) -> None:
+    """What the Trainer does with a model."""
+    if is_adapter(model) or _is_of_sentences(model):
+        model.save_pretrained(str(folder))
+    elif isinstance(model, PreTrainedModel):
+        # What is tied is told by name.
+        wrapped = is_wrapped(name for name, _ in model.named_parameters())
+        model.save_pretrained(str(folder), state_dict=clean_state(model.state_dict()) if wrapped else None)
+    else:
+        # As safetensors' `save_file`, which the Trainer takes, but for tied tensors, which that refuses.
+        save_model(model, str(folder / _WEIGHTS), metadata={"format": "pt"})
+
+
+@contextmanager
+def _configs_kept(model: Any) -> Iterator[None]:
+    """Undo what a save leaves in the live model's configs: dtype, architectures, peft's `inference_mode`."""
+    base = model.get_base_model() if is_adapter(model) else model
+    configs = [getattr(base, name, None) for name in ("config", "generation_config")]
+    adapters = getattr(model, "peft_config", None)
+    configs += adapters.values() if isinstance(adapters, dict) else []
+    before = [(config, dict(vars(config))) for config in configs if hasattr(config, "__dict__")]
+    try:
+        yield
+    finally:
+        for config, values in before:
+            now = vars(config)
+            for name in now.keys() - values.keys():
+                del now[name]
+            now.update(values)
 
 
 _this_thread = threading.local()
@@ -99,112 +146,34 @@ def is_adapter(model: Any) -> bool:
 
 def weight_bytes(model: Any) -> int:
     """Bytes of the tensors that a version of `model` holds; tied ones count once."""
-    state = _adapter_state(model) if is_adapter(model) else model.state_dict()
     sizes: dict[Any, int] = {}
-    for value in state.values():
-        if isinstance(value, torch.Tensor):
-            # A slice of a large storage counts as itself, tied tensors as one.
-            place = (_place(value), value.storage_offset() if value.numel() else 0)
-            sizes[place] = max(sizes.get(place, 0), value.numel() * value.element_size())
+    for state in _adapter_states(model) if is_adapter(model) else [model.state_dict()]:
+        for value in state.values():
+            if isinstance(value, torch.Tensor):
+                # A slice of a large storage counts as itself, tied tensors as one.
+                place = (_place(value), value.storage_offset() if value.numel() else 0)
+                sizes[place] = max(sizes.get(place, 0), value.numel() * value.element_size())
     return sum(sizes.values())
 
 
-def _begin_model(model: Any, folder: Path) -> Callable[[], None]:
-    target = str(folder)
-    if is_adapter(model):
-        state = clone_state(_adapter_state(model))
-        if _must_be_written_now(model.get_base_model()) or not _made_of(model, state):
-            model.save_pretrained(target)
-            return _nothing
-        stand_in = _adapter_stand_in(model)
-        return lambda: stand_in.save_pretrained(target, state_dict=dict(state))
-    if isinstance(model, PreTrainedModel):
-        if _must_be_written_now(model):
-            model.save_pretrained(target)
-            return _nothing
-        stand_in, state = _stand_in(model), clean_state(clone_state(model.state_dict()))
-        return lambda: stand_in.save_pretrained(target, state_dict=dict(state))
-    state = clean_state(clone_state(model.state_dict()))
-    return lambda: _write_plain(state, folder / _WEIGHTS)
-
-
-def _nothing() -> None:
-    """All was written on the training thread."""
-
-
-def _write_plain(state: dict[str, Any], path: Path) -> None:
-    """What Trainer does with a model that is no PreTrainedModel."""
-    from safetensors.torch import save_file
-
-    save_file(state, str(path), metadata={"format": "pt"})
-
-
-def _must_be_written_now(model: Any) -> bool:
-    """Whether the library takes weights from the live model whatever it is handed: quantised,
-    offloaded and sharded models."""
-    if getattr(model, "hf_quantizer", None) is not None:
-        return True
-    if {"cpu", "disk"} & set(map(str, (getattr(model, "hf_device_map", None) or {}).values())):
-        return True
-    plain = (torch.Tensor, torch.nn.Parameter)
-    return any(type(p) not in plain or p.device.type == "meta" for p in model.parameters())
-
-
-def _stand_in(model: Any) -> Any:
-    """A shallow copy for `save_pretrained`: same class and modules, configs of its own."""
-    stand_in = copy.copy(model)
-    for name in ("config", "generation_config"):
-        if getattr(model, name, None) is not None:
-            setattr(stand_in, name, copy.deepcopy(getattr(model, name)))
-    if "peft_config" in vars(model):
-        stand_in.peft_config = copy.deepcopy(model.peft_config)
-    return stand_in
-
-
-def _adapter_stand_in(model: Any) -> Any:
-    """As `_stand_in` for a PEFT model, whose adapter configs live in the tuner below it.
-
-    peft flips `inference_mode` in its config while it saves: that must not be the live config.
-    """
-    stand_in = copy.copy(model)
-    # Not a deep copy: only the mapping of modules is one's own, so that a child can be replaced.
-    stand_in._modules = dict(model._modules)
-    tuner = copy.copy(model.base_model)
-    tuner.peft_config = copy.deepcopy(model.peft_config)
-    stand_in._modules["base_model"] = tuner
-    return stand_in
-
-
-def _adapter_state(model: Any) -> dict[str, Any]:
-    """The entries of the live state that the adapter's files are made of, under their full names.
-
-    peft picks and renames them again when it saves; the base's weights are not copied.
-    """
+def _adapter_states(model: Any) -> list[Any]:
     from peft import get_peft_model_state_dict
 
-    wanted: set[Any] = set()
-    for adapter in model.peft_config:
-        kept = get_peft_model_state_dict(model, adapter_name=adapter)
-        wanted |= {_place(value) for value in kept.values()}
-    return {name: value for name, value in model.state_dict().items() if _place(value) in wanted}
-
-
-def _made_of(model: Any, state: dict[str, Any]) -> bool:
-    """Whether peft makes its files from the state it is handed alone: prompt learning reads the live
-    model whatever that is."""
-    from peft import get_peft_model_state_dict
-
-    if model._is_prompt_learning:
-        return False
-    ours = {_place(value) for value in state.values()}
-    return all(
-        _place(value) in ours
-        for adapter in model.peft_config
-        for value in get_peft_model_state_dict(model, state_dict=dict(state), adapter_name=adapter).values()
-    )
+    return [get_peft_model_state_dict(model, adapter_name=adapter) for adapter in model.peft_config]
 
 
 def _place(value: Any) -> Any:
-    if not isinstance(value, torch.Tensor) or value.numel() == 0:
+    if value.numel() == 0 or value.device.type == "meta":
         return id(value)
     return (value.device, value.untyped_storage().data_ptr())
+
+
+def _is_of_sentences(model: Any) -> bool:
+    """Whether `model` is one of sentence-transformers, whose trainers have it write itself."""
+    return any(kind.__module__.startswith("sentence_transformers.") for kind in type(model).__mro__)
+
+
+def _is_offloaded(model: Any) -> bool:
+    base = model.get_base_model() if is_adapter(model) else model
+    devices = (getattr(base, "hf_device_map", None) or {}).values()
+    return bool({"cpu", "disk"} & {str(device) for device in devices})

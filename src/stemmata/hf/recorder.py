@@ -19,7 +19,7 @@ from stemmata.hf.failures import Failures, OnError, Task
 from stemmata.hf.keeping import Keep, Keeping, metric_of
 from stemmata.hf.origin import describe_base, origin_of, remember_origin
 from stemmata.hf.runnames import free_name, next_name, run_name
-from stemmata.hf.space import hold_space
+from stemmata.hf.space import Room
 from stemmata.hf.writer import Workspace, Writer
 from stemmata.ids import VersionId
 from stemmata.metricnames import Direction
@@ -82,6 +82,7 @@ class Recorder:
         self.keeping = Keeping(repository.session, model, keep or Keep(), metric)
         self._writer = Writer()
         self._ended = False
+        self._room = Room(model)
         self.workspace = Workspace(repository.session.cache_folder() / "writing")
         self._base: Base | None = None
         self._origin: Sequence[VersionId] | None = account.parents
@@ -119,16 +120,13 @@ class Recorder:
         before = after or (self.saved[-1] if self.saved and follows else None)
         line = self.saved[: self.saved.index(before) + 1] if before in self.saved else [before]
         inner = filesets.unwrap(live)
-        begun = self._begin(live, inner, processing_class, name)
-        if begun is None:
+        files = self._begin(live, processing_class, name)
+        if files is None:
             return saved
-        files, size = begun
         folder = files.folder
         data = dict(self.account.data)  # the training thread adds to it before its next save
 
         def job() -> None:
-            # Held before the disk is filled to its brim: others may be writing there, the training too.
-            hold_space(folder, size, self.model)
             files.finish()
             base = self._base_of(inner)
             same = same_as_existing or task.unsure or f"{self.run.name}/{name}" in self.again
@@ -188,15 +186,12 @@ class Recorder:
             self.saved.append(saved)
         return saved
 
-    def _begin(
-        self, live: Any, inner: Any, processing_class: Any, name: str
-    ) -> tuple[filesets.FileSet, int] | None:
-        """The snapshot and the bytes of its weights; None if it could not be taken and that is noted."""
+    def _begin(self, live: Any, processing_class: Any, name: str) -> filesets.FileSet | None:
+        """The snapshot; None if it could not be taken and that is noted."""
         folder: Path | None = None
         try:
-            size = filesets.weight_bytes(inner)
             folder = self.workspace.folder()
-            return filesets.begin(live, processing_class, folder), size
+            return filesets.begin(live, processing_class, folder, self._room)
         except BaseException as error:
             if folder is not None:
                 self.workspace.remove(folder)
@@ -205,7 +200,7 @@ class Recorder:
             if self.failures.on_error == "warn":
                 self.failures.missed(f"{self.run.name}/{name}", error)
                 return None
-            if isinstance(error, OSError):
+            if isinstance(error, OSError | SpaceShort):
                 raise self.failures.missed(f"{self.run.name}/{name}", error) from error
             raise
 
@@ -306,7 +301,8 @@ class Recorder:
         """Look, before the first step, whether a version fits on the disk at all: once as files, once
         in the repository. Raises SpaceShort, or warns, as failures are to be met."""
         try:
-            hold_space(self.workspace.parent, 2 * filesets.weight_bytes(filesets.unwrap(live)), self.model)
+            needed = 2 * filesets.weight_bytes(filesets.unwrap(live))
+            self._room.hold_on_disk(self.workspace.parent, needed)
         except SpaceShort as short:
             if self.failures.on_error == "raise":
                 raise

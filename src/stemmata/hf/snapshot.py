@@ -1,76 +1,158 @@
-"""Snapshot: a model's tensors as they are now, in host memory of their own.
+"""Snapshot: the bytes of tensors, one after another as a file holds them.
 
-`state_dict()` aliases the live parameters, also on a CPU: what is written later must be a clone.
-Tensors that share a storage (tied weights, views) share one in the clone too, so that what saves
-them afterwards sees the same ties.
+`hold` copies them into host memory of its own, so that the live tensors may change when it returns;
+`stream` hands them out from where they are, for whoever lets nothing change meanwhile. Either makes at
+most one temporary copy of a tensor at a time, on whatever device that is.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
 
+SLAB = 64 << 20
+"""Bytes of memory asked for at a time: a power of two, as the allocator of pinned memory rounds up to one."""
+_THREADS = min(4, os.cpu_count() or 1)
+_INLINE = 1 << 20
+"""Bytes below which handing a copy to another thread takes longer than the copy."""
 
-def clone_state(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Clone every tensor of `state` into host memory; order, dtypes, shapes and ties are kept.
 
-    On CUDA the copies run beside each other into pinned memory where that can be had; they are
-    complete on return. What is no tensor is deep-copied.
+def hold(tensors: Sequence[Any], copier: Copier | None = None) -> list[memoryview]:
+    """The tensors' bytes in host memory, complete on return; pieces, in order.
+
+    Bytes from CUDA go into pinned memory where that can be had. `copier`: by default as the devices ask.
     """
-    shared = _shared_storages(state)
-    copied: dict[Any, torch.UntypedStorage] = {}
-    clone: dict[str, Any] = {}
-    devices: set[torch.device] = set()
-    for name, value in state.items():
-        if not isinstance(value, torch.Tensor):
-            clone[name] = copy.deepcopy(value)
-            continue
-        tensor = value.detach()
-        if tensor.device.type == "cuda":
-            devices.add(tensor.device)
-        key = _storage_key(tensor)
-        if key is None or key not in shared:
-            clone[name] = _to_host(tensor)
-            continue
-        if key not in copied:
-            whole = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
-            copied[key] = _to_host(whole).untyped_storage()
-        clone[name] = torch.empty(0, dtype=tensor.dtype).set_(
-            copied[key], tensor.storage_offset(), tensor.shape, tensor.stride()
-        )
-    for device in devices:
-        torch.cuda.current_stream(device).synchronize()
-    return clone
+    left = size_of(tensors)
+    slabs: list[Any] = []
+    at = room = 0
+    with torch.no_grad(), copier or _copier_for(tensors) as chosen:
+        for tensor in tensors:
+            flat = chosen.flat(tensor)
+            done = 0
+            while done < flat.numel():
+                if at == room:
+                    room = min(SLAB, left)
+                    slabs.append(chosen.slab(room))
+                    left, at = left - room, 0
+                count = min(flat.numel() - done, room - at)
+                own = flat.data_ptr() == tensor.data_ptr()
+                chosen.copy(slabs[-1][at : at + count], flat[done : done + count], own=own)
+                done, at = done + count, at + count
+            del flat  # before the next is made: it may be a copy
+    return [memoryview(slab.numpy()) for slab in slabs]
 
 
-def _shared_storages(state: Mapping[str, Any]) -> set[Any]:
-    seen: set[Any] = set()
-    shared: set[Any] = set()
-    for value in state.values():
-        key = _storage_key(value) if isinstance(value, torch.Tensor) else None
-        if key is not None:
-            (shared if key in seen else seen).add(key)
-    return shared
+def stream(tensors: Sequence[Any]) -> Iterator[memoryview]:
+    """The tensors' bytes in order, each piece good until the next is asked for."""
+    with torch.no_grad():
+        for tensor in tensors:
+            flat = _flat(tensor)
+            for begin in range(0, flat.numel(), SLAB):
+                yield memoryview(flat[begin : begin + SLAB].to("cpu").numpy())
+            del flat
 
 
-def _storage_key(tensor: torch.Tensor) -> Any:
-    """What two tensors of one storage have in common; None for a tensor without bytes."""
-    if tensor.device.type == "meta" or tensor.numel() == 0:
-        return None
-    storage = tensor.untyped_storage()
-    return (tensor.device, storage.data_ptr(), storage.nbytes())
+def size_of(tensors: Sequence[Any]) -> int:
+    """Bytes that the tensors take in a file."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _to_host(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy in host memory; from CUDA it may still be under way."""
-    if tensor.device.type != "cuda":
-        return tensor.to("cpu", copy=True)
-    try:
-        host = torch.empty_like(tensor, device="cpu", pin_memory=True)
-    except RuntimeError:
-        # Pinned memory is scarce on some machines; a plain copy is slower, no worse.
-        return tensor.to("cpu", copy=True)
-    return host.copy_(tensor, non_blocking=True)
+def spare_pinned() -> int:
+    """Bytes of pinned memory that torch keeps of earlier snapshots and uses again; 0 if it does not tell."""
+    stats = torch.cuda.host_memory_stats() if hasattr(torch.cuda, "host_memory_stats") else {}
+    return int(stats.get("allocated_bytes.current", 0)) - int(stats.get("active_bytes.current", 0))
+
+
+def _flat(tensor: Any) -> Any:
+    """A tensor's bytes in one row, on its device: its own where they lie so, else a copy."""
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+
+
+def _copier_for(tensors: Sequence[Any]) -> Copier:
+    return CudaCopier() if any(t.device.type == "cuda" for t in tensors) else Copier()
+
+
+class Copier:
+    """Copies into ordinary memory. A context: what was asked for is done when it is left.
+
+    Copies are shared between a few threads, each of which copies a piece by itself. torch's own copy would
+    have all of its threads wait for each other at each piece: several times slower where other processes
+    keep the cores busy.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="stemmata-copy")
+        self._copies: list[Future[None]] = []
+
+    def slab(self, size: int) -> Any:
+        """Memory for `size` bytes."""
+        # numpy asks the kernel for huge pages: touching new memory is most of what a copy takes.
+        return torch.from_numpy(np.empty(size, dtype=np.uint8))
+
+    def flat(self, tensor: Any) -> Any:
+        """A tensor's bytes in one row, on its device."""
+        return _flat(tensor)
+
+    def copy(self, target: Any, source: Any, *, own: bool) -> None:
+        """Copy bytes, now or later; those that are not a tensor's `own` are gone when this returns."""
+        if source.device.type != "cpu":
+            target.copy_(source)
+        elif own and source.numel() >= _INLINE:
+            self._copies.append(self._pool.submit(np.copyto, target.numpy(), source.numpy()))
+        else:
+            np.copyto(target.numpy(), source.numpy())
+
+    def __enter__(self) -> Copier:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+        for copy in self._copies:
+            copy.result()
+
+
+class CudaCopier(Copier):
+    """Copies from CUDA into pinned memory, in a stream of its own on each device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._streams: dict[Any, Any] = {}
+
+    def slab(self, size: int) -> Any:
+        try:
+            return torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=True)
+        except RuntimeError:
+            # Pinned memory is scarce on some machines; a plain copy is slower, no worse.
+            return super().slab(size)
+
+    def flat(self, tensor: Any) -> Any:
+        if tensor.device.type != "cuda":
+            return super().flat(tensor)
+        # A copy made in the stream that reads it: freed, its memory is not used again before that is done.
+        with torch.cuda.stream(self._stream(tensor.device)):
+            return super().flat(tensor)
+
+    def copy(self, target: Any, source: Any, *, own: bool) -> None:
+        if source.device.type != "cuda":
+            super().copy(target, source, own=own)
+            return
+        with torch.cuda.stream(self._stream(source.device)):
+            target.copy_(source, non_blocking=True)
+
+    def _stream(self, device: Any) -> Any:
+        if device not in self._streams:
+            stream = torch.cuda.Stream(device)
+            # After what the training has asked for so far: its last step among that.
+            stream.wait_stream(torch.cuda.current_stream(device))
+            self._streams[device] = stream
+        return self._streams[device]
+
+    def __exit__(self, *error: object) -> None:
+        for stream in self._streams.values():
+            stream.synchronize()
+        super().__exit__(*error)

@@ -5,6 +5,7 @@ A quota of the file system's own is not seen here: a write that meets it fails a
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -13,6 +14,43 @@ from stemmata.errors import SpaceShort
 _MARGIN = 1 << 20
 _PROC = Path("/proc")
 _CGROUP = Path("/sys/fs/cgroup")
+_SPARE = 1.2
+"""A copy of the weights is made where this many times its bytes are free."""
+_log = logging.getLogger("stemmata")
+
+
+class Room:
+    """What the saves of one run of a model may take."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._told = False
+
+    def hold_on_disk(self, folder: Path, needed: int) -> None:
+        """Raise SpaceShort if `needed` bytes do not fit into `folder`."""
+        free = free_bytes(folder)
+        if free is not None and free < needed + _MARGIN:
+            where, model = str(folder), self._model
+            raise SpaceShort(where=where, free=_readable(free), model=model, needed=_readable(needed))
+
+    def is_in_memory(self, needed: int, *, spare: int = 0) -> bool:
+        """Whether there is memory for a copy of `needed` bytes, of which `spare` are at hand already.
+
+        If there is not, that is logged, once for the run.
+        """
+        free = free_memory()
+        if free is None or free + spare >= _SPARE * needed:
+            return True
+        if not self._told:
+            self._told = True
+            _log.warning(
+                "the versions of %s are written straight from the model, and the training waits for that:"
+                " %s of memory are free, and a copy of the weights to write in the background takes %s",
+                self._model,
+                _readable(free + spare),
+                _readable(needed),
+            )
+        return False
 
 
 def free_bytes(folder: Path) -> int | None:
@@ -25,13 +63,6 @@ def free_bytes(folder: Path) -> int | None:
     except OSError:
         return None
     return found.f_bavail * found.f_frsize
-
-
-def hold_space(folder: Path, needed: int, model: str) -> None:
-    """Raise SpaceShort if `needed` bytes do not fit into `folder`."""
-    free = free_bytes(folder)
-    if free is not None and free < needed + _MARGIN:
-        raise SpaceShort(where=str(folder), free=_readable(free), model=model, needed=_readable(needed))
 
 
 def free_memory(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:

@@ -51,7 +51,7 @@ def _clean_header(path: Path) -> None:
     # offsets count from the header's end.
     with path.open("rb") as file:
         length = int.from_bytes(file.read(_LENGTH), "little")
-        if length > _MAX_HEADER:
+        if length > _MAX_HEADER or length == 0:  # 0: still to be written
             return
         header = json.loads(file.read(length))
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}

@@ -1,0 +1,251 @@
+"""Weight files: what a library's `save_pretrained` would write, taken before it is written.
+
+The library renames, drops ties, shards and picks adapters itself, on the live model; its configs and
+indexes are written as it writes them. Only where it hands tensors to safetensors, and only in this
+thread, they are noted instead: their bytes are copied, or streamed, and written by us. What does not
+come that way (other formats, tensors that are no plain ones) is written by the library, as ever.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch.overrides import TorchFunctionMode
+
+from stemmata.containers.safetensors_writing import TensorEntry, header_of
+from stemmata.hf.snapshot import hold, size_of, stream
+from stemmata.hf.wrappers import clean_state
+
+_BINDINGS = (
+    ("safetensors.torch", "save_file"),
+    ("transformers.modeling_utils", "safe_save_file"),
+    ("peft.peft_model", "safe_save_file"),
+    ("sentence_transformers.sentence_transformer.modules.static_embedding", "save_safetensors_file"),
+)
+"""Where the libraries look for safetensors' `save_file`. One that looks elsewhere writes for itself."""
+_LATER = {
+    "transformers.modeling_utils",
+    "transformers.core_model_loading",
+    "peft.peft_model",
+    "safetensors.torch",
+}
+"""Modules that make tensors contiguous for a file and change nothing in them afterwards (read)."""
+_WORDS = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint64": "U64",
+    "uint32": "U32",
+    "uint16": "U16",
+    "uint8": "U8",
+    "bool": "BOOL",
+    "complex64": "C64",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e4m3fnuz": "F8_E4M3FNUZ",
+    "float8_e5m2": "F8_E5M2",
+    "float8_e5m2fnuz": "F8_E5M2FNUZ",
+    "float8_e8m0fnu": "F8_E8M0",
+}
+"""torch's element types in safetensors' words."""
+
+
+class WeightFile:
+    """One safetensors file to be: first of live tensors, then of their bytes, then on the disk."""
+
+    def __init__(self, path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None) -> None:
+        clean = clean_state(tensors)
+        entries = {name: _entry(tensor) for name, tensor in clean.items()}
+        self.path = path
+        self._header, order = header_of(entries, metadata)
+        self._tensors = [clean[name] for name in order]
+        self._pieces: list[memoryview] | None = None
+        self._whole = False
+        self.weights = size_of(self._tensors)
+        """Bytes of the tensors."""
+        self._size = len(self._header) + self.weights
+
+    @property
+    def missing(self) -> int:
+        """Bytes that are not on the disk yet."""
+        there = self.path.stat().st_size if self.path.exists() else 0
+        return 0 if self._whole else self._size - there
+
+    def hold(self) -> None:
+        """Copy the live tensors' bytes: they may change afterwards."""
+        self._pieces = hold(self._tensors)
+        self._tensors = []
+
+    def write(self) -> None:
+        """Write the file, from the copy if there is one, else from the live tensors, one by one.
+
+        The copy is let go of when the file is whole; called again after a failure, this writes it anew.
+        Raises OSError.
+        """
+        if self._whole:
+            if not self.path.exists() or self.path.stat().st_size != self._size:
+                raise FileNotFoundError(f"{self.path} was removed or changed by somebody else")
+            return
+        # Not through a buffer: `write` of the raw file copies nothing, and lets other threads run.
+        with open(self.path, "wb", buffering=0) as file:
+            _write_all(file, memoryview(self._header))
+            for piece in stream(self._tensors) if self._pieces is None else self._pieces:
+                _write_all(file, piece)
+                del piece  # before the next is made: it may be a copy
+        self._tensors, self._pieces, self._whole = [], None, True
+
+
+def _write_all(file: Any, data: memoryview) -> None:
+    while data:
+        data = data[file.write(data) :]
+
+
+def _entry(tensor: Any) -> TensorEntry:
+    return TensorEntry(_WORDS[_dtype(tensor)], tuple(tensor.shape), size_of([tensor]))
+
+
+def _dtype(tensor: Any) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+# --- what the library would write -----------------------------------------------------------------------
+
+
+def capture(save: Callable[[], None]) -> list[WeightFile]:
+    """Run a library's save; the weight files that it would have written, empty so far, in its order."""
+    with _Later() as later:
+        try:
+            return _capture(save)
+        except RuntimeError:
+            if not later.used:
+                raise
+    # Something asked for more of a contiguous tensor than that it be written so.
+    return _capture(save)
+
+
+def _capture(save: Callable[[], None]) -> list[WeightFile]:
+    with capturing() as files:
+        save()
+    return list(files.values())
+
+
+@contextmanager
+def capturing() -> Iterator[dict[Path, WeightFile]]:
+    """In this thread, note what is handed to safetensors' `save_file` and leave an empty file there."""
+    files: dict[Path, WeightFile] = {}
+    before = getattr(_this_thread, "files", None)
+    _install()
+    _this_thread.files = files
+    try:
+        yield files
+    finally:
+        _this_thread.files = before
+        _uninstall()
+
+
+class _Later(TorchFunctionMode):
+    """Leaves tensors that a library makes contiguous for its file as they are, in this thread.
+
+    Their bytes are put in order when they are copied, one tensor at a time: all at once may be a second
+    model on the device.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used = False
+
+    def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        asked = func is torch.Tensor.contiguous and len(args) == 1 and not kwargs
+        if asked and type(args[0]) in _PLAIN and sys._getframe(1).f_globals.get("__name__") in _LATER:
+            self.used = self.used or not args[0].is_contiguous()
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+_real = safetensors.torch.save_file
+_this_thread = threading.local()
+_lock = threading.Lock()
+_captures = 0
+
+
+def _install() -> None:
+    global _captures
+    with _lock:
+        _captures += 1
+        _swap(_real, _save_file)
+
+
+def _uninstall() -> None:
+    global _captures
+    with _lock:
+        _captures -= 1
+        if _captures == 0:
+            _swap(_save_file, _real)
+
+
+def _swap(old: Any, new: Any) -> None:
+    """Put `new` where the libraries have `old`; what somebody else put there stays."""
+    for name, attribute in _BINDINGS:
+        module = sys.modules.get(name)
+        if module is not None and getattr(module, attribute, None) is old:
+            setattr(module, attribute, new)
+
+
+def _save_file(
+    tensors: dict[str, Any], filename: str | os.PathLike[str], metadata: dict[str, str] | None = None
+) -> None:
+    """Stands for safetensors' function while anybody captures."""
+    files: dict[Path, WeightFile] | None = getattr(_this_thread, "files", None)
+    path = Path(filename)
+    if files is None or not _is_plain(tensors, metadata):
+        if files is not None:
+            files.pop(path, None)
+        _real(tensors, filename, metadata=metadata)
+        return
+    _refuse_shared(tensors)
+    files[path] = WeightFile(path, tensors, metadata)
+    path.write_bytes(b"")  # for whoever looks whether it is there
+
+
+def _is_plain(tensors: Any, metadata: Any) -> bool:
+    """Whether these are tensors whose bytes are all that there is to them."""
+    return (
+        sys.byteorder == "little"
+        and isinstance(tensors, dict)
+        and all(isinstance(text, str) for row in (metadata or {}).items() for text in row)
+        and all(
+            type(tensor) in _PLAIN
+            and tensor.device.type != "meta"
+            and tensor.layout == torch.strided
+            and _dtype(tensor) in _WORDS
+            for tensor in tensors.values()
+        )
+    )
+
+
+def _refuse_shared(tensors: Mapping[str, Any]) -> None:
+    """Raise, as safetensors does, if two tensors share bytes."""
+    places = [
+        (str(t.device), t.data_ptr(), t.data_ptr() + size_of([t]), name)
+        for name, t in tensors.items()
+        # Others are written from a copy of their own.
+        if t.numel() and t.is_contiguous()
+    ]
+    last = ("", 0, "")
+    for device, begin, end, name in sorted(places):
+        if device == last[0] and begin < last[1]:
+            raise RuntimeError(f"Some tensors share memory: {last[2]} and {name}")
+        last = max((device, end, name), last) if device == last[0] else (device, end, name)

@@ -1,0 +1,172 @@
+"""Where there is no memory for a copy of the weights, they are written from where they are; and said so."""
+
+from __future__ import annotations
+
+import filecmp
+import functools
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny_models as tiny
+from stemmata.errors import SpaceShort, TrainingSaveFailed
+from stemmata.hf import VersionCallback, filesets, space, weightfiles
+from stemmata.repository import Repository
+from users import PEAK
+
+MIB = 1 << 20
+
+
+def leave(monkeypatch: pytest.MonkeyPatch, folder: Path, free: int) -> None:
+    """A group of version 2 that leaves its processes `free` bytes, on a machine with plenty."""
+    proc, cgroup = folder / "proc", folder / "cgroup"
+    (proc / "self").mkdir(parents=True, exist_ok=True)
+    cgroup.mkdir(exist_ok=True)
+    (proc / "meminfo").write_text("MemAvailable: 64000000 kB\n")
+    (proc / "self/cgroup").write_text("0::/\n")
+    (cgroup / "memory.max").write_text(f"{100 * MIB + free}\n")
+    (cgroup / "memory.current").write_text(f"{100 * MIB}\n")
+    (cgroup / "memory.stat").write_text("anon 1\ninactive_file 0\n")
+    monkeypatch.setattr(space, "free_memory", functools.partial(space.free_memory, proc, cgroup))
+
+
+@pytest.fixture
+def copies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tensors were copied for the background, a row for each file."""
+    made: list[int] = []
+    real = weightfiles.hold
+
+    def hold(tensors: Any) -> Any:
+        made.append(len(tensors))
+        return real(tensors)
+
+    monkeypatch.setattr(weightfiles, "hold", hold)
+    return made
+
+
+@pytest.mark.parametrize(("share", "copied"), [(1.3, True), (1.1, False)])
+def test_a_fifth_more_than_the_weights_must_be_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copies: list[int], share: float, copied: bool
+) -> None:
+    model = tiny.gpt2()
+    size = filesets.weight_bytes(model)
+    model.save_pretrained(tmp_path / "theirs")
+    leave(monkeypatch, tmp_path / "system", int(share * size))
+    files = filesets.begin(model, None, tmp_path / "ours")
+    assert bool(copies) is copied
+    whole = tiny.files_of(tmp_path / "ours") == tiny.files_of(tmp_path / "theirs")
+    assert whole is not copied, "written before the training goes on"
+    files.finish()
+    files.finish()
+    assert tiny.files_of(tmp_path / "ours") == tiny.files_of(tmp_path / "theirs")
+
+
+def test_memory_that_cannot_be_told_is_taken_for_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copies: list[int]
+) -> None:
+    monkeypatch.setattr(space, "free_memory", lambda: None)
+    filesets.begin(tiny.gpt2(), None, tmp_path)
+    assert len(copies) == 1
+
+
+def test_what_torch_keeps_of_earlier_copies_counts_as_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copies: list[int]
+) -> None:
+    model = tiny.gpt2()
+    leave(monkeypatch, tmp_path / "system", 0)
+    monkeypatch.setattr(filesets, "spare_pinned", lambda: 2 * filesets.weight_bytes(model))
+    filesets.begin(model, None, tmp_path / "ours")
+    assert len(copies) == 1
+
+
+def test_a_training_goes_on_and_says_it_once(
+    repo: Repository,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    copies: list[int],
+) -> None:
+    def train(name: str) -> None:
+        callback = VersionCallback(repo, "m", run_name=name)
+        tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback], num_train_epochs=3).train()
+
+    train("plenty")
+    leave(monkeypatch, tmp_path / "system", 1000)
+    copies.clear()
+    with caplog.at_level(logging.WARNING, "stemmata"):
+        train("scarce")
+    assert copies == []
+    for epoch in (1, 2, 3):
+        scarce, plenty = (repo[f"m@{name}/epoch-{epoch}"] for name in ("scarce", "plenty"))
+        assert tiny.files_of(scarce.checkout(tmp_path / f"s{epoch}")) == tiny.files_of(
+            plenty.checkout(tmp_path / f"p{epoch}")
+        )
+    (said,) = [r.getMessage() for r in caplog.records]
+    assert "versions of m are written straight from the model, and the training waits" in said
+    assert "1000 B of memory are free, and a copy of the weights" in said
+
+
+@pytest.mark.parametrize("on_error", ["warn", "raise"])
+def test_the_disk_is_looked_at_before_anything_is_streamed(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_error: Any
+) -> None:
+    leave(monkeypatch, tmp_path / "system", 1000)
+
+    def short(self: Any, folder: Path, needed: int) -> None:
+        if needed and folder.name.startswith("saving-"):
+            written = [path.stat().st_size for path in folder.glob("*.safetensors")]
+            assert written == [0]
+            raise SpaceShort(where=str(folder), free="0 B", model="m", needed="1 B")
+
+    monkeypatch.setattr(space.Room, "hold_on_disk", short)
+    callback = VersionCallback(repo, "m", run_name="r", on_error=on_error)
+    trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback], num_train_epochs=1)
+    if on_error == "raise":
+        with pytest.raises(TrainingSaveFailed, match=r"r/epoch-1 of m failed: .* has 0 B free"):
+            trainer.train()
+    else:
+        trainer.train()
+        assert set(callback.missing) == {"r/epoch-1", "r/final"}
+    assert list((repo.session.cache_folder() / "writing").iterdir()) == []
+
+
+LARGE = f"""
+{PEAK}
+import sys, json
+from pathlib import Path
+import torch
+from stemmata.hf import filesets, space
+
+def save(name, model):
+    before = peak()
+    filesets.begin(model, None, Path(sys.argv[1], name)).finish()
+    return peak() - before
+
+save("first", torch.nn.Linear(2, 2))  # what is imported on the way is no part of it
+rows = 25 << 16  # 50 MB of them
+model = torch.nn.ParameterList([torch.full((rows, 8), float(n)) for n in range(7)])
+model.append(torch.full((8, rows), 7.0).t())
+real, space.free_memory = space.free_memory, lambda: 1
+scarce = save("scarce", model)
+space.free_memory = real
+print(json.dumps({{"tensor": rows * 32, "scarce": scarce, "plenty": save("plenty", model)}}))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
+def test_streaming_takes_no_more_memory_than_one_tensor(tmp_path: Path) -> None:
+    """400 MB of weights, of which the last tensor does not lie in memory as it does in a file."""
+    for name in ("first", "scarce", "plenty"):
+        (tmp_path / name).mkdir()
+    command = [sys.executable, "-c", LARGE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    rise = json.loads(done.stdout.splitlines()[-1])
+    assert rise["scarce"] < 1.3 * rise["tensor"]
+    assert rise["plenty"] > 6 * rise["tensor"], "the measure sees a copy"
+    scarce, plenty = (tmp_path / name / "model.safetensors" for name in ("scarce", "plenty"))
+    assert filecmp.cmp(scarce, plenty, shallow=False)
