@@ -1,0 +1,61 @@
+"""Makes the histories that stemmata is measured on, by training them.
+
+    .venv/bin/python bench/corpus.py [H] [H2] [G] [G4] [--work bench-work/corpus]
+
+Without names: H, H2 and G; G4 (4 GB) on request alone. What is complete is not made again. How they are
+trained stands in finetuning.py, what a version is in manifests.py. Other scripts walk a history with
+
+    for entry in corpus.history("H"): entry.name, entry.folder, entry.parents, entry.kind
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from manifests import RECIPES, Entry, Shelf
+
+USUAL = ("H", "H2", "G")
+WORK = Path("bench-work/corpus")
+
+
+def history(name: str, work: Path = WORK) -> list[Entry]:
+    """The versions of a history, parents before children. Ends the program if it was not made."""
+    shelf = Shelf((work / name).absolute())
+    if not shelf.complete:
+        raise SystemExit(f"{shelf.home} is not complete: run bench/corpus.py {name} --work {work}")
+    return shelf.entries()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the histories that stemmata is measured on.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="H, H2, G, G4; default: all but G4")
+    parser.add_argument("--work", type=Path, default=WORK, help="folder for everything that is written")
+    options = parser.parse_args()
+    for name in options.names or USUAL:
+        if name not in RECIPES:
+            parser.error(f"there is no history {name!r}")
+        shelf = Shelf((options.work / name).absolute())
+        if not shelf.complete:
+            # Before torch is loaded: threads that spin while they wait slow each other on a busy machine.
+            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+            import finetuning
+
+            shelf.make(finetuning.HISTORIES[name])
+        tell(name, history(name, options.work))
+
+
+def tell(name: str, entries: list[Entry]) -> None:
+    total = sum(entry.bytes for entry in entries)
+    print(f"\n{name}: {len(entries)} versions, {total / 1e6:.0f} MB")
+    for entry in entries:
+        changed = "" if entry.changed is None else f"{entry.changed:.4f} changed"
+        print(
+            f"  {entry.name:14} {entry.bytes / 1e6:7.1f} MB  {changed:15} {entry.what}; "
+            f"from {', '.join(entry.parents) or 'nothing'}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""What every measurement shares: clocks, copies, sizes, peaks of memory, the words on the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import stemmata
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMAND = Path(sys.executable).with_name("stemmata")
+_LOOK_EVERY = 0.004
+"""Seconds between two looks at a process's peak. It only grows, so what is missed is its last moment."""
+
+
+def machine() -> str:
+    return (
+        f"stemmata {stemmata.__version__}, Python {platform.python_version()}, {platform.system()} "
+        f"{platform.machine()}, {os.cpu_count()} cores, commit {commit()}. Medians."
+    )
+
+
+def load() -> str:
+    """How busy the machine is: processes that want a core, over the last minute."""
+    return f"Load average at this moment {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores."
+
+
+def commit() -> str:
+    asked = subprocess.run(
+        ["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
+    return asked.stdout.strip() or "unknown"
+
+
+def keep(name: str, text: str) -> None:
+    target = ROOT / "bench" / "results" / f"{name}.md"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(text, encoding="utf-8")
+
+
+# --- time ----------------------------------------------------------------------------------------
+
+
+def timed(action: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def to_disk(action: Callable[[], object]) -> float:
+    """Seconds until `action` is done and `sync` has returned; what others left unwritten goes first."""
+    os.sync()
+    return timed(lambda: (action(), os.sync()))
+
+
+def copy_and_sync(source: Path, target: Path) -> float:
+    """The floor that saves and checkouts are held against."""
+    return to_disk(lambda: subprocess.run(["cp", "-r", source, target], check=True))
+
+
+def without(folder: Path, action: Callable[[], object]) -> float:
+    shutil.rmtree(folder, ignore_errors=True)
+    return timed(action)
+
+
+# --- bytes ---------------------------------------------------------------------------------------
+
+
+def folder_bytes(folder: Path, leave_out: Sequence[str] = ()) -> int:
+    """Bytes of all files, those in the folders `leave_out` directly below aside."""
+    files = (p for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
+    return sum(p.stat().st_size for p in files if p.relative_to(folder).parts[0] not in leave_out)
+
+
+def repository_bytes(repository: Path) -> int:
+    """A stemmata repository's, caches aside: they may be deleted at any time."""
+    return folder_bytes(repository, ["cache"])
+
+
+def same_bytes(one: Path, two: Path) -> bool:
+    """Whether two folders hold the same files with the same bytes."""
+    return not subprocess.run(["diff", "-rq", one, two], check=False).returncode
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Peaks:
+    """The greatest VmHWM of any process that `run` started since the last `take`."""
+
+    highest: int = 0
+
+    def take(self) -> int:
+        found, self.highest = self.highest, 0
+        return found
+
+    def run(
+        self, command: Sequence[str | Path], cwd: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> str:
+        """Run a process to its end and return what it printed; ends the program if it fails."""
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        # Not getrusage: what it says of a child begins with the peak of the process that forked it.
+        watcher = threading.Thread(target=self._watch, args=(process,), daemon=True)
+        watcher.start()
+        out, err = process.communicate()
+        watcher.join()
+        if process.returncode:
+            raise SystemExit(f"{' '.join(map(str, command))} failed:\n{out[-2000:]}{err[-2000:]}")
+        return out
+
+    def _watch(self, process: subprocess.Popen[str]) -> None:
+        while process.poll() is None:
+            self.highest = max(self.highest, peak_of(process.pid))
+            time.sleep(_LOOK_EVERY)
+
+
+def peak_of(pid: int | str = "self") -> int:
+    """VmHWM in bytes: the most memory that the process ever had in core; 0 when it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    lines = (line.split() for line in status.splitlines())
+    return next((int(words[1]) * 1024 for words in lines if words and words[0] == "VmHWM:"), 0)

@@ -1,0 +1,89 @@
+"""stemmata as walking.py's tool: as whole processes, and in one.
+
+python bench/ours.py JOB        one walk in one process; used by history.py, which makes the job
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import stemmata
+from manifests import Entry
+from measuring import COMMAND, Peaks, peak_of, repository_bytes
+from walking import OUT, Row, walk
+
+MODEL = "measured"
+
+
+class _Ours:
+    def prepare(self, home: Path) -> None:
+        self._home, self._repository = home, home / "repository"
+        self._repo = stemmata.open(self._repository, create=True)
+
+    def stage(self, entry: Entry) -> None: ...
+
+    def store_bytes(self) -> int:
+        return repository_bytes(self._repository)
+
+
+class Whole(_Ours):
+    """The command line: `stemmata save` and `stemmata checkout`, a process each."""
+
+    title = "stemmata"
+
+    def __init__(self) -> None:
+        self._peaks = Peaks()
+
+    def save(self, entry: Entry) -> None:
+        parents = [word for parent in entry.parents for word in ("--parent", f"{MODEL}@{parent}")]
+        self._run("save", entry.folder, MODEL, "--name", entry.name, *parents)
+
+    def restore(self, entry: Entry) -> Path:
+        self._run("checkout", f"{MODEL}@{entry.name}", "-o", self._home / OUT)
+        return self._home / OUT
+
+    def peak(self) -> int:
+        return self._peaks.take()
+
+    def _run(self, *arguments: str | Path) -> None:
+        self._peaks.run([COMMAND, *arguments, "-R", self._repository], cwd=self._home)
+
+
+class Inside(_Ours):
+    """The library: one repository that stays open."""
+
+    title = "stemmata in one process"
+
+    def save(self, entry: Entry) -> None:
+        parents = [f"{MODEL}@{parent}" for parent in entry.parents]
+        self._repo.save(entry.folder, MODEL, name=entry.name, parents=parents)
+
+    def restore(self, entry: Entry) -> Path:
+        return self._repo[f"{MODEL}@{entry.name}"].checkout(self._home / OUT)
+
+    def peak(self) -> int:
+        return 0
+
+
+def inside(entries: Sequence[Entry], work: Path) -> tuple[list[Row], int]:
+    """A walk in one process of its own. Returns the rows and that process's peak of memory."""
+    job = {"work": str(work), "entries": [{**asdict(e), "folder": str(e.folder)} for e in entries]}
+    told = json.loads(Peaks().run([sys.executable, __file__, json.dumps(job)]))
+    return [Row(**row) for row in told["rows"]], told["peak"]
+
+
+def main() -> None:
+    job = json.loads(sys.argv[1])
+    entries = [
+        Entry(**{**e, "folder": Path(e["folder"]), "parents": tuple(e["parents"])}) for e in job["entries"]
+    ]
+    rows = walk(Inside(), entries, Path(job["work"]))
+    print(json.dumps({"rows": [asdict(row) for row in rows], "peak": peak_of()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Walks a history with one tool: every version saved, then every version brought back and compared.
+
+Owns the procedure, the same for stemmata and for its peers: the folder's bytes are in the page cache, a time
+ends when `sync` has returned, and `cp -r` of the same folder is timed beside each save.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Protocol
+
+from manifests import Entry
+from measuring import copy_and_sync, same_bytes, to_disk
+
+OUT = "out"
+
+
+class Tool(Protocol):
+    """Something that keeps versions. Only `save` and `restore` are timed."""
+
+    title: str
+
+    def prepare(self, home: Path) -> None:
+        """Make an empty store in the empty folder `home`."""
+
+    def stage(self, entry: Entry) -> None:
+        """Put the version where the tool wants to find it, if it has a wish: trainings write there."""
+
+    def save(self, entry: Entry) -> None: ...
+
+    def restore(self, entry: Entry) -> Path:
+        """Bring a version back, to OUT in `home`, which is absent, or to the tool's own place."""
+
+    def store_bytes(self) -> int: ...
+
+    def peak(self) -> int:
+        """The most memory of any of its processes since the last call, in bytes; 0 if not known."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one version cost. Times in seconds, sizes and peaks in bytes."""
+
+    name: str
+    bytes: int
+    kept: int
+    save: float
+    restore: float
+    copy: float
+    save_peak: int
+    restore_peak: int
+    exact: bool
+
+
+def walk(tool: Tool, entries: Sequence[Entry], work: Path) -> list[Row]:
+    """One walk with a new store in `work`/store, which is left there."""
+    home = work / "store"
+    _remove(home)
+    home.mkdir(parents=True)
+    tool.prepare(home)
+    rows = [_saved(tool, entry, work / "copy") for entry in entries]
+    return [_restored(tool, entry, home / OUT, row) for entry, row in zip(entries, rows, strict=True)]
+
+
+def _saved(tool: Tool, entry: Entry, spare: Path) -> Row:
+    _remove(spare)
+    copy = copy_and_sync(entry.folder, spare)
+    _remove(spare)
+    tool.stage(entry)
+    before = tool.store_bytes()
+    tool.peak()
+    seconds = to_disk(lambda: tool.save(entry))
+    kept = tool.store_bytes() - before
+    return Row(entry.name, entry.bytes, kept, seconds, 0.0, copy, tool.peak(), 0, False)
+
+
+def _restored(tool: Tool, entry: Entry, out: Path, row: Row) -> Row:
+    places: list[Path] = []
+    seconds = to_disk(lambda: places.append(tool.restore(entry)))
+    exact = same_bytes(entry.folder, places[0])
+    _remove(out)
+    return replace(row, restore=seconds, restore_peak=tool.peak(), exact=exact)
+
+
+def medians(walks: Sequence[Sequence[Row]]) -> list[Row]:
+    """Of several walks: the median of each time, the greatest peak; exact if each was."""
+    return [_median(rows) for rows in zip(*walks, strict=True)]
+
+
+def _median(rows: Sequence[Row]) -> Row:
+    return replace(
+        rows[0],
+        kept=int(median(row.kept for row in rows)),
+        save=median(row.save for row in rows),
+        restore=median(row.restore for row in rows),
+        copy=median(row.copy for row in rows),
+        save_peak=max(row.save_peak for row in rows),
+        restore_peak=max(row.restore_peak for row in rows),
+        exact=all(row.exact for row in rows),
+    )
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,110 @@
+"""The benchmarks' own ground: what is told of a history is true, and what does not hold is told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from corpus import history
+from doc_blocks import ROOT
+from history import AGAIN, Walked, chosen
+from manifests import Entry, Line, Shelf
+from walking import OUT, walk
+
+
+def _line(name: str, *versions: str, fails: bool = False) -> Line:
+    def train(shelf: Shelf) -> None:
+        parents: tuple[str, ...] = ()
+        for version in versions:
+            text = f"{version} of {name}, " * 2000
+            shelf.put(version, parents, "model", text[:20], lambda folder, t=text: (folder / "w").write_text(t))
+            parents = (version,)
+        if fails:
+            raise KeyboardInterrupt
+
+    return name, train
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> list[Entry]:
+    Shelf(tmp_path / "corpus" / "H").make([_line("one", "base", "epoch-1", "epoch-2")])
+    return history("H", tmp_path / "corpus")
+
+
+def test_a_history_that_was_interrupted_is_made_whole_and_what_is_complete_stays(tmp_path: Path) -> None:
+    home = tmp_path / "H"
+    with pytest.raises(KeyboardInterrupt):
+        Shelf(home).make([_line("one", "base"), _line("two", "a", "b", fails=True)])
+    with pytest.raises(SystemExit, match=r"corpus\.py H"):
+        history("H", tmp_path)
+    (home / "base" / "w").write_text("a training that is complete is not made again")
+    Shelf(home).make([_line("one", "base"), _line("two", "a", "b")])
+    found = history("H", tmp_path)
+    assert [entry.name for entry in found] == ["base", "a", "b"]
+    assert [entry.parents for entry in found] == [(), (), ("a",)]
+    assert (home / "base" / "w").read_text().startswith("a training")
+    assert found[2].bytes == (home / "b" / "w").stat().st_size
+
+
+def test_a_part_of_a_history_stands_alone(made: list[Entry]) -> None:
+    part = chosen(made, "epoch-*")
+    assert [(e.name, e.parents) for e in part] == [
+        ("epoch-1", ()),
+        ("epoch-2", ("epoch-1",)),
+        (AGAIN, ("epoch-2",)),
+    ]
+    with pytest.raises(SystemExit, match="no version fits"):
+        chosen(made, "step-*")
+
+
+class Forgetful:
+    """A tool that brings one version back with another byte."""
+
+    title = "forgetful"
+
+    def prepare(self, home: Path) -> None:
+        self._home = home
+
+    def stage(self, entry: Entry) -> None: ...
+
+    def save(self, entry: Entry) -> None:
+        (self._home / entry.name).write_bytes((entry.folder / "w").read_bytes())
+
+    def restore(self, entry: Entry) -> Path:
+        saved = (self._home / entry.name).read_bytes()
+        (self._home / OUT).mkdir()
+        (self._home / OUT / "w").write_bytes(saved[:-1] + b"!" if entry.name == "epoch-1" else saved)
+        return self._home / OUT
+
+    def store_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self._home.iterdir() if path.is_file())
+
+    def peak(self) -> int:
+        return 0
+
+
+def test_a_version_that_comes_back_with_other_bytes_is_told(made: list[Entry], tmp_path: Path) -> None:
+    missed: list[str] = []
+    walked = Walked.of("forgetful", [walk(Forgetful(), made, tmp_path / "work")], missed)
+    assert missed == ["forgetful: epoch-1 came back with other bytes"]
+    assert walked.total("kept") == walked.total("bytes") == sum(entry.bytes for entry in made[:-1])
+
+
+def test_histories_are_walked_as_whole_processes_and_in_one(made: list[Entry], tmp_path: Path) -> None:
+    options = ["--corpus", tmp_path / "corpus", "--work", tmp_path / "work", "--repeat", "1"]
+    ran = subprocess.run(
+        [sys.executable, ROOT / "bench" / "history.py", "H", *options],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "Every version came back byte for byte." in ran.stdout
+    rows = [line.split(" | ") for line in ran.stdout.splitlines() if line.startswith("| epoch-2")]
+    whole, within = rows
+    assert float(whole[9]) > 10, "a process with Python in it has more than 10 MiB"
+    assert len(within) == len(whole) - 2
