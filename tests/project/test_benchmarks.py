@@ -20,7 +20,7 @@ def _line(name: str, *versions: str, fails: bool = False) -> Line:
         parents: tuple[str, ...] = ()
         for version in versions:
             text = f"{version} of {name}, " * 2000
-            shelf.put(version, parents, "model", text[:20], lambda folder, t=text: (folder / "w").write_text(t))
+            shelf.put(version, parents, "model", "text", lambda home, t=text: (home / "w").write_text(t))
             parents = (version,)
         if fails:
             raise KeyboardInterrupt
