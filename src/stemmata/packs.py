@@ -92,6 +92,8 @@ class PackSummary:
     size: int
     digest: Digest
     index: PackIndex
+    bases: tuple[PackName, ...] = ()
+    """Packs that its objects lean on."""
 
 
 class PackWriter:
@@ -106,6 +108,7 @@ class PackWriter:
         self._hasher = hasher(_CHUNK)
         self._pending = bytearray()
         self._rows: dict[bytes, bytes] = {}
+        self._bases: set[PackName] = set()
         self._write(_MAGIC)
 
     def __len__(self) -> int:
@@ -114,10 +117,17 @@ class PackWriter:
     def contains(self, digest: Digest) -> bool:
         return digest.raw in self._rows
 
-    def add(self, digest: Digest, parts: Sequence[Buffer], raw_length: int) -> None:
-        """Append an encoded object. Raises ValueError for one that is in here, and as storages do."""
+    def add(
+        self, digest: Digest, parts: Sequence[Buffer], raw_length: int, base: PackName | None = None
+    ) -> None:
+        """Append an encoded object, which leans on one of the pack `base`.
+
+        Raises ValueError for one that is in here, and as storages do.
+        """
         if self.contains(digest):
             raise ValueError(f"pack {self.name} holds {digest} already")
+        if base is not None:
+            self._bases.add(base)
         offset = self.size
         for part in parts:
             self._write(part)
@@ -131,7 +141,7 @@ class PackWriter:
         self._write(rows)
         self._write(_FOOTER.pack(offset, len(self._rows), digest_of(rows).raw, 0, _END))
         self._flush()
-        summary = PackSummary(self.name, self.size, Digest(self._hasher.digest()), PackIndex(rows))
+        summary = PackSummary(self.name, self.size, Digest(self._hasher.digest()), PackIndex(rows), tuple(sorted(self._bases)))
         try:
             self._new.commit()
         except (OutcomeUnknown, KeyExists) as error:

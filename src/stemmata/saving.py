@@ -194,6 +194,8 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
     name = [""]
 
     def plan(catalog: Catalog) -> list[Op]:
+        if any(not catalog.pack_is_live(base) for pack in packs for base in pack.bases):
+            raise _PacksGone()
         ops, name[0] = _plan(catalog, request, record, version, tree_digests, needed, {p.name for p in packs})
         return ops
 

@@ -52,6 +52,8 @@ class NewPack(Protocol):
     def size(self) -> int: ...
     @property
     def digest(self) -> Digest: ...
+    @property
+    def bases(self) -> Sequence[PackName]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,10 @@ def commit(
     """
     txn = fresh_txn()
     clock = now or _utc_now
-    added = [PackAdd(pack=p.name.hex, size=p.size, digest=p.digest.hex) for p in new_packs]
+    added = [
+        PackAdd(pack=p.name.hex, size=p.size, digest=p.digest.hex, bases=[base.hex for base in p.bases])
+        for p in new_packs
+    ]
     for attempt in range(ATTEMPTS):
         here = catalog.refresh()
         ops: list[Op] = [*added, *plan(catalog)]

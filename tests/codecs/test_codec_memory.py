@@ -19,7 +19,8 @@ import sys
 import numpy as np
 from stemmata.codecs.dtypes import dtype_of
 from stemmata.codecs.hashing import digest_of
-from stemmata.codecs.objectcode import decode_object, encode_object
+from stemmata.codecs.decoding import decode_object
+from stemmata.codecs.objectcode import encode_object
 from stemmata.codecs.workers import frame_pool
 
 numbers = np.empty(16 << 20, "<f4")

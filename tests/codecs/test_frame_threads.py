@@ -51,7 +51,8 @@ def test_a_forked_child_codes_and_hashes_on() -> None:
 import os, signal
 from stemmata.codecs.dtypes import dtype_of
 from stemmata.codecs.hashing import digest_of
-from stemmata.codecs.objectcode import decode_object, encode_object
+from stemmata.codecs.decoding import decode_object
+from stemmata.codecs.objectcode import encode_object
 from stemmata.codecs.workers import frame_pool
 
 content = bytes(range(256)) * 32768

@@ -9,7 +9,7 @@ import pytest
 
 from crafted_objects import raw_object, sound_pack
 from stemmata import objects
-from stemmata.codecs import objectcode
+from stemmata.codecs import decoding
 from stemmata.errors import DamagedObject, DamagedPack, MissingObject, MissingPack, NewerFormat
 from stemmata.ids import Digest, PackName
 from stemmata.objects import ObjectReader
@@ -100,9 +100,9 @@ def test_i9_a_newer_object_is_not_taken_for_a_missing_one(monkeypatch: pytest.Mo
     name = stored(storage, [b"a"])
 
     def newer(*_: object, **__: object) -> bytearray:
-        raise NewerFormat(where="object", reason="codec 3")
+        raise NewerFormat(where="object", reason="codec 5")
 
-    monkeypatch.setattr(objectcode, "decode_object", newer)
+    monkeypatch.setattr(decoding.ObjectDecoder, "content", newer)
     with pytest.raises(NewerFormat):
         ObjectReader(storage).read(Digest.of(b"a"), [name])
 

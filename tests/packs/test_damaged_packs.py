@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crafted_objects import check, pack, raw_object, row, sound_pack
-from stemmata.codecs.objectcode import decode_object
+from stemmata.codecs.decoding import decode_object
 from stemmata.errors import Damage, DamagedObject, DamagedPack, HostileData, NewerFormat
 from stemmata.ids import Digest, PackName
 from stemmata.packs import MAX_OBJECTS, PackReader

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from stemmata.catalog import queries
 from stemmata.catalog.catalog import Catalog
 from stemmata.checking.report import FAULTS, Problem, Report, reason_of
+from stemmata.codecs.frames import Reference
 from stemmata.codecs.hashing import hasher
 from stemmata.codecs.workers import frame_pool
 from stemmata.errors import DamagedTree, HostileData, MissingObject, StemmataError
@@ -18,6 +20,9 @@ from stemmata.packs import PackReader
 from stemmata.records import decode_record
 from stemmata.storage.base import Storage
 from stemmata.trees import TreeFile, decode_tree, join_tree
+
+if TYPE_CHECKING:
+    from stemmata.codecs.decoding import Stored
 
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes to do."""
@@ -202,7 +207,7 @@ class Contents:
         known = self._copies.get(key)
         if known is not None:
             raise known
-        from stemmata.codecs.objectcode import decode_object
+        from stemmata.codecs.decoding import decode_object
 
         reader = self._reader(pack)
         row = reader.index.find(digest)
@@ -215,6 +220,7 @@ class Contents:
                 digest=digest,
                 where=pack.hex,
                 threads=frame_pool(),
+                fetch=self._fetch,
             )
         except FAULTS as error:
             self._copies[key] = error
@@ -224,6 +230,16 @@ class Contents:
             if not self._report.quick:
                 self._advance(row.stored)
         return content
+
+    def _fetch(self, base: Reference) -> Stored:
+        """An object that another leans on. Raises as `_find` does."""
+        from stemmata.codecs.decoding import Stored
+
+        reader = self._reader(base.pack)
+        row = reader.index.find(base.digest)
+        if row is None:
+            raise MissingObject(digest=base.digest)
+        return Stored(reader.read_row(base.digest, row), row.raw, base.digest, base.pack.hex)
 
     def _reader(self, pack: PackName) -> PackReader:
         if pack not in self._packs:

@@ -10,6 +10,8 @@ _OBJECT_ELEMENTS = 16 << 20
 _OBJECT_BYTES = 64 << 20
 _FRAME_ELEMENTS = 128 << 10
 _FRAME_BYTES = 1 << 20
+BLOCK = 128
+"""Elements of one frame that a delta treats alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,8 @@ class DType:
     word: str
     itemsize: int
     is_float: bool = False
+    mantissa: int = -1
+    """Bits of a float's mantissa; -1 where it is none."""
 
     @property
     def rotate(self) -> bool:
@@ -44,18 +48,18 @@ DTYPES: tuple[DType, ...] = (
     DType(1, "BOOL", 1),
     DType(2, "U8", 1),
     DType(3, "I8", 1),
-    DType(4, "F8_E4M3", 1, is_float=True),
-    DType(5, "F8_E5M2", 1, is_float=True),
+    DType(4, "F8_E4M3", 1, is_float=True, mantissa=3),
+    DType(5, "F8_E5M2", 1, is_float=True, mantissa=2),
     DType(6, "I16", 2),
     DType(7, "U16", 2),
-    DType(8, "F16", 2, is_float=True),
-    DType(9, "BF16", 2, is_float=True),
+    DType(8, "F16", 2, is_float=True, mantissa=10),
+    DType(9, "BF16", 2, is_float=True, mantissa=7),
     DType(10, "I32", 4),
     DType(11, "U32", 4),
-    DType(12, "F32", 4, is_float=True),
+    DType(12, "F32", 4, is_float=True, mantissa=23),
     DType(13, "I64", 8),
     DType(14, "U64", 8),
-    DType(15, "F64", 8, is_float=True),
+    DType(15, "F64", 8, is_float=True, mantissa=52),
 )
 """By code."""
 

@@ -6,24 +6,44 @@ Everything that a stored length could make this process allocate is bounded here
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stemmata.codecs.dtypes import DTYPES, MAX_RAW_LENGTH, DType
 from stemmata.codecs.faults import DamagedFault, HostileFault, NewerFault
 from stemmata.codecs.hashing import CHECK_SIZE, Buffer, check_of
+from stemmata.ids import Digest, PackName
 
 MAGIC, LAYOUT = 0xB5, 1
 MAX_REFERENCES = 4
 MAX_FRAMES = 4096
-RAW, ZSTD, PLANES = 0, 1, 2
+RAW, ZSTD, PLANES, DELTA, CAST = 0, 1, 2, 3, 4
+BASED = frozenset({DELTA, CAST})
+"""Codecs whose payload begins with the number of a reference."""
+MAX_CHAIN = 8
+"""References that are followed one after another."""
+MAX_WORK = 16
+"""What a read may decode, bases included, in multiples of the object."""
 
-_REFERENCE = 16 + 32
+_REFERENCE = struct.Struct("<16s32s")
 _HEADER = struct.Struct("<BBBBIQ")
 _FRAME = struct.Struct("<BBHIII")
 FRAME_OVERHEAD = _FRAME.size + CHECK_SIZE
 MIN_STORED = _HEADER.size + CHECK_SIZE
-MAX_STORED = MAX_RAW_LENGTH + MIN_STORED + MAX_REFERENCES * _REFERENCE + MAX_FRAMES * FRAME_OVERHEAD
+MAX_STORED = MAX_RAW_LENGTH + MIN_STORED + MAX_REFERENCES * _REFERENCE.size + MAX_FRAMES * FRAME_OVERHEAD
 """Bytes of the largest encoded object: a writer never stores a payload longer than what it stands for."""
+
+
+MAX_HEADER = _HEADER.size + MAX_REFERENCES * _REFERENCE.size + CHECK_SIZE
+"""Bytes of the longest header."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Where a base lies: the object `digest` of `pack`."""
+
+    pack: PackName
+    digest: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +54,11 @@ class Header:
     frames: int
     raw_length: int
     size: int
+    references: tuple[Reference, ...] = ()
+
+    @property
+    def elements(self) -> int:
+        return self.raw_length // self.dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +79,9 @@ class Frame:
             raise DamagedFault(f"the frame at byte {self.raw_offset} fails its checksum")
 
 
-def write_header(dtype: DType, frames: int, raw_length: int) -> bytes:
-    head = _HEADER.pack(MAGIC, LAYOUT, dtype.code, 0, frames, raw_length)
+def write_header(dtype: DType, frames: int, raw_length: int, references: Sequence[Reference] = ()) -> bytes:
+    head = _HEADER.pack(MAGIC, LAYOUT, dtype.code, len(references), frames, raw_length)
+    head += b"".join(_REFERENCE.pack(base.pack.raw, base.digest.raw) for base in references)
     return head + check_of((head,))
 
 
@@ -72,7 +98,7 @@ def read_header(encoded: memoryview) -> Header:
     magic, layout, code, references, frames, raw_length = _HEADER.unpack_from(encoded)
     if magic != MAGIC:
         raise DamagedFault("it does not begin as an object does")
-    body = _HEADER.size + references * _REFERENCE
+    body = _HEADER.size + references * _REFERENCE.size
     if len(encoded) < body + CHECK_SIZE:
         raise DamagedFault("its header is cut off")
     if check_of((encoded[:body],)) != encoded[body : body + CHECK_SIZE]:
@@ -86,7 +112,9 @@ def read_header(encoded: memoryview) -> Header:
         raise HostileFault(f"{raw_length} bytes of {dtype.word}")
     if frames > MAX_FRAMES:
         raise HostileFault(f"{frames} frames")
-    return Header(dtype, frames, raw_length, body + CHECK_SIZE)
+    found = _REFERENCE.iter_unpack(encoded[_HEADER.size : body])
+    bases = tuple(Reference(PackName(pack), Digest(digest)) for pack, digest in found)
+    return Header(dtype, frames, raw_length, body + CHECK_SIZE, bases)
 
 
 def read_frames(encoded: memoryview, header: Header) -> list[Frame]:
@@ -97,7 +125,7 @@ def read_frames(encoded: memoryview, header: Header) -> list[Frame]:
     frames: list[Frame] = []
     at, offset = header.size, 0
     for _ in range(header.frames):
-        frame, at = _read_frame(encoded, at, offset)
+        frame, at = _read_frame(encoded, at, offset, len(header.references))
         offset += frame.raw_length
         if offset > header.raw_length:
             raise DamagedFault("its frames hold more than its header says")
@@ -109,17 +137,19 @@ def read_frames(encoded: memoryview, header: Header) -> list[Frame]:
     return frames
 
 
-def _read_frame(encoded: memoryview, at: int, offset: int) -> tuple[Frame, int]:
+def _read_frame(encoded: memoryview, at: int, offset: int, references: int) -> tuple[Frame, int]:
     if len(encoded) - at < FRAME_OVERHEAD:
         raise DamagedFault("a frame's header is cut off")
     codec, code, reserved, raw_length, stored, reserved_too = _FRAME.unpack_from(encoded, at)
     dtype = _dtype(code)
     if reserved or reserved_too:
         raise DamagedFault("a reserved field of a frame is not zero")
-    if codec > PLANES:
+    if codec > CAST:
         raise NewerFault(f"codec {codec}")
-    if codec == PLANES and not dtype.has_planes:
-        raise DamagedFault(f"planes of {dtype.word}")
+    if codec in (PLANES, DELTA) and not dtype.has_planes:
+        raise DamagedFault(f"{'planes' if codec == PLANES else 'a delta'} of {dtype.word}")
+    if codec == CAST and dtype.word not in ("F16", "BF16"):
+        raise DamagedFault(f"a cast to {dtype.word}")
     if raw_length > dtype.max_frame_bytes:
         raise HostileFault(f"a frame of {raw_length} bytes of {dtype.word}")
     if not raw_length or raw_length % dtype.itemsize:
@@ -129,6 +159,8 @@ def _read_frame(encoded: memoryview, at: int, offset: int) -> tuple[Frame, int]:
         raise DamagedFault("a frame is cut off")
     if codec == RAW and stored != raw_length:
         raise DamagedFault("a raw frame is not as long as it says")
+    if codec in BASED and (not stored or encoded[start] >= references):
+        raise DamagedFault("a frame names a reference that is not there")
     end = start + stored
     head, check = encoded[at : at + _FRAME.size], bytes(encoded[at + _FRAME.size : start])
     return Frame(codec, dtype, offset, raw_length, head, check, encoded[start:end]), end

@@ -1,55 +1,67 @@
-"""Objects encoded and decoded. Owns the choice of codec and the gate that decoded bytes pass."""
+"""Objects encoded: the choice of a codec for each frame, and the proof that it comes back."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 
-from stemmata.codecs import planes, zstd
-from stemmata.codecs.dtypes import BYTES, MAX_FRAME_BYTES, DType
-from stemmata.codecs.faults import DamagedFault, Fault, translated
+from stemmata.codecs import cast, delta, planes, zstd
+from stemmata.codecs.decoding import comes_back
+from stemmata.codecs.dtypes import BYTES, DType
 from stemmata.codecs.frames import (
+    CAST,
+    DELTA,
     PLANES,
     RAW,
     ZSTD,
     Frame,
-    read_frames,
-    read_header,
+    Reference,
     write_frame_head,
     write_header,
 )
-from stemmata.codecs.hashing import Buffer, digest_of
-from stemmata.ids import Digest
+from stemmata.codecs.hashing import Buffer
+from stemmata.codecs.streams import Bytes
+from stemmata.codecs.workers import each
 
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
-
-
-class _Proof(threading.local):
-    """Where a thread decodes the frame that it has just encoded."""
-
-    def __init__(self) -> None:
-        self.buffer = np.zeros(MAX_FRAME_BYTES, np.uint8)
-
-
-_proof = _Proof()
+_NUMBER = bytes([0])
+"""The first byte of a frame that leans on a base: an object written here has one reference."""
+_CLEARLY = 0.95
+"""A delta this much smaller than coding alone is taken without trying the other."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Base:
+    """A stored object to lean on: where it lies and its verified content, of the same number of elements."""
+
+    reference: Reference
+    dtype: DType
+    content: Bytes
+
+    def frame(self, begin: int, length: int, dtype: DType) -> Bytes:
+        """The bytes of the elements that lie in `length` bytes from `begin` on in an object of `dtype`."""
+        scale = self.dtype.itemsize / dtype.itemsize
+        return self.content[int(begin * scale) : int((begin + length) * scale)]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
     """What is tried on every frame of one object, as a sample of it suggests."""
 
     whole: bool
     repeats: tuple[bool, ...]
+    alone: float
+    """Stored bytes by byte, coded without a base."""
+    habits: delta.Habits | None = None
+    cast: bool = False
 
 
-def encode_object(data: Buffer, dtype: DType, threads: Executor | None = None) -> list[Buffer]:
+def encode_object(
+    data: Buffer, dtype: DType, threads: Executor | None = None, base: Base | None = None
+) -> list[Buffer]:
     """The encoded object, as parts to write one after another; some are views of `data`.
 
     Every frame has been decoded and compared when this returns; one that does not come back is
@@ -58,102 +70,96 @@ def encode_object(data: Buffer, dtype: DType, threads: Executor | None = None) -
     """
     view = memoryview(data).cast("B")
     if len(view) % dtype.itemsize:
-        dtype = BYTES
+        dtype, base = BYTES, None
     if len(view) > dtype.max_object_bytes:
         limit = dtype.max_object_bytes
         raise ValueError(f"an object of {dtype.word} is at most {limit} bytes, not {len(view)}")
+    if base is not None and not fits(dtype, len(view), base.dtype, len(base.content)):
+        raise ValueError(f"{len(base.content)} bytes of {base.dtype.word} are no base for {dtype.word}")
+    content = np.frombuffer(view, np.uint8)
     step = dtype.max_frame_bytes
-    pieces = [view[at : at + step] for at in range(0, len(view), step)]
-    parts: list[Buffer] = [write_header(dtype, len(pieces), len(view))]
-    if pieces:
-        plan = _plan_from(pieces[len(pieces) // 2], dtype)
-        for frame in _each(partial(_encode_frame, dtype=dtype, plan=plan), pieces, threads):
-            parts += frame
+    starts = range(0, len(view), step)
+    if not starts:
+        return [write_header(dtype, 0, 0)]
+    middle = starts[len(starts) // 2]
+    plan = plan_of(content[middle : middle + step], dtype, base, middle)
+    work = partial(_encode_frame, content, dtype=dtype, plan=plan, base=base)
+    frames = each(work, starts, threads)
+    leans = base is not None and any(codec in (DELTA, CAST) for codec, _ in frames)
+    parts: list[Buffer] = [
+        write_header(dtype, len(starts), len(view), [base.reference] if base is not None and leans else [])
+    ]
+    for _, frame in frames:
+        parts += frame
     return parts
 
 
-def decode_object(
-    encoded: Buffer, *, raw_length: int, digest: Digest, where: str, threads: Executor | None = None
-) -> bytearray:
-    """The content of an encoded object: the one gate that decoded bytes pass (I4).
-
-    `where` names the pack, for messages. Raises DamagedObject if the content is not `digest`,
-    HostileData before taking memory beyond FORMAT.md's limits, NewerFormat for an unknown codec.
-    """
-    with translated(digest.hex, where):
-        view = memoryview(encoded).cast("B")
-        header = read_header(view)
-        if header.raw_length != raw_length:
-            raise DamagedFault(f"it holds {header.raw_length} bytes where its pack says {raw_length}")
-        frames = read_frames(view, header)
-        content = bytearray(header.raw_length)
-        into = memoryview(content)
-        _each(partial(_decode_into, into), frames, threads)
-        if digest_of(content) != digest:
-            raise DamagedFault("its content is not what its digest says")
-        return content
+def fits(dtype: DType, length: int, base: DType, base_length: int) -> bool:
+    """Whether an object of `base_length` bytes may be a base for one of `length`."""
+    if base == dtype:
+        return dtype.has_planes and length == base_length
+    return base == cast.WIDE and dtype.word in cast.NARROW and 2 * length == base_length
 
 
-def verify_stored(encoded: Buffer, where: str, digest: Digest | None = None) -> None:
-    """Check structure and short checksums of an encoded object without decoding it.
-
-    Raises as `decode_object`, whose digest this cannot check.
-    """
-    with translated(digest.hex if digest else "(unnamed)", where):
-        view = memoryview(encoded).cast("B")
-        for frame in read_frames(view, read_header(view)):
-            frame.require_sound()
-
-
-def _each(work: Callable[[_In], _Out], items: list[_In], threads: Executor | None) -> list[_Out]:
-    if threads is None or len(items) < 2:
-        return [work(item) for item in items]
-    found: Iterable[_Out] = threads.map(work, items)
-    return list(found)
+def plan_of(sample: Bytes, dtype: DType, base: Base | None, begin: int) -> Plan:
+    """What to try, given one frame that begins at byte `begin`."""
+    plan = plan_alone(sample, dtype)
+    if base is None:
+        return plan
+    under = base.frame(begin, len(sample), dtype)
+    if base.dtype != dtype:
+        return Plan(plan.whole, plan.repeats, plan.alone, None, cast.is_rounding(sample, under, dtype))
+    return Plan(plan.whole, plan.repeats, plan.alone, delta.habits_of(sample, under, dtype))
 
 
-def _plan_from(sample: memoryview, dtype: DType) -> _Plan:
+def plan_alone(sample: Bytes, dtype: DType) -> Plan:
+    """What to try on an object that has no base."""
+    whole = len(zstd.compress_general(sample.data))
     if not dtype.has_planes:
-        return _Plan(True, ())
+        return Plan(True, (), min(1.0, whole / len(sample)))
     repeats = planes.repeats_pay(sample, dtype)
-    split = sum(map(len, planes.encode(sample, dtype, repeats)))
-    return _Plan(len(zstd.compress_general(sample)) < min(split, len(sample)), repeats)
+    split = _size(planes.encode(sample, dtype, repeats))
+    smallest = min(split, whole, len(sample))
+    return Plan(whole < min(split, len(sample)), repeats, smallest / len(sample))
 
 
-def _encode_frame(data: memoryview, dtype: DType, plan: _Plan) -> list[Buffer]:
-    """A frame's header and payload in its smallest form, proved by decoding it."""
-    codec, size = RAW, len(data)
-    payload: list[Buffer] = [data]
-    if plan.whole and len(whole := zstd.compress_general(data)) < size:
+def delta_size(sample: Bytes, base: Bytes, dtype: DType) -> int:
+    """Bytes that a frame takes as a delta."""
+    return _size(delta.encode(sample, base, dtype, delta.habits_of(sample, base, dtype)))
+
+
+def _size(parts: Sequence[Buffer]) -> int:
+    return sum(map(len, parts))
+
+
+def _encode_frame(
+    content: Bytes, begin: int, *, dtype: DType, plan: Plan, base: Base | None
+) -> tuple[int, list[Buffer]]:
+    """A frame's codec, and its header and payload in the smallest form, proved by decoding it."""
+    data = content[begin : begin + dtype.max_frame_bytes]
+    under = base.frame(begin, len(data), dtype) if base is not None else None
+    codec, payload = _smallest(data, under, dtype, plan)
+    head = write_frame_head(codec, dtype, len(data), payload)
+    if codec != RAW:
+        joined = memoryview(b"".join(payload))
+        if not comes_back(data, Frame(codec, dtype, 0, len(data), joined[:0], b"", joined), under):
+            codec, payload = RAW, [data.data]
+            head = write_frame_head(codec, dtype, len(data), payload)
+    return codec, [head, *payload]
+
+
+def _smallest(data: Bytes, under: Bytes | None, dtype: DType, plan: Plan) -> tuple[int, list[Buffer]]:
+    codec, payload, size = RAW, [data.data], len(data)
+    if plan.cast and under is not None and cast.is_rounding(data, under, dtype):
+        return CAST, [_NUMBER]
+    if plan.habits is not None and under is not None:
+        found = [_NUMBER, *delta.encode(data, under, dtype, plan.habits)]
+        if _size(found) < size:
+            codec, payload, size = DELTA, found, _size(found)
+            if size < _CLEARLY * plan.alone * len(data):
+                return codec, payload
+    if plan.whole and len(whole := zstd.compress_general(data.data)) < size:
         codec, payload, size = ZSTD, [whole], len(whole)
-    if dtype.has_planes and sum(map(len, split := planes.encode(data, dtype, plan.repeats))) < size:
+    if dtype.has_planes and _size(split := planes.encode(data, dtype, plan.repeats)) < size:
         codec, payload = PLANES, split
-    if codec != RAW and not _comes_back(data, codec, dtype, payload):
-        codec, payload = RAW, [data]
-    return [write_frame_head(codec, dtype, len(data), payload), *payload]
-
-
-def _comes_back(data: memoryview, codec: int, dtype: DType, payload: list[Buffer]) -> bool:
-    decoded = _proof.buffer[: len(data)]
-    try:
-        _decode(codec, dtype, memoryview(b"".join(payload)), decoded)
-    except Fault:
-        return False
-    return np.array_equal(decoded, np.frombuffer(data, np.uint8))
-
-
-def _decode_into(content: memoryview, frame: Frame) -> None:
-    frame.require_sound()
-    end = frame.raw_offset + frame.raw_length
-    into = np.frombuffer(content, np.uint8)[frame.raw_offset : end]
-    _decode(frame.codec, frame.dtype, frame.payload, into)
-
-
-def _decode(codec: int, dtype: DType, payload: memoryview, into: planes.Bytes) -> None:
-    """Fill `into`, whose length the frame's header states. Raises a Fault."""
-    if codec == PLANES:
-        planes.decode(payload, dtype, into)
-    elif codec == ZSTD:
-        into[:] = np.frombuffer(zstd.decompress(payload, len(into)), np.uint8)
-    else:
-        into[:] = np.frombuffer(payload, np.uint8)
+    return codec, payload

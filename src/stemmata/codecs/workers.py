@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import TypeVar
 
 from stemmata.errors import InvalidArgument
 
 VARIABLE = "STEMMATA_THREADS"
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
@@ -37,6 +42,14 @@ def frame_pool() -> Executor | None:
                 return None
             _pool = ThreadPoolExecutor(count, thread_name_prefix="stemmata-frames")
         return _pool
+
+
+def each(work: Callable[[_In], _Out], items: Sequence[_In], threads: Executor | None) -> list[_Out]:
+    """`work` of every item, in order, on `threads` where there are any."""
+    if threads is None or len(items) < 2:
+        return [work(item) for item in items]
+    found: Iterable[_Out] = threads.map(work, items)
+    return list(found)
 
 
 def _forget_pool() -> None:

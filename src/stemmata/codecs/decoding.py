@@ -1,0 +1,206 @@
+"""Decoding: one encoded object, and the bases that its frames lean on. Owns the gate that decoded bytes pass.
+
+Frames of a base are decoded where they are needed, into memory of the thread that needs them: no base is
+ever whole in memory. What is handed out is held against its digest, and that is proof of the whole chain.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+
+from stemmata.codecs import cast, delta, planes, zstd
+from stemmata.codecs.dtypes import MAX_FRAME_BYTES
+from stemmata.codecs.faults import DamagedFault, Fault, HostileFault, translated
+from stemmata.codecs.frames import (
+    BASED,
+    CAST,
+    DELTA,
+    MAX_CHAIN,
+    MAX_WORK,
+    PLANES,
+    ZSTD,
+    Frame,
+    Reference,
+    read_frames,
+    read_header,
+)
+from stemmata.codecs.hashing import Buffer, digest_of
+from stemmata.codecs.streams import Bytes
+from stemmata.codecs.workers import each
+from stemmata.ids import Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An encoded object as it was read. `where` names its pack, for messages."""
+
+    encoded: Buffer
+    raw_length: int
+    digest: Digest
+    where: str
+
+
+Fetch = Callable[[Reference], Stored]
+"""Reads a base. Raises as reading any object does."""
+
+
+def no_bases(base: Reference) -> Stored:
+    """Where there is nothing to lean on."""
+    raise DamagedFault(f"it leans on {base.digest} of pack {base.pack}, which is out of reach")
+
+
+class _Scratch(threading.local):
+    """A frame's memory for each place in a chain, per thread."""
+
+    def __init__(self) -> None:
+        self._levels: list[Bytes] = []
+
+    def at(self, level: int, size: int) -> Bytes:
+        while len(self._levels) <= level:
+            # Not zeroed by numpy where the system hands out fresh memory: touched as far as it is used.
+            self._levels.append(np.empty(MAX_FRAME_BYTES, np.uint8))
+        return self._levels[level][:size]
+
+
+_scratch = _Scratch()
+
+
+class ObjectDecoder:
+    """One encoded object, structure checked and bases at hand. Frames may be decoded by many threads.
+
+    Raises DamagedObject, HostileData before taking memory beyond FORMAT.md's limits, NewerFormat, and
+    what `fetch` raises; a fault of a base is told of the base.
+    """
+
+    def __init__(self, stored: Stored, fetch: Fetch = no_bases, level: int = 0) -> None:
+        self.digest, self.where = stored.digest, stored.where
+        with translated(self.digest.hex, self.where):
+            view = memoryview(stored.encoded).cast("B")
+            self.header = read_header(view)
+            if self.header.raw_length != stored.raw_length:
+                what = f"{self.header.raw_length} bytes where its pack says {stored.raw_length}"
+                raise DamagedFault(f"it holds {what}")
+            self.frames = read_frames(view, self.header)
+            used = {frame.payload[0] for frame in self.frames if frame.codec in BASED}
+            if used and level == MAX_CHAIN:
+                raise HostileFault(f"it leans on a chain of more than {MAX_CHAIN} objects")
+        with translated(self.digest.hex, self.where):
+            self._bases = {
+                k: ObjectDecoder(fetch(base), fetch, level + 1)
+                for k, base in enumerate(self.header.references)
+                if k in used
+            }
+            self._level = level
+            self.work: int = self.header.raw_length + sum(base.work for base in self._bases.values())
+            """Bytes that are decoded to read it, bases included."""
+            if level == 0 and self.work > MAX_WORK * max(self.header.raw_length, 1):
+                raise HostileFault(f"{self.work} bytes would be decoded for {self.header.raw_length}")
+            for frame in self.frames:
+                if frame.codec in BASED:
+                    self._require_fit(frame)
+            self._at = {f.raw_offset // f.dtype.itemsize: f for f in self.frames}
+
+    def lineage(self, reference: Reference) -> list[tuple[Reference, ObjectDecoder]]:
+        """Itself, which lies at `reference`, then what it leans on, nearest first."""
+        found = [(reference, self)]
+        for k, base in self._bases.items():
+            found += base.lineage(self.header.references[k])
+        return found
+
+    def decode_into(self, frame: Frame, into: Bytes) -> None:
+        """Fill `into` with one frame's bytes. Not verified: see `content`."""
+        with translated(self.digest.hex, self.where):
+            frame.require_sound()
+            base = None
+            if frame.codec in BASED:
+                base = self._base_frame(frame)
+            decode_payload(frame, base, into)
+
+    def content(self, threads: Executor | None = None) -> bytearray:
+        """All bytes, held against the digest: the one gate that decoded bytes pass (I4)."""
+        content = bytearray(self.header.raw_length)
+        whole = np.frombuffer(content, np.uint8)
+
+        def decode(frame: Frame) -> None:
+            self.decode_into(frame, whole[frame.raw_offset : frame.raw_offset + frame.raw_length])
+
+        each(decode, self.frames, threads)
+        with translated(self.digest.hex, self.where):
+            if digest_of(content) != self.digest:
+                raise DamagedFault("its content is not what its digest says")
+        return content
+
+    def frame_at(self, element: int) -> Frame | None:
+        """The frame that begins at an element."""
+        return self._at.get(element)
+
+    def _require_fit(self, frame: Frame) -> None:
+        base = self._bases[frame.payload[0]]
+        dtype = cast.WIDE if frame.codec == CAST else frame.dtype
+        found = base.frame_at(frame.raw_offset // frame.dtype.itemsize)
+        count = frame.raw_length // frame.dtype.itemsize
+        if found is None or found.dtype != dtype or found.raw_length != count * dtype.itemsize:
+            raise DamagedFault("a frame leans on one of another kind or size")
+
+    def _base_frame(self, frame: Frame) -> Bytes:
+        base = self._bases[frame.payload[0]]
+        found = base.frame_at(frame.raw_offset // frame.dtype.itemsize)
+        if found is None:
+            raise DamagedFault("a frame leans on none")
+        into = _scratch.at(self._level, found.raw_length)
+        base.decode_into(found, into)
+        return into
+
+
+def decode_payload(frame: Frame, base: Bytes | None, into: Bytes) -> None:
+    """Fill `into`, whose length the frame's header states. Raises a Fault."""
+    if frame.codec == PLANES:
+        planes.decode(frame.payload, frame.dtype, into)
+    elif frame.codec == ZSTD:
+        into[:] = np.frombuffer(zstd.decompress(frame.payload, len(into)), np.uint8)
+    elif frame.codec in BASED:
+        if base is None:
+            raise DamagedFault("a frame leans on nothing")
+        decode = delta.decode if frame.codec == DELTA else cast.decode
+        decode(frame.payload[1:], base, frame.dtype, into)
+    else:
+        into[:] = np.frombuffer(frame.payload, np.uint8)
+
+
+def comes_back(data: Bytes, frame: Frame, base: Bytes | None) -> bool:
+    """Whether a frame that was just encoded decodes to `data`."""
+    decoded = _scratch.at(MAX_CHAIN, len(data))
+    try:
+        decode_payload(frame, base, decoded)
+    except Fault:
+        return False
+    return np.array_equal(decoded, data)
+
+
+def decode_object(
+    encoded: Buffer,
+    *,
+    raw_length: int,
+    digest: Digest,
+    where: str,
+    threads: Executor | None = None,
+    fetch: Fetch = no_bases,
+) -> bytearray:
+    """The verified content of an encoded object. Raises as `ObjectDecoder`, whose `content` this is."""
+    return ObjectDecoder(Stored(encoded, raw_length, digest, where), fetch).content(threads)
+
+
+def verify_stored(encoded: Buffer, where: str, digest: Digest | None = None) -> None:
+    """Check structure and short checksums of an encoded object without decoding it.
+
+    Raises as `decode_object`, whose digest this cannot check.
+    """
+    with translated(digest.hex if digest else "(unnamed)", where):
+        view = memoryview(encoded).cast("B")
+        for frame in read_frames(view, read_header(view)):
+            frame.require_sound()

@@ -1,0 +1,64 @@
+"""Delta: a tensor as its difference from another. Owns codec 3 of FORMAT.md, section 5.
+
+Floats are compared as integers in the same order, so that a small step is a small number whatever the
+signs. What training adds is noise of a size that the base's exponent tells: elements are coded in groups
+of equal exponents, each value as a token (its size, to an eighth of an octave) and raw bits. Two kinds of blocks
+are apart: those that did not change, and those that weight decay alone has moved, where the base's mantissa
+tells the difference almost to the unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stemmata.codecs import kernels, streams
+from stemmata.codecs.dtypes import BLOCK, DType
+from stemmata.codecs.hashing import Buffer
+from stemmata.codecs.numpy_kernels import DeltaParts
+from stemmata.codecs.streams import Bytes
+
+_NOTHING = np.zeros(0, np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """What a sample says of the tokens: whether repeats are worth looking for."""
+
+    repeats: bool
+
+
+def encode(data: Bytes, base: Bytes, dtype: DType, habits: Habits) -> list[Buffer]:
+    """The payload without the reference, in parts. `base` is as long as `data`."""
+    found = kernels.delta_split(data, base, dtype)
+    parts = streams.write(found.classes, entropy=False)
+    at = 0
+    for count in found.groups:
+        parts += streams.write(found.tokens[at : at + count], repeats=habits.repeats)
+        at += count
+    parts += streams.write(found.raw, entropy=False, repeats=False)
+    if len(found.low):
+        parts += streams.write(found.low)
+        parts += streams.write(found.high)
+    # Copied: what is stored as it is lies in memory that is used again for the next frame.
+    return [bytes(part) if isinstance(part, memoryview) else part for part in parts]
+
+
+def habits_of(data: Bytes, base: Bytes, dtype: DType) -> Habits:
+    """What to try on frames like this one."""
+    return Habits(streams.repeats_pay(kernels.delta_split(data, base, dtype).tokens))
+
+
+def decode(payload: memoryview, base: Bytes, dtype: DType, into: Bytes) -> None:
+    """Fill `into`, which is as long as `base`. Raises DamagedFault and HostileFault."""
+    reader = streams.Reader(payload)
+    count = len(into) // dtype.itemsize
+    classes = reader.take(-(-count // BLOCK))
+    groups, drifted = kernels.delta_sizes(base, classes, dtype)
+    tokens = [reader.take(size) for size in groups]
+    raw = reader.take_raw(len(into))
+    low, high = (reader.take(drifted), reader.take(drifted)) if drifted else (_NOTHING, _NOTHING)
+    reader.require_end()
+    joined = np.concatenate(tokens) if len(tokens) > 1 else tokens[0] if tokens else _NOTHING
+    kernels.delta_join(base, DeltaParts(classes, groups, joined, raw, low, high), dtype, into)

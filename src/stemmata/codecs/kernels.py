@@ -1,0 +1,14 @@
+"""Kernels: which implementation of the inner loops runs here. See `numpy_kernels` for what they do."""
+
+from __future__ import annotations
+
+from stemmata.codecs import native, numpy_kernels
+
+_chosen = numpy_kernels if native.library is None else native
+
+delta_split = _chosen.delta_split
+delta_sizes = _chosen.delta_sizes
+delta_join = _chosen.delta_join
+split = _chosen.split
+join = _chosen.join
+narrow = _chosen.narrow

@@ -1,0 +1,135 @@
+"""The inner loops of the codecs, compiled: the same functions as `numpy_kernels`, some ten times faster.
+
+`library` is None where nothing was compiled at installation, on big-endian machines, and with
+STEMMATA_NATIVE=0. The code is kernels.c; calls let other threads run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stemmata.codecs.dtypes import BLOCK, MAX_FRAME_BYTES, DType
+from stemmata.codecs.faults import DamagedFault
+from stemmata.codecs.numpy_kernels import DRIFTED, SCATTERED, Bytes, DeltaParts
+
+VARIABLE = "STEMMATA_NATIVE"
+FILE = Path(__file__).with_name("_kernels.so")
+_ABI = 1
+_GROUPS = 33
+_FRAME_ELEMENTS = 128 << 10
+_SLACK = 8
+"""Bytes that may be read after raw bits."""
+
+
+def _load() -> Any:
+    if os.environ.get(VARIABLE) == "0" or sys.byteorder != "little" or not FILE.exists():
+        return None
+    try:
+        found = ctypes.CDLL(str(FILE))
+        return found if found.stm_abi() == _ABI else None
+    except (OSError, AttributeError):
+        return None  # of another machine, or of another release
+
+
+library: Any = _load()
+
+
+class _Scratch(threading.local):
+    """One frame's parts per thread: fresh memory for each frame costs more than the work."""
+
+    def __init__(self) -> None:
+        self.words = np.empty(MAX_FRAME_BYTES, np.uint8)
+        self.planes = np.empty((8, _FRAME_ELEMENTS), np.uint8)
+        self.classes = np.empty(_FRAME_ELEMENTS // BLOCK, np.uint8)
+        self.tokens = np.empty(_FRAME_ELEMENTS, np.uint8)
+        self.raw = np.empty(MAX_FRAME_BYTES + _GROUPS * (_SLACK + 1) + _SLACK, np.uint8)
+        self.low = np.empty(_FRAME_ELEMENTS, np.uint8)
+        self.high = np.empty(_FRAME_ELEMENTS, np.uint8)
+        self.groups = (ctypes.c_uint32 * _GROUPS)()
+        self.sizes = (ctypes.c_int64 * 2)()
+
+
+_scratch = _Scratch()
+
+
+def _at(array: Bytes) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+def _call(name: str, dtype: DType) -> Any:
+    return getattr(library, f"{name}_{8 * dtype.itemsize}")
+
+
+def delta_split(data: Bytes, base: Bytes, dtype: DType) -> DeltaParts:
+    """As `numpy_kernels.delta_split`; the parts are good until this thread splits again."""
+    own, count = _scratch, len(data) // dtype.itemsize
+    groups = _call("stm_delta_split", dtype)(
+        *(_at(data), _at(base), ctypes.c_int64(count), dtype.mantissa, _at(own.words), _at(own.classes)),
+        *(_at(own.tokens), own.groups, _at(own.raw), _at(own.low), _at(own.high), own.sizes),
+    )
+    counts = own.groups[:groups]
+    raw, drifted = own.sizes
+    return DeltaParts(
+        own.classes[: -(-count // BLOCK)],
+        counts,
+        own.tokens[: sum(counts)],
+        own.raw[:raw],
+        own.low[:drifted],
+        own.high[:drifted],
+    )
+
+
+def delta_sizes(base: Bytes, classes: Bytes, dtype: DType) -> tuple[list[int], int]:
+    """As `numpy_kernels.delta_sizes`."""
+    if classes.max() > (DRIFTED if dtype.mantissa > 6 else SCATTERED):
+        raise DamagedFault("a block is of an unknown class")
+    own, count = _scratch, len(base) // dtype.itemsize
+    groups = _call("stm_delta_sizes", dtype)(
+        *(_at(base), ctypes.c_int64(count), dtype.mantissa, _at(classes), own.groups, own.sizes)
+    )
+    return own.groups[:groups], own.sizes[0]
+
+
+def delta_join(base: Bytes, parts: DeltaParts, dtype: DType, into: Bytes) -> None:
+    """As `numpy_kernels.delta_join`."""
+    own, size = _scratch, len(parts.raw)
+    if size > len(own.raw) - _SLACK:
+        raise DamagedFault("the raw bits are more than the tokens say")
+    own.raw[:size] = parts.raw
+    bad = _call("stm_delta_join", dtype)(
+        *(_at(base), ctypes.c_int64(len(base) // dtype.itemsize), dtype.mantissa, _at(parts.classes)),
+        *(_at(parts.tokens), _at(own.raw), ctypes.c_int64(size), _at(parts.low), _at(parts.high), _at(into)),
+    )
+    if bad:
+        raise DamagedFault("a token is none of this width, or the raw bits are not as many as the tokens say")
+
+
+def split(data: Bytes, dtype: DType) -> list[Bytes]:
+    """As `numpy_kernels.split`; the planes are good until this thread splits again."""
+    planes, count = _scratch.planes, len(data) // dtype.itemsize
+    _call("stm_split", dtype)(
+        *(_at(data), ctypes.c_int64(count), int(dtype.rotate), _at(planes), ctypes.c_int64(planes.shape[1]))
+    )
+    return [planes[k, :count] for k in range(dtype.itemsize)]
+
+
+def join(planes: Sequence[Bytes], dtype: DType, into: Bytes) -> None:
+    """As `numpy_kernels.join`."""
+    addresses = (ctypes.c_void_p * dtype.itemsize)(*(p.ctypes.data for p in planes))
+    _call("stm_join", dtype)(addresses, ctypes.c_int64(len(planes[0])), int(dtype.rotate), _at(into))
+
+
+def narrow(wide: Bytes, dtype: DType) -> Bytes | None:
+    """As `numpy_kernels.narrow`; good until this thread narrows or splits again."""
+    count = len(wide) // 4
+    into = _scratch.words[: 2 * count]
+    call = library.stm_narrow_bf16 if dtype.word == "BF16" else library.stm_narrow_f16
+    return None if call(_at(wide), ctypes.c_int64(count), _at(into)) else into

@@ -1,0 +1,329 @@
+"""The inner loops of the codecs, in numpy: what FORMAT.md, section 5, says, and what runs where nothing was compiled.
+
+`native` offers the same functions. All of them take whole frames: lengths were bounded before. Arrays of
+bytes are one-dimensional and contiguous; elements lie in them little-endian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from stemmata.codecs.dtypes import BLOCK, DType
+from stemmata.codecs.faults import DamagedFault
+
+Bytes: TypeAlias = npt.NDArray[np.uint8]
+_Words: TypeAlias = npt.NDArray[Any]
+
+SAME, SCATTERED, DRIFTED = 0, 1, 2
+"""What a block of elements did: nothing, anything, or all the same way, as weight decay moves them."""
+GROUP_MIN = 4096
+"""Elements from which a group of keys is coded by itself."""
+_SMALL = 16
+_DRIFT_BITS = 6
+_MOSTLY = (19, 20)
+_WORDS = {1: np.dtype("<u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
+_SUB = {1: 3, 2: 3, 4: 3, 8: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaParts:
+    """A frame's difference from its base, taken apart.
+
+    `classes`: one byte a block. `tokens`: of scattered elements, one byte each, group after group, `groups`
+    saying how many belong to each. `raw`: the bits that the tokens leave out. `low`, `high`: the two bytes of
+    drifted elements' differences, in the order of their keys.
+    """
+
+    classes: Bytes
+    groups: Sequence[int]
+    tokens: Bytes
+    raw: Bytes
+    low: Bytes
+    high: Bytes
+
+
+def delta_split(data: Bytes, base: Bytes, dtype: DType) -> DeltaParts:
+    """Take the difference between two frames of the same length apart."""
+    x, b = _words(data, dtype), _words(base, dtype)
+    u = _zigzag(_difference(x, b, dtype), dtype)
+    classes = _classes(u, dtype)
+    of_element = np.repeat(classes, BLOCK)[: len(u)]
+    order, groups = _grouped(b, of_element, dtype)
+    tokens, widths = _tokens(u[order], dtype)
+    raw = _pack(u[order], widths, groups)
+    drifted = _drifted(b, of_element, dtype)
+    moved = u[drifted]
+    low, high = (moved & 0xFF).astype(np.uint8), (moved >> 8 & 0xFF).astype(np.uint8)
+    return DeltaParts(classes, groups, tokens, raw, low, high)
+
+
+def delta_sizes(base: Bytes, classes: Bytes, dtype: DType) -> tuple[list[int], int]:
+    """How many elements each group has, and how many drifted. Raises DamagedFault for what no class is."""
+    _require_classes(classes, dtype)
+    b = _words(base, dtype)
+    of_element = np.repeat(classes, BLOCK)[: len(b)]
+    _, groups = _grouped(b, of_element, dtype)
+    return groups, int((of_element == DRIFTED).sum())
+
+
+def delta_join(base: Bytes, parts: DeltaParts, dtype: DType, into: Bytes) -> None:
+    """Put a frame together again, from parts as long as `delta_sizes` says. Raises DamagedFault."""
+    _require_classes(parts.classes, dtype)
+    b = _words(base, dtype)
+    u = np.zeros(len(b), b.dtype)
+    of_element = np.repeat(parts.classes, BLOCK)[: len(b)]
+    order, groups = _grouped(b, of_element, dtype)
+    u[order] = _values(parts.tokens, parts.raw, groups, dtype)
+    drifted = _drifted(b, of_element, dtype)
+    u[drifted] = parts.low.astype(b.dtype) | (parts.high.astype(b.dtype) << b.dtype.type(8) if dtype.itemsize > 1 else 0)
+    _words(into, dtype)[...] = _sum(b, u, dtype)
+
+
+def split(data: Bytes, dtype: DType) -> list[Bytes]:
+    """The byte planes of one frame's elements, lowest first; the sign of floats rotated to the low end."""
+    words = _words(data, dtype)
+    if dtype.rotate:
+        words = words << words.dtype.type(1) | words >> words.dtype.type(8 * dtype.itemsize - 1)
+    return [(words >> words.dtype.type(8 * k)).astype(np.uint8) for k in range(dtype.itemsize)]
+
+
+def join(planes: Sequence[Bytes], dtype: DType, into: Bytes) -> None:
+    """Write the elements to `into` again."""
+    kind = _WORDS[dtype.itemsize].type
+    words = planes[-1].astype(_WORDS[dtype.itemsize])
+    for plane in reversed(planes[:-1]):
+        words = words << kind(8) | plane
+    if dtype.rotate:
+        words = words >> kind(1) | words << kind(8 * dtype.itemsize - 1)
+    _words(into, dtype)[...] = words
+
+
+def narrow(wide: Bytes, dtype: DType) -> Bytes | None:
+    """float32 rounded to F16 or BF16, to nearest and ties to even; None if there is a NaN."""
+    bits = wide.view("<u4")
+    rest = bits & np.uint32(0x7FFFFFFF)
+    if bool((rest > 0x7F800000).any()):
+        return None
+    if dtype.word == "BF16":
+        halves = (bits.astype(np.uint64) + 0x7FFF + (bits >> 16 & 1)) >> 16
+    else:
+        halves = (bits >> 16 & 0x8000) | _half(rest.astype(np.int64))
+    return halves.astype("<u2").view(np.uint8)
+
+
+def _half(rest: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Bits of float16 without the sign, from bits of float32 without the sign."""
+    exponent = (rest >> 23) - 112
+    # Below the smallest normal number one bit is lost for each step of the exponent.
+    shift = np.clip(14 - exponent, 13, 25)
+    mantissa = np.where(exponent > 0, rest - (112 << 23), (rest & 0x7FFFFF) | 0x800000)
+    rounded = (mantissa + (np.int64(1) << (shift - 1)) - 1 + (mantissa >> shift & 1)) >> shift
+    return np.where(exponent >= 31, 0x7C00, np.where(exponent < -10, 0, rounded))
+
+
+# --- differences ----------------------------------------------------------------------------------------
+
+
+def _words(data: Bytes, dtype: DType) -> _Words:
+    return data.view(_WORDS[dtype.itemsize])
+
+
+def _ordered(v: _Words, dtype: DType) -> _Words:
+    """Integers in the order of the floats: negatives with all bits turned, others with the first one set."""
+    if not dtype.is_float:
+        return v
+    top = v.dtype.type(1 << (8 * dtype.itemsize - 1))
+    return np.where(v & top, ~v, v | top)
+
+
+def _is_negative(v: _Words, dtype: DType) -> npt.NDArray[np.bool_]:
+    return (v >> v.dtype.type(8 * dtype.itemsize - 1)).astype(bool) & dtype.is_float
+
+
+def _difference(x: _Words, b: _Words, dtype: DType) -> _Words:
+    """Modulo 2^bits; its sign turned where the base is negative, so that to shrink is always to fall."""
+    d = _ordered(x, dtype) - _ordered(b, dtype)
+    return np.where(_is_negative(b, dtype), _minus(d), d)
+
+
+def _minus(v: _Words) -> _Words:
+    return ~v + v.dtype.type(1)
+
+
+def _zigzag(d: _Words, dtype: DType) -> _Words:
+    one = d.dtype.type(1)
+    return (d << one) ^ _minus(d >> d.dtype.type(8 * dtype.itemsize - 1))
+
+
+def _sum(b: _Words, u: _Words, dtype: DType) -> _Words:
+    one = u.dtype.type(1)
+    d = (u >> one) ^ _minus(u & one)
+    o = _ordered(b, dtype) + np.where(_is_negative(b, dtype), _minus(d), d)
+    if not dtype.is_float:
+        return o
+    top = o.dtype.type(1 << (8 * dtype.itemsize - 1))
+    return np.where(o & top, o ^ top, ~o)
+
+
+# --- blocks, keys and groups ------------------------------------------------------------------------------
+
+
+def _classes(u: _Words, dtype: DType) -> Bytes:
+    count = -(-len(u) // BLOCK)
+    padded = np.zeros(count * BLOCK, u.dtype)
+    padded[: len(u)] = u
+    rows = padded.reshape(count, BLOCK)
+    sizes = np.full(count, BLOCK)
+    sizes[-1] = len(u) - BLOCK * (count - 1)
+    odd = (rows & rows.dtype.type(1)).sum(1, dtype=np.int64)
+    most = np.maximum(odd, (rows != 0).sum(1) - odd)
+    drifted = (most * _MOSTLY[1] >= sizes * _MOSTLY[0]) & (np.bitwise_or.reduce(rows, axis=1) < (1 << 16))
+    classes = np.where(drifted & _may_drift(dtype), DRIFTED, SCATTERED)
+    return np.where((rows != 0).any(1), classes, SAME).astype(np.uint8)
+
+
+def _may_drift(dtype: DType) -> bool:
+    return dtype.mantissa > _DRIFT_BITS
+
+
+def _require_classes(classes: Bytes, dtype: DType) -> None:
+    if bool((classes > (DRIFTED if _may_drift(dtype) else SCATTERED)).any()):
+        raise DamagedFault("a block is of an unknown class")
+
+
+def _grouped(b: _Words, of_element: Bytes, dtype: DType) -> tuple[npt.NDArray[np.intp], list[int]]:
+    """Where the scattered elements lie, in the order of their keys, and how many each group has."""
+    at = np.flatnonzero(of_element == SCATTERED)
+    if dtype.is_float:
+        bits = 8 * dtype.itemsize - 1 - dtype.mantissa
+        keys = (b[at] >> b.dtype.type(dtype.mantissa)) & b.dtype.type((1 << bits) - 1)
+        keys = keys.astype(np.uint16)
+    else:
+        keys = np.zeros(len(at), np.uint16)
+    groups, current = [], 0
+    for count in np.bincount(keys).tolist():
+        current += count
+        if current >= GROUP_MIN:
+            groups.append(current)
+            current = 0
+    if current and groups:
+        groups[-1] += current
+    elif current:
+        groups.append(current)
+    # Within a group the order is that of the elements, not of the keys.
+    number = np.repeat(np.arange(len(groups)), groups)
+    by_key = np.argsort(keys, kind="stable")
+    of_key = np.empty(len(keys), np.int64)
+    of_key[by_key] = number
+    return at[np.argsort(of_key, kind="stable")], groups
+
+
+def _drifted(b: _Words, of_element: Bytes, dtype: DType) -> npt.NDArray[np.intp]:
+    """Where the drifted elements lie, in the order of the first bits of their base's mantissa."""
+    at = np.flatnonzero(of_element == DRIFTED)
+    if not len(at):
+        return at
+    keys = (b[at] >> b.dtype.type(dtype.mantissa - _DRIFT_BITS)) & b.dtype.type((1 << _DRIFT_BITS) - 1)
+    return at[np.argsort(keys.astype(np.uint8), kind="stable")]
+
+
+# --- tokens and raw bits ------------------------------------------------------------------------------------
+
+
+def _log2(u: _Words) -> npt.NDArray[np.int64]:
+    """The place of the highest bit; of zero, zero."""
+    found = np.zeros(len(u), np.int64)
+    left = u.astype(np.uint64)
+    for step in (32, 16, 8, 4, 2, 1):
+        high = left >> np.uint64(step)
+        found += np.where(high > 0, step, 0)
+        left = np.where(high > 0, high, left)
+    return found
+
+
+def _tokens(u: _Words, dtype: DType) -> tuple[Bytes, npt.NDArray[np.int64]]:
+    """A token for each value, and how many of its low bits the token leaves out."""
+    if dtype.itemsize == 1:
+        return u.astype(np.uint8), np.zeros(len(u), np.int64)
+    sub = _SUB[dtype.itemsize]
+    exponent = _log2(u)
+    widths = np.where(u < _SMALL, 0, exponent - sub)
+    top = (u.astype(np.uint64) >> widths.astype(np.uint64)).astype(np.int64) & ((1 << sub) - 1)
+    tokens = np.where(u < _SMALL, u.astype(np.int64), _SMALL + ((exponent - 4) << sub) + top)
+    return tokens.astype(np.uint8), widths
+
+
+def _values(tokens: Bytes, raw: Bytes, groups: Sequence[int], dtype: DType) -> _Words:
+    kind = _WORDS[dtype.itemsize]
+    if dtype.itemsize == 1:
+        if len(raw):
+            raise DamagedFault("raw bits follow tokens that leave none out")
+        return tokens.astype(kind)
+    sub = _SUB[dtype.itemsize]
+    over = np.maximum(tokens.astype(np.int64) - _SMALL, 0)
+    exponent = (over >> sub) + 4
+    if bool((exponent >= 8 * dtype.itemsize).any()):
+        raise DamagedFault("a token is none of this width")
+    widths = np.where(tokens < _SMALL, 0, exponent - sub)
+    low = _unpack(raw, widths, groups)
+    width = widths.astype(np.uint64)
+    high = np.uint64(1) << exponent.astype(np.uint64) | (over & ((1 << sub) - 1)).astype(np.uint64) << width
+    return np.where(tokens < _SMALL, tokens.astype(np.uint64), high | low).astype(kind)
+
+
+def _places(widths: npt.NDArray[np.int64], groups: Sequence[int]) -> tuple[npt.NDArray[np.int64], int]:
+    """The bit at which each value begins, groups beginning at whole bytes; and how many bytes there are."""
+    ends = np.cumsum(widths)
+    places = ends - widths
+    shift = total = at = 0
+    for count in groups:
+        if not count:
+            continue
+        begin = int(places[at])
+        shift = total * 8 - begin
+        places[at : at + count] += shift
+        total += -(-(int(ends[at + count - 1]) - begin) // 8)
+        at += count
+    return places, total
+
+
+def _halved(widths: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> tuple[_Words, _Words]:
+    """Widths and places of the low 32 bits and of the rest of each value, one after the other."""
+    low = np.minimum(widths, 32)
+    return np.stack([low, widths - low], 1).ravel(), np.stack([places, places + low], 1).ravel()
+
+
+def _pack(u: _Words, widths: npt.NDArray[np.int64], groups: Sequence[int]) -> Bytes:
+    """The low `widths` bits of each value, one after another from the lowest bit up."""
+    places, total = _places(widths, groups)
+    value = u.astype(np.uint64)
+    parts = np.stack([value & np.uint64(0xFFFFFFFF), value >> np.uint64(32)], 1).ravel()
+    widths, places = _halved(widths, places)
+    mask = (np.uint64(1) << widths.astype(np.uint64)) - np.uint64(1)
+    shifted = (parts & mask) << (places & 31).astype(np.uint64)
+    words = np.zeros(total // 4 + 3, np.uint64)
+    # No two values share a bit, so adding is joining.
+    np.add.at(words, places >> 5, shifted & np.uint64(0xFFFFFFFF))
+    np.add.at(words, (places >> 5) + 1, shifted >> np.uint64(32))
+    return words.astype("<u4").view(np.uint8)[:total].copy()
+
+
+def _unpack(raw: Bytes, widths: npt.NDArray[np.int64], groups: Sequence[int]) -> _Words:
+    places, total = _places(widths, groups)
+    if total != len(raw):
+        raise DamagedFault("the raw bits are not as many as the tokens say")
+    padded = np.zeros(total + 16, np.uint8)
+    padded[:total] = raw
+    # Eight bytes from every byte on: an unaligned window, read as it lies.
+    windows: _Words = np.lib.stride_tricks.as_strided(
+        padded[:8].view("<u8"), shape=(total + 8,), strides=(1,), writeable=False
+    )
+    widths, places = _halved(widths, places)
+    found = windows[places >> 3].astype(np.uint64) >> (places & 7).astype(np.uint64)
+    found &= (np.uint64(1) << widths.astype(np.uint64)) - np.uint64(1)
+    return found[::2] | found[1::2] << np.uint64(32)

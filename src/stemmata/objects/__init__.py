@@ -1,0 +1,6 @@
+"""Objects: from a digest to verified bytes, and from bytes to a digest."""
+
+from stemmata.objects.reading import ObjectReader
+from stemmata.objects.writing import Candidate, ObjectWriter, WriterStats
+
+__all__ = ["Candidate", "ObjectReader", "ObjectWriter", "WriterStats"]

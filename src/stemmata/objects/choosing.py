@@ -1,0 +1,102 @@
+"""Choosing: which stored object a new one is coded against. Owns the bound on what a read has to decode.
+
+A sample decides: the middle frame, coded against every candidate and all that they lean on themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from stemmata.codecs import cast
+from stemmata.codecs.decoding import ObjectDecoder
+from stemmata.codecs.dtypes import DType
+from stemmata.codecs.frames import Reference
+from stemmata.codecs.objectcode import Base, delta_size, fits, plan_alone
+from stemmata.codecs.streams import Bytes
+from stemmata.codecs.workers import frame_pool
+from stemmata.errors import Damage, StemmataError
+from stemmata.ids import Digest, PackName
+from stemmata.objects.reading import ObjectReader
+
+WORK = 4
+"""What reading an object may decode, its bases included, in multiples of its own bytes."""
+_SMALLEST = 4096
+"""Bytes of an object below which a base gains next to nothing."""
+_GAIN = 0.97
+"""A base has to make of an object less than this part of what it takes alone."""
+_STEP = 1.02
+"""One more object to decode has to make it smaller by this factor."""
+
+
+def choose(
+    data: memoryview,
+    dtype: DType,
+    candidates: Sequence[tuple[Digest, Sequence[PackName]]],
+    reader: ObjectReader,
+) -> Base | None:
+    """The best base among the candidates and what they lean on, its content verified; None: none pays."""
+    if len(data) < _SMALLEST or len(data) % dtype.itemsize or not dtype.has_planes:
+        return None
+    whole = np.frombuffer(data, np.uint8)
+    step = dtype.max_frame_bytes
+    begin = -(-len(data) // step) // 2 * step
+    sample = whole[begin : begin + step]
+    limit = _GAIN * plan_alone(sample, dtype).alone * len(sample)
+    best: tuple[Reference, ObjectDecoder] | None = None
+    for reference, decoder, depth in _kin(candidates, reader):
+        raw = decoder.header.raw_length
+        if not fits(dtype, len(data), decoder.header.dtype, raw) or decoder.work + len(data) > WORK * len(data):
+            continue
+        under = _frame(decoder, begin // dtype.itemsize)
+        if under is None:
+            continue
+        size = _size(sample, under, dtype, decoder.header.dtype)
+        if size is not None and size * _STEP**depth < limit:
+            best, limit = (reference, decoder), size * _STEP**depth
+    if best is None:
+        return None
+    try:
+        content = np.frombuffer(best[1].content(frame_pool()), np.uint8)
+    except Damage:
+        return None  # nothing is built on damage; `check` will tell of it
+    return Base(best[0], best[1].header.dtype, content)
+
+
+def _kin(
+    candidates: Sequence[tuple[Digest, Sequence[PackName]]], reader: ObjectReader
+) -> Iterator[tuple[Reference, ObjectDecoder, int]]:
+    """Every candidate and all that it leans on, each once, with how many objects it leans on."""
+    seen: set[Digest] = set()
+    for digest, packs in candidates:
+        if digest in seen:
+            continue
+        try:
+            found = reader.open(digest, packs)
+        except StemmataError:
+            continue  # missing or damaged: a base that is not taken costs bytes, never correctness
+        for reference, decoder in found[1].lineage(found[0]):
+            if decoder.digest not in seen:
+                seen.add(decoder.digest)
+                yield reference, decoder, len(decoder.lineage(reference)) - 1
+
+
+def _frame(decoder: ObjectDecoder, element: int) -> Bytes | None:
+    frame = decoder.frame_at(element)
+    if frame is None:
+        return None
+    into = np.empty(frame.raw_length, np.uint8)
+    try:
+        decoder.decode_into(frame, into)
+    except StemmataError:
+        return None
+    return into
+
+
+def _size(sample: Bytes, under: Bytes, dtype: DType, base: DType) -> int | None:
+    """Bytes of the sample against `under`; None if it cannot be."""
+    if base != dtype:
+        fit = 2 * len(sample) == len(under)
+        return 1 if fit and cast.is_rounding(sample, under, dtype) else None
+    return delta_size(sample, under, dtype) if len(sample) == len(under) else None
