@@ -19,6 +19,7 @@ import msgspec
 from stemmata import sources, training_args
 from stemmata.arguments import finite_of, instant_of, key_of, labels_of, metrics_of, text_of, whole_of
 from stemmata.bases import complete
+from stemmata.candidates import candidates_for
 from stemmata.capture import mask, mask_config, mask_value
 from stemmata.catalog import queries
 from stemmata.catalog.catalog import Catalog, user_cache_folder
@@ -174,7 +175,9 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
         raise SourceChanged(path=str(request.source))
     writer = ObjectWriter(session.storage, lookup=session.catalog.packs_holding, reader=session.reader)
     try:
-        tree = sources.store(source, writer, request.progress)
+        parents = _parents(session, request) if request.parents is None else request.parents
+        alike = candidates_for(session, request.model, parents, sources.planned(source))
+        tree = sources.store(source, writer, request.progress, alike.of)
         if not tree.files and not tree.empty_folders:
             raise EmptySource(path=str(request.source))
         existing = _existing(session, request, tree)

@@ -29,7 +29,7 @@ class Keeper:
         self.dtypes: list[str] = []
         self.before = before
 
-    def put(self, data: bytes, dtype: str) -> Digest:
+    def put(self, data: bytes, dtype: str, candidates: object = ()) -> Digest:
         self.before(len(self.dtypes))
         assert type(data) is bytes
         digest = Digest.of(data)
@@ -126,7 +126,7 @@ def test_at_most_two_pieces_are_in_memory(folder: Path, monkeypatch: pytest.Monk
         return reading(self, offset, length)
 
     class Counting(Keeper):
-        def put(self, data: bytes, dtype: str) -> Digest:
+        def put(self, data: bytes, dtype: str, candidates: object = ()) -> Digest:
             if len(data) > MIB:
                 held.pop()
             return Digest.of(data)

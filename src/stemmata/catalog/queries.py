@@ -47,6 +47,8 @@ __all__ = [
     "model_name",
     "models",
     "names_of",
+    "newest_of",
+    "newest_of_others",
     "packs_of",
     "parents",
     "redacted_items",
@@ -263,6 +265,18 @@ def version_with_content(
         values.append(step)
     found = _versions(connection, f"{rest} ORDER BY {order} LIMIT 1", *values)
     return found[0] if found else None
+
+
+def newest_of(connection: Connection, model: str, count: int) -> list[VersionRow]:
+    """The newest visible versions of a model."""
+    where = "WHERE v.state = 'visible' AND v.model = ? ORDER BY v.seq DESC LIMIT ?"
+    return _versions(connection, where, model, count)
+
+
+def newest_of_others(connection: Connection, model: str, count: int) -> list[VersionRow]:
+    """The newest visible version of each model but this one, newest first, of `count` models at most."""
+    newest = "SELECT max(seq) FROM versions WHERE state = 'visible' AND model != ? GROUP BY model"
+    return _versions(connection, f"WHERE v.seq IN ({newest}) ORDER BY v.seq DESC LIMIT ?", model, count)
 
 
 def latest(

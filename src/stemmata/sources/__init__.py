@@ -6,6 +6,6 @@ into private memory. What changes between the listing and the end of the save is
 
 from stemmata.sources.files import SourceFile
 from stemmata.sources.source import Source, scan
-from stemmata.sources.storing import Writer, store
+from stemmata.sources.storing import Writer, planned, store
 
-__all__ = ["Source", "SourceFile", "Writer", "scan", "store"]
+__all__ = ["Source", "SourceFile", "Writer", "planned", "scan", "store"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from typing import Protocol
+from typing import Any, Protocol
 
 from blake3 import blake3
 
@@ -25,19 +25,33 @@ Progress = Callable[[int], None]
 
 
 class Writer(Protocol):
-    """Takes objects. `dtype` is safetensors' word, '' for bytes that are no tensor."""
+    """Takes objects. `dtype` is safetensors' word, '' for bytes that are no tensor; `candidates` are what they
+    may be coded against."""
 
-    def put(self, data: bytes, dtype: str, /) -> Digest: ...
+    def put(self, data: bytes, dtype: str, candidates: Any, /) -> Digest: ...
 
 
-def store(source: Source, writer: Writer, progress: Progress | None = None) -> Tree:
+Alike = Callable[[PlannedSegment], Sequence[Sequence[Any]]]
+"""For each piece of a segment, stored objects that it may be coded against: what `Writer.put` takes."""
+
+
+def planned(source: Source) -> Iterator[PlannedSegment]:
+    """How the files of `source` will be cut, by their headers alone. Raises as `store`."""
+    for file in source.files:
+        with OpenedFile(file) as opened:
+            yield from plan(opened, file.size, file.path, source.allow_broken).segments
+
+
+def store(
+    source: Source, writer: Writer, progress: Progress | None = None, alike: Alike | None = None
+) -> Tree:
     """Cut and put every file, one piece in memory and at most one read ahead.
 
     `progress` gets the bytes of each piece once it is stored. Raises SourceChanged,
     BrokenContainer, UnsupportedFile, and whatever `writer` raises.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="stemmata-read") as reader:
-        files = [_store_file(f, source.allow_broken, writer, progress, reader) for f in source.files]
+        files = [_store_file(f, source.allow_broken, writer, progress, reader, alike) for f in source.files]
     source.verify_unchanged()
     source.remember((f.path, f.digest) for f in files)
     return Tree(files=files, empty_folders=list(source.empty_folders))
@@ -49,6 +63,7 @@ def _store_file(
     writer: Writer,
     progress: Progress | None,
     reader: ThreadPoolExecutor,
+    alike: Alike | None,
 ) -> TreeFile:
     with OpenedFile(file) as opened:
         cut = plan(opened, file.size, file.path, allow_broken)
@@ -56,7 +71,7 @@ def _store_file(
         pieces = [piece for segment in cut.segments for piece in segment.pieces]
         # Closed before the file is: the reader must not meet another file under the same number.
         with closing(_in_order(opened, whole, pieces, reader)) as bodies:
-            segments = [_store_segment(s, bodies, writer, progress) for s in cut.segments]
+            segments = [_store_segment(s, bodies, writer, progress, alike) for s in cut.segments]
         opened.verify_unchanged()
     return TreeFile(
         path=file.path,
@@ -69,11 +84,16 @@ def _store_file(
 
 
 def _store_segment(
-    segment: PlannedSegment, bodies: Iterator[bytes], writer: Writer, progress: Progress | None
+    segment: PlannedSegment,
+    bodies: Iterator[bytes],
+    writer: Writer,
+    progress: Progress | None,
+    alike: Alike | None,
 ) -> Segment:
     objects = []
-    for piece in segment.pieces:
-        objects.append(writer.put(next(bodies), segment.dtype).hex)
+    candidates = alike(segment) if alike is not None else [()] * len(segment.pieces)
+    for piece, near in zip(segment.pieces, candidates, strict=True):
+        objects.append(writer.put(next(bodies), segment.dtype, near).hex)
         if progress is not None:
             progress(piece.length)
     if segment.name is None:

@@ -1,0 +1,135 @@
+"""Candidates: which stored tensors the tensors of a new version may resemble. Owns where they are looked for.
+
+In the parents, by name; where there is none of that name, by shape and place among those of that shape.
+Without parents: in other versions of the model and in the newest of each other model, the most alike first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from stemmata.catalog import queries
+from stemmata.catalog.queries import VersionRow
+from stemmata.containers.base import PlannedSegment
+from stemmata.errors import StemmataError
+from stemmata.ids import Digest, PackName, VersionId
+from stemmata.names import name_key
+from stemmata.objects import Candidate
+from stemmata.session import Session
+from stemmata.trees import Segment, Tree
+
+_WIDE = "F32"
+_NARROW = frozenset({"F16", "BF16"})
+_OTHERS = 4
+"""Versions of the same model that are looked at where no parent is known."""
+_MODELS = 64
+"""Other models whose newest version is looked at."""
+_KEPT = 3
+"""Of those, how many are tried for a tensor."""
+
+_Key = tuple[str, tuple[int, ...]]
+
+
+@dataclass(slots=True)
+class _Relative:
+    """One version's tensors."""
+
+    packs: Sequence[PackName]
+    named: dict[tuple[str, str], Segment] = field(default_factory=dict)
+    """By name and dtype."""
+    shaped: dict[_Key, list[Segment]] = field(default_factory=dict)
+    """By dtype and shape, in the order of their files."""
+
+    @classmethod
+    def of(cls, tree: Tree, packs: Sequence[PackName]) -> _Relative:
+        found = cls(packs)
+        for file in tree.files:
+            for segment in file.segments:
+                if segment.name is None or segment.dtype is None or not segment.length:
+                    continue
+                found.named.setdefault((segment.name, segment.dtype), segment)
+                found.shaped.setdefault(_key(segment.dtype, segment.shape or ()), []).append(segment)
+        return found
+
+    def like(self, name: str, dtype: str, shape: tuple[int, ...], place: int) -> Segment | None:
+        """The tensor of that name, if it has that shape; else the one at that place among those that have."""
+        segment = self.named.get((name, dtype))
+        if segment is not None and tuple(segment.shape or ()) == shape:
+            return segment
+        others = self.shaped.get(_key(dtype, shape), ())
+        return others[place] if place < len(others) else None
+
+
+def _key(dtype: str, shape: Sequence[int]) -> _Key:
+    return dtype, tuple(shape)
+
+
+class Candidates:
+    """Answers for the tensors of one new version, which are asked for in the order of their files."""
+
+    def __init__(self, relatives: Iterable[_Relative]) -> None:
+        self._relatives = list(relatives)
+        self._places: dict[_Key, int] = {}
+
+    def of(self, segment: PlannedSegment) -> list[list[Candidate]]:
+        """For each piece of a tensor, the stored objects that it may be coded against, best first."""
+        pieces: list[list[Candidate]] = [[] for _ in segment.pieces]
+        if segment.name is None or segment.shape is None:
+            return pieces
+        key = _key(segment.dtype, segment.shape)
+        place = self._places.get(key, 0)
+        self._places[key] = place + 1
+        for relative in self._relatives:
+            for dtype in (segment.dtype, _WIDE) if segment.dtype in _NARROW else (segment.dtype,):
+                found = relative.like(segment.name, dtype, segment.shape, place)
+                if found is not None and len(found.objects) == len(pieces):
+                    for piece, digest in zip(pieces, found.objects, strict=True):
+                        piece.append((Digest.parse(digest), relative.packs))
+        return pieces
+
+
+def candidates_for(
+    session: Session, model: str, parents: Sequence[VersionId], planned: Iterable[PlannedSegment]
+) -> Candidates:
+    """What a new version of `model` with these parents may be coded against; `planned` are its tensors."""
+    rows = [queries.version_by_id(session.catalog.connection, parent) for parent in parents]
+    known = [r for r in _read(session, (row for row in rows if row is not None))]
+    if known:
+        return Candidates(known)
+    wanted = [s for s in planned if s.name is not None and s.shape is not None]
+    if not wanted:
+        return Candidates(())
+    found = list(_read(session, _strangers(session, model)))
+    alike = sorted(found, key=lambda relative: -_alike(relative, wanted))  # stable: newest first
+    return Candidates([r for r in alike if _alike(r, wanted)][:_KEPT])
+
+
+def _strangers(session: Session, model: str) -> Iterator[VersionRow]:
+    """The newest versions of the model, then the newest of every other one, newest first."""
+    connection = session.catalog.connection
+    yield from queries.newest_of(connection, name_key(model), _OTHERS)
+    yield from queries.newest_of_others(connection, name_key(model), _MODELS)
+
+
+def _read(session: Session, rows: Iterable[VersionRow]) -> Iterator[_Relative]:
+    for row in rows:
+        try:
+            yield _Relative.of(session.tree(row), session.packs(row))
+        except StemmataError:
+            continue  # what cannot be read is no base; nothing is lost by that but bytes
+
+
+def _alike(relative: _Relative, wanted: Sequence[PlannedSegment]) -> int:
+    """Bytes of the new tensors that have a counterpart of the same name, type and shape, or of the same shape."""
+    total = 0
+    for segment in wanted:
+        shape = segment.shape or ()
+        named = relative.named.get((segment.name or "", segment.dtype))
+        if named is not None and tuple(named.shape or ()) == shape:
+            total += 2 * segment.length
+        elif _key(segment.dtype, shape) in relative.shaped or (
+            segment.dtype in _NARROW and _key(_WIDE, shape) in relative.shaped
+        ):
+            total += segment.length
+    return total
