@@ -59,7 +59,8 @@ def _by_itself(module: Any) -> Any:
         held = {name: child for name, child in held.items() if _trained(child)} or held
     if len(held) == 1:
         ((name, model),) = held.items()
-        outside = _trained(module).keys() - _trained(model).keys()
+        inside = _trained(model)
+        outside = [parameter for key, parameter in _trained(module).items() if key not in inside]
         if not outside:
             return model
         _log.warning(
@@ -67,7 +68,7 @@ def _by_itself(module: Any) -> Any:
             "pass module=%r to save that part alone",
             type(module).__name__,
             name,
-            _trained(module)[min(outside, key=_trained(module).__getitem__)],
+            outside[0],
             name,
         )
     elif held:
