@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import threading
@@ -188,9 +189,16 @@ def test_what_is_taken_by_itself_loses_nothing_that_is_trained(
     ):
         caplog.clear()
         callback = VersionCallback(repo, "m", run_name="r")
-        trainer(tmp_path, callback, max_epochs=1).fit(Wrapped(student, **beside), tokens())
-        files = {f.path for f in repo[f"m@{callback.run_name}/final"].files}
-        assert ("config.json" not in files) == whole
+        module = Wrapped(student, **beside)
+        trainer(tmp_path, callback, max_epochs=1).fit(module, tokens())
+        version = repo[f"m@{callback.run_name}/final"]
+        assert ("config.json" not in {f.path for f in version.files}) == whole
+        if whole:
+            again = copy.deepcopy(module)
+            torch.nn.utils.vector_to_parameters(torch.zeros(10**6), again.parameters())
+            assert not same(again.state_dict(), module.state_dict())
+            again.load_state_dict(version.state_dict(), strict=False)  # tied weights are stored once
+            assert same(again.state_dict(), module.state_dict())
         assert words in caplog.text
 
 
