@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 import signal
 import threading
 from pathlib import Path
@@ -136,6 +137,18 @@ def test_averaged_weights_that_come_at_the_end_are_the_final_ones(repo: Reposito
     final = repo["m@r/final"].state_dict()
     assert same(final, module.state_dict())
     assert not same(final, repo["m@r/epoch-2"].state_dict())
+
+
+def test_a_callback_goes_to_another_process_by_its_repositorys_folder(
+    repo: Repository, tmp_path: Path
+) -> None:
+    callback = VersionCallback(repo, "m", run_name="r", every="end")
+    trainer(tmp_path, callback, max_epochs=1).fit(Line(), numbers())
+    spawned = pickle.loads(pickle.dumps(callback))
+    assert spawned.run_name is None
+    trainer(tmp_path, spawned, max_epochs=1).fit(Line(), numbers())
+    spawned.repository.close()
+    assert names(repo) == [["r/final"], ["r-2/final"]]
 
 
 def test_the_older_name_of_lightning(repo: Repository, tmp_path: Path) -> None:

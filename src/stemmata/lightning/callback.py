@@ -35,6 +35,7 @@ from stemmata.names import clean_name, slug
 from stemmata.records import Run
 from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
+from stemmata.storage.local import LocalStorage
 from stemmata.version import Version
 
 Every = Literal["epoch", "end"] | int
@@ -133,6 +134,14 @@ class VersionCallback(_Callback):
     def missing(self) -> dict[str, str]:
         """Of the current or last run: names of what could not be written, and why. Complete at the end."""
         return dict(self._recorder.failures.missing) if self._recorder is not None else {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process (`ddp_spawn`): the repository by its folder, and nothing of trainings here."""
+        repository = self._repository
+        if isinstance(repository, Repository) and isinstance(repository.session.storage, LocalStorage):
+            repository = repository.where
+        here = ("_recorder", "_patience", "_trainer", "_thread", "_live", "meeting")
+        return {**vars(self), "_repository": repository, **dict.fromkeys(here)}
 
     def wait(self) -> None:
         """Wait until everything so far is written."""
