@@ -89,10 +89,22 @@ def _missing_weights(
     return missing
 
 
-def find_state(
-    session: Session, model: str, run: str | None, step: int | None = None, *, command: str | None = None
-) -> VersionRow | None:
-    """The newest state of a run: of one that has this name, or asked for it and got another.
+def find_state(session: Session, model: str, run: str | None, step: int | None = None) -> VersionRow | None:
+    """The newest state of a run: of one that has this name, or asked for it and got another."""
+    found = find_states(session, model, run, step, limit=1)
+    return found[0] if found else None
+
+
+def find_states(
+    session: Session,
+    model: str,
+    run: str | None,
+    step: int | None = None,
+    *,
+    command: str | None = None,
+    limit: int | None = None,
+) -> list[VersionRow]:
+    """The states of a run, newest first: see `find_state`.
 
     `command`: only of a run that asked for the name in this training of this command line.
     """
@@ -105,8 +117,7 @@ def find_state(
     if command is not None:
         conditions.append(f"{COMMAND} == {json.dumps(command)}")
     key = name_key(states_of(model))
-    found = queries.versions(session.catalog.connection, key, expressions=conditions, limit=1)
-    return found[0] if found else None
+    return queries.versions(session.catalog.connection, key, expressions=conditions, limit=limit)
 
 
 def resume(session: Session, model: str, run: str | None = None, step: int | None = None) -> Path | None:

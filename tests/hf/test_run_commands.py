@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import tiny_models as tiny
+import trl_commands
 from stemmata.repository import open as open_repository
 
 TESTS = str(Path(__file__).parents[1])
@@ -26,11 +26,6 @@ for trainer in trainers:
     trainer.train()
 sys.exit(3)
 """
-TRL_ROWS = {
-    "sft": [{"text": text} for text in tiny.SENTENCES],
-    "dpo": [{"prompt": t[:9], "chosen": t[9:], "rejected": t[9:][::-1]} for t in tiny.SENTENCES],
-    "reward": [{"chosen": t[:18], "rejected": t[17::-1]} for t in tiny.SENTENCES],
-}
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -78,18 +73,11 @@ def test_a_script_and_its_launcher(tmp_path: Path, launcher: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("method", TRL_ROWS)
+@pytest.mark.parametrize("method", trl_commands.METHODS)
 def test_the_commands_that_trl_ships(tmp_path: Path, method: str) -> None:
     assert shutil.which("trl", path=str(BIN)) is not None
-    tiny.saved_base(tmp_path / "base")
-    (tmp_path / "rows").mkdir()
-    rows = "".join(json.dumps(row) + "\n" for row in TRL_ROWS[method])
-    (tmp_path / "rows" / "train.jsonl").write_text(rows)
-    options = ["--num_train_epochs", "2", "--use_cpu", "true", "--bf16", "false", "--dtype", "float32"]
-    options += ["--max_length", "24", "--report_to", "none"]
-    options += [] if method == "dpo" else ["--eos_token", "<end>"]
-    words = ["trl", method, "--model_name_or_path", "base", "--dataset_name", "rows", "--output_dir", "out"]
-    done = run(tmp_path, "m", "--run-name", "r", "--", *words, *options)
+    words = trl_commands.command(tmp_path, method)
+    done = run(tmp_path, "m", "--run-name", "r", "--", *words)
     assert done.returncode == 0, done.stderr
     assert "stemmata: m@r: 2 versions" in done.stderr
     with open_repository(tmp_path / ".stemmata") as repo:

@@ -19,6 +19,8 @@ from transformers import Trainer
 import tiny_models as tiny
 from stemmata.attach import hook
 from stemmata.attach.settings import Settings, read_report
+from stemmata.catalog import queries
+from stemmata.errors import IncompleteState
 from stemmata.hf import VersionCallback, attached, distributed
 from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
@@ -189,21 +191,62 @@ def test_settings_that_make_no_states_are_a_warning_and_the_versions_are_saved(
     assert f"set {setting}=" in words
 
 
-def test_a_state_that_cannot_be_read_is_a_warning_and_a_new_start(
+def flip_a_bit_of_state(folder: Path, name: str) -> None:
+    """In what the repository stores for that state alone."""
+    with open_repository(folder / "models") as repo:
+        packs = {
+            version.name: set(
+                queries.packs_of(repo.session.catalog.connection, repo.session.row(version.id).seq)
+            )
+            for model in repo.models()
+            for version in repo.versions(model)
+        }
+    (pack,) = packs.pop(name).difference(*packs.values())
+    path = next((folder / "models/packs").rglob(f"{pack}*"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def test_a_broken_state_is_told_and_the_newest_sound_one_before_it_taken(
+    wrapped: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = training(tmp_path / "a", epochs=3)
+    whole.train()
+    flip_a_bit_of_state(tmp_path, "r/step-6")
+    with open_repository(wrapped.repository) as repo:
+        state = repo["m.resume@r/step-4"]
+        (tmp_path / "a/checkpoint-4/optimizer.pt").unlink()
+        lacking = tmp_path / "a/checkpoint-4"
+        repo.save(lacking, "m.resume", name="r/broken", step=4, run=state.run, config=state.config)
+        with pytest.raises(IncompleteState, match=r"r/broken lacks optimizer\.pt"):
+            repo.resume("m", run="r")
+    start_again(monkeypatch)
+    again = training(tmp_path / "b", epochs=3)
+    again.train()
+    expected = whole.model.state_dict()
+    assert all(torch.equal(expected[name], value) for name, value in again.model.state_dict().items())
+    incomplete, damaged = warnings(wrapped)
+    assert "r/broken lacks optimizer.pt" in incomplete
+    assert "the state r/step-6 is broken" in damaged
+    for words in (incomplete, damaged):
+        assert "it goes on from r/step-4, the newest sound state before it" in words
+    with open_repository(wrapped.repository) as repo:
+        assert [v.name for v in reversed(repo.versions("m"))] == [f"r/epoch-{n}" for n in (1, 2, 3)]
+
+
+def test_where_no_state_is_sound_a_warning_names_each_and_it_starts_anew(
     wrapped: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training(tmp_path / "a").train()
-    with open_repository(wrapped.repository) as repo:
-        state = repo["m.resume@r/step-2"]
-        (tmp_path / "a/checkpoint-2/optimizer.pt").unlink()
-        repo.save(
-            tmp_path / "a/checkpoint-2", "m.resume", name="r/broken", run=state.run, config=state.config
-        )
+    flip_a_bit_of_state(tmp_path, "r/step-2")
     start_again(monkeypatch)
     assert training(tmp_path / "b").train().global_step == 2
     (words,) = warnings(wrapped)
-    assert "r/broken lacks optimizer.pt" in words
     assert "it starts from the beginning" in words
+    with open_repository(wrapped.repository) as repo:
+        assert [v.run.name for v in repo.versions("m") if v.run] == ["r-2", "r"]
 
 
 # --- several processes ----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from stemmata.errors import EmptySource, SourceMissing
 from stemmata.intake import find, import_folders
 from stemmata.intake import taking as taking_module
 from stemmata.repository import Repository
+from stemmata.repository import open as open_repository
+from users import ordinary_user
 
 
 def statuses(outcomes: list[Any]) -> list[tuple[str, str]]:
@@ -131,6 +134,36 @@ def test_a_folder_that_vanishes_while_it_is_read_is_no_version_and_no_error(
 
     monkeypatch.setattr(taking_module, "_run", rotate)
     assert statuses(import_folders(repo, [out])) == [("out/step-2", "gone"), ("out/step-4", "new")]
+
+
+def test_what_one_may_not_read_or_write_is_named_and_costs_nothing_else(checkpoint: Any) -> None:
+    # Not pytest's tmp_path: that is its owner's alone.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        out = folder / "out"
+        state, weights = checkpoint(out, 2) / "trainer_state.json", checkpoint(out, 4) / "model.safetensors"
+        closed = checkpoint(out, 6)
+        checkpoint(out, 8)
+        open_repository(folder / "models", create=True).close()
+        for barred in (state, weights, closed):
+            barred.chmod(0)
+        with ordinary_user():
+            kept = Repository.in_memory()
+            outcomes = import_folders(kept, [out])
+            with open_repository(folder / "models") as theirs:
+                (refused,) = import_folders(theirs, [out / "checkpoint-8"])
+        closed.chmod(0o755)
+    assert [(o.found.name, o.status) for o in outcomes] == [
+        ("out/step-2", "incomplete"),
+        ("out/step-4", "incomplete"),
+        ("out/step-6", "incomplete"),
+        ("out/step-8", "new"),
+    ]
+    assert all("Permission denied" in o.reason for o in outcomes[:3])
+    assert refused.status == "failed"
+    assert refused.error is not None
+    assert refused.error.kind == "storage-read-only"
 
 
 def test_half_of_a_vanishing_folder_is_no_version(

@@ -237,6 +237,30 @@ def test_the_command_says_each_version_and_ends_upon_sigterm(
     assert len(repo.versions("m")) == 1
 
 
+def test_two_processes_that_watch_one_folder_make_each_version_once(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    for step in (2, 4, 6):
+        checkpoint(tmp_path / "out", step)
+    words = [sys.executable, "-m", "stemmata.cli.main", "watch", "out", "m", "-R", "models"]
+    both = [
+        subprocess.Popen(
+            [*words, "--once", "--interval", "0.05", "--json"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    told = [json.loads(watching.communicate(timeout=100)[0])["versions"] for watching in both]
+    assert [watching.returncode for watching in both] == [0, 0]
+    for name in ("out/step-2", "out/step-4", "out/step-6"):
+        assert sorted(v["status"] for found in told for v in found if v["name"] == name) == ["known", "new"]
+    line = list(reversed(repo.versions("m")))
+    assert [v.step for v in line] == [2, 4, 6]
+    assert len({v.run.id for v in line if v.run}) == 1
+
+
 def test_import_and_watch_as_commands(
     repo: Repository, tmp_path: Path, checkpoint: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -263,20 +287,16 @@ def test_import_and_watch_as_commands(
 
 
 @pytest.mark.slow
-def test_trl_sft_as_it_ships_is_watched(repo: Repository, tmp_path: Path) -> None:
-    """TRL's own command, unmodified, while a watcher looks whenever it writes a line."""
-    tiny = pytest.importorskip("tiny_models", reason="the tiny models need the hf extra")
-    tiny.saved_base(tmp_path / "base")
-    (tmp_path / "rows").mkdir()
-    rows = "".join(json.dumps({"text": text}) + "\n" for text in tiny.SENTENCES)
-    (tmp_path / "rows" / "train.jsonl").write_text(rows)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("method", ["sft", "dpo", "reward"])
+def test_trls_commands_as_they_ship_are_watched(repo: Repository, tmp_path: Path, method: str) -> None:
+    """Unmodified, while a watcher looks whenever they write a line."""
+    trl_commands = pytest.importorskip("trl_commands", reason="the tiny models need the hf extra")
     bin_folder = Path(sys.executable).parent
-    words = ["sft", "--model_name_or_path", "base", "--dataset_name", "rows", "--output_dir", "out"]
-    words += ["--num_train_epochs", "2", "--use_cpu", "true", "--bf16", "false", "--dtype", "float32"]
-    words += ["--max_length", "24", "--report_to", "none", "--eos_token", "<end>", "--save_strategy", "epoch"]
+    program, *words = trl_commands.command(tmp_path, method)
     watched = Watched(repo, tmp_path / "out")
     with subprocess.Popen(
-        [str(bin_folder / "trl"), *words],
+        [str(bin_folder / program), *words, "--save_strategy", "epoch"],
         cwd=tmp_path,
         env={
             **os.environ,

@@ -18,12 +18,13 @@ from stemmata import resuming
 from stemmata.attach.hook import warn
 from stemmata.attach.settings import Settings, report
 from stemmata.capture import mask_command
-from stemmata.errors import StemmataError, TrainingSetup
+from stemmata.errors import Damage, IncompleteState, StemmataError, TrainingSetup
 from stemmata.hf.callback import Every, VersionCallback
 from stemmata.hf.distributed import Meeting
 from stemmata.ids import VersionId
 from stemmata.records import Record
 
+_ANEW = "it starts from the beginning"
 _trainings = itertools.count(1)
 
 
@@ -58,17 +59,34 @@ class AttachedCallback(VersionCallback):
             return False
 
     def last_state(self) -> str:
-        """The id of the state from which the training of this command goes on; empty if there is none."""
+        """The id of the state from which the training of this command goes on; empty if there is none.
+
+        The newest one that is sound: a broken one is told, and passed over. Nobody is there to be asked, and
+        every sound state of the run leads to the same end.
+        """
         session = self.repository.session
-        found = resuming.find_state(session, self.model, self.settings.run_name, command=self.command)
-        if found is not None:
-            resuming.folder_of(session, found)  # verified, before anybody relies on it
+        states = resuming.find_states(session, self.model, self.settings.run_name, command=self.command)
+        broken: list[str] = []
+        for found in states:
+            try:
+                resuming.folder_of(session, found)  # verified, before anybody relies on it
+            except (IncompleteState, Damage) as error:
+                broken.append(f"the state {found.name} is broken: {error}")
+                continue
+            self._tell_broken(broken, f"it goes on from {found.name}, the newest sound state before it")
             return found.id.hex
+        self._tell_broken(broken, _ANEW)
+        if states:
+            return ""
         other = resuming.find_state(session, self.model, self.settings.run_name)
         if other is not None and not _command(session.record(other)).startswith(_command_line()):
             words = "its states are of another command line; this training starts from the beginning"
             warn(self.settings, f"run {self.settings.run_name} is there, but {words}")
         return ""
+
+    def _tell_broken(self, broken: list[str], instead: str) -> None:
+        for words in broken:
+            warn(self.settings, f"{words} ({instead})")
 
     def folder(self, state: str) -> str:
         """That state as a folder. Raises IncompleteState, Damage."""
@@ -81,7 +99,7 @@ class AttachedCallback(VersionCallback):
         words = str(error) if isinstance(error, StemmataError) else f"{type(error).__name__}: {error}"
         what = {
             "on_train_begin": "no versions of this training",
-            "resume": "it starts from the beginning",
+            "resume": _ANEW,
         }.get(event, "the training goes on")
         warn(self.settings, f"{words} ({what})")
 
