@@ -35,7 +35,7 @@ find_python() {
 
 # What an installation depends on: a moved checkout counts, for the editable install holds its path.
 fingerprint() {
-    "$1" - "$root" pyproject.toml constraints.txt <<'P'
+    "$1" - "$root" pyproject.toml constraints.txt hatch_build.py src/stemmata/codecs/kernels*.[ch] <<'P'
 import hashlib, pathlib, sys
 whole = hashlib.sha256(sys.argv[1].encode() + sys.version.encode())
 for name in sys.argv[2:]:

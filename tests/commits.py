@@ -27,6 +27,7 @@ class Summary:
     name: PackName = field(default_factory=PackName.fresh)
     size: int = 7
     digest: Digest = field(default_factory=lambda: Digest.of(b"pack"))
+    bases: tuple[PackName, ...] = ()
 
 
 class World:

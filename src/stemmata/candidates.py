@@ -94,7 +94,7 @@ def candidates_for(
 ) -> Candidates:
     """What a new version of `model` with these parents may be coded against; `planned` are its tensors."""
     rows = [queries.version_by_id(session.catalog.connection, parent) for parent in parents]
-    known = [r for r in _read(session, (row for row in rows if row is not None))]
+    known = list(_read(session, (row for row in rows if row is not None)))
     if known:
         return Candidates(known)
     wanted = [s for s in planned if s.name is not None and s.shape is not None]
@@ -121,7 +121,7 @@ def _read(session: Session, rows: Iterable[VersionRow]) -> Iterator[_Relative]:
 
 
 def _alike(relative: _Relative, wanted: Sequence[PlannedSegment]) -> int:
-    """Bytes of the new tensors that have a counterpart of the same name, type and shape, or of the same shape."""
+    """Bytes of the new tensors that have a counterpart of their shape, twice where the name is theirs too."""
     total = 0
     for segment in wanted:
         shape = segment.shape or ()

@@ -141,7 +141,9 @@ class PackWriter:
         self._write(rows)
         self._write(_FOOTER.pack(offset, len(self._rows), digest_of(rows).raw, 0, _END))
         self._flush()
-        summary = PackSummary(self.name, self.size, Digest(self._hasher.digest()), PackIndex(rows), tuple(sorted(self._bases)))
+        summary = PackSummary(
+            self.name, self.size, Digest(self._hasher.digest()), PackIndex(rows), tuple(sorted(self._bases))
+        )
         try:
             self._new.commit()
         except (OutcomeUnknown, KeyExists) as error:

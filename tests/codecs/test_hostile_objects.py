@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crafted_objects import frame, header, plane, raw_object
-from stemmata.codecs.dtypes import BYTES, dtype_of
 from stemmata.codecs.decoding import decode_object, verify_stored
+from stemmata.codecs.dtypes import BYTES, dtype_of
 from stemmata.codecs.objectcode import encode_object
 from stemmata.errors import DamagedObject, HostileData, NewerFormat
 from stemmata.ids import Digest

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from crafted_objects import frame, header, plane
 from stemmata.codecs import planes, zstd
-from stemmata.codecs.dtypes import BYTES, DTYPES, DType, dtype_of
 from stemmata.codecs.decoding import decode_object, verify_stored
+from stemmata.codecs.dtypes import BYTES, DTYPES, DType, dtype_of
 from stemmata.codecs.objectcode import encode_object
 from stemmata.ids import Digest
 

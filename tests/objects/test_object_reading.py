@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from crafted_objects import raw_object, sound_pack
-from stemmata import objects
 from stemmata.codecs import decoding
 from stemmata.errors import DamagedObject, DamagedPack, MissingObject, MissingPack, NewerFormat
 from stemmata.ids import Digest, PackName
-from stemmata.objects import ObjectReader
+from stemmata.objects import ObjectReader, reading
 from stemmata.storage.memory import MemoryStorage
 
 
@@ -130,7 +129,7 @@ def test_an_index_is_read_once() -> None:
 
 
 def test_old_indexes_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objects, "_INDEX_BYTES", 2 * 64)
+    monkeypatch.setattr(reading, "_INDEX_BYTES", 2 * 64)
     storage = Counting()
     names = [stored(storage, [b"%d" % i]) for i in range(3)]
     reader = ObjectReader(storage)
@@ -144,7 +143,7 @@ def test_old_indexes_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_index_beyond_the_room_is_kept_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objects, "_INDEX_BYTES", 1)
+    monkeypatch.setattr(reading, "_INDEX_BYTES", 1)
     storage = Counting()
     packs = [stored(storage, [b"a"])]
     reader = ObjectReader(storage)
@@ -165,7 +164,7 @@ def test_a_dropped_pack_is_forgotten_when_it_is_missed() -> None:
 
 
 def test_many_threads_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objects, "_INDEX_BYTES", 5 * 64)  # so that indexes come and go meanwhile
+    monkeypatch.setattr(reading, "_INDEX_BYTES", 5 * 64)  # so that indexes come and go meanwhile
     storage = MemoryStorage()
     contents = [b"content %d" % i for i in range(12)]
     packs = [stored(storage, [content]) for content in contents]

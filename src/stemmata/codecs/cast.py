@@ -1,6 +1,7 @@
 """Cast: a tensor that is exactly the rounding of a stored float32 one. Owns codec 4 of FORMAT.md, section 5.
 
-The payload is the reference alone. Rounding is that of the page, on integers, never a library's.
+The payload is the reference alone. Rounding is that of the page, on integers, never a library's. A delta of
+a narrow tensor may lean on a wide one too: on its rounding.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ def is_rounding(data: Bytes, wide: Bytes, dtype: DType) -> bool:
     """Whether a frame is what `decode` makes of `wide`, twice as long."""
     rounded = kernels.narrow(wide, dtype)
     return rounded is not None and np.array_equal(rounded, data)
+
+
+def as_wide_as(dtype: DType, base: Bytes, base_dtype: DType) -> Bytes | None:
+    """A base's bytes as elements of `dtype`: as they are, or rounded to it; None if there is a NaN."""
+    return base if base_dtype == dtype else kernels.narrow(base, dtype)
 
 
 def decode(payload: memoryview, wide: Bytes, dtype: DType, into: Bytes) -> None:

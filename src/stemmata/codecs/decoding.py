@@ -141,10 +141,12 @@ class ObjectDecoder:
 
     def _require_fit(self, frame: Frame) -> None:
         base = self._bases[frame.payload[0]]
-        dtype = cast.WIDE if frame.codec == CAST else frame.dtype
         found = base.frame_at(frame.raw_offset // frame.dtype.itemsize)
         count = frame.raw_length // frame.dtype.itemsize
-        if found is None or found.dtype != dtype or found.raw_length != count * dtype.itemsize:
+        kinds = [frame.dtype] if frame.codec == DELTA else []
+        if frame.dtype.word in cast.NARROW:
+            kinds.append(cast.WIDE)
+        if found is None or found.dtype not in kinds or found.raw_length != count * found.dtype.itemsize:
             raise DamagedFault("a frame leans on one of another kind or size")
 
     def _base_frame(self, frame: Frame) -> Bytes:
@@ -154,7 +156,12 @@ class ObjectDecoder:
             raise DamagedFault("a frame leans on none")
         into = _scratch.at(self._level, found.raw_length)
         base.decode_into(found, into)
-        return into
+        if frame.codec == CAST:
+            return into
+        fitted = cast.as_wide_as(frame.dtype, into, found.dtype)
+        if fitted is None:
+            raise DamagedFault("a frame leans on the rounding of NaN")
+        return fitted
 
 
 def decode_payload(frame: Frame, base: Bytes | None, into: Bytes) -> None:

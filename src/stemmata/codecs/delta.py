@@ -2,9 +2,9 @@
 
 Floats are compared as integers in the same order, so that a small step is a small number whatever the
 signs. What training adds is noise of a size that the base's exponent tells: elements are coded in groups
-of equal exponents, each value as a token (its size, to an eighth of an octave) and raw bits. Two kinds of blocks
-are apart: those that did not change, and those that weight decay alone has moved, where the base's mantissa
-tells the difference almost to the unit.
+of equal exponents, each value as a token (its size, to an eighth of an octave) and raw bits. Two kinds of
+blocks are apart: those that did not change, and those that weight decay alone has moved, where the base's
+mantissa tells the difference almost to the unit.
 """
 
 from __future__ import annotations

@@ -47,6 +47,7 @@ class _Scratch(threading.local):
 
     def __init__(self) -> None:
         self.words = np.empty(MAX_FRAME_BYTES, np.uint8)
+        self.narrowed = np.empty(2 * _FRAME_ELEMENTS, np.uint8)
         self.planes = np.empty((8, _FRAME_ELEMENTS), np.uint8)
         self.classes = np.empty(_FRAME_ELEMENTS // BLOCK, np.uint8)
         self.tokens = np.empty(_FRAME_ELEMENTS, np.uint8)
@@ -128,8 +129,8 @@ def join(planes: Sequence[Bytes], dtype: DType, into: Bytes) -> None:
 
 
 def narrow(wide: Bytes, dtype: DType) -> Bytes | None:
-    """As `numpy_kernels.narrow`; good until this thread narrows or splits again."""
+    """As `numpy_kernels.narrow`; good until this thread narrows again."""
     count = len(wide) // 4
-    into = _scratch.words[: 2 * count]
+    into = _scratch.narrowed[: 2 * count]
     call = library.stm_narrow_bf16 if dtype.word == "BF16" else library.stm_narrow_f16
     return None if call(_at(wide), ctypes.c_int64(count), _at(into)) else into

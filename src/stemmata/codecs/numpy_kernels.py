@@ -1,7 +1,8 @@
-"""The inner loops of the codecs, in numpy: what FORMAT.md, section 5, says, and what runs where nothing was compiled.
+"""The inner loops of the codecs, in numpy. Owns what FORMAT.md, section 5, says of them.
 
-`native` offers the same functions. All of them take whole frames: lengths were bounded before. Arrays of
-bytes are one-dimensional and contiguous; elements lie in them little-endian.
+It runs where nothing was compiled; elsewhere `native` offers the same functions. All of them take whole
+frames: lengths were bounded before. Arrays of bytes are one-dimensional and contiguous; elements lie in them
+little-endian, whatever the machine.
 """
 
 from __future__ import annotations
@@ -26,7 +27,12 @@ GROUP_MIN = 4096
 _SMALL = 16
 _DRIFT_BITS = 6
 _MOSTLY = (19, 20)
-_WORDS = {1: np.dtype("<u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
+_WORDS: dict[int, np.dtype[Any]] = {
+    1: np.dtype("<u1"),
+    2: np.dtype("<u2"),
+    4: np.dtype("<u4"),
+    8: np.dtype("<u8"),
+}
 _SUB = {1: 3, 2: 3, 4: 3, 8: 2}
 
 
@@ -57,8 +63,8 @@ def delta_split(data: Bytes, base: Bytes, dtype: DType) -> DeltaParts:
     tokens, widths = _tokens(u[order], dtype)
     raw = _pack(u[order], widths, groups)
     drifted = _drifted(b, of_element, dtype)
-    moved = u[drifted]
-    low, high = (moved & 0xFF).astype(np.uint8), (moved >> 8 & 0xFF).astype(np.uint8)
+    moved = u[drifted].astype(np.uint16) if len(drifted) else np.zeros(0, np.uint16)
+    low, high = (moved & 0xFF).astype(np.uint8), (moved >> 8).astype(np.uint8)
     return DeltaParts(classes, groups, tokens, raw, low, high)
 
 
@@ -80,7 +86,9 @@ def delta_join(base: Bytes, parts: DeltaParts, dtype: DType, into: Bytes) -> Non
     order, groups = _grouped(b, of_element, dtype)
     u[order] = _values(parts.tokens, parts.raw, groups, dtype)
     drifted = _drifted(b, of_element, dtype)
-    u[drifted] = parts.low.astype(b.dtype) | (parts.high.astype(b.dtype) << b.dtype.type(8) if dtype.itemsize > 1 else 0)
+    u[drifted] = parts.low.astype(b.dtype) | (
+        parts.high.astype(b.dtype) << b.dtype.type(8) if dtype.itemsize > 1 else 0
+    )
     _words(into, dtype)[...] = _sum(b, u, dtype)
 
 
@@ -94,12 +102,11 @@ def split(data: Bytes, dtype: DType) -> list[Bytes]:
 
 def join(planes: Sequence[Bytes], dtype: DType, into: Bytes) -> None:
     """Write the elements to `into` again."""
-    kind = _WORDS[dtype.itemsize].type
-    words = planes[-1].astype(_WORDS[dtype.itemsize])
+    words: _Words = planes[-1].astype(_WORDS[dtype.itemsize])
     for plane in reversed(planes[:-1]):
-        words = words << kind(8) | plane
+        words = words << words.dtype.type(8) | plane
     if dtype.rotate:
-        words = words >> kind(1) | words << kind(8 * dtype.itemsize - 1)
+        words = words >> words.dtype.type(1) | words << words.dtype.type(8 * dtype.itemsize - 1)
     _words(into, dtype)[...] = words
 
 
@@ -130,7 +137,8 @@ def _half(rest: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def _words(data: Bytes, dtype: DType) -> _Words:
-    return data.view(_WORDS[dtype.itemsize])
+    words: _Words = data.view(_WORDS[dtype.itemsize])
+    return words
 
 
 def _ordered(v: _Words, dtype: DType) -> _Words:
@@ -142,7 +150,10 @@ def _ordered(v: _Words, dtype: DType) -> _Words:
 
 
 def _is_negative(v: _Words, dtype: DType) -> npt.NDArray[np.bool_]:
-    return (v >> v.dtype.type(8 * dtype.itemsize - 1)).astype(bool) & dtype.is_float
+    if not dtype.is_float:
+        return np.zeros(len(v), np.bool_)
+    negative: npt.NDArray[np.bool_] = (v >> v.dtype.type(8 * dtype.itemsize - 1)).astype(np.bool_)
+    return negative
 
 
 def _difference(x: _Words, b: _Words, dtype: DType) -> _Words:
@@ -152,12 +163,13 @@ def _difference(x: _Words, b: _Words, dtype: DType) -> _Words:
 
 
 def _minus(v: _Words) -> _Words:
-    return ~v + v.dtype.type(1)
+    negated: _Words = ~v + v.dtype.type(1)
+    return negated
 
 
 def _zigzag(d: _Words, dtype: DType) -> _Words:
-    one = d.dtype.type(1)
-    return (d << one) ^ _minus(d >> d.dtype.type(8 * dtype.itemsize - 1))
+    turned: _Words = (d << d.dtype.type(1)) ^ _minus(d >> d.dtype.type(8 * dtype.itemsize - 1))
+    return turned
 
 
 def _sum(b: _Words, u: _Words, dtype: DType) -> _Words:
@@ -199,28 +211,27 @@ def _require_classes(classes: Bytes, dtype: DType) -> None:
 def _grouped(b: _Words, of_element: Bytes, dtype: DType) -> tuple[npt.NDArray[np.intp], list[int]]:
     """Where the scattered elements lie, in the order of their keys, and how many each group has."""
     at = np.flatnonzero(of_element == SCATTERED)
-    if dtype.is_float:
-        bits = 8 * dtype.itemsize - 1 - dtype.mantissa
-        keys = (b[at] >> b.dtype.type(dtype.mantissa)) & b.dtype.type((1 << bits) - 1)
-        keys = keys.astype(np.uint16)
-    else:
-        keys = np.zeros(len(at), np.uint16)
-    groups, current = [], 0
-    for count in np.bincount(keys).tolist():
-        current += count
+    if not dtype.is_float:
+        return at, [len(at)] if len(at) else []
+    bits = 8 * dtype.itemsize - 1 - dtype.mantissa
+    keys = (b[at] >> b.dtype.type(dtype.mantissa)) & b.dtype.type((1 << bits) - 1)
+    count_of = np.bincount(keys.astype(np.int64), minlength=1 << bits)
+    group_of = np.zeros(1 << bits, np.uint8)
+    groups: list[int] = []
+    current = 0
+    for key in np.flatnonzero(count_of).tolist():
+        group_of[key] = len(groups)
+        current += int(count_of[key])
         if current >= GROUP_MIN:
             groups.append(current)
             current = 0
     if current and groups:
+        group_of[group_of == len(groups)] = len(groups) - 1
         groups[-1] += current
     elif current:
         groups.append(current)
-    # Within a group the order is that of the elements, not of the keys.
-    number = np.repeat(np.arange(len(groups)), groups)
-    by_key = np.argsort(keys, kind="stable")
-    of_key = np.empty(len(keys), np.int64)
-    of_key[by_key] = number
-    return at[np.argsort(of_key, kind="stable")], groups
+    # Stable: within a group the order is that of the elements.
+    return at[np.argsort(group_of[keys], kind="stable")], groups
 
 
 def _drifted(b: _Words, of_element: Bytes, dtype: DType) -> npt.NDArray[np.intp]:
@@ -236,14 +247,13 @@ def _drifted(b: _Words, of_element: Bytes, dtype: DType) -> npt.NDArray[np.intp]
 
 
 def _log2(u: _Words) -> npt.NDArray[np.int64]:
-    """The place of the highest bit; of zero, zero."""
-    found = np.zeros(len(u), np.int64)
-    left = u.astype(np.uint64)
-    for step in (32, 16, 8, 4, 2, 1):
-        high = left >> np.uint64(step)
-        found += np.where(high > 0, step, 0)
-        left = np.where(high > 0, high, left)
-    return found
+    """The place of the highest bit; of zero, minus one."""
+    if u.dtype.itemsize < 8:
+        return np.frexp(u.astype(np.float64))[1].astype(np.int64) - 1
+    # A float holds 53 bits: 64 are looked at in halves.
+    high = (u >> u.dtype.type(32)).astype(np.uint32)
+    low = (u & u.dtype.type(0xFFFFFFFF)).astype(np.uint32)
+    return np.where(high > 0, _log2(high) + 32, _log2(low))
 
 
 def _tokens(u: _Words, dtype: DType) -> tuple[Bytes, npt.NDArray[np.int64]]:
@@ -252,8 +262,8 @@ def _tokens(u: _Words, dtype: DType) -> tuple[Bytes, npt.NDArray[np.int64]]:
         return u.astype(np.uint8), np.zeros(len(u), np.int64)
     sub = _SUB[dtype.itemsize]
     exponent = _log2(u)
-    widths = np.where(u < _SMALL, 0, exponent - sub)
-    top = (u.astype(np.uint64) >> widths.astype(np.uint64)).astype(np.int64) & ((1 << sub) - 1)
+    widths = np.maximum(np.where(u < _SMALL, 0, exponent - sub), 0)
+    top = (u >> widths.astype(u.dtype)).astype(np.int64) & ((1 << sub) - 1)
     tokens = np.where(u < _SMALL, u.astype(np.int64), _SMALL + ((exponent - 4) << sub) + top)
     return tokens.astype(np.uint8), widths
 
@@ -263,7 +273,8 @@ def _values(tokens: Bytes, raw: Bytes, groups: Sequence[int], dtype: DType) -> _
     if dtype.itemsize == 1:
         if len(raw):
             raise DamagedFault("raw bits follow tokens that leave none out")
-        return tokens.astype(kind)
+        whole: _Words = tokens.astype(kind)
+        return whole
     sub = _SUB[dtype.itemsize]
     over = np.maximum(tokens.astype(np.int64) - _SMALL, 0)
     exponent = (over >> sub) + 4
@@ -273,7 +284,8 @@ def _values(tokens: Bytes, raw: Bytes, groups: Sequence[int], dtype: DType) -> _
     low = _unpack(raw, widths, groups)
     width = widths.astype(np.uint64)
     high = np.uint64(1) << exponent.astype(np.uint64) | (over & ((1 << sub) - 1)).astype(np.uint64) << width
-    return np.where(tokens < _SMALL, tokens.astype(np.uint64), high | low).astype(kind)
+    values: _Words = np.where(tokens < _SMALL, tokens.astype(np.uint64), high | low).astype(kind)
+    return values
 
 
 def _places(widths: npt.NDArray[np.int64], groups: Sequence[int]) -> tuple[npt.NDArray[np.int64], int]:
@@ -292,7 +304,9 @@ def _places(widths: npt.NDArray[np.int64], groups: Sequence[int]) -> tuple[npt.N
     return places, total
 
 
-def _halved(widths: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> tuple[_Words, _Words]:
+def _halved(
+    widths: npt.NDArray[np.int64], places: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Widths and places of the low 32 bits and of the rest of each value, one after the other."""
     low = np.minimum(widths, 32)
     return np.stack([low, widths - low], 1).ravel(), np.stack([places, places + low], 1).ravel()
@@ -301,29 +315,33 @@ def _halved(widths: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> tup
 def _pack(u: _Words, widths: npt.NDArray[np.int64], groups: Sequence[int]) -> Bytes:
     """The low `widths` bits of each value, one after another from the lowest bit up."""
     places, total = _places(widths, groups)
-    value = u.astype(np.uint64)
-    parts = np.stack([value & np.uint64(0xFFFFFFFF), value >> np.uint64(32)], 1).ravel()
-    widths, places = _halved(widths, places)
-    mask = (np.uint64(1) << widths.astype(np.uint64)) - np.uint64(1)
-    shifted = (parts & mask) << (places & 31).astype(np.uint64)
+    parts = u.astype(np.uint64)
+    if u.dtype.itemsize == 8:
+        parts = np.stack([parts & np.uint64(0xFFFFFFFF), parts >> np.uint64(32)], 1).ravel()
+        widths, places = _halved(widths, places)
+    parts &= (np.uint64(1) << widths.astype(np.uint64)) - np.uint64(1)
+    parts <<= (places & 31).astype(np.uint64)
     words = np.zeros(total // 4 + 3, np.uint64)
-    # No two values share a bit, so adding is joining.
-    np.add.at(words, places >> 5, shifted & np.uint64(0xFFFFFFFF))
-    np.add.at(words, (places >> 5) + 1, shifted >> np.uint64(32))
+    if len(parts):
+        # Values lie one after another: those of one word are neighbours. No two share a bit.
+        word = places >> 5
+        first = np.flatnonzero(np.diff(word, prepend=-1))
+        words[word[first]] |= np.bitwise_or.reduceat(parts & np.uint64(0xFFFFFFFF), first)
+        words[word[first] + 1] |= np.bitwise_or.reduceat(parts >> np.uint64(32), first)
     return words.astype("<u4").view(np.uint8)[:total].copy()
 
 
-def _unpack(raw: Bytes, widths: npt.NDArray[np.int64], groups: Sequence[int]) -> _Words:
+def _unpack(raw: Bytes, widths: npt.NDArray[np.int64], groups: Sequence[int]) -> npt.NDArray[np.uint64]:
     places, total = _places(widths, groups)
     if total != len(raw):
         raise DamagedFault("the raw bits are not as many as the tokens say")
     padded = np.zeros(total + 16, np.uint8)
     padded[:total] = raw
     # Eight bytes from every byte on: an unaligned window, read as it lies.
-    windows: _Words = np.lib.stride_tricks.as_strided(
-        padded[:8].view("<u8"), shape=(total + 8,), strides=(1,), writeable=False
-    )
-    widths, places = _halved(widths, places)
-    found = windows[places >> 3].astype(np.uint64) >> (places & 7).astype(np.uint64)
+    windows = np.ndarray((total + 8,), "<u8", padded.data, strides=(1,))
+    several = bool((widths > 32).any())
+    if several:
+        widths, places = _halved(widths, places)
+    found: npt.NDArray[np.uint64] = windows[places >> 3].astype(np.uint64) >> (places & 7).astype(np.uint64)
     found &= (np.uint64(1) << widths.astype(np.uint64)) - np.uint64(1)
-    return found[::2] | found[1::2] << np.uint64(32)
+    return found[::2] | found[1::2] << np.uint64(32) if several else found

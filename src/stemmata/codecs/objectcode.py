@@ -107,9 +107,10 @@ def plan_of(sample: Bytes, dtype: DType, base: Base | None, begin: int) -> Plan:
     if base is None:
         return plan
     under = base.frame(begin, len(sample), dtype)
-    if base.dtype != dtype:
-        return Plan(plan.whole, plan.repeats, plan.alone, None, cast.is_rounding(sample, under, dtype))
-    return Plan(plan.whole, plan.repeats, plan.alone, delta.habits_of(sample, under, dtype))
+    rounded = base.dtype != dtype and cast.is_rounding(sample, under, dtype)
+    fitted = cast.as_wide_as(dtype, under, base.dtype)
+    habits = delta.habits_of(sample, fitted, dtype) if fitted is not None else None
+    return Plan(plan.whole, plan.repeats, plan.alone, habits, rounded)
 
 
 def plan_alone(sample: Bytes, dtype: DType) -> Plan:
@@ -123,9 +124,14 @@ def plan_alone(sample: Bytes, dtype: DType) -> Plan:
     return Plan(whole < min(split, len(sample)), repeats, smallest / len(sample))
 
 
-def delta_size(sample: Bytes, base: Bytes, dtype: DType) -> int:
-    """Bytes that a frame takes as a delta."""
-    return _size(delta.encode(sample, base, dtype, delta.habits_of(sample, base, dtype)))
+def size_against(sample: Bytes, under: Bytes, dtype: DType, base_dtype: DType) -> int | None:
+    """Bytes that a frame takes against one of as many elements; None if it cannot be coded so."""
+    if base_dtype != dtype and cast.is_rounding(sample, under, dtype):
+        return len(_NUMBER)
+    fitted = cast.as_wide_as(dtype, under, base_dtype)
+    if fitted is None:
+        return None
+    return _size(delta.encode(sample, fitted, dtype, delta.habits_of(sample, fitted, dtype)))
 
 
 def _size(parts: Sequence[Buffer]) -> int:
@@ -137,21 +143,23 @@ def _encode_frame(
 ) -> tuple[int, list[Buffer]]:
     """A frame's codec, and its header and payload in the smallest form, proved by decoding it."""
     data = content[begin : begin + dtype.max_frame_bytes]
-    under = base.frame(begin, len(data), dtype) if base is not None else None
-    codec, payload = _smallest(data, under, dtype, plan)
-    head = write_frame_head(codec, dtype, len(data), payload)
+    fitted = None
+    if base is not None:
+        under = base.frame(begin, len(data), dtype)
+        if plan.cast and cast.is_rounding(data, under, dtype):
+            return CAST, [write_frame_head(CAST, dtype, len(data), [_NUMBER]), _NUMBER]
+        fitted = cast.as_wide_as(dtype, under, base.dtype)
+    codec, payload = _smallest(data, fitted, dtype, plan)
     if codec != RAW:
         joined = memoryview(b"".join(payload))
-        if not comes_back(data, Frame(codec, dtype, 0, len(data), joined[:0], b"", joined), under):
+        if not comes_back(data, Frame(codec, dtype, 0, len(data), joined[:0], b"", joined), fitted):
             codec, payload = RAW, [data.data]
-            head = write_frame_head(codec, dtype, len(data), payload)
-    return codec, [head, *payload]
+    return codec, [write_frame_head(codec, dtype, len(data), payload), *payload]
 
 
 def _smallest(data: Bytes, under: Bytes | None, dtype: DType, plan: Plan) -> tuple[int, list[Buffer]]:
-    codec, payload, size = RAW, [data.data], len(data)
-    if plan.cast and under is not None and cast.is_rounding(data, under, dtype):
-        return CAST, [_NUMBER]
+    codec, size = RAW, len(data)
+    payload: list[Buffer] = [data.data]
     if plan.habits is not None and under is not None:
         found = [_NUMBER, *delta.encode(data, under, dtype, plan.habits)]
         if _size(found) < size:

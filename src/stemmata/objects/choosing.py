@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from stemmata.codecs import cast
 from stemmata.codecs.decoding import ObjectDecoder
 from stemmata.codecs.dtypes import DType
 from stemmata.codecs.frames import Reference
-from stemmata.codecs.objectcode import Base, delta_size, fits, plan_alone
+from stemmata.codecs.objectcode import Base, fits, plan_alone, size_against
 from stemmata.codecs.streams import Bytes
 from stemmata.codecs.workers import frame_pool
 from stemmata.errors import Damage, StemmataError
@@ -47,12 +46,15 @@ def choose(
     best: tuple[Reference, ObjectDecoder] | None = None
     for reference, decoder, depth in _kin(candidates, reader):
         raw = decoder.header.raw_length
-        if not fits(dtype, len(data), decoder.header.dtype, raw) or decoder.work + len(data) > WORK * len(data):
+        if not fits(dtype, len(data), decoder.header.dtype, raw) or decoder.work + len(data) > WORK * len(
+            data
+        ):
             continue
         under = _frame(decoder, begin // dtype.itemsize)
         if under is None:
             continue
-        size = _size(sample, under, dtype, decoder.header.dtype)
+        fit = len(under) // decoder.header.dtype.itemsize == len(sample) // dtype.itemsize
+        size = size_against(sample, under, dtype, decoder.header.dtype) if fit else None
         if size is not None and size * _STEP**depth < limit:
             best, limit = (reference, decoder), size * _STEP**depth
     if best is None:
@@ -92,11 +94,3 @@ def _frame(decoder: ObjectDecoder, element: int) -> Bytes | None:
     except StemmataError:
         return None
     return into
-
-
-def _size(sample: Bytes, under: Bytes, dtype: DType, base: DType) -> int | None:
-    """Bytes of the sample against `under`; None if it cannot be."""
-    if base != dtype:
-        fit = 2 * len(sample) == len(under)
-        return 1 if fit and cast.is_rounding(sample, under, dtype) else None
-    return delta_size(sample, under, dtype) if len(sample) == len(under) else None

@@ -44,7 +44,7 @@ class ObjectReader:
         return self._first(digest, packs, self._decoded)
 
     def open(self, digest: Digest, packs: Sequence[PackName]) -> tuple[Reference, ObjectDecoder]:
-        """Where the object lies, and it and its bases as they are stored, not decoded yet. Raises as `read`."""
+        """Where the object lies; it and its bases as they are stored, not decoded yet. Raises as `read`."""
 
         def opened(pack: PackReader, digest: Digest, row: IndexRow) -> tuple[Reference, ObjectDecoder]:
             return Reference(pack.name, digest), self._decoder(pack, digest, row)

@@ -25,8 +25,8 @@ Progress = Callable[[int], None]
 
 
 class Writer(Protocol):
-    """Takes objects. `dtype` is safetensors' word, '' for bytes that are no tensor; `candidates` are what they
-    may be coded against."""
+    """Takes objects. `dtype` is safetensors' word, '' for bytes that are no tensor; `candidates` are what
+    they may be coded against."""
 
     def put(self, data: bytes, dtype: str, candidates: Any, /) -> Digest: ...
 
