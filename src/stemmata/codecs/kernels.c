@@ -46,6 +46,12 @@ static inline uint64_t load64(const uint8_t *at) {
     return word;
 }
 
+/* Elements as they lie in a caller's bytes, wherever these begin. */
+typedef uint8_t lane_8;
+typedef uint16_t __attribute__((aligned(1), may_alias)) lane_16;
+typedef uint32_t __attribute__((aligned(1), may_alias)) lane_32;
+typedef uint64_t __attribute__((aligned(1), may_alias)) lane_64;
+
 #define JOINED(a, b) a##_##b
 #define EXPANDED(a, b) JOINED(a, b)
 #define NAME(a) EXPANDED(a, BITS)
@@ -83,7 +89,7 @@ static inline uint64_t load64(const uint8_t *at) {
 #undef SUB
 
 /* Rounding to nearest, ties to even, of float32 bits. 1 if there was a NaN, whose bits no rule settles. */
-API int stm_narrow_bf16(const uint32_t *wide, int64_t n, uint16_t *narrow) {
+API int stm_narrow_bf16(const lane_32 *wide, int64_t n, lane_16 *narrow) {
     uint32_t nan = 0;
     for (int64_t i = 0; i < n; i++) {
         const uint32_t v = wide[i];
@@ -93,7 +99,7 @@ API int stm_narrow_bf16(const uint32_t *wide, int64_t n, uint16_t *narrow) {
     return (int)nan;
 }
 
-API int stm_narrow_f16(const uint32_t *wide, int64_t n, uint16_t *narrow) {
+API int stm_narrow_f16(const lane_32 *wide, int64_t n, lane_16 *narrow) {
     for (int64_t i = 0; i < n; i++) {
         const uint32_t v = wide[i], sign = (v >> 16) & 0x8000u, rest = v & 0x7fffffffu;
         const int e = (int)(rest >> 23) - 112;

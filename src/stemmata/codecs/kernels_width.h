@@ -35,10 +35,11 @@ static inline void NAME(put_bits)(uint8_t **at, uint64_t *held, int *waiting, ui
     *waiting = bits & 7;
 }
 
-/* Returns the number of groups; raw: 8 bytes more than needed for each group. sizes: [0] bytes of raw bits, [1] drifted elements. u: n elements. */
-API int NAME(stm_delta_split)(const W *x, const W *b, int64_t n, int mantissa, W *u, uint8_t *classes,
-                               uint8_t *tokens, uint32_t *group_count, uint8_t *raw, uint8_t *low,
-                               uint8_t *high, int64_t *sizes) {
+/* Returns the number of groups. `raw` has room for 8 bytes more than needed for each group. sizes: [0] bytes
+   of raw bits, [1] drifted elements. u: n elements. */
+API int NAME(stm_delta_split)(const NAME(lane) *x, const NAME(lane) *b, int64_t n, int mantissa,
+                               NAME(lane) *u, uint8_t *classes, uint8_t *tokens, uint32_t *group_count,
+                               uint8_t *raw, uint8_t *low, uint8_t *high, int64_t *sizes) {
     uint32_t count[KEYS] = {0}, drift_count[1 << DRIFT_BITS] = {0};
     uint64_t bits[KEYS] = {0};
     uint8_t group_of[KEYS];
@@ -133,7 +134,7 @@ API int NAME(stm_delta_split)(const W *x, const W *b, int64_t n, int mantissa, W
 }
 
 /* How many elements each group has, and how many drifted; classes are 0, 1 or 2. Returns the groups. */
-API int NAME(stm_delta_sizes)(const W *b, int64_t n, int mantissa, const uint8_t *classes,
+API int NAME(stm_delta_sizes)(const NAME(lane) *b, int64_t n, int mantissa, const uint8_t *classes,
                                uint32_t *group_count, int64_t *drifted) {
     uint32_t count[KEYS] = {0};
     uint8_t group_of[KEYS];
@@ -147,11 +148,11 @@ API int NAME(stm_delta_sizes)(const W *b, int64_t n, int mantissa, const uint8_t
     return group_keys(count, group_of, group_count);
 }
 
-/* 0, or -1 if a token is none of this width or the raw bits are not as many as the tokens say. `raw` has
-   8 readable bytes after its end. Without drifted blocks low and high are not read. */
-API int NAME(stm_delta_join)(const W *b, int64_t n, int mantissa, const uint8_t *classes,
+/* 0, or -1 if a class or a token is none of this width or the raw bits are not as many as the tokens say.
+   `raw` has 8 readable bytes after its end. Without drifted blocks low and high are not read. */
+API int NAME(stm_delta_join)(const NAME(lane) *b, int64_t n, int mantissa, const uint8_t *classes,
                               const uint8_t *tokens, const uint8_t *raw, int64_t raw_size, const uint8_t *low,
-                              const uint8_t *high, W *x) {
+                              const uint8_t *high, NAME(lane) *x) {
     uint32_t count[KEYS] = {0}, drift_count[1 << DRIFT_BITS] = {0}, group_count[GROUPS] = {0};
     uint8_t group_of[KEYS], width[256];
     const int is_float = mantissa >= 0;
@@ -173,6 +174,8 @@ API int NAME(stm_delta_join)(const W *b, int64_t n, int mantissa, const uint8_t 
             }
         } else if (class == SCATTERED) {
             for (int64_t i = begin; i < end; i++) count[NAME(key)(b[i], mantissa)]++;
+        } else if (class != SAME) {
+            return -1;
         }
     }
     const int groups = group_keys(count, group_of, group_count);
@@ -232,7 +235,7 @@ API int NAME(stm_delta_join)(const W *b, int64_t n, int mantissa, const uint8_t 
 }
 
 /* Byte k of every element, rotated left by one if asked, to planes[k * stride ...]. */
-API void NAME(stm_split)(const W *x, int64_t n, int rotate, uint8_t *planes, int64_t stride) {
+API void NAME(stm_split)(const NAME(lane) *x, int64_t n, int rotate, uint8_t *planes, int64_t stride) {
     for (int k = 0; k < BITS / 8; k++) {
         uint8_t *plane = planes + k * stride;
         const int by = 8 * k;
@@ -246,7 +249,7 @@ API void NAME(stm_split)(const W *x, int64_t n, int rotate, uint8_t *planes, int
     }
 }
 
-API void NAME(stm_join)(const uint8_t *const *planes, int64_t n, int rotate, W *x) {
+API void NAME(stm_join)(const uint8_t *const *planes, int64_t n, int rotate, NAME(lane) *x) {
     for (int64_t i = 0; i < n; i++) {
         W v = 0;
         for (int k = 0; k < BITS / 8; k++) v |= (W)((W)planes[k][i] << (8 * k));
