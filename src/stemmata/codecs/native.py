@@ -110,7 +110,7 @@ def delta_join(base: Bytes, parts: DeltaParts, dtype: DType, into: Bytes) -> Non
         *(_at(parts.tokens), _at(own.raw), ctypes.c_int64(size), _at(parts.low), _at(parts.high), _at(into)),
     )
     if bad:
-        raise DamagedFault("a class or token is none of this width, or the raw bits are not as many as they say")
+        raise DamagedFault("a token is none of this width, or the raw bits are not as many as the tokens say")
 
 
 def split(data: Bytes, dtype: DType) -> list[Bytes]:
