@@ -56,7 +56,7 @@ def test_i3_rounding_is_that_of_torch(kernel: ModuleType, dtype: DType) -> None:
 def test_i3_numbers_that_become_denormal_or_nothing_round_as_those_of_torch(
     kernel: ModuleType, dtype: DType
 ) -> None:
-    """Every exponent about the smallest normal and the smallest number at all, ties of every place among them."""
+    """Every exponent about the smallest normal and the smallest number at all, ties of every place too."""
     exponents = np.concatenate([np.arange(4), np.arange(100, 116), np.arange(140, 146)]).astype(np.uint64)
     mantissas = [(1 << k) + d for k in range(23) for d in (-1, 0, 1)] + [
         0x7FFFFF - (1 << k) for k in range(23)
@@ -133,12 +133,11 @@ def test_a_frame_whose_base_holds_nan_is_coded_alone(dtype: DType) -> None:
     """No rule settles what the bits of a rounded NaN are: libraries differ."""
     wide = numbers(2 * (128 << 10))
     content = by_torch(wide.view("<u4"), dtype)
-    wide[200_000] = np.nan
+    wide[5] = np.nan
     base, stored = base_of(wide.tobytes())
     out = b"".join(encode_object(content, dtype, None, base))
-    (first, second) = codecs_of(out)
-    assert first == 4 or second not in (3, 4)
-    assert second not in (3, 4)
+    first, second = codecs_of(out)
+    assert (first in (0, 1, 2), second) == (True, 4)
     assert decoded(out, content, base, stored) == content
 
 
