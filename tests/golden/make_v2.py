@@ -1,7 +1,8 @@
 """Make the golden repository of deltas and casts: `PYTHONPATH=tests python tests/golden/make_v2.py DIR`.
 
 Run once, when codecs 3 and 4 settled; what it made is committed and never made again. It holds every codec
-with every dtype that it knows, every class of blocks, chains, deltas on wider tensors, ragged frames and groups.
+with every dtype that it knows, every class of blocks, chains, deltas on wider tensors, ragged frames and
+groups.
 """
 
 from __future__ import annotations
