@@ -489,9 +489,7 @@ class IncompleteCheckpoint(SafetyRefusal):
     kind = "incomplete-checkpoint"
     what = "{checkpoint} does not hold the whole model: {reason}"
     untouched = "no version was made of it"
-    next_step = (
-        "look at what the training logged while it wrote that folder; its next checkpoint is tried anew"
-    )
+    next_step = "look at what the training logged while it wrote that folder; its next one is tried anew"
 
 
 class MissingExtra(StemmataError):

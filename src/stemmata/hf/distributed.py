@@ -54,9 +54,8 @@ def hold_whole(model: Any) -> None:
     if reason is not None:
         raise TrainingSetup(
             reason=f"{reason}, and a save of a model takes it whole",
-            hint="save a folder that holds it whole: gather it on every process, write it on one "
-            "(save_pretrained with state_dict=) and give that folder to run.save; a Trainer's VersionCallback "
-            "takes the whole checkpoints that the Trainer writes",
+            hint="gather it on every process, write it on one (save_pretrained with state_dict=) and give "
+            "that folder to run.save; with a Trainer, VersionCallback takes the whole checkpoints that it writes",
         )
 
 

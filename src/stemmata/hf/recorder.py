@@ -209,7 +209,7 @@ class Recorder:
             return None
 
     def miss(self, name: str, error: Exception) -> None:
-        """Note a version that cannot even be begun. Raises TrainingSaveFailed if failures are to be raised."""
+        """Note a version that cannot be begun. Raises TrainingSaveFailed if failures are to be raised."""
         failed = self.failures.missed(f"{self.run.name}/{name}", error)
         if self.failures.on_error == "raise":
             raise failed from error

@@ -64,7 +64,7 @@ def sharding_of(live: Any, arguments: Any, state: Any, every: str | int) -> Shar
     """How a model that is about to be trained is sharded; None if this process holds it whole.
 
     Reads no weights and waits for no other process; every process comes to the same answer.
-    Raises TrainingSetup where the Trainer's checkpoints will not hold it whole, or not come when `every` says.
+    Raises TrainingSetup where the Trainer's checkpoints will not hold it whole, or not when `every` asks.
     """
     model = filesets.unwrap(live)
     _hold_no_hidden_parts(model)
@@ -104,15 +104,15 @@ def _hold_gathered(model: Any, reason: str) -> None:
         kind = str(getattr(fsdp.state_dict_type, "name", fsdp.state_dict_type))
         if kind != "FULL_STATE_DICT":
             raise TrainingSetup(
-                reason=f"FSDP shards the model, and with state_dict_type={kind} its checkpoints hold the shards",
+                reason=f"FSDP shards the model, and checkpoints with state_dict_type={kind} hold the shards",
                 hint="set fsdp_config={'state_dict_type': 'FULL_STATE_DICT'} (in accelerate's file "
                 "fsdp_state_dict_type: FULL_STATE_DICT)",
             )
     else:
         raise TrainingSetup(
             reason=f"{reason}, and not by the Trainer, which would not write it whole",
-            hint="let the Trainer shard it (fsdp=True with state_dict_type='FULL_STATE_DICT', or ZeRO-3 with "
-            "stage3_gather_16bit_weights_on_model_save) or the load (from_pretrained with distributed_config=)",
+            hint="let the Trainer shard it (fsdp=True with fsdp_config={'state_dict_type': 'FULL_STATE_DICT'}, "
+            "or ZeRO-3), or from_pretrained (distributed_config=)",
         )
 
 
@@ -122,14 +122,14 @@ def _hold_no_hidden_parts(model: Any) -> None:
     if deepspeed is not None and int(deepspeed.get_value("tensor_parallel.autotp_size", 0) or 0) > 1:
         raise TrainingSetup(
             reason="DeepSpeed's tensor parallel splits weights without a trace in the model",
-            hint="set tensor_parallel.autotp_size to 1 in DeepSpeed's configuration; ZeRO-3 shards the model too",
+            hint="set tensor_parallel.autotp_size to 1 in DeepSpeed's configuration; ZeRO-3 also shards",
         )
     layout = getattr(getattr(model, "config", None), "distributed_config", None)
     for size in ("pp_size", "ep_size"):
         if int(getattr(layout, size, None) or 1) > 1:
             raise TrainingSetup(
-                reason=f"{size}={getattr(layout, size)} leaves whole layers or experts to other processes, and no "
-                "process can tell that a checkpoint holds them all",
+                reason=f"{size}={getattr(layout, size)} leaves layers or experts to other processes, and none "
+                "can tell that a checkpoint holds them all",
                 hint=f"set {size}=1 in the model's distributed_config; tp_size and fsdp_size may stay",
             )
 
@@ -156,8 +156,8 @@ def _hold_saves(arguments: Any, state: Any, every: str | int) -> None:
     if every == "eval" and (saves != evaluates or steps):
         raise TrainingSetup(
             reason=f"{whose}, and those do not come with every evaluation",
-            hint="set save_strategy to what eval_strategy is, and save_steps to eval_steps, or the callback's "
-            "every='save'",
+            hint="set save_strategy to what eval_strategy is, and save_steps to eval_steps, or every='save' "
+            "of the callback",
         )
 
 
