@@ -55,7 +55,8 @@ def hold_whole(model: Any) -> None:
         raise TrainingSetup(
             reason=f"{reason}, and a save of a model takes it whole",
             hint="gather it on every process, write it on one (save_pretrained with state_dict=) and give "
-            "that folder to run.save; with a Trainer, VersionCallback takes the whole checkpoints that it writes",
+            "that folder to run.save; with a Trainer, VersionCallback takes in the whole checkpoints"
+            " that it writes",
         )
 
 

@@ -111,8 +111,8 @@ def _hold_gathered(model: Any, reason: str) -> None:
     else:
         raise TrainingSetup(
             reason=f"{reason}, and not by the Trainer, which would not write it whole",
-            hint="let the Trainer shard it (fsdp=True with fsdp_config={'state_dict_type': 'FULL_STATE_DICT'}, "
-            "or ZeRO-3), or from_pretrained (distributed_config=)",
+            hint="let the Trainer shard it (fsdp=True with fsdp_config={'state_dict_type': "
+            "'FULL_STATE_DICT'}, or ZeRO-3), or from_pretrained (distributed_config=)",
         )
 
 
@@ -128,8 +128,8 @@ def _hold_no_hidden_parts(model: Any) -> None:
     for size in ("pp_size", "ep_size"):
         if int(getattr(layout, size, None) or 1) > 1:
             raise TrainingSetup(
-                reason=f"{size}={getattr(layout, size)} leaves layers or experts to other processes, and none "
-                "can tell that a checkpoint holds them all",
+                reason=f"{size}={getattr(layout, size)} leaves layers or experts to other processes, and "
+                "none can tell that a checkpoint holds them all",
                 hint=f"set {size}=1 in the model's distributed_config; tp_size and fsdp_size may stay",
             )
 
