@@ -68,6 +68,7 @@ class Meeting:
         self.size = int(arguments.world_size)
         self._count = 0
         self._store: Any = None
+        self._gone = False
         if self.size > 1 and torch.distributed.is_initialized():
             # Every process counts the same trainings: its number keeps theirs apart.
             store = torch.distributed.distributed_c10d._get_default_store()
@@ -93,7 +94,7 @@ class Meeting:
             if old > 0:
                 for key in (f"{old}/done", *(f"{old}/here/{rank}" for rank in range(self.size))):
                     self._store.delete_key(key)
-        elif not self._see(f"{self._count}/done"):
+        elif not self._see(f"{self._count}/done") and not self._gone:
             _log.warning("rank %d waited %s for the save of rank 0 and goes on without it", self.rank, WAIT)
 
     def abandon(self) -> None:
@@ -126,7 +127,8 @@ class Meeting:
                     return False
                 pause.wait(_POLL)
         except RuntimeError:
-            return False  # the store went with its host
+            self._gone = True  # the store, with its host: at the end rank 0 may leave first
+            return False
         return True
 
 
