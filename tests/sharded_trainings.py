@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -123,7 +124,7 @@ class Kill(TrainerCallback):
 
 
 def damaged(where: Path, rank: int) -> None:
-    """What is refused before the first step; then five epochs, of which the first and the fourth are whole."""
+    """What is refused before the first step; then five epochs, of which the first and fourth are whole."""
     refused = []
     for kind, more in (("SHARDED_STATE_DICT", {}), ("FULL_STATE_DICT", {"save_strategy": "no"})):
         trainer = fsdp(where / "refused", [VersionCallback(where / "none", "m")], kind, **more)
@@ -230,11 +231,9 @@ def start(job: Callable[[int], None]) -> list[int]:
             try:
                 job(rank)
                 code = 0
-            except BaseException:
-                import traceback
-
-                traceback.print_exc()
             finally:
+                if code:
+                    traceback.print_exc()
                 os._exit(code)
         children.append(child)
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
