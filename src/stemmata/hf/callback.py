@@ -47,7 +47,10 @@ _log = logging.getLogger("stemmata")
 
 
 class VersionCallback(TrainerCallback):
-    """Saves versions of the model in training; for Trainer and every trainer of trl, one process.
+    """Saves versions of the model in training; for Trainer and every trainer of trl, one process or several.
+
+    Of a model that is sharded over processes the whole checkpoints that the Trainer writes become versions;
+    settings under which there are none raise TrainingSetup when the training begins.
 
     `repository`: an opened one, or a folder (made if absent). `model`: the name under which
     versions line up. `every`: "epoch", "save" (whenever the Trainer saves), "eval", "end", or a
