@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from math import prod
 
 from stemmata.codecs.dtypes import dtype_of
 from stemmata.containers.base import CutPlan, NotThisContainer, RandomReader
@@ -165,11 +166,7 @@ def _run(info: _Info, begin: int, end: int, alignment: int) -> Run:
         if begin == end:
             raise NotThisContainer("a tensor has no bytes")
         return Run(begin, end - begin)
-    length = dtype_of(word).itemsize
-    for n in info.shape:
-        length *= n
-        if length > end - begin:
-            raise NotThisContainer("a tensor overlaps what follows it")
-    if end - begin - length >= alignment:
-        raise NotThisContainer("a tensor is shorter than its place")
+    length = dtype_of(word).itemsize * prod(info.shape)
+    if not 0 <= end - begin - length < alignment:
+        raise NotThisContainer("a tensor does not fit its place")
     return Run(begin, length, word, info.shape, usable_name(info.name))
