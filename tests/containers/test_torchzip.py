@@ -318,19 +318,37 @@ def test_steps_and_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         read_pickle(bytes(torchpickle.MAX_PICKLE + 1))
 
 
-def test_a_pickle_that_unfolds_to_very_much_costs_little() -> None:
-    """Dictionaries within dictionaries, each named twice: two to the power of 500 paths."""
-    level = b"}(" + short("a") + b"h\x00" + short("b") + b"h\x00uq\x00"
-    bomb = b"\x80\x02}q\x00" + level * 500 + b"."
-    nested = b"\x80\x02" + b")" + b"\x85" * 50_000 + b"."
+def long(number: int) -> bytes:
+    return short("x" * number)
+
+
+VIEW = rebuilt() + b"q\x01"
+BOMBS = {
+    "dictionaries within dictionaries, each named twice": (
+        b"}q\x00" + (b"}(" + short("a") + b"h\x00" + short("b") + b"h\x00uq\x00") * 500
+    ),
+    "tuples within tuples": b")" + b"\x85" * 10_000,
+    "a long text joined to itself again and again": long(100_000) + b"q\x00" + b"h\x00h\x00\x93" * 2_000,
+    "one long way to a tensor, very often": (
+        b"}(" + long(1000) + b"}(" + short("y") + b"q\x02" + VIEW + b"h\x02h\x01" * 20_000 + b"uu"
+    ),
+    "very many tensors at the end of a long way": (
+        b"}(" + long(1000) + b"}(" + b"".join(short(f"{i}") + rebuilt() for i in range(300)) + b"uu"
+    ),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_pickle_that_unfolds_to_very_much_costs_little(bomb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchpickle, "MAX_NAMES", 100_000)
     tracemalloc.start()
     try:
-        read_pickle(bomb)
-        read_pickle(nested)
+        told = read_pickle(b"\x80\x02" + BOMBS[bomb] + b".")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert peak < 16 << 20
+    assert sum(len(view.name or "") for view in told.views) <= 100_000
 
 
 def test_dictionaries_of_every_make() -> None:

@@ -9,6 +9,7 @@ Written from https://github.com/pytorch/pytorch/blob/main/torch/_utils.py and CP
 from __future__ import annotations
 
 import pickletools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
@@ -20,6 +21,8 @@ MAX_PICKLE = 16 << 20
 """Bytes."""
 MAX_STEPS = 2_000_000
 """Opcodes; a tensor takes about 35."""
+MAX_NAMES = 16 << 20
+"""Characters of all names together."""
 _MOST = 1 << 63
 _CLASSES = {
     **dict(zip(("Double", "Float", "Half", "BFloat16"), ("F64", "F32", "F16", "BF16"), strict=True)),
@@ -175,7 +178,7 @@ class _Machine:
             case "GLOBAL":
                 return [_Global(argument)]
             case "STACK_GLOBAL":
-                return [_Global(f"{taken[0]} {taken[1]}") if _texts(taken) else _UNKNOWN]
+                return [_Global(" ".join(taken)) if all(map(_is_short, taken)) else _UNKNOWN]
             case "REDUCE":
                 return [self._call(taken[0], taken[1])]
             case "BINPERSID":
@@ -241,8 +244,9 @@ def _pairs(values: list[Any]) -> list[tuple[Any, Any]]:
     return list(zip(islice(values, 0, None, 2), islice(values, 1, None, 2), strict=False))
 
 
-def _texts(values: list[Any]) -> bool:
-    return all(isinstance(value, str) for value in values)
+def _is_short(value: Any) -> bool:
+    """Whether it may be joined to another text, however often a pickle repeats it."""
+    return isinstance(value, str) and len(value) < 100
 
 
 def _counts(values: tuple[Any, ...]) -> bool:
@@ -259,18 +263,35 @@ def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
 
 
 def _name_views(result: Any) -> None:
-    """Give the tensors that dictionaries lead to their names. Each dictionary is entered once."""
-    entered: set[int] = set()
+    """Give the tensors that dictionaries lead to their names; the first where there are several."""
     used: set[str] = set()
-    ahead: list[tuple[str, Any]] = [("", result)]
-    while ahead:
-        path, value = ahead.pop()
-        if isinstance(value, View) and value.name is None and path not in used:
-            value.name = usable_name(path)
+    left = MAX_NAMES
+    for path, view in _paths(result):
+        if view.name is None and path not in used and len(path) <= left:
+            view.name = usable_name(path)
             used.add(path)
-        elif isinstance(value, _Dict) and id(value) not in entered:
-            entered.add(id(value))
-            # Backwards, as they are taken from the end: of two names of one tensor the first shall win.
-            for key, inner in reversed(value.pairs):
-                if isinstance(key, str) and len(path) + len(key) < MAX_NAME:
-                    ahead.append((f"{path}.{key}" if path else key, inner))
+            left -= len(path)
+
+
+def _paths(result: Any) -> Iterator[tuple[str, View]]:
+    """Tensors and the texts that lead to them. Each dictionary is entered once, by the first way to it."""
+    entered: set[int] = set()
+    levels: list[tuple[str, Iterator[tuple[Any, Any]]]] = [("", iter(_pairs_of(result)))]
+    while levels:
+        prefix, pairs = levels[-1]
+        for key, value in pairs:
+            if not isinstance(key, str) or len(prefix) + len(key) > MAX_NAME:
+                continue
+            path = prefix + key
+            if isinstance(value, View):
+                yield path, value
+            elif isinstance(value, _Dict) and id(value) not in entered:
+                entered.add(id(value))
+                levels.append((f"{path}.", iter(value.pairs)))
+                break
+        else:
+            levels.pop()
+
+
+def _pairs_of(value: Any) -> list[tuple[Any, Any]]:
+    return value.pairs if isinstance(value, _Dict) else []
