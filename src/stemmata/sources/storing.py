@@ -96,9 +96,8 @@ def _store_segment(
         objects.append(writer.put(next(bodies), segment.dtype, near).hex)
         if progress is not None:
             progress(piece.length)
-    if segment.name is None:
-        return Segment(length=segment.length, objects=objects)
-    return Segment(segment.length, objects, segment.name, segment.dtype, list(segment.shape or ()))
+    shape = None if segment.shape is None else list(segment.shape)
+    return Segment(segment.length, objects, segment.name, segment.dtype or None, shape)
 
 
 def _in_order(
