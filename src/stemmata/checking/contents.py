@@ -239,7 +239,7 @@ class Contents:
         row = reader.index.find(base.digest)
         if row is None:
             raise MissingObject(digest=base.digest)
-        return Stored(reader.read_row(base.digest, row), row.raw, base.digest, base.pack.hex, checked=True)
+        return Stored(reader.read_row(base.digest, row), row.raw, base.digest, base.pack.hex)
 
     def _reader(self, pack: PackName) -> PackReader:
         if pack not in self._packs:

@@ -32,6 +32,7 @@ from stemmata.codecs.frames import (
 from stemmata.codecs.hashing import Buffer, digest_of
 from stemmata.codecs.streams import Bytes
 from stemmata.codecs.workers import each
+from stemmata.errors import StemmataError
 from stemmata.ids import Digest
 
 
@@ -43,8 +44,6 @@ class Stored:
     raw_length: int
     digest: Digest
     where: str
-    checked: bool = False
-    """Whether the checksum that its pack has of it was held against it: then those of frames tell no more."""
 
 
 Fetch = Callable[[Reference], Stored]
@@ -80,7 +79,7 @@ class ObjectDecoder:
     """
 
     def __init__(self, stored: Stored, fetch: Fetch = no_bases, level: int = 0) -> None:
-        self.digest, self.where, self._checked = stored.digest, stored.where, stored.checked
+        self.digest, self.where = stored.digest, stored.where
         with translated(self.digest.hex, self.where):
             view = memoryview(stored.encoded).cast("B")
             self.header = read_header(view)
@@ -117,8 +116,6 @@ class ObjectDecoder:
     def decode_into(self, frame: Frame, into: Bytes) -> None:
         """Fill `into` with one frame's bytes. Not verified: see `content`."""
         with translated(self.digest.hex, self.where):
-            if not self._checked:
-                frame.require_sound()
             base = self._base_frame(frame) if frame.codec in BASED else None
             decode_payload(frame, base, into)
 
@@ -138,10 +135,23 @@ class ObjectDecoder:
         def decode(frame: Frame) -> None:
             self.decode_into(frame, whole[frame.raw_offset : frame.raw_offset + frame.raw_length])
 
-        each(decode, self.frames, threads)
+        try:
+            each(decode, self.frames, threads)
+            with translated(self.digest.hex, self.where):
+                if digest_of(into) != self.digest:
+                    raise DamagedFault("its content is not what its digest says")
+        except StemmataError:
+            # The digest is proof of the whole chain; checksums, not looked at till now, say which link broke.
+            self.require_sound()
+            raise
+
+    def require_sound(self) -> None:
+        """Hold every frame, of the bases first, against its checksum. Raises DamagedObject."""
+        for base in self._bases.values():
+            base.require_sound()
         with translated(self.digest.hex, self.where):
-            if digest_of(into) != self.digest:
-                raise DamagedFault("its content is not what its digest says")
+            for frame in self.frames:
+                frame.require_sound()
 
     def frame_at(self, element: int) -> Frame | None:
         """The frame that begins at an element."""
@@ -206,8 +216,10 @@ def decode_object(
     threads: Executor | None = None,
     fetch: Fetch = no_bases,
 ) -> bytearray:
-    """The verified content of an encoded object. Raises as `ObjectDecoder`, whose `content` this is."""
-    return ObjectDecoder(Stored(encoded, raw_length, digest, where), fetch).content(threads)
+    """The verified content of an encoded object, checksums of frames included. Raises as `ObjectDecoder`."""
+    decoder = ObjectDecoder(Stored(encoded, raw_length, digest, where), fetch)
+    decoder.require_sound()
+    return decoder.content(threads)
 
 
 def verify_stored(encoded: Buffer, where: str, digest: Digest | None = None) -> None:

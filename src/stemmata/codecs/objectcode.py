@@ -71,7 +71,8 @@ def encode_object(
 
     Every frame has been decoded and compared when this returns; one that does not come back is
     stored raw. `data` that is no whole number of elements is coded as bytes. The result does not
-    depend on `threads`. `plan`: made of the middle frame, if it was made before. Raises ValueError for more than `dtype.max_object_bytes`.
+    depend on `threads`. `plan`: made of the middle frame, if it was made before. Raises ValueError
+    for more than `dtype.max_object_bytes`.
     """
     view = memoryview(data).cast("B")
     if len(view) % dtype.itemsize:
@@ -125,7 +126,7 @@ def plan_alone(sample: Bytes, dtype: DType) -> Plan:
 def plan_against(
     alone: Plan, sample: Bytes, under: Bytes, dtype: DType, base_dtype: DType
 ) -> tuple[Plan, float]:
-    """What to try against a base, given a frame of it with as many elements; the bytes that the sample takes."""
+    """What to try against a base, given a frame of as many elements; the bytes that the sample takes so."""
     if base_dtype != dtype and cast.is_rounding(sample, under, dtype):
         return replace(alone, cast=True), len(_NUMBER)
     fitted = cast.as_wide_as(dtype, under, base_dtype)

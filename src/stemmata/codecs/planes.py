@@ -14,10 +14,10 @@ from stemmata.codecs.streams import Bytes
 
 
 def encode(data: Bytes, dtype: DType, try_repeats: tuple[bool, ...]) -> list[Buffer]:
-    """The payload, in parts that are good until this thread encodes again. `try_repeats` says for which planes repeats are looked for as well.
+    """The payload, in parts that are good until this thread encodes again.
 
-    Huffman coding is tried on every plane: a sample would save nothing and could be wrong about the
-    next frame.
+    `try_repeats` says for which planes repeats are looked for as well. Huffman coding is tried on every
+    plane: a sample would save nothing and could be wrong about the next frame.
     """
     parts: list[Buffer] = []
     for plane, repeats in zip(kernels.split(data, dtype), try_repeats, strict=True):
