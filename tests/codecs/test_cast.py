@@ -91,7 +91,7 @@ def base_of(content: bytes, dtype: DType = F32) -> tuple[Base, bytes]:
     """A stored object that leans on nothing, and its encoding."""
     reference = Reference(PACK, Digest.of(content))
     encoded = b"".join(encode_object(content, dtype))
-    return Base(reference, dtype, np.frombuffer(content, np.uint8)), encoded
+    return Base(reference, dtype, memoryview(content)), encoded
 
 
 def decoded(encoded: bytes, content: bytes, base: Base, stored: bytes) -> bytearray:

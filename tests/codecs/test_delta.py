@@ -37,7 +37,7 @@ class Shelf:
     def put(self, content: bytes, dtype: DType, base: Base | None = None, **rest: ThreadPoolExecutor) -> Base:
         encoded = b"".join(encode_object(content, dtype, rest.get("threads"), base))
         self.held[Digest.of(content).raw] = encoded, len(content)
-        return Base(Reference(PACK, Digest.of(content)), dtype, np.frombuffer(content, np.uint8))
+        return Base(Reference(PACK, Digest.of(content)), dtype, memoryview(content))
 
     def encoded(self, content: bytes) -> bytes:
         return self.held[Digest.of(content).raw][0]
@@ -291,7 +291,7 @@ def test_both_kernels_make_the_same_objects(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_may_lean_on_what(dtype: str, length: int, base: str, base_length: int, answer: bool) -> None:
     assert fits(dtype_of(dtype), length, dtype_of(base), base_length) == answer
     if not answer:
-        under = Base(Reference(PACK, Digest.of(b"")), dtype_of(base), np.zeros(base_length, np.uint8))
+        under = Base(Reference(PACK, Digest.of(b"")), dtype_of(base), memoryview(bytes(base_length)))
         with pytest.raises(ValueError, match="no base"):
             encode_object(bytes(length), dtype_of(dtype), None, under)
 

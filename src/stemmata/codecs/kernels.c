@@ -9,18 +9,18 @@
 
 #define API __attribute__((visibility("default")))
 
-enum { BLOCK = 128, KEYS = 2048, GROUP_MIN = 4096, GROUPS = 33, SMALL = 16, DRIFT_BITS = 6 };
+enum { BLOCK = 128, KEYS = 2048, GROUP_MIN = 4096, GROUPS = 33, SMALL = 16, DRIFT_BITS = 6, LANES = 4 };
 enum { SAME = 0, SCATTERED = 1, DRIFTED = 2 };
 
-API int stm_abi(void) { return 1; }
+API int stm_abi(void) { return 2; }
 
 /* Ascending keys are joined until a group has GROUP_MIN elements; a short last one joins the one before. */
-static int group_keys(const uint32_t *count, uint8_t *group_of, uint32_t *group_count) {
+static int group_keys(uint32_t count[LANES][KEYS], uint8_t *group_of, uint32_t *group_count) {
     int groups = 0;
     uint32_t current = 0;
     for (int key = 0; key < KEYS; key++) {
         group_of[key] = (uint8_t)groups;
-        current += count[key];
+        for (int lane = 0; lane < LANES; lane++) current += count[lane][key];
         if (current >= GROUP_MIN) {
             group_count[groups++] = current;
             current = 0;
@@ -34,16 +34,33 @@ static int group_keys(const uint32_t *count, uint8_t *group_of, uint32_t *group_
         }
     }
     /* The keys after the last full group belong to it, whether or not they hold anything. */
-    for (int key = 0; key < KEYS; key++) {
-        if (group_of[key] >= groups) group_of[key] = (uint8_t)(groups ? groups - 1 : 0);
-    }
+    const int last = groups ? groups - 1 : 0;
+    for (int key = KEYS - 1; key >= 0 && group_of[key] > last; key--) group_of[key] = (uint8_t)last;
     return groups;
+}
+
+static void start_groups(const uint32_t *group_count, int groups, uint32_t *at_of) {
+    uint32_t at = 0;
+    for (int g = 0; g < groups; g++) {
+        at_of[g] = at;
+        at += group_count[g];
+    }
 }
 
 static inline uint64_t load64(const uint8_t *at) {
     uint64_t word;
     memcpy(&word, at, 8);
     return word;
+}
+
+/* At most 32 bits, of which fewer than eight wait. Writes eight bytes, counts those that are full. */
+static inline uint8_t *put_bits(uint8_t *at, uint64_t *held, int *waiting, uint64_t value, int width) {
+    const uint64_t word = *held | value << *waiting;
+    const int bits = *waiting + width;
+    memcpy(at, &word, 8);
+    *held = word >> (bits & 56);
+    *waiting = bits & 7;
+    return at + (bits >> 3);
 }
 
 /* Elements as they lie in a caller's bytes, wherever these begin. */

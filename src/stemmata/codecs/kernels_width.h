@@ -25,30 +25,29 @@ static inline uint8_t NAME(token)(uint64_t u) {
     return (uint8_t)(SMALL + ((e - 4) << SUB) + ((u >> (e - SUB)) & ((1 << SUB) - 1)));
 }
 
-/* At most 32 bits, of which fewer than eight wait. */
-static inline void NAME(put_bits)(uint8_t **at, uint64_t *held, int *waiting, uint64_t value, int width) {
-    const uint64_t word = *held | value << *waiting;
-    const int bits = *waiting + width;
-    memcpy(*at, &word, 8);
-    *at += bits >> 3;
-    *held = word >> (bits & 56);
-    *waiting = bits & 7;
+/* Adds to LANES counts in turn: one alone would wait for itself where neighbours have the same key. */
+static inline void NAME(count_keys)(const NAME(lane) *b, int64_t begin, int64_t end, int mantissa,
+                                    uint32_t count[LANES][KEYS]) {
+    int64_t i = begin;
+    for (; i + LANES <= end; i += LANES) {
+        for (int lane = 0; lane < LANES; lane++) count[lane][NAME(key)(b[i + lane], mantissa)]++;
+    }
+    for (; i < end; i++) count[0][NAME(key)(b[i], mantissa)]++;
 }
 
-/* Returns the number of groups. `raw` has room for 8 bytes more than needed for each group. sizes: [0] bytes
-   of raw bits, [1] drifted elements. u: n elements. */
+/* Returns the number of groups; sizes: [0] bytes of raw bits, [1] drifted elements. u, sorted: n elements; raw:
+   room for n elements and 8 bytes. */
 API int NAME(stm_delta_split)(const NAME(lane) *x, const NAME(lane) *b, int64_t n, int mantissa,
-                               NAME(lane) *u, uint8_t *classes, uint8_t *tokens, uint32_t *group_count,
-                               uint8_t *raw, uint8_t *low, uint8_t *high, int64_t *sizes) {
-    uint32_t count[KEYS] = {0}, drift_count[1 << DRIFT_BITS] = {0};
-    uint64_t bits[KEYS] = {0};
+                               NAME(lane) *u, NAME(lane) *sorted, uint8_t *classes, uint8_t *tokens,
+                               uint32_t *group_count, uint8_t *raw, uint8_t *low, uint8_t *high,
+                               int64_t *sizes) {
+    uint32_t count[LANES][KEYS] = {{0}}, drift_count[1 << DRIFT_BITS] = {0};
     uint8_t group_of[KEYS];
     const int is_float = mantissa >= 0;
     const int may_drift = mantissa > DRIFT_BITS;
     for (int64_t begin = 0; begin < n; begin += BLOCK) {
         const int64_t end = begin + BLOCK < n ? begin + BLOCK : n;
-        int64_t negative = 0, positive = 0;
-        W all = 0;
+        W odd = 0, any = 0, all = 0;
         for (int64_t i = begin; i < end; i++) {
             W d = (W)(NAME(ordered)(x[i], is_float) - NAME(ordered)(b[i], is_float));
             if (is_float && (b[i] >> (BITS - 1))) d = (W)(0 - d);
@@ -56,9 +55,10 @@ API int NAME(stm_delta_split)(const NAME(lane) *x, const NAME(lane) *b, int64_t 
             const W z = (W)((W)(d << 1) ^ minus);
             u[i] = z;
             all |= z;
-            negative += z & 1;
-            positive += z && !(z & 1);
+            odd += z & 1;
+            any += z != 0;
         }
+        const int64_t negative = odd, positive = any - odd;
         const int64_t most = 20 * (negative > positive ? negative : positive);
         uint8_t class = SCATTERED;
         if (!all) {
@@ -69,27 +69,13 @@ API int NAME(stm_delta_split)(const NAME(lane) *x, const NAME(lane) *b, int64_t 
                 drift_count[(b[i] >> (mantissa - DRIFT_BITS)) & ((1 << DRIFT_BITS) - 1)]++;
             }
         } else {
-            for (int64_t i = begin; i < end; i++) {
-                const int key = NAME(key)(b[i], mantissa);
-                count[key]++;
-                bits[key] += NAME(raw_bits)(u[i]);
-            }
+            NAME(count_keys)(b, begin, end, mantissa, count);
         }
         classes[begin / BLOCK] = class;
     }
     const int groups = group_keys(count, group_of, group_count);
-    uint64_t group_bits[GROUPS] = {0}, held[GROUPS] = {0};
-    int held_bits[GROUPS] = {0};
-    uint8_t *token_at[GROUPS], *raw_at[GROUPS];
-    for (int key = 0; key < KEYS; key++) group_bits[group_of[key]] += bits[key];
-    /* Groups are written apart, for each write is of eight bytes, and moved together at the end. */
-    uint8_t *raw_from[GROUPS], *apart = raw;
-    for (int g = 0; g < groups; g++) {
-        token_at[g] = tokens;
-        raw_at[g] = raw_from[g] = apart;
-        tokens += group_count[g];
-        apart += (group_bits[g] + 7) / 8 + 8;
-    }
+    uint32_t at_of[GROUPS];
+    start_groups(group_count, groups, at_of);
     int64_t drift_at[1 << DRIFT_BITS], drifted = 0;
     for (int key = 0; key < 1 << DRIFT_BITS; key++) {
         drift_at[key] = drifted;
@@ -105,28 +91,29 @@ API int NAME(stm_delta_split)(const NAME(lane) *x, const NAME(lane) *b, int64_t 
                 high[at] = (uint8_t)((uint64_t)u[i] >> 8);
             }
         } else if (class == SCATTERED) {
-            for (int64_t i = begin; i < end; i++) {
-                const int g = group_of[NAME(key)(b[i], mantissa)];
-                const uint64_t z = u[i];
-                *token_at[g]++ = NAME(token)(z);
-                if (BITS == 8) continue;
-                int left = NAME(raw_bits)(z);
-                uint64_t value = z & (((uint64_t)1 << left) - 1);
-                if (BITS == 64 && left > 32) {
-                    NAME(put_bits)(&raw_at[g], &held[g], &held_bits[g], value & 0xffffffffu, 32);
-                    value >>= 32;
-                    left -= 32;
-                }
-                NAME(put_bits)(&raw_at[g], &held[g], &held_bits[g], value, left);
-            }
+            for (int64_t i = begin; i < end; i++) sorted[at_of[group_of[NAME(key)(b[i], mantissa)]]++] = u[i];
         }
     }
     uint8_t *raw_end = raw;
     for (int g = 0; g < groups; g++) {
-        if (held_bits[g]) *raw_at[g] = (uint8_t)held[g];
-        const uint64_t size = (group_bits[g] + 7) / 8;
-        memmove(raw_end, raw_from[g], size);
-        raw_end += size;
+        uint64_t held = 0;
+        int waiting = 0;
+        const NAME(lane) *value = sorted;
+        sorted += group_count[g];
+        for (; value < sorted; value++) {
+            const uint64_t z = *value;
+            *tokens++ = NAME(token)(z);
+            if (BITS == 8) continue;
+            const int left = NAME(raw_bits)(z);
+            uint64_t rest = z & (((uint64_t)1 << left) - 1);
+            if (BITS == 64 && left > 32) {
+                raw_end = put_bits(raw_end, &held, &waiting, rest & 0xffffffffu, 32);
+                raw_end = put_bits(raw_end, &held, &waiting, rest >> 32, left - 32);
+            } else {
+                raw_end = put_bits(raw_end, &held, &waiting, rest, left);
+            }
+        }
+        if (waiting) *raw_end++ = (uint8_t)held;
     }
     sizes[0] = raw_end - raw;
     sizes[1] = drifted;
@@ -136,24 +123,25 @@ API int NAME(stm_delta_split)(const NAME(lane) *x, const NAME(lane) *b, int64_t 
 /* How many elements each group has, and how many drifted; classes are 0, 1 or 2. Returns the groups. */
 API int NAME(stm_delta_sizes)(const NAME(lane) *b, int64_t n, int mantissa, const uint8_t *classes,
                                uint32_t *group_count, int64_t *drifted) {
-    uint32_t count[KEYS] = {0};
+    uint32_t count[LANES][KEYS] = {{0}};
     uint8_t group_of[KEYS];
     *drifted = 0;
     for (int64_t begin = 0; begin < n; begin += BLOCK) {
         const int64_t end = begin + BLOCK < n ? begin + BLOCK : n;
         if (classes[begin / BLOCK] == DRIFTED) *drifted += end - begin;
         if (classes[begin / BLOCK] != SCATTERED) continue;
-        for (int64_t i = begin; i < end; i++) count[NAME(key)(b[i], mantissa)]++;
+        NAME(count_keys)(b, begin, end, mantissa, count);
     }
     return group_keys(count, group_of, group_count);
 }
 
 /* 0, or -1 if a class or a token is none of this width or the raw bits are not as many as the tokens say.
-   `raw` has 8 readable bytes after its end. Without drifted blocks low and high are not read. */
+   `raw` has 8 readable bytes after its end; sorted: room for n elements. Without drifted blocks low and high
+   are not read. */
 API int NAME(stm_delta_join)(const NAME(lane) *b, int64_t n, int mantissa, const uint8_t *classes,
                               const uint8_t *tokens, const uint8_t *raw, int64_t raw_size, const uint8_t *low,
-                              const uint8_t *high, NAME(lane) *x) {
-    uint32_t count[KEYS] = {0}, drift_count[1 << DRIFT_BITS] = {0}, group_count[GROUPS] = {0};
+                              const uint8_t *high, NAME(lane) *sorted, NAME(lane) *x) {
+    uint32_t count[LANES][KEYS] = {{0}}, drift_count[1 << DRIFT_BITS] = {0}, group_count[GROUPS] = {0};
     uint8_t group_of[KEYS], width[256];
     const int is_float = mantissa >= 0;
     const int may_drift = mantissa > DRIFT_BITS;
@@ -173,25 +161,38 @@ API int NAME(stm_delta_join)(const NAME(lane) *b, int64_t n, int mantissa, const
                 drift_count[(b[i] >> (mantissa - DRIFT_BITS)) & ((1 << DRIFT_BITS) - 1)]++;
             }
         } else if (class == SCATTERED) {
-            for (int64_t i = begin; i < end; i++) count[NAME(key)(b[i], mantissa)]++;
+            NAME(count_keys)(b, begin, end, mantissa, count);
         } else if (class != SAME) {
             return -1;
         }
     }
     const int groups = group_keys(count, group_of, group_count);
-    const uint8_t *token_at[GROUPS];
-    uint64_t bit_at[GROUPS], bits = 0;
+    const uint64_t all_bits = 8 * (uint64_t)raw_size;
+    uint64_t at = 0;
+    NAME(lane) *next = sorted;
     for (int g = 0; g < groups; g++) {
-        token_at[g] = tokens;
-        bit_at[g] = bits;
-        for (uint32_t i = 0; i < group_count[g]; i++) {
-            if (tokens[i] >= limit) return -1;
-            bits += width[tokens[i]];
+        for (const NAME(lane) *end = next + group_count[g]; next < end; next++) {
+            const int t = *tokens++;
+            /* Also what is no token takes no step beyond the end. */
+            if (t >= limit || at > all_bits) return -1;
+            if (BITS == 8) {
+                *next = (W)t;
+                continue;
+            }
+            const int left = width[t];
+            uint64_t value = load64(raw + (at >> 3)) >> (at & 7);
+            if (BITS == 64 && left > 32) {
+                const uint64_t upper = at + 32 <= all_bits ? at + 32 : all_bits;
+                value = (value & 0xffffffffu) | (load64(raw + (upper >> 3)) >> (upper & 7)) << 32;
+            }
+            at += (uint64_t)left;
+            *next = (W)(start[t] | (value & (((uint64_t)1 << left) - 1)));
         }
-        bits = (bits + 7) & ~(uint64_t)7;
-        tokens += group_count[g];
+        at = (at + 7) & ~(uint64_t)7;
     }
-    if (bits / 8 != (uint64_t)raw_size) return -1;
+    if (at != all_bits) return -1;
+    uint32_t at_of[GROUPS];
+    start_groups(group_count, groups, at_of);
     int64_t drift_at[1 << DRIFT_BITS], drifted = 0;
     for (int key = 0; key < 1 << DRIFT_BITS; key++) {
         drift_at[key] = drifted;
@@ -204,31 +205,24 @@ API int NAME(stm_delta_join)(const NAME(lane) *b, int64_t n, int mantissa, const
             memcpy(x + begin, b + begin, (size_t)(end - begin) * sizeof(W));
             continue;
         }
-        for (int64_t i = begin; i < end; i++) {
-            uint64_t z;
-            if (class == DRIFTED) {
-                const int64_t at = drift_at[(b[i] >> (mantissa - DRIFT_BITS)) & ((1 << DRIFT_BITS) - 1)]++;
-                z = (uint64_t)low[at] | (uint64_t)high[at] << 8;
-            } else {
-                const int g = group_of[NAME(key)(b[i], mantissa)];
-                const int t = *token_at[g]++;
-                z = start[t];
-                if (BITS != 8) {
-                    const int left = width[t];
-                    const uint64_t at = bit_at[g];
-                    uint64_t value = load64(raw + (at >> 3)) >> (at & 7);
-                    if (BITS == 64 && left > 32) {
-                        const uint64_t next = at + 32;
-                        const uint64_t upper = load64(raw + (next >> 3)) >> (next & 7);
-                        value = (value & 0xffffffffu) | upper << 32;
-                    }
-                    bit_at[g] = at + (uint64_t)left;
-                    z |= value & (((uint64_t)1 << left) - 1);
-                }
+        W moved[BLOCK];
+        const NAME(lane) *under = b + begin;
+        const int64_t size = end - begin;
+        if (class == DRIFTED) {
+            for (int64_t i = 0; i < size; i++) {
+                const int64_t from = drift_at[(under[i] >> (mantissa - DRIFT_BITS)) & ((1 << DRIFT_BITS) - 1)]++;
+                moved[i] = (W)((uint64_t)low[from] | (uint64_t)high[from] << 8);
             }
-            W d = (W)((W)(z >> 1) ^ (W)(0 - (W)(z & 1)));
-            if (is_float && (b[i] >> (BITS - 1))) d = (W)(0 - d);
-            x[i] = NAME(unordered)((W)(NAME(ordered)(b[i], is_float) + d), is_float);
+        } else {
+            for (int64_t i = 0; i < size; i++) {
+                moved[i] = sorted[at_of[group_of[NAME(key)(under[i], mantissa)]]++];
+            }
+        }
+        NAME(lane) *over = x + begin;
+        for (int64_t i = 0; i < size; i++) {
+            W d = (W)((W)(moved[i] >> 1) ^ (W)(0 - (W)(moved[i] & 1)));
+            if (is_float && (under[i] >> (BITS - 1))) d = (W)(0 - d);
+            over[i] = NAME(unordered)((W)(NAME(ordered)(under[i], is_float) + d), is_float);
         }
     }
     return 0;

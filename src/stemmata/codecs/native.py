@@ -22,7 +22,8 @@ from stemmata.codecs.numpy_kernels import DRIFTED, SCATTERED, Bytes, DeltaParts
 
 VARIABLE = "STEMMATA_NATIVE"
 FILE = Path(__file__).with_name("_kernels.so")
-_ABI = 1
+_ABI = 2
+"""Of what was compiled: rises with every change of what a function takes. A stale library would crash."""
 _GROUPS = 33
 _FRAME_ELEMENTS = 128 << 10
 _SLACK = 8
@@ -47,11 +48,12 @@ class _Scratch(threading.local):
 
     def __init__(self) -> None:
         self.words = np.empty(MAX_FRAME_BYTES, np.uint8)
+        self.sorted = np.empty(MAX_FRAME_BYTES, np.uint8)
         self.narrowed = np.empty(2 * _FRAME_ELEMENTS, np.uint8)
         self.planes = np.empty((8, _FRAME_ELEMENTS), np.uint8)
         self.classes = np.empty(_FRAME_ELEMENTS // BLOCK, np.uint8)
         self.tokens = np.empty(_FRAME_ELEMENTS, np.uint8)
-        self.raw = np.empty(MAX_FRAME_BYTES + _GROUPS * (_SLACK + 1) + _SLACK, np.uint8)
+        self.raw = np.empty(MAX_FRAME_BYTES + _SLACK, np.uint8)
         self.low = np.empty(_FRAME_ELEMENTS, np.uint8)
         self.high = np.empty(_FRAME_ELEMENTS, np.uint8)
         self.groups = (ctypes.c_uint32 * _GROUPS)()
@@ -73,8 +75,16 @@ def delta_split(data: Bytes, base: Bytes, dtype: DType) -> DeltaParts:
     """As `numpy_kernels.delta_split`; the parts are good until this thread splits again."""
     own, count = _scratch, len(data) // dtype.itemsize
     groups = _call("stm_delta_split", dtype)(
-        *(_at(data), _at(base), ctypes.c_int64(count), dtype.mantissa, _at(own.words), _at(own.classes)),
-        *(_at(own.tokens), own.groups, _at(own.raw), _at(own.low), _at(own.high), own.sizes),
+        *(_at(data), _at(base), ctypes.c_int64(count), dtype.mantissa, _at(own.words), _at(own.sorted)),
+        *(
+            _at(own.classes),
+            _at(own.tokens),
+            own.groups,
+            _at(own.raw),
+            _at(own.low),
+            _at(own.high),
+            own.sizes,
+        ),
     )
     counts = own.groups[:groups]
     raw, drifted = own.sizes
@@ -107,7 +117,8 @@ def delta_join(base: Bytes, parts: DeltaParts, dtype: DType, into: Bytes) -> Non
     own.raw[:size] = parts.raw
     bad = _call("stm_delta_join", dtype)(
         *(_at(base), ctypes.c_int64(len(base) // dtype.itemsize), dtype.mantissa, _at(parts.classes)),
-        *(_at(parts.tokens), _at(own.raw), ctypes.c_int64(size), _at(parts.low), _at(parts.high), _at(into)),
+        *(_at(parts.tokens), _at(own.raw), ctypes.c_int64(size), _at(parts.low), _at(parts.high)),
+        *(_at(own.sorted), _at(into)),
     )
     if bad:
         raise DamagedFault("a token is none of this width, or the raw bits are not as many as the tokens say")

@@ -128,4 +128,4 @@ class ObjectReader:
 def _stored(pack: PackReader, digest: Digest, row: IndexRow) -> Stored:
     from stemmata.codecs.decoding import Stored
 
-    return Stored(pack.read_row(digest, row), row.raw, digest, pack.name.hex)
+    return Stored(pack.read_unchecked(digest, row), row.raw, digest, pack.name.hex)

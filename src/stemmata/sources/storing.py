@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 
 from blake3 import blake3
 
+from stemmata.codecs.buffers import Buffers
 from stemmata.containers.base import Piece, PlannedSegment
 from stemmata.containers.cut import plan
 from stemmata.ids import Digest
@@ -18,17 +20,27 @@ from stemmata.trees import Segment, Tree, TreeFile
 
 _READ_AHEAD = 128 << 20
 """Bytes of two pieces that may be in memory at once; above it the next one waits."""
+_IN_FLIGHT = 96 << 20
+"""Bytes of pieces that may be on their way to the writer; a longer one is there alone."""
 _WORTH_A_THREAD = 256 << 10
 """Bytes from which reading ahead gains more than handing over costs."""
 
 Progress = Callable[[int], None]
 
 
+class Pending(Protocol):
+    """An object that was handed over."""
+
+    def result(self) -> Digest:
+        """Wait until its bytes are not needed any more."""
+        ...
+
+
 class Writer(Protocol):
     """Takes objects. `dtype` is safetensors' word, '' for bytes that are no tensor; `candidates` are what
-    they may be coded against."""
+    they may be coded against. `data` holds still until the answer's `result` is there."""
 
-    def put(self, data: bytes, dtype: str, candidates: Any, /) -> Digest: ...
+    def submit(self, data: memoryview, dtype: str, candidates: Any, /) -> Pending: ...
 
 
 Alike = Callable[[PlannedSegment], Sequence[Sequence[Any]]]
@@ -45,33 +57,65 @@ def planned(source: Source) -> Iterator[PlannedSegment]:
 def store(
     source: Source, writer: Writer, progress: Progress | None = None, alike: Alike | None = None
 ) -> Tree:
-    """Cut and put every file, one piece in memory and at most one read ahead.
+    """Cut and put every file: a few pieces on their way to the writer, at most one read ahead of them.
 
     `progress` gets the bytes of each piece once it is stored. Raises SourceChanged,
     BrokenContainer, UnsupportedFile, and whatever `writer` raises.
     """
+    flight = _Flight(writer, progress, alike or (lambda segment: [()] * len(segment.pieces)))
     with ThreadPoolExecutor(1, thread_name_prefix="stemmata-read") as reader:
-        files = [_store_file(f, source.allow_broken, writer, progress, reader, alike) for f in source.files]
+        files = [_store_file(f, source.allow_broken, flight, reader) for f in source.files]
+    flight.land_all()
     source.verify_unchanged()
     source.remember((f.path, f.digest) for f in files)
     return Tree(files=files, empty_folders=list(source.empty_folders))
 
 
+class _Flight:
+    """Pieces that were read and are not stored yet, in order; their memory is used again."""
+
+    def __init__(self, writer: Writer, progress: Progress | None, alike: Alike) -> None:
+        self.buffers = Buffers()
+        self._writer, self._progress, self._alike = writer, progress, alike
+        self._waiting: deque[tuple[Pending, memoryview, list[str], int]] = deque()
+        self._bytes = 0
+
+    def send(self, segment: PlannedSegment, bodies: Iterator[memoryview]) -> Segment:
+        """Hand over a segment's pieces. Its objects' names are complete when everything has landed."""
+        objects = [""] * len(segment.pieces)
+        for i, near in enumerate(self._alike(segment)):
+            data = next(bodies)
+            while self._waiting and self._bytes + len(data) > _IN_FLIGHT:
+                self._land()
+            self._waiting.append((self._writer.submit(data, segment.dtype, near), data, objects, i))
+            self._bytes += len(data)
+        shape = None if segment.shape is None else list(segment.shape)
+        return Segment(segment.length, objects, segment.name, segment.dtype or None, shape)
+
+    def land_all(self) -> None:
+        while self._waiting:
+            self._land()
+
+    def _land(self) -> None:
+        pending, data, objects, i = self._waiting.popleft()
+        objects[i] = pending.result().hex
+        length = len(data)
+        self._bytes -= length
+        self.buffers.give_back(data)
+        if self._progress is not None:
+            self._progress(length)
+
+
 def _store_file(
-    file: SourceFile,
-    allow_broken: bool,
-    writer: Writer,
-    progress: Progress | None,
-    reader: ThreadPoolExecutor,
-    alike: Alike | None,
+    file: SourceFile, allow_broken: bool, flight: _Flight, reader: ThreadPoolExecutor
 ) -> TreeFile:
     with OpenedFile(file) as opened:
         cut = plan(opened, file.size, file.path, allow_broken)
         whole = blake3()
         pieces = [piece for segment in cut.segments for piece in segment.pieces]
         # Closed before the file is: the reader must not meet another file under the same number.
-        with closing(_in_order(opened, whole, pieces, reader)) as bodies:
-            segments = [_store_segment(s, bodies, writer, progress, alike) for s in cut.segments]
+        with closing(_in_order(opened, whole, pieces, reader, flight.buffers)) as bodies:
+            segments = [flight.send(segment, bodies) for segment in cut.segments]
         opened.verify_unchanged()
     return TreeFile(
         path=file.path,
@@ -83,35 +127,18 @@ def _store_file(
     )
 
 
-def _store_segment(
-    segment: PlannedSegment,
-    bodies: Iterator[bytes],
-    writer: Writer,
-    progress: Progress | None,
-    alike: Alike | None,
-) -> Segment:
-    objects = []
-    candidates = alike(segment) if alike is not None else [()] * len(segment.pieces)
-    for piece, near in zip(segment.pieces, candidates, strict=True):
-        objects.append(writer.put(next(bodies), segment.dtype, near).hex)
-        if progress is not None:
-            progress(piece.length)
-    if segment.name is None:
-        return Segment(length=segment.length, objects=objects)
-    return Segment(segment.length, objects, segment.name, segment.dtype, list(segment.shape or ()))
-
-
 def _in_order(
-    opened: OpenedFile, whole: blake3, pieces: Sequence[Piece], reader: ThreadPoolExecutor
-) -> Generator[bytes, None, None]:
-    """Read piece after piece, hashing the very bytes handed out; the next while one is stored."""
+    opened: OpenedFile, whole: blake3, pieces: Sequence[Piece], reader: ThreadPoolExecutor, buffers: Buffers
+) -> Generator[memoryview, None, None]:
+    """Read piece after piece, hashing the very bytes handed out; the next while one is on its way."""
 
-    def load(piece: Piece) -> bytes:
-        data = opened.read_at(piece.offset, piece.length)
+    def load(piece: Piece) -> memoryview:
+        data = buffers.lend(piece.length)
+        opened.read_into(piece.offset, data)
         whole.update(data)
         return data
 
-    ahead: Future[bytes] | None = None
+    ahead: Future[memoryview] | None = None
     try:
         for i, piece in enumerate(pieces):
             data = load(piece) if ahead is None else ahead.result()
@@ -120,7 +147,6 @@ def _in_order(
             if following >= _WORTH_A_THREAD and piece.length + following <= _READ_AHEAD:
                 ahead = reader.submit(load, pieces[i + 1])
             yield data
-            del data  # else two pieces would stay while the next is waited for
     finally:
         if ahead is not None and not ahead.cancel():
             ahead.exception()
