@@ -46,7 +46,11 @@ class Buffers:
 
 
 def _fresh(size: int) -> mmap.mmap:
-    made = mmap.mmap(-1, -(-size // _ROUND) * _ROUND)
+    length = -(-size // _ROUND) * _ROUND
+    if not hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, length)
+    # Private: shared memory, Python's default, has no huge pages.
+    made = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         try:
             made.madvise(mmap.MADV_HUGEPAGE)

@@ -56,6 +56,9 @@ class Storage(Protocol):
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Bytes from `start`; fewer than `length` only where the key ends. Raises KeyMissing."""
 
+    def get_into(self, key: str, start: int, into: memoryview) -> int:
+        """As `get`, into memory that is given; how many bytes there were."""
+
     def size(self, key: str) -> int:
         """Bytes stored under `key`. Raises KeyMissing."""
 
