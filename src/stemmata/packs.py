@@ -44,6 +44,8 @@ _FOOTER = struct.Struct("<QQ32sQ8s")
 _TABLE = [("digest", ">u8", (4,)), ("where", "<u8", (3,)), ("check", "<u8")]
 """An index as numpy sees it."""
 _CHUNK = 4 << 20
+_LONG = 256 << 10
+"""Bytes that are handed on at once: gathering them would be a copy for nothing."""
 _TAIL = 64 << 10
 """Read from the end at once: the footer, and with it the whole index of most packs."""
 
@@ -167,7 +169,7 @@ class PackWriter:
 
     def _write(self, data: Buffer) -> None:
         self.size += len(data)
-        if len(data) >= _CHUNK:
+        if len(data) >= _LONG:
             self._flush()
             self._send(data)
             return

@@ -24,7 +24,7 @@ def _keep(data: Buffer) -> None:
     """What was read is the caller's own."""
 
 
-_READ_AHEAD = 128 << 20
+_READ_AHEAD = 64 << 20
 """Bytes of objects that may be in memory at once; above it the next one waits."""
 _READERS = 2
 """Objects that are read at once, beside the one in use."""

@@ -26,7 +26,8 @@ class StoredKey:
 class NewObject(Protocol):
     """A key being written. Nothing is visible until `commit`; a crash before it leaves no key."""
 
-    def write(self, data: Buffer) -> None: ...
+    def write(self, data: Buffer) -> None:
+        """Append. `data` is the caller's again when this returns."""
 
     def commit(self) -> None:
         """Make it durable and visible, all at once.
