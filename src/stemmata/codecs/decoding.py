@@ -138,17 +138,22 @@ class ObjectDecoder:
             decode_payload(frame, base, into)
 
     def content(self, threads: Executor | None = None) -> bytearray:
-        """All bytes, verified as `content_into` does."""
+        """All bytes, verified as `fill` does."""
         content = bytearray(self.header.raw_length)
-        self.content_into(content, threads)
+        self.fill(memoryview(content), threads)
         return content
 
-    def content_into(self, into: Buffer, threads: Executor | None = None) -> None:
-        """Fill `into`, as long as the object, and hold it against the digest: the one gate that decoded
-        bytes pass (I4). After an error `into` holds anything."""
+    def fill(self, into: memoryview, threads: Executor | None = None) -> None:
+        """All bytes into `into`, held against the digest there: the one gate that decoded bytes pass (I4).
+
+        Whoever gave the memory shows it to nobody if this raises; also where it is not of the object's size.
+        """
         whole = np.frombuffer(into, np.uint8)
-        if len(whole) != self.header.raw_length:
-            raise ValueError(f"{len(whole)} bytes are no place for {self.header.raw_length}")
+        with translated(self.digest.hex, self.where):
+            if len(whole) != self.header.raw_length:
+                raise DamagedFault(
+                    f"it holds {self.header.raw_length} bytes where {len(whole)} are asked for"
+                )
 
         def decode(frame: Frame) -> None:
             self.decode_into(frame, whole[frame.raw_offset : frame.raw_offset + frame.raw_length])

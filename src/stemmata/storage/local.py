@@ -25,7 +25,15 @@ from stemmata.errors import (
 )
 from stemmata.storage import publish
 from stemmata.storage.base import Buffer, NewObject, StoredKey
-from stemmata.storage.descriptors import NEW_FILE, READ, read_range, sync_file, sync_folder, write_all
+from stemmata.storage.descriptors import (
+    NEW_FILE,
+    READ,
+    read_into,
+    read_range,
+    sync_file,
+    sync_folder,
+    write_all,
+)
 from stemmata.storage.failures import read_failure, reason_of, write_failure
 from stemmata.storage.forks import held_at_forks
 from stemmata.storage.keys import check_key, check_prefix, check_range, is_key
@@ -78,6 +86,18 @@ class LocalStorage:
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         check_range(start, length)
+        with self._opened(key) as (fd, size):
+            there = max(0, size - start)
+            return read_range(fd, start, there if length is None else min(length, there))
+
+    def get_into(self, key: str, start: int, into: memoryview) -> int:
+        check_range(start, len(into))
+        with self._opened(key) as (fd, _):
+            return read_into(fd, start, into)
+
+    @contextlib.contextmanager
+    def _opened(self, key: str) -> Iterator[tuple[int, int]]:
+        """An open key and its size."""
         try:
             fd = os.open(self._path(key), READ)
         except _ABSENT:
@@ -88,8 +108,7 @@ class LocalStorage:
             about = os.fstat(fd)
             if not stat.S_ISREG(about.st_mode):
                 raise StorageFailed(where=self.where, reason=f"{key} is no ordinary file")
-            there = max(0, about.st_size - start)
-            return read_range(fd, start, there if length is None else min(length, there))
+            yield fd, about.st_size
         except OSError as error:
             raise read_failure(error, self.where) from error
         finally:
