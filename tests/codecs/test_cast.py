@@ -90,7 +90,7 @@ def numbers(count: int) -> np.ndarray:
 def base_of(content: bytes, dtype: DType = F32) -> tuple[Base, bytes]:
     """A stored object that leans on nothing, and its encoding."""
     reference = Reference(PACK, Digest.of(content))
-    encoded = b"".join(encode_object(content, dtype))
+    encoded = bytes(encode_object(content, dtype))
     return Base(reference, dtype, memoryview(content)), encoded
 
 
@@ -110,7 +110,7 @@ def test_i3_the_rounding_of_a_stored_tensor_is_a_reference_per_frame(dtype: DTyp
     wide = numbers(count)
     base, stored = base_of(wide.tobytes())
     content = by_torch(wide.view("<u4"), dtype)
-    out = b"".join(encode_object(content, dtype, None, base))
+    out = bytes(encode_object(content, dtype, None, base))
     assert decoded(out, content, base, stored) == content
     assert len(out) == 16 + 48 + 8 + 25 * -(-count // (128 << 10))
 
@@ -122,7 +122,7 @@ def test_i3_nearly_the_rounding_is_a_delta_on_it(dtype: DType) -> None:
     content = bytearray(by_torch(wide.view("<u4"), dtype))
     for at in range(0, len(content), 500):
         content[at] ^= 1
-    out = b"".join(encode_object(bytes(content), dtype, None, base))
+    out = bytes(encode_object(bytes(content), dtype, None, base))
     assert out[72] == 3
     assert len(out) < len(content) / 30
     assert decoded(out, bytes(content), base, stored) == content
@@ -135,7 +135,7 @@ def test_a_frame_whose_base_holds_nan_is_coded_alone(dtype: DType) -> None:
     content = by_torch(wide.view("<u4"), dtype)
     wide[5] = np.nan
     base, stored = base_of(wide.tobytes())
-    out = b"".join(encode_object(content, dtype, None, base))
+    out = bytes(encode_object(content, dtype, None, base))
     first, second = codecs_of(out)
     assert (first in (0, 1, 2), second) == (True, 4)
     assert decoded(out, content, base, stored) == content
@@ -162,7 +162,7 @@ def test_a_cast_put_together_by_hand() -> None:
         out = header(frames=1, raw=12, dtype=dtype.code, bases=[(PACK.raw, Digest.of(content).raw)])
         out += frame(b"\0", raw=12, codec=4, dtype=dtype.code)
         assert decoded(out, narrow_content, base, stored) == narrow_content
-        assert b"".join(encode_object(narrow_content, dtype, None, base)) == out
+        assert encode_object(narrow_content, dtype, None, base) == out
 
 
 def test_bytes_after_the_reference_are_refused() -> None:

@@ -16,6 +16,7 @@ import pytest
 import faults
 from golden.make_v1 import safetensors
 from stemmata.checking import check
+from stemmata.codecs.buffers import Buffers
 from stemmata.codecs.decoding import ObjectDecoder
 from stemmata.codecs.frames import Reference
 from stemmata.errors import Damage, DamagedObject, Refused
@@ -80,8 +81,8 @@ def opened(repo: Repository, version: Version) -> dict[str, list[tuple[Reference
         for segment in file.segments:
             if segment.name is not None:
                 (digest,) = segment.objects
-                where, decoder = session.reader.open(Digest.parse(digest), packs)
-                found[segment.name] = decoder.lineage(where)
+                with session.reader.opened(Digest.parse(digest), packs, Buffers()) as (where, decoder):
+                    found[segment.name] = decoder.lineage(where)
     return found
 
 
