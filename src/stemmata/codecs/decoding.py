@@ -70,6 +70,20 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
+@dataclass(slots=True)
+class _Work:
+    """Bytes that are decoded to read an object of `whole`, counted before any base of theirs is fetched."""
+
+    whole: int
+    done: int = 0
+
+    def add(self, size: int) -> None:
+        # No sound base is smaller than what leans on it, so that many little ones are no way around this.
+        self.done += max(size, self.whole)
+        if self.done > MAX_WORK * max(self.whole, 1):
+            raise HostileFault(f"more than {MAX_WORK} times its {self.whole} bytes would be decoded")
+
+
 class ObjectDecoder:
     """One encoded object, structure checked and bases at hand. Frames may be decoded by many threads.
 
@@ -77,7 +91,9 @@ class ObjectDecoder:
     what `fetch` raises; a fault of a base is told of the base.
     """
 
-    def __init__(self, stored: Stored, fetch: Fetch = no_bases, level: int = 0) -> None:
+    def __init__(
+        self, stored: Stored, fetch: Fetch = no_bases, level: int = 0, work: _Work | None = None
+    ) -> None:
         self.digest, self.where = stored.digest, stored.where
         with translated(self.digest.hex, self.where):
             view = memoryview(stored.encoded).cast("B")
@@ -89,17 +105,19 @@ class ObjectDecoder:
             used = {frame.payload[0] for frame in self.frames if frame.codec in BASED}
             if used and level == MAX_CHAIN:
                 raise HostileFault(f"it leans on a chain of more than {MAX_CHAIN} objects")
+            if (used or level) and any(frame.dtype != self.header.dtype for frame in self.frames):
+                raise DamagedFault("its frames are of several dtypes")
+            work = work or _Work(self.header.raw_length)
+            work.add(self.header.raw_length)
         with translated(self.digest.hex, self.where):
             self._bases = {
-                k: ObjectDecoder(fetch(base), fetch, level + 1)
+                k: ObjectDecoder(fetch(base), fetch, level + 1, work)
                 for k, base in enumerate(self.header.references)
                 if k in used
             }
             self._level = level
             self.work: int = self.header.raw_length + sum(base.work for base in self._bases.values())
             """Bytes that are decoded to read it, bases included."""
-            if level == 0 and self.work > MAX_WORK * max(self.header.raw_length, 1):
-                raise HostileFault(f"{self.work} bytes would be decoded for {self.header.raw_length}")
             for frame in self.frames:
                 if frame.codec in BASED:
                     self._require_fit(frame)
@@ -160,6 +178,8 @@ class ObjectDecoder:
         base = self._bases[frame.payload[0]]
         found = base.frame_at(frame.raw_offset // frame.dtype.itemsize)
         count = frame.raw_length // frame.dtype.itemsize
+        if base.header.elements != self.header.elements:
+            raise DamagedFault("it leans on an object of another size")
         kinds = [frame.dtype] if frame.codec == DELTA else []
         if frame.dtype.word in cast.NARROW:
             kinds.append(cast.WIDE)
