@@ -89,9 +89,7 @@ def fresh_model(case: str) -> Any:
     model = GPT2LMHeadModel(GPT2Config())
     if case == "full":
         return model
-    return get_peft_model(
-        model, LoraConfig(r=8, lora_alpha=16, task_type="CAUSAL_LM", fan_in_fan_out=True)
-    )
+    return get_peft_model(model, LoraConfig(r=8, lora_alpha=16, task_type="CAUSAL_LM", fan_in_fan_out=True))
 
 
 def clone(model: Any) -> dict[str, torch.Tensor]:
@@ -240,7 +238,7 @@ class Epochs(Turns):
     def stepped(self) -> None:
         (self._busy if self._writes else self._quiet).append(time.perf_counter() - self._step)
 
-    def turn(self, epoch: int, model: Any) -> None:
+    def turn(self, epoch: int, _model: Any) -> None:
         now = time.perf_counter()
         if epoch > 1:
             self.overran = self.overran or self.versions.writes()
@@ -298,8 +296,12 @@ def whole_epochs(case: str, epochs: Epochs, steps: int, missed: list[str]) -> li
     told = f"{median(busy):.4f} ({len(busy) / len(with_it):.1f} steps an epoch)" if busy else "none"
     lines.append(f"| step while a version is written, s | - | {told} |")
     lines += ["", f"An epoch takes {share:+.2%} longer with the callback (target < {SLOWER:.0%}). "]
-    lines[-1] += f"A save costs {cost:.2f} s: the pause, {pause:.3f}, and what its background takes from the steps. "
-    lines[-1] += f"That is 1 % of {max(1, round(100 * cost / quiet))} steps, and {cost / (quiet * steps):.2%} of these."
+    lines[-1] += (
+        f"A save costs {cost:.2f} s: the pause, {pause:.3f}, and what its background takes from the steps. "
+    )
+    lines[-1] += (
+        f"That is 1 % of {max(1, round(100 * cost / quiet))} steps, {cost / (quiet * steps):.2%} of these."
+    )
     if epochs.overran:
         lines[-1] += " **A version was still being written when its epoch was over.**"
     if share >= SLOWER:
