@@ -5,12 +5,15 @@ Changes nothing but throw-away files that it makes to see whether it can. Reads 
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import platform
 import re
 import shlex
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +29,8 @@ from stemmata.storage.publish import NoMeans, probe
 
 State = Literal["ok", "warning", "problem"]
 _LOW = 5 * 10**9
+_ALLOCATE = ("ext4", "xfs", "btrfs", "nfs4")
+"""File systems that set bytes aside without writing them."""
 _TRAINING = ("torch", "transformers", "peft", "accelerate", "safetensors", "trl", "datasets")
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*>=\s*([0-9.]+)")
 
@@ -146,6 +151,26 @@ def _place(folder: Path) -> Iterator[Finding]:
         return
     advice = "" if free >= _LOW else "make room, or keep the repository elsewhere: a model may not fit"
     yield Finding("free space", "warning" if advice else "ok", _size(free), advice)
+    # Elsewhere, as in memory, to ask for bytes may be to use them.
+    if mount.kind in _ALLOCATE and free >= 2 * _LOW and _meets_quota(place, _LOW):
+        found = f"less than {_size(_LOW)} of them are for this user or group"
+        yield Finding("quota", "warning", found, "see quota -s; free some space of yours there, or ask for more")
+
+
+def _meets_quota(place: Path, size: int) -> bool:
+    """Whether a quota keeps this user from `size` bytes there. Asks for them in a file without a name, and
+    lets them go at once; False where that cannot be told, as on most network drives."""
+    allocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None) if sys.platform == "linux" else None
+    if allocate is None:
+        return False
+    allocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            # The system's call, not posix_fallocate: that one writes where the file system cannot do it.
+            ctypes.set_errno(0)
+            return bool(allocate(file.fileno(), 0, 0, size)) and ctypes.get_errno() == errno.EDQUOT
+    except OSError as error:
+        return error.errno == errno.EDQUOT
 
 
 def _shared(folder: Path) -> Iterator[Finding]:
