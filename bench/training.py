@@ -269,7 +269,7 @@ def measure(
     lines = [f"## {'All weights' if case == 'full' else 'LoRA, r=8'}", ""]
     lines += ["| at an epoch's end | median s | least | most |", "| --- | --- | --- | --- |"]
     # The first of each is not counted: imports, and the run's first look at everything.
-    paused, cloned = pauses.versions.pauses[1:-1], pauses.clones[1:]
+    paused, cloned = pauses.versions.pauses[1:], pauses.clones[1:]
     for name, found in (("pause: the callback's event", paused), (f"clone of the {mine:.1f} MB", cloned)):
         lines.append(f"| {name} | {median(found):.4f} | {min(found):.4f} | {max(found):.4f} |")
     ratio = median(paused) / median(cloned)

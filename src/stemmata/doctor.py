@@ -154,13 +154,17 @@ def _place(folder: Path) -> Iterator[Finding]:
     # Elsewhere, as in memory, to ask for bytes may be to use them.
     if mount.kind in _ALLOCATE and free >= 2 * _LOW and _meets_quota(place, _LOW):
         found = f"less than {_size(_LOW)} of them are for this user or group"
-        yield Finding("quota", "warning", found, "see quota -s; free some space of yours there, or ask for more")
+        yield Finding(
+            "quota", "warning", found, "see quota -s; free some space of yours there, or ask for more"
+        )
 
 
 def _meets_quota(place: Path, size: int) -> bool:
     """Whether a quota keeps this user from `size` bytes there. Asks for them in a file without a name, and
     lets them go at once; False where that cannot be told, as on most network drives."""
-    allocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None) if sys.platform == "linux" else None
+    allocate = (
+        getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None) if sys.platform == "linux" else None
+    )
     if allocate is None:
         return False
     allocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]

@@ -54,7 +54,9 @@ def test_a_place_may_have_any_name(
     assert sorted(os.listdir("back")) == [name], "nothing temporary is left beside it"
     assert cli("-R", repository, "check").code == 0
     assert cli("-R", repository, "doctor", "--json").code == 0
-    assert inside in [file["path"] for file in cli("-R", repository, "show", "m@first", "--json").json["files"]]
+    assert inside in [
+        file["path"] for file in cli("-R", repository, "show", "m@first", "--json").json["files"]
+    ]
 
 
 def test_two_spellings_of_one_letter_are_two_files(tmp_path: Path, cli: Cli) -> None:
