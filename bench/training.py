@@ -286,7 +286,8 @@ def whole_epochs(case: str, epochs: Epochs, steps: int, missed: list[str]) -> li
     beside = [t for s in with_it for t in s.quiet]
     busy = [t for s in with_it for t in s.busy]
     pause = median(epochs.versions.pauses[1:])
-    cost = pause + sum(t - quiet for t in busy) / len(with_it)
+    taken = sum(t - quiet for t in busy) / len(with_it)
+    cost = pause + max(0.0, taken)
     share = median(s.whole for s in with_it) / median(s.whole for s in without) - 1
     lines = [f"| an epoch of {steps} steps | without the callback | with it |", "| --- | --- | --- |"]
     whole = " | ".join(f"{median(s.whole for s in side):.2f}" for side in (without, with_it))
@@ -297,7 +298,8 @@ def whole_epochs(case: str, epochs: Epochs, steps: int, missed: list[str]) -> li
     lines.append(f"| step while a version is written, s | - | {told} |")
     lines += ["", f"An epoch takes {share:+.2%} longer with the callback (target < {SLOWER:.0%}). "]
     lines[-1] += (
-        f"A save costs {cost:.2f} s: the pause, {pause:.3f}, and what its background takes from the steps. "
+        f"A save costs {cost:.2f} s: the pause, {pause:.3f}, and {taken:.2f} that its background takes from "
+        "the steps. "
     )
     lines[-1] += (
         f"That is 1 % of {max(1, round(100 * cost / quiet))} steps, {cost / (quiet * steps):.2%} of these."
