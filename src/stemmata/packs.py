@@ -218,9 +218,13 @@ class PackReader:
         stored = self._get(row.offset, row.stored)
         if len(stored) != row.stored:
             raise self._cut_off(digest)
+        self.require_sound(digest, row, stored)
+        return stored
+
+    def require_sound(self, digest: Digest, row: IndexRow, stored: Buffer) -> None:
+        """Hold an encoded object that was read against its checksum. Raises DamagedObject."""
         if check_of((stored,)) != row.check:
             raise DamagedObject(digest=digest, pack=self.name, reason="it fails its checksum")
-        return stored
 
     def read_into(self, digest: Digest, row: IndexRow, into: memoryview) -> None:
         """As `read_row`, into memory as long as the row says, and unchecked: for whoever holds what it

@@ -32,7 +32,6 @@ from stemmata.codecs.frames import (
 from stemmata.codecs.hashing import Buffer, digest_of
 from stemmata.codecs.streams import Bytes
 from stemmata.codecs.workers import each
-from stemmata.errors import StemmataError
 from stemmata.ids import Digest
 
 
@@ -158,15 +157,10 @@ class ObjectDecoder:
         def decode(frame: Frame) -> None:
             self.decode_into(frame, whole[frame.raw_offset : frame.raw_offset + frame.raw_length])
 
-        try:
-            each(decode, self.frames, threads)
-            with translated(self.digest.hex, self.where):
-                if digest_of(into) != self.digest:
-                    raise DamagedFault("its content is not what its digest says")
-        except StemmataError:
-            # The digest is proof of the whole chain; checksums, not looked at till now, say which link broke.
-            self.require_sound()
-            raise
+        each(decode, self.frames, threads)
+        with translated(self.digest.hex, self.where):
+            if digest_of(into) != self.digest:
+                raise DamagedFault("its content is not what its digest says")
 
     def require_sound(self) -> None:
         """Hold every frame, of the bases first, against its checksum. Raises DamagedObject."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from stemmata.codecs.buffers import Buffers
 from stemmata.codecs.frames import Reference
 from stemmata.codecs.workers import frame_pool
-from stemmata.errors import Damage, MissingObject, MissingPack
+from stemmata.errors import Damage, MissingObject, MissingPack, StemmataError
 from stemmata.ids import Digest, PackName
 from stemmata.packs import IndexRow, PackReader
 from stemmata.storage.base import Storage
@@ -138,17 +138,26 @@ class ObjectReader:
         from stemmata.codecs.decoding import ObjectDecoder, Stored
 
         lent: list[memoryview] = []
+        whole: list[tuple[PackReader, Digest, IndexRow, memoryview]] = []
 
         def stored(pack: PackReader, digest: Digest, row: IndexRow) -> Stored:
-            lent.append(buffers.lend(row.stored))
-            pack.read_into(digest, row, lent[-1])
-            return Stored(lent[-1], row.raw, digest, pack.name.hex)
+            view = buffers.lend(row.stored)
+            lent.append(view)
+            pack.read_into(digest, row, view)
+            whole.append((pack, digest, row, view))
+            return Stored(view, row.raw, digest, pack.name.hex)
 
         def fetch(base: Reference) -> Stored:
             return self._first(base.digest, [base.pack], stored)
 
         try:
             yield ObjectDecoder(stored(pack, digest, row), fetch)
+        except StemmataError:
+            # Checksums were left aside, for the digest tells all that they could. Not so after a failure: a
+            # damaged byte may look like a newer format, or like the fault of what leans on it.
+            for where, found, place, view in whole:
+                where.require_sound(found, place, view)
+            raise
         finally:
             for view in lent:
                 buffers.give_back(view)

@@ -11,8 +11,9 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from stemmata.errors import (
     InvalidArgument,
@@ -30,6 +31,7 @@ from stemmata.storage.descriptors import (
     READ,
     read_into,
     read_range,
+    refresh_names,
     sync_file,
     sync_folder,
     write_all,
@@ -40,6 +42,7 @@ from stemmata.storage.keys import check_key, check_prefix, check_range, is_key
 from stemmata.storage.publish import Means, NoMeans
 
 _ABSENT = (FileNotFoundError, NotADirectoryError)
+_T = TypeVar("_T")
 
 
 class LocalStorage:
@@ -98,12 +101,7 @@ class LocalStorage:
     @contextlib.contextmanager
     def _opened(self, key: str) -> Iterator[tuple[int, int]]:
         """An open key and its size."""
-        try:
-            fd = os.open(self._path(key), READ)
-        except _ABSENT:
-            raise KeyMissing(key=key) from None
-        except OSError as error:
-            raise read_failure(error, self.where) from error
+        fd = self._look(key, lambda path: os.open(path, READ))
         try:
             about = os.fstat(fd)
             if not stat.S_ISREG(about.st_mode):
@@ -115,8 +113,18 @@ class LocalStorage:
             os.close(fd)
 
     def size(self, key: str) -> int:
+        return self._look(key, Path.stat).st_size
+
+    def _look(self, key: str, call: Callable[[Path], _T]) -> _T:
+        """`call` with a key's path. Raises KeyMissing only for what is absent now."""
+        path = self._path(key)
         try:
-            return self._path(key).stat().st_size
+            try:
+                return call(path)
+            except _ABSENT:
+                # NFS remembers for half a minute that a name was absent. Opening its folder makes it ask.
+                refresh_names(self.root, path)
+                return call(path)
         except _ABSENT:
             raise KeyMissing(key=key) from None
         except OSError as error:
