@@ -140,19 +140,6 @@ def read_frames(encoded: memoryview, header: Header) -> list[Frame]:
 def _read_frame(encoded: memoryview, at: int, offset: int, references: int) -> tuple[Frame, int]:
     if len(encoded) - at < FRAME_OVERHEAD:
         raise DamagedFault("a frame's header is cut off")
-    try:
-        return _parsed(encoded, at, offset, references)
-    except (HostileFault, NewerFault):
-        # Or is it a flipped bit? Checksums are looked at late, and only where something is wrong.
-        head, check = encoded[at : at + _FRAME.size], encoded[at + _FRAME.size : at + FRAME_OVERHEAD]
-        start = at + FRAME_OVERHEAD
-        (stored,) = struct.unpack_from("<I", head, 8)
-        if check_of((head, encoded[start : start + stored])) != check:
-            raise DamagedFault(f"the frame at byte {offset} fails its checksum") from None
-        raise
-
-
-def _parsed(encoded: memoryview, at: int, offset: int, references: int) -> tuple[Frame, int]:
     codec, code, reserved, raw_length, stored, reserved_too = _FRAME.unpack_from(encoded, at)
     dtype = _dtype(code)
     if reserved or reserved_too:
