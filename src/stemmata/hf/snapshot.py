@@ -1,15 +1,17 @@
 """Snapshot: the bytes of tensors, one after another as a file holds them.
 
 `hold` copies them into host memory of its own, so that the live tensors may change when it returns;
-`stream` hands them out from where they are, for whoever lets nothing change meanwhile. Either makes at
+`LiveBytes` reads them from where they are, for whoever lets nothing change meanwhile. Either makes at
 most one temporary copy of a tensor at a time, on whatever device that is.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -47,14 +49,73 @@ def hold(tensors: Sequence[Any], copier: Copier | None = None) -> list[memoryvie
     return [memoryview(slab.numpy()) for slab in slabs]
 
 
-def stream(tensors: Sequence[Any]) -> Iterator[memoryview]:
-    """The tensors' bytes in order, each piece good until the next is asked for."""
-    with torch.no_grad():
-        for tensor in tensors:
-            flat = _flat(tensor)
-            for begin in range(0, flat.numel(), SLAB):
-                yield memoryview(flat[begin : begin + SLAB].to("cpu").numpy())
-            del flat
+class HeldBytes:
+    """Pieces of memory that nobody changes, read as one row."""
+
+    def __init__(self, pieces: Sequence[memoryview]) -> None:
+        self._pieces = pieces
+        self._starts = [0, *accumulate(len(piece) for piece in pieces)]
+
+    def read(self, offset: int, length: int) -> memoryview:
+        """These bytes: where they lie if that is one piece, else joined."""
+        first = bisect_right(self._starts, offset) - 1
+        at = offset - self._starts[first]
+        if first < len(self._pieces) and at + length <= len(self._pieces[first]):
+            return self._pieces[first][at : at + length]
+        joined = np.empty(length, np.uint8)
+        done = 0
+        for piece, start in zip(self._pieces[first:], self._starts[first:], strict=False):
+            if done == length:
+                break
+            part = piece[offset + done - start :][: length - done]
+            joined[done : done + len(part)] = np.frombuffer(part, np.uint8)
+            done += len(part)
+        return joined[:done].data
+
+
+class LiveBytes:
+    """The tensors' bytes read as one row, each read into memory of its own. Of one thread at a time."""
+
+    def __init__(self, tensors: Sequence[Any]) -> None:
+        self.tensors = tensors
+        self._starts = [0, *accumulate(size_of([tensor]) for tensor in tensors)]
+        self._flat: tuple[int, Any] = (-1, None)
+        self._settled = False
+
+    @property
+    def size(self) -> int:
+        return self._starts[-1]
+
+    def read(self, offset: int, length: int) -> memoryview:
+        """These bytes, as they are now."""
+        self._settle()
+        into = torch.from_numpy(np.empty(length, np.uint8))
+        done = 0
+        with torch.no_grad():
+            # An empty tensor has the start of the one after it.
+            for place in range(bisect_right(self._starts, offset) - 1, len(self.tensors)):
+                if done == length:
+                    break
+                flat = self._bytes_of(place)
+                begin = offset + done - self._starts[place]
+                part = flat[begin : begin + length - done]
+                into[done : done + part.numel()].copy_(part)
+                done += part.numel()
+        return memoryview(into[:done].numpy())
+
+    def _bytes_of(self, place: int) -> Any:
+        """Of one tensor in one row; kept until another is asked for, since it may be a copy."""
+        if self._flat[0] != place:
+            self._flat = (-1, None)  # before the next is made
+            self._flat = (place, _flat(self.tensors[place]))
+        return self._flat[1]
+
+    def _settle(self) -> None:
+        """Wait for what the training has asked of a device: another thread reads in a stream of its own."""
+        if not self._settled:
+            for device in {tensor.device for tensor in self.tensors if tensor.device.type == "cuda"}:
+                torch.cuda.synchronize(device)
+            self._settled = True
 
 
 def size_of(tensors: Sequence[Any]) -> int:

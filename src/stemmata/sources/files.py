@@ -69,6 +69,9 @@ class OpenedFile:
             raise SourceChanged(path=shown(self._file.real))
         return data
 
+    def read_piece(self, offset: int, length: int) -> bytes:
+        return self.read_at(offset, length)
+
 
 def marks_of(about: os.stat_result) -> tuple[int, ...]:
     """See `SourceFile.marks`."""

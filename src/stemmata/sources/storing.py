@@ -13,7 +13,9 @@ from stemmata.containers.base import Piece, PlannedSegment
 from stemmata.containers.cut import plan
 from stemmata.ids import Digest
 from stemmata.sources.files import OpenedFile, SourceFile
-from stemmata.sources.source import Source
+from stemmata.sources.memory import MemoryFile, OpenedMemory
+from stemmata.sources.source import Source, opened
+from stemmata.storage.base import Buffer
 from stemmata.trees import Segment, Tree, TreeFile
 
 _READ_AHEAD = 128 << 20
@@ -28,7 +30,7 @@ class Writer(Protocol):
     """Takes objects. `dtype` is safetensors' word, '' for bytes that are no tensor; `candidates` are what
     they may be coded against."""
 
-    def put(self, data: bytes, dtype: str, candidates: Any, /) -> Digest: ...
+    def put(self, data: Buffer, dtype: str, candidates: Any, /) -> Digest: ...
 
 
 Alike = Callable[[PlannedSegment], Sequence[Sequence[Any]]]
@@ -38,8 +40,8 @@ Alike = Callable[[PlannedSegment], Sequence[Sequence[Any]]]
 def planned(source: Source) -> Iterator[PlannedSegment]:
     """How the files of `source` will be cut, by their headers alone. Raises as `store`."""
     for file in source.files:
-        with OpenedFile(file) as opened:
-            yield from plan(opened, file.size, file.path, source.allow_broken).segments
+        with opened(file) as reader:
+            yield from plan(reader, file.size, file.path, source.allow_broken).segments
 
 
 def store(
@@ -58,21 +60,21 @@ def store(
 
 
 def _store_file(
-    file: SourceFile,
+    file: SourceFile | MemoryFile,
     allow_broken: bool,
     writer: Writer,
     progress: Progress | None,
     reader: ThreadPoolExecutor,
     alike: Alike | None,
 ) -> TreeFile:
-    with OpenedFile(file) as opened:
-        cut = plan(opened, file.size, file.path, allow_broken)
+    with opened(file) as content:
+        cut = plan(content, file.size, file.path, allow_broken)
         whole = blake3()
         pieces = [piece for segment in cut.segments for piece in segment.pieces]
         # Closed before the file is: the reader must not meet another file under the same number.
-        with closing(_in_order(opened, whole, pieces, reader)) as bodies:
+        with closing(_in_order(content, whole, pieces, reader)) as bodies:
             segments = [_store_segment(s, bodies, writer, progress, alike) for s in cut.segments]
-        opened.verify_unchanged()
+        content.verify_unchanged()
     return TreeFile(
         path=file.path,
         size=file.size,
@@ -85,7 +87,7 @@ def _store_file(
 
 def _store_segment(
     segment: PlannedSegment,
-    bodies: Iterator[bytes],
+    bodies: Iterator[Buffer],
     writer: Writer,
     progress: Progress | None,
     alike: Alike | None,
@@ -102,16 +104,16 @@ def _store_segment(
 
 
 def _in_order(
-    opened: OpenedFile, whole: blake3, pieces: Sequence[Piece], reader: ThreadPoolExecutor
-) -> Generator[bytes, None, None]:
+    content: OpenedFile | OpenedMemory, whole: blake3, pieces: Sequence[Piece], reader: ThreadPoolExecutor
+) -> Generator[Buffer, None, None]:
     """Read piece after piece, hashing the very bytes handed out; the next while one is stored."""
 
-    def load(piece: Piece) -> bytes:
-        data = opened.read_at(piece.offset, piece.length)
+    def load(piece: Piece) -> Buffer:
+        data = content.read_piece(piece.offset, piece.length)
         whole.update(data)
         return data
 
-    ahead: Future[bytes] | None = None
+    ahead: Future[Buffer] | None = None
     try:
         for i, piece in enumerate(pieces):
             data = load(piece) if ahead is None else ahead.result()
