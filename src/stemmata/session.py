@@ -114,6 +114,20 @@ class Session:
 
         return read
 
+    def object_filler(self, row: VersionRow) -> Callable[[str, memoryview], None]:
+        """As `object_reader`, into memory that is given; see `ObjectReader.fill`."""
+        packs = self.packs(row)
+
+        def fill(digest: str, into: memoryview) -> None:
+            wanted = _digest(digest)
+            try:
+                self.reader.fill(wanted, packs, into)
+            except (MissingPack, MissingObject):
+                self.refresh()
+                self.reader.fill(wanted, self.packs(self.row(row.id)), into)
+
+        return fill
+
     # --- caches ---------------------------------------------------------------------------
 
     def cache_folder(self) -> Path:

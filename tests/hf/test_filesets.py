@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import json
 import resource
 from collections.abc import Iterator
@@ -13,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 
+import model_kinds as kinds
 import tiny_models as tiny
 from stemmata.errors import InvalidArgument, TrainingSetup
 from stemmata.hf import VersionCallback, filesets
@@ -39,161 +38,6 @@ def disturb_all(model: Any) -> None:
                 parameter.bitwise_xor_(1)
 
 
-def full(folder: Path) -> Any:
-    return tiny.gpt2()
-
-
-def untied(folder: Path) -> Any:
-    return tiny.gpt2(tied=False)
-
-
-def resized(folder: Path) -> Any:
-    model = tiny.gpt2()
-    model.resize_token_embeddings(301, mean_resizing=False)
-    return model
-
-
-def half(folder: Path) -> Any:
-    return tiny.gpt2().to(torch.bfloat16)
-
-
-def sharded(folder: Path) -> Any:
-    model = tiny.gpt2(tied=False)
-    model.save_pretrained = functools.partial(model.save_pretrained, max_shard_size="40KB")
-    return model
-
-
-def base(folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(tiny.saved_base(folder / "base"))
-
-
-def lora(folder: Path) -> Any:
-    return tiny.with_lora(base(folder))
-
-
-def lora_with_resized_vocabulary(folder: Path) -> Any:
-    model = base(folder)
-    model.resize_token_embeddings(301, mean_resizing=False)
-    return tiny.with_lora(model)
-
-
-def lora_with_modules_to_save(folder: Path) -> Any:
-    return tiny.with_lora(base(folder), modules_to_save=["ln_f"])
-
-
-def two_adapters(folder: Path) -> Any:
-    from peft import LoraConfig
-
-    model = lora(folder)
-    model.add_adapter("other", LoraConfig(r=2, target_modules=["c_proj"], fan_in_fan_out=True))
-    return model
-
-
-def prompt_tuning(folder: Path) -> Any:
-    from peft import PromptTuningConfig, get_peft_model
-
-    return get_peft_model(base(folder), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4))
-
-
-def adapter(folder: Path, config: Any) -> Any:
-    from peft import get_peft_model
-
-    return get_peft_model(base(folder), config)
-
-
-def dora(folder: Path) -> Any:
-    return tiny.with_lora(base(folder), use_dora=True)
-
-
-def ia3(folder: Path) -> Any:
-    from peft import IA3Config
-
-    targets = {"target_modules": ["c_attn", "mlp.c_proj"], "feedforward_modules": ["mlp.c_proj"]}
-    return adapter(folder, IA3Config(task_type="CAUSAL_LM", fan_in_fan_out=True, **targets))
-
-
-def mixed(folder: Path) -> Any:
-    """Layer norms in full precision, all else in half, and a table of integers."""
-    model = tiny.gpt2().to(torch.float16)
-    for block in model.transformer.h:
-        block.ln_1.float()
-        block.attn.register_buffer("seen", torch.arange(5))
-    return model
-
-
-def encoder_decoder(folder: Path) -> Any:
-    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
-    config = transformers.T5Config(vocab_size=300, decoder_start_token_id=0, **sizes)
-    return transformers.T5ForConditionalGeneration(config)
-
-
-def channels_last(folder: Path) -> Any:
-    """Each of its convolutions' weights lies in memory in another order than in a file."""
-    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=2)
-    return transformers.ResNetForImageClassification(config).to(memory_format=torch.channels_last)
-
-
-def experts(folder: Path) -> Any:
-    """In memory all experts of a layer are one tensor, in a file each has its own."""
-    config = transformers.MixtralConfig(
-        vocab_size=300,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        num_local_experts=4,
-        tie_word_embeddings=False,
-    )
-    transformers.MixtralForCausalLM(config).save_pretrained(folder / "experts")
-    return transformers.MixtralForCausalLM.from_pretrained(folder / "experts")
-
-
-def rounded(folder: Path, **how: Any) -> Any:
-    config = transformers.LlamaConfig(
-        vocab_size=300,
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        pad_token_id=0,
-    )
-    transformers.LlamaForCausalLM(config).save_pretrained(folder / "full")
-    settings = transformers.BitsAndBytesConfig(**how)
-    return transformers.LlamaForCausalLM.from_pretrained(folder / "full", quantization_config=settings)
-
-
-def four_bits(folder: Path) -> Any:
-    return rounded(folder, load_in_4bit=True, bnb_4bit_use_double_quant=True)
-
-
-def eight_bits(folder: Path) -> Any:
-    return rounded(folder, load_in_8bit=True)
-
-
-def qlora(folder: Path) -> Any:
-    return tiny.with_lora(four_bits(folder), target_modules=["q_proj"], fan_in_fan_out=False)
-
-
-LISTED = [full, untied, sharded, half, lora, resized, encoder_decoder]
-"""`full` is tied and in float32."""
-KINDS = [
-    *LISTED,
-    mixed,
-    channels_last,
-    experts,
-    dora,
-    ia3,
-    lora_with_resized_vocabulary,
-    lora_with_modules_to_save,
-    two_adapters,
-    prompt_tuning,
-    qlora,
-]
-
-
 def stored(files: filesets.FileSet, target: Path) -> dict[str, str]:
     """What the version holds that is made of `files`."""
     with Repository.in_memory() as repo:
@@ -201,7 +45,7 @@ def stored(files: filesets.FileSet, target: Path) -> dict[str, str]:
 
 
 @pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`")
-@pytest.mark.parametrize("make", KINDS)
+@pytest.mark.parametrize("make", kinds.ALL)
 def test_the_files_are_those_of_the_trainers_own_save(tmp_path: Path, make: Any) -> None:
     model = make(tmp_path)
     trainer = tiny.trainer(model, tmp_path / "out", [])
@@ -218,7 +62,7 @@ def test_the_files_are_those_of_the_trainers_own_save(tmp_path: Path, make: Any)
     assert not list(ours.rglob("*.safetensors"))
 
 
-@pytest.mark.parametrize("make", LISTED)
+@pytest.mark.parametrize("make", kinds.LISTED)
 def test_what_the_callback_saves_is_what_the_trainer_saves(
     repo: Repository, tmp_path: Path, make: Any
 ) -> None:
@@ -310,7 +154,7 @@ def test_a_failed_save_leaves_nothing_behind(repo: Repository, tmp_path: Path) -
 # --- other models ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [four_bits, eight_bits])
+@pytest.mark.parametrize("make", [kinds.four_bits, kinds.eight_bits])
 def test_a_quantised_model_without_an_adapter(tmp_path: Path, make: Any) -> None:
     """The Trainer trains none, but a loop of one's own may save one."""
     model = make(tmp_path)
@@ -363,7 +207,7 @@ def test_a_model_that_is_no_pretrained_one_may_have_tied_and_turned_tensors(tmp_
 
 
 def test_saving_leaves_the_live_model_as_it_was(tmp_path: Path) -> None:
-    model = lora(tmp_path)
+    model = kinds.lora(tmp_path)
     weights = {k: v.clone() for k, v in model.state_dict().items()}
     live = (model.get_base_model().config, model.get_base_model().generation_config)
     configs = (*live, model.peft_config["default"])
@@ -379,7 +223,7 @@ def test_a_save_that_fails_leaves_it_so_too(tmp_path: Path, monkeypatch: pytest.
     """peft turns `inference_mode` on while it writes, and leaves it so if that fails."""
     from peft import LoraConfig
 
-    model = lora(tmp_path)
+    model = kinds.lora(tmp_path)
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError("no space left")

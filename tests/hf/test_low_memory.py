@@ -218,5 +218,5 @@ def test_reading_live_weights_takes_no_more_memory_than_a_few_tensors(tmp_path: 
     found = json.loads(done.stdout.splitlines()[-1])
     # One that is stored, the one read ahead, and for the last a copy in order.
     assert found["scarce"][0] < 4 * found["tensor"]
-    assert found["plenty"][0] > 7 * found["tensor"], "the measure sees a copy"
+    assert found["plenty"][0] > 6 * found["tensor"], "the measure sees a copy"
     assert found["scarce"][1] == found["plenty"][1]

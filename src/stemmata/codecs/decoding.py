@@ -122,18 +122,30 @@ class ObjectDecoder:
             decode_payload(frame, base, into)
 
     def content(self, threads: Executor | None = None) -> bytearray:
-        """All bytes, held against the digest: the one gate that decoded bytes pass (I4)."""
+        """All bytes, held against the digest: see `fill`."""
         content = bytearray(self.header.raw_length)
-        whole = np.frombuffer(content, np.uint8)
+        self.fill(memoryview(content), threads)
+        return content
+
+    def fill(self, into: memoryview, threads: Executor | None = None) -> None:
+        """All bytes into `into`, held against the digest there: the one gate that decoded bytes pass (I4).
+
+        Whoever gave the memory shows it to nobody if this raises; also where it is not of the object's size.
+        """
+        whole = np.frombuffer(into, np.uint8)
 
         def decode(frame: Frame) -> None:
             self.decode_into(frame, whole[frame.raw_offset : frame.raw_offset + frame.raw_length])
 
+        with translated(self.digest.hex, self.where):
+            if len(whole) != self.header.raw_length:
+                raise DamagedFault(
+                    f"it holds {self.header.raw_length} bytes where {len(whole)} are asked for"
+                )
         each(decode, self.frames, threads)
         with translated(self.digest.hex, self.where):
-            if digest_of(content) != self.digest:
+            if digest_of(into) != self.digest:
                 raise DamagedFault("its content is not what its digest says")
-        return content
 
     def frame_at(self, element: int) -> Frame | None:
         """The frame that begins at an element."""

@@ -39,7 +39,7 @@ _LATER = {
     "safetensors.torch",
 }
 """Modules that make tensors contiguous for a file and change nothing in them afterwards (read)."""
-_WORDS = {
+WORDS = {
     "float64": "F64",
     "float32": "F32",
     "float16": "F16",
@@ -99,7 +99,7 @@ class WeightFile:
 
 
 def _entry(tensor: Any) -> TensorEntry:
-    return TensorEntry(_WORDS[_dtype(tensor)], tuple(tensor.shape), size_of([tensor]))
+    return TensorEntry(WORDS[_dtype(tensor)], tuple(tensor.shape), size_of([tensor]))
 
 
 def _dtype(tensor: Any) -> str:
@@ -218,7 +218,7 @@ def _is_plain(tensors: Any, metadata: Any) -> bool:
             type(tensor) in _PLAIN
             and tensor.device.type != "meta"
             and tensor.layout == torch.strided
-            and _dtype(tensor) in _WORDS
+            and _dtype(tensor) in WORDS
             for tensor in tensors.values()
         )
     )

@@ -43,6 +43,12 @@ class ObjectReader:
         """
         return self._first(digest, packs, self._decoded)
 
+    def fill(self, digest: Digest, packs: Sequence[PackName], into: memoryview) -> None:
+        """As `read`, into memory that is given, of the object's size. If this raises, it holds rubbish."""
+        self._first(
+            digest, packs, lambda pack, digest, row: self._decoder(pack, digest, row).fill(into, frame_pool())
+        )
+
     def open(self, digest: Digest, packs: Sequence[PackName]) -> tuple[Reference, ObjectDecoder]:
         """Where the object lies; it and its bases as they are stored, not decoded yet. Raises as `read`."""
 
