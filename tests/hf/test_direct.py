@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 
 import model_kinds as kinds
 import tiny_models as tiny
@@ -170,23 +171,19 @@ def test_an_adapters_base_is_decoded_too(repo: Repository, tmp_path: Path) -> No
     assert all(torch.equal(value, found.state_dict()[name]) for name, value in adapted.state_dict().items())
 
 
-def test_loading_needs_no_file_as_large_as_the_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`load_directly` is what is called; what it reads of the disk is small."""
+def test_a_checkout_without_weights_is_completed_in_its_place(tmp_path: Path) -> None:
     with Repository.in_memory() as repo:
-        version = repo.save(tiny.gpt2(vocabulary=3000), "m", tokenizer=tiny.tokenizer())
+        version = repo.save(tiny.gpt2(), "m", tokenizer=tiny.tokenizer())
         version.load()
         version.load_tokenizer()
         folder = version.path(weights=False)
-        assert {path.name for path in folder.iterdir()} == {
-            "config.json",
-            "generation_config.json",
-            "tokenizer.json",
-            "tokenizer_config.json",
-        }
-        assert version.path() == folder
-        assert (folder / "model.safetensors").is_file()
+        small = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"}
+        assert {path.name for path in folder.iterdir()} == small
+        before = (folder / "config.json").stat()
+        assert version.path() == version.path(weights=False) == folder
+        assert {path.name for path in folder.iterdir()} == small | {"model.safetensors"}
+        assert (folder / "config.json").stat() == before
+        assert (folder / "model.safetensors").stat().st_mode & 0o222 == 0
 
 
 def test_damage_is_found_before_there_is_a_model(repo: Repository) -> None:
@@ -239,8 +236,6 @@ def test_a_name_that_is_almost_right_is_told(repo: Repository) -> None:
 
 
 def test_tensors_of_every_kind_come_back(repo: Repository, tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
     torch.manual_seed(3)
     tensors = {
         "scalar": torch.tensor(1.5, dtype=torch.float64),

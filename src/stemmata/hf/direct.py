@@ -42,12 +42,13 @@ def weight_files(
 ) -> list[str] | None:
     """The files to read, if `load_directly` does what `from_pretrained` would; else None."""
     names = {file.path for file in version.files}
-    if not isinstance(model_class, type) or not issubclass(model_class, PreTrainedModel):
-        return None
+    config_class = getattr(model_class, "config_class", None)
     same = (
-        model_class.__name__ in (settings.get("architectures") or ())
-        and model_class.config_class is not None
-        and not getattr(model_class.config_class, "extra_files", ())
+        isinstance(model_class, type)
+        and PreTrainedModel in model_class.__mro__
+        and model_class.__name__ in (settings.get("architectures") or ())
+        and config_class is not None
+        and not getattr(config_class, "extra_files", ())
         and arguments.keys() <= _ARGUMENTS
         and not arguments.get("trust_remote_code")
         and arguments.get("use_safetensors") is not False

@@ -11,6 +11,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load
 
@@ -22,6 +23,8 @@ from stemmata.version import Version
 
 _DTYPES = {word: getattr(torch, name) for name, word in WORDS.items() if hasattr(torch, name)}
 _CLOSE = 3
+_LINE = 64
+"""Bytes of a cache line."""
 
 
 def read_tensors(
@@ -48,7 +51,7 @@ def read_tensors(
         named = {f"{prefix}{name}": extent for name, extent in clean.items()}
         known += named
         wanted = {name: extent for name, extent in named.items() if only is None or name in only}
-        made = {name: torch.empty(e.shape, dtype=_DTYPES[e.dtype]) for name, e in wanted.items()}
+        made = {name: _room_for(extent) for name, extent in wanted.items()}
         if made or only is None:
             opened.fill({extent.name: _bytes_of(made[name]) for name, extent in wanted.items()})
         found |= made
@@ -62,6 +65,18 @@ def _is_plain(extent: Extent) -> bool:
     """Whether torch has its type, and its shape fills its place."""
     dtype = _DTYPES.get(extent.dtype)
     return dtype is not None and math.prod(extent.shape) * dtype.itemsize == extent.end - extent.begin
+
+
+def _room_for(extent: Extent) -> Any:
+    """A tensor to be filled, in memory of its own."""
+    size, dtype = extent.end - extent.begin, _DTYPES[extent.dtype]
+    # As far from a cache line's begin as in its file, which is where libraries map it: some kernels add
+    # in another order elsewhere, and a model's outputs would differ in their last bit.
+    place = extent.begin if extent.begin % dtype.itemsize == 0 else 0
+    # numpy asks the kernel for huge pages.
+    memory = np.empty(size + _LINE, np.uint8)
+    skipped = (place - memory.ctypes.data) % _LINE
+    return torch.from_numpy(memory[skipped : skipped + size]).view(dtype).reshape(extent.shape)
 
 
 def _bytes_of(tensor: Any) -> memoryview:
