@@ -17,6 +17,8 @@ from stemmata.records import Base, Stored, flatten, store_value
 
 _MAX_JSON = 16 << 20
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt", ".h5", ".msgpack")
+_OF_TRAINING = ("training_args.bin", "optimizer.", "scheduler.", "rng_state", "scaler.")
+"""How the files begin that only going on with a training needs: they may hold tensors, but no weights."""
 _MODEL_FACTS = (
     "architectures",
     "model_type",
@@ -115,6 +117,11 @@ def describe(paths: Iterable[str], read: Callable[[str], bytes]) -> Description:
         epoch=_finite(epoch),
         metrics=_last_metrics(state),
     )
+
+
+def is_of_training(path: str) -> bool:
+    """Whether a file holds a training's state (optimizer, random generators, arguments) and no weights."""
+    return PurePosixPath(path).name.startswith(_OF_TRAINING)
 
 
 def _finite(value: object) -> float | None:

@@ -485,6 +485,13 @@ class IncompleteState(SafetyRefusal):
     next_step = "resume from an earlier state, or start anew"
 
 
+class IncompleteCheckpoint(SafetyRefusal):
+    kind = "incomplete-checkpoint"
+    what = "{checkpoint} does not hold the whole model: {reason}"
+    untouched = "no version was made of it"
+    next_step = "look at what the training logged while it wrote that folder; its next one is tried anew"
+
+
 class MissingExtra(StemmataError):
     kind = "missing-extra"
     what = "{feature} needs {package}, which is not installed"

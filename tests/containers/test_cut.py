@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,22 +11,12 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cuts
+from cuts import Memory, check_tiles, names
 from stemmata.codecs.dtypes import DTYPES, dtype_of
-from stemmata.containers.base import MAX_CHUNK, MAX_ELEMENTS, CutPlan, PlannedSegment
+from stemmata.containers.base import MAX_ELEMENTS, CutPlan
 from stemmata.containers.cut import plan
 from stemmata.errors import BrokenContainer
-
-
-@dataclass
-class Memory:
-    """A file whose bytes beyond `head` are zeros that nobody keeps; remembers what was read."""
-
-    head: bytes
-    reads: list[tuple[int, int]] = field(default_factory=list)
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        self.reads.append((offset, length))
-        return self.head[offset : offset + length]
 
 
 def with_header(header: object, rest: bytes = b"", pad: int = 0) -> bytes:
@@ -41,55 +30,19 @@ def tensor(dtype: str, shape: list[int], begin: int, end: int) -> dict[str, Any]
 
 
 def cut(data: bytes, path: str = "model.safetensors", **options: bool) -> CutPlan:
-    found = plan(Memory(data), len(data), path, **options)
-    check_tiles(found, len(data))
-    return found
-
-
-def check_tiles(found: CutPlan, size: int) -> None:
-    at = 0
-    for segment in found.segments:
-        assert segment.offset == at
-        inner = at
-        for piece in segment.pieces:
-            assert piece.offset == inner
-            assert piece.length > 0
-            inner += piece.length
-        assert inner == at + segment.length
-        check_pieces(segment)
-        at = inner
-    assert at == size
-
-
-def check_pieces(segment: PlannedSegment) -> None:
-    if segment.name is None:
-        assert segment.length > 0
-        assert (segment.dtype, segment.shape) == ("", None)
-        assert all(p.length <= MAX_CHUNK for p in segment.pieces)
-        return
-    itemsize = dtype_of(segment.dtype).itemsize
-    assert segment.shape is not None
-    assert int(np.prod(segment.shape, dtype=object)) * itemsize == segment.length
-    assert all(p.length == MAX_ELEMENTS * itemsize for p in segment.pieces[:-1])
-    assert all(p.length <= MAX_ELEMENTS * itemsize for p in segment.pieces)
-
-
-def names(found: CutPlan) -> list[str | None]:
-    return [s.name for s in found.segments]
+    return cuts.cut(data, path, **options)
 
 
 # --- chunks -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [1, (16 << 20) - 1, 16 << 20, (16 << 20) + 1, 10 * (16 << 20) + 7])
-def test_other_files_are_cut_into_chunks_without_being_read(size: int) -> None:
-    reader = Memory(b"")
-    found = plan(reader, size, "optimizer.pt")
+@pytest.mark.parametrize("size", [1, 64 << 10])
+def test_small_files_are_whole_and_only_looked_at(size: int) -> None:
+    reader = Memory(bytes(size))
+    found = plan(reader, size, "merges.txt")
     check_tiles(found, size)
-    assert found.container == ""
-    assert len(found.segments) == 1
-    assert len(found.segments[0].pieces) == -(-size // (16 << 20))
-    assert reader.reads == []
+    assert (found.container, [len(s.pieces) for s in found.segments]) == ("", [1])
+    assert sum(length for _, length in reader.reads) < 16
 
 
 def test_an_empty_file_has_no_segments() -> None:

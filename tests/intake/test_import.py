@@ -183,6 +183,24 @@ def test_half_of_a_vanishing_folder_is_no_version(
     assert repo.models() == []
 
 
+def test_shards_of_a_training_are_no_weights(repo: Repository, tmp_path: Path, checkpoint: Any) -> None:
+    """FSDP and DeepSpeed leave a second copy of the weights beside the whole, or parts in its place."""
+    whole, parts = checkpoint(tmp_path / "out", 2), checkpoint(tmp_path / "out", 4)
+    (parts / "model.safetensors").unlink()
+    for folder, name in ((whole, "pytorch_model_fsdp.bin"), (parts, "pytorch_model_fsdp_rank0.bin")):
+        (folder / name).write_bytes(b"a pickle")
+    (whole / "latest").write_text("global_step2")
+    (whole / "global_step2").mkdir()
+    taken, refused = import_folders(repo, [tmp_path / "out"], model="m")
+    assert (taken.status, refused.status) == ("new", "incomplete")
+    assert "sharded by FSDP or ZeRO" in refused.reason
+    assert {f.path for f in repo["m@out/step-2"].files} == {"config.json", "model.safetensors"}
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    (plain / "pytorch_model_fsdp.bin").write_bytes(b"a pickle")
+    assert statuses(import_folders(repo, [plain])) == [("plain/final", "new")]
+
+
 def test_the_tutorials_own_layout(repo: Repository, tmp_path: Path) -> None:
     shelf = tmp_path / "model_versions"
     adapter_folder(shelf / "v_20260415_143022", 1, rank=8)

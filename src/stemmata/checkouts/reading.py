@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from itertools import pairwise
 from typing import TypeAlias
 
 from blake3 import blake3
@@ -18,7 +18,9 @@ ReadObject: TypeAlias = Callable[[str], Buffer]
 """The bytes of the object with this digest (hex), decoded and verified. Safe in any thread."""
 
 _READ_AHEAD = 128 << 20
-"""Bytes of two objects that may be in memory at once; above it the next one waits."""
+"""Bytes of objects that may be in memory at once; above it the next one waits."""
+_READERS = 2
+"""Objects that are read at once, beside the one in use."""
 
 
 def read_file(file: TreeFile, read: ReadObject) -> bytes:
@@ -52,17 +54,23 @@ def verified(file: TreeFile, bodies: Iterator[Buffer]) -> Iterator[Buffer]:
 
 
 def bodies_of(files: Iterable[TreeFile], read: ReadObject) -> Generator[Buffer, None, None]:
-    """The objects of all `files` in order, the next one read while one is used. Close it."""
-    last = ("", 0)
-    ahead: Future[Buffer] | None = None
-    with ThreadPoolExecutor(1, thread_name_prefix="stemmata-checkout") as reader:
-        for (digest, length), (following, more) in pairwise((*_objects(files), last)):
-            data = read(digest) if ahead is None else ahead.result()
-            ahead = None
-            if following and length + more <= _READ_AHEAD:
-                ahead = reader.submit(read, following)
+    """The objects of all `files` in order, the next ones read while one is used. Close it."""
+    waiting = _objects(files)
+    ahead: deque[tuple[Future[Buffer], int]] = deque()
+    following = next(waiting, None)
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="stemmata-checkout") as readers:
+        while following is not None or ahead:
+            held = sum(length for _, length in ahead)
+            while following is not None and (
+                not ahead or (len(ahead) <= _READERS and held + following[1] <= _READ_AHEAD)
+            ):
+                ahead.append((readers.submit(read, following[0]), following[1]))
+                held += following[1]
+                following = next(waiting, None)
+            data = ahead[0][0].result()
             yield data
-            del data  # else two objects would stay while the next is waited for
+            del data  # else it would stay while the next is waited for
+            ahead.popleft()
 
 
 def _objects(files: Iterable[TreeFile]) -> Iterator[tuple[str, int]]:

@@ -61,7 +61,7 @@ class TensorFile:
         if file.container != "safetensors":
             return None
         # A header or a tensor of an unknown type, in several objects of sizes that the tree does not tell.
-        if any(segment.name is None and len(segment.objects) > 1 for segment in file.segments):
+        if any(segment.dtype is None and len(segment.objects) > 1 for segment in file.segments):
             return None
         return cls(file, read, fill)
 
@@ -113,7 +113,7 @@ def _runs(file: TreeFile) -> list[_Run]:
     at = 0
     for segment in file.segments:
         end = at + segment.length
-        step = MAX_ELEMENTS * dtype_of(segment.dtype or "").itemsize if segment.name is not None else end
+        step = MAX_ELEMENTS * dtype_of(segment.dtype or "").itemsize if segment.dtype is not None else end
         for digest in segment.objects:
             runs.append(_Run(at, min(step, end - at), digest))
             at = runs[-1].end

@@ -32,6 +32,7 @@ from stemmata.codecs.frames import (
 from stemmata.codecs.hashing import Buffer, digest_of
 from stemmata.codecs.streams import Bytes
 from stemmata.codecs.workers import each
+from stemmata.errors import StemmataError
 from stemmata.ids import Digest
 
 
@@ -115,37 +116,42 @@ class ObjectDecoder:
     def decode_into(self, frame: Frame, into: Bytes) -> None:
         """Fill `into` with one frame's bytes. Not verified: see `content`."""
         with translated(self.digest.hex, self.where):
-            frame.require_sound()
-            base = None
-            if frame.codec in BASED:
-                base = self._base_frame(frame)
+            base = self._base_frame(frame) if frame.codec in BASED else None
             decode_payload(frame, base, into)
 
     def content(self, threads: Executor | None = None) -> bytearray:
-        """All bytes, held against the digest: see `fill`."""
+        """All bytes, verified as `content_into` does."""
         content = bytearray(self.header.raw_length)
-        self.fill(memoryview(content), threads)
+        self.content_into(content, threads)
         return content
 
-    def fill(self, into: memoryview, threads: Executor | None = None) -> None:
-        """All bytes into `into`, held against the digest there: the one gate that decoded bytes pass (I4).
-
-        Whoever gave the memory shows it to nobody if this raises; also where it is not of the object's size.
-        """
+    def content_into(self, into: Buffer, threads: Executor | None = None) -> None:
+        """Fill `into`, as long as the object, and hold it against the digest: the one gate that decoded
+        bytes pass (I4). After an error `into` holds anything."""
         whole = np.frombuffer(into, np.uint8)
+        if len(whole) != self.header.raw_length:
+            raise ValueError(f"{len(whole)} bytes are no place for {self.header.raw_length}")
 
         def decode(frame: Frame) -> None:
             self.decode_into(frame, whole[frame.raw_offset : frame.raw_offset + frame.raw_length])
 
+        try:
+            each(decode, self.frames, threads)
+            with translated(self.digest.hex, self.where):
+                if digest_of(into) != self.digest:
+                    raise DamagedFault("its content is not what its digest says")
+        except StemmataError:
+            # The digest is proof of the whole chain; checksums, not looked at till now, say which link broke.
+            self.require_sound()
+            raise
+
+    def require_sound(self) -> None:
+        """Hold every frame, of the bases first, against its checksum. Raises DamagedObject."""
+        for base in self._bases.values():
+            base.require_sound()
         with translated(self.digest.hex, self.where):
-            if len(whole) != self.header.raw_length:
-                raise DamagedFault(
-                    f"it holds {self.header.raw_length} bytes where {len(whole)} are asked for"
-                )
-        each(decode, self.frames, threads)
-        with translated(self.digest.hex, self.where):
-            if digest_of(into) != self.digest:
-                raise DamagedFault("its content is not what its digest says")
+            for frame in self.frames:
+                frame.require_sound()
 
     def frame_at(self, element: int) -> Frame | None:
         """The frame that begins at an element."""
@@ -210,8 +216,10 @@ def decode_object(
     threads: Executor | None = None,
     fetch: Fetch = no_bases,
 ) -> bytearray:
-    """The verified content of an encoded object. Raises as `ObjectDecoder`, whose `content` this is."""
-    return ObjectDecoder(Stored(encoded, raw_length, digest, where), fetch).content(threads)
+    """The verified content of an encoded object, checksums of frames included. Raises as `ObjectDecoder`."""
+    decoder = ObjectDecoder(Stored(encoded, raw_length, digest, where), fetch)
+    decoder.require_sound()
+    return decoder.content(threads)
 
 
 def verify_stored(encoded: Buffer, where: str, digest: Digest | None = None) -> None:

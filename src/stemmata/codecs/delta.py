@@ -19,8 +19,6 @@ from stemmata.codecs.hashing import Buffer
 from stemmata.codecs.numpy_kernels import DeltaParts
 from stemmata.codecs.streams import Bytes
 
-_NOTHING = np.zeros(0, np.uint8)
-
 
 @dataclass(frozen=True, slots=True)
 class Habits:
@@ -29,9 +27,19 @@ class Habits:
     repeats: bool
 
 
+_HABITS = (Habits(repeats=False), Habits(repeats=True))
+_NOTHING = np.zeros(0, np.uint8)
+
+
 def encode(data: Bytes, base: Bytes, dtype: DType, habits: Habits) -> list[Buffer]:
-    """The payload without the reference, in parts. `base` is as long as `data`."""
-    found = kernels.delta_split(data, base, dtype)
+    """The payload without the reference, in parts that are good until this thread encodes again.
+
+    `base` is as long as `data`.
+    """
+    return _written(kernels.delta_split(data, base, dtype), habits)
+
+
+def _written(found: DeltaParts, habits: Habits) -> list[Buffer]:
     parts = streams.write(found.classes, entropy=False)
     at = 0
     for count in found.groups:
@@ -41,13 +49,15 @@ def encode(data: Bytes, base: Bytes, dtype: DType, habits: Habits) -> list[Buffe
     if len(found.low):
         parts += streams.write(found.low)
         parts += streams.write(found.high)
-    # Copied: what is stored as it is lies in memory that is used again for the next frame.
-    return [bytes(part) if isinstance(part, memoryview) else part for part in parts]
+    return parts
 
 
-def habits_of(data: Bytes, base: Bytes, dtype: DType) -> Habits:
-    """What to try on frames like this one."""
-    return Habits(streams.repeats_pay(kernels.delta_split(data, base, dtype).tokens))
+def habits_of(data: Bytes, base: Bytes, dtype: DType) -> tuple[Habits, int]:
+    """What to try on frames like this one, and the bytes that this one takes."""
+    found = kernels.delta_split(data, base, dtype)
+    tried = [(sum(map(len, _written(found, habits))), habits.repeats, habits) for habits in _HABITS]
+    size, _, habits = min(tried, key=lambda row: row[:2])
+    return habits, size
 
 
 def decode(payload: memoryview, base: Bytes, dtype: DType, into: Bytes) -> None:

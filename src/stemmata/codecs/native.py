@@ -75,7 +75,15 @@ def delta_split(data: Bytes, base: Bytes, dtype: DType) -> DeltaParts:
     own, count = _scratch, len(data) // dtype.itemsize
     groups = _call("stm_delta_split", dtype)(
         *(_at(data), _at(base), ctypes.c_int64(count), dtype.mantissa, _at(own.words), _at(own.sorted)),
-        *(_at(own.classes), _at(own.tokens), own.groups, _at(own.raw), _at(own.low), _at(own.high), own.sizes),
+        *(
+            _at(own.classes),
+            _at(own.tokens),
+            own.groups,
+            _at(own.raw),
+            _at(own.low),
+            _at(own.high),
+            own.sizes,
+        ),
     )
     counts = own.groups[:groups]
     raw, drifted = own.sizes

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 
 import numpy as np
 
@@ -39,12 +40,12 @@ class Base:
 
     reference: Reference
     dtype: DType
-    content: Bytes
+    content: memoryview
 
     def frame(self, begin: int, length: int, dtype: DType) -> Bytes:
         """The bytes of the elements that lie in `length` bytes from `begin` on in an object of `dtype`."""
         scale = self.dtype.itemsize / dtype.itemsize
-        return self.content[int(begin * scale) : int((begin + length) * scale)]
+        return np.frombuffer(self.content, np.uint8)[int(begin * scale) : int((begin + length) * scale)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +61,22 @@ class Plan:
 
 
 def encode_object(
-    data: Buffer, dtype: DType, threads: Executor | None = None, base: Base | None = None
+    data: Buffer,
+    dtype: DType,
+    threads: Executor | None = None,
+    base: Base | None = None,
+    plan: Plan | None = None,
 ) -> list[Buffer]:
     """The encoded object, as parts to write one after another; some are views of `data`.
 
     Every frame has been decoded and compared when this returns; one that does not come back is
     stored raw. `data` that is no whole number of elements is coded as bytes. The result does not
-    depend on `threads`. Raises ValueError for more than `dtype.max_object_bytes`.
+    depend on `threads`. `plan`: made of the middle frame, if it was made before. Raises ValueError
+    for more than `dtype.max_object_bytes`.
     """
     view = memoryview(data).cast("B")
     if len(view) % dtype.itemsize:
-        dtype, base = BYTES, None
+        dtype, base, plan = BYTES, None, None
     if len(view) > dtype.max_object_bytes:
         limit = dtype.max_object_bytes
         raise ValueError(f"an object of {dtype.word} is at most {limit} bytes, not {len(view)}")
@@ -81,8 +87,13 @@ def encode_object(
     starts = range(0, len(view), step)
     if not starts:
         return [write_header(dtype, 0, 0)]
-    middle = starts[len(starts) // 2]
-    plan = plan_of(content[middle : middle + step], dtype, base, middle)
+    if plan is None:
+        middle = starts[len(starts) // 2]
+        sample = content[middle : middle + step]
+        plan = plan_alone(sample, dtype)
+        if base is not None:
+            under = base.frame(middle, len(sample), dtype)
+            plan, _ = plan_against(plan, sample, under, dtype, base.dtype)
     work = partial(_encode_frame, content, dtype=dtype, plan=plan, base=base)
     frames = each(work, starts, threads)
     leans = base is not None and any(codec in (DELTA, CAST) for codec, _ in frames)
@@ -101,18 +112,6 @@ def fits(dtype: DType, length: int, base: DType, base_length: int) -> bool:
     return base == cast.WIDE and dtype.word in cast.NARROW and 2 * length == base_length
 
 
-def plan_of(sample: Bytes, dtype: DType, base: Base | None, begin: int) -> Plan:
-    """What to try, given one frame that begins at byte `begin`."""
-    plan = plan_alone(sample, dtype)
-    if base is None:
-        return plan
-    under = base.frame(begin, len(sample), dtype)
-    rounded = base.dtype != dtype and cast.is_rounding(sample, under, dtype)
-    fitted = cast.as_wide_as(dtype, under, base.dtype)
-    habits = delta.habits_of(sample, fitted, dtype) if fitted is not None else None
-    return Plan(plan.whole, plan.repeats, plan.alone, habits, rounded)
-
-
 def plan_alone(sample: Bytes, dtype: DType) -> Plan:
     """What to try on an object that has no base."""
     whole = len(zstd.compress_general(sample.data))
@@ -124,14 +123,17 @@ def plan_alone(sample: Bytes, dtype: DType) -> Plan:
     return Plan(whole < min(split, len(sample)), repeats, smallest / len(sample))
 
 
-def size_against(sample: Bytes, under: Bytes, dtype: DType, base_dtype: DType) -> int | None:
-    """Bytes that a frame takes against one of as many elements; None if it cannot be coded so."""
+def plan_against(
+    alone: Plan, sample: Bytes, under: Bytes, dtype: DType, base_dtype: DType
+) -> tuple[Plan, float]:
+    """What to try against a base, given a frame of as many elements; the bytes that the sample takes so."""
     if base_dtype != dtype and cast.is_rounding(sample, under, dtype):
-        return len(_NUMBER)
+        return replace(alone, cast=True), len(_NUMBER)
     fitted = cast.as_wide_as(dtype, under, base_dtype)
     if fitted is None:
-        return None
-    return _size(delta.encode(sample, fitted, dtype, delta.habits_of(sample, fitted, dtype)))
+        return alone, inf
+    habits, size = delta.habits_of(sample, fitted, dtype)
+    return replace(alone, habits=habits), size
 
 
 def _size(parts: Sequence[Buffer]) -> int:
@@ -151,23 +153,24 @@ def _encode_frame(
         fitted = cast.as_wide_as(dtype, under, base.dtype)
     codec, payload = _smallest(data, fitted, dtype, plan)
     if codec != RAW:
-        joined = memoryview(b"".join(payload))
-        if not comes_back(data, Frame(codec, dtype, 0, len(data), joined[:0], b"", joined), fitted):
-            codec, payload = RAW, [data.data]
-    return codec, [write_frame_head(codec, dtype, len(data), payload), *payload]
+        view = memoryview(payload)
+        if not comes_back(data, Frame(codec, dtype, 0, len(data), view[:0], b"", view), fitted):
+            codec, payload = RAW, data.data
+    return codec, [write_frame_head(codec, dtype, len(data), [payload]), payload]
 
 
-def _smallest(data: Bytes, under: Bytes | None, dtype: DType, plan: Plan) -> tuple[int, list[Buffer]]:
+def _smallest(data: Bytes, under: Bytes | None, dtype: DType, plan: Plan) -> tuple[int, Buffer]:
     codec, size = RAW, len(data)
-    payload: list[Buffer] = [data.data]
+    payload: Buffer = data.data
     if plan.habits is not None and under is not None:
         found = [_NUMBER, *delta.encode(data, under, dtype, plan.habits)]
         if _size(found) < size:
-            codec, payload, size = DELTA, found, _size(found)
+            # Joined at once: what is stored as it is lies in memory that is used again.
+            codec, payload, size = DELTA, b"".join(found), _size(found)
             if size < _CLEARLY * plan.alone * len(data):
                 return codec, payload
     if plan.whole and len(whole := zstd.compress_general(data.data)) < size:
-        codec, payload, size = ZSTD, [whole], len(whole)
+        codec, payload, size = ZSTD, whole, len(whole)
     if dtype.has_planes and _size(split := planes.encode(data, dtype, plan.repeats)) < size:
-        codec, payload = PLANES, split
+        codec, payload = PLANES, b"".join(split)
     return codec, payload

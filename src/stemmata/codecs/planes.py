@@ -14,16 +14,14 @@ from stemmata.codecs.streams import Bytes
 
 
 def encode(data: Bytes, dtype: DType, try_repeats: tuple[bool, ...]) -> list[Buffer]:
-    """The payload, in parts. `try_repeats` says for which planes repeats are looked for as well.
+    """The payload, in parts that are good until this thread encodes again.
 
-    Huffman coding is tried on every plane: a sample would save nothing and could be wrong about the
-    next frame.
+    `try_repeats` says for which planes repeats are looked for as well. Huffman coding is tried on every
+    plane: a sample would save nothing and could be wrong about the next frame.
     """
     parts: list[Buffer] = []
     for plane, repeats in zip(kernels.split(data, dtype), try_repeats, strict=True):
-        # Copied: the plane's memory is used again for the next frame.
-        head, body = streams.write(plane, repeats=repeats)
-        parts += [head, bytes(body) if isinstance(body, memoryview) else body]
+        parts += streams.write(plane, repeats=repeats)
     return parts
 
 

@@ -1,6 +1,7 @@
-"""The threads that frames are coded on. Owns STEMMATA_THREADS; one pool for the whole process.
+"""The threads that objects and their frames are coded on. Owns STEMMATA_THREADS.
 
-Only frames run here, and a frame waits for nothing: callers on any thread may wait for the pool.
+Two pools for the whole process. A frame waits for nothing: anybody may wait for frames. An object waits
+for frames alone: anybody but an object may wait for objects.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 _lock = threading.Lock()
-_pool: ThreadPoolExecutor | None = None
+_pools: dict[str, ThreadPoolExecutor] = {}
+_OBJECTS = 2
+"""Objects coded at once: while one is hashed or looked up, the other's frames keep the processors busy."""
 
 
 def thread_count() -> int:
@@ -34,14 +37,21 @@ def thread_count() -> int:
 
 def frame_pool() -> Executor | None:
     """The shared pool; None where one thread is all there is, and frames are coded in place."""
-    global _pool
+    return _pool("frames", thread_count())
+
+
+def object_pool() -> Executor | None:
+    """As `frame_pool`, for whole objects."""
+    return _pool("objects", min(_OBJECTS, thread_count()))
+
+
+def _pool(name: str, count: int) -> Executor | None:
+    if count == 1:
+        return None
     with _lock:
-        if _pool is None:
-            count = thread_count()
-            if count == 1:
-                return None
-            _pool = ThreadPoolExecutor(count, thread_name_prefix="stemmata-frames")
-        return _pool
+        if name not in _pools:
+            _pools[name] = ThreadPoolExecutor(count, thread_name_prefix=f"stemmata-{name}")
+        return _pools[name]
 
 
 def each(work: Callable[[_In], _Out], items: Sequence[_In], threads: Executor | None) -> list[_Out]:
@@ -52,12 +62,12 @@ def each(work: Callable[[_In], _Out], items: Sequence[_In], threads: Executor | 
     return list(found)
 
 
-def _forget_pool() -> None:
+def _forget_pools() -> None:
     # The threads of a pool do not follow a fork: a child that kept it would wait for ever.
-    global _lock, _pool
+    global _lock, _pools
     _lock = threading.Lock()
-    _pool = None
+    _pools = {}
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+    os.register_at_fork(after_in_child=_forget_pools)

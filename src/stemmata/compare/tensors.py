@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from stemmata.describe import is_of_training
 from stemmata.trees import Tree, TreeFile
 
 
@@ -101,8 +102,10 @@ class TensorsDiff:
 
 
 def tensors_of(tree: Tree) -> Iterator[Tensor]:
-    """Every tensor that the tree's segments name, file by file."""
+    """Every tensor that the tree's segments name, file by file; not those of a training's state."""
     for file in tree.files:
+        if is_of_training(file.path):
+            continue
         for segment in file.segments:
             if segment.name is not None:
                 yield Tensor(

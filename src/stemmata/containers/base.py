@@ -11,6 +11,10 @@ MAX_CHUNK = 64 << 20
 """Bytes per object where they are no tensor."""
 
 
+class NotThisContainer(Exception):
+    """The bytes are not what they began like; the text says why. Never leaves `cut.plan`."""
+
+
 class RandomReader(Protocol):
     """Bytes of one opened file, by position."""
 
@@ -27,7 +31,11 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class PlannedSegment:
-    """A segment before its objects are known. `dtype` is safetensors' word, '' if no tensor."""
+    """A segment before its objects are known.
+
+    `dtype` is safetensors' word, '' where the bytes are no numbers; with a `name`, too, the segment is one
+    whole tensor. Without a name the numbers are of no tensor that could be told.
+    """
 
     offset: int
     length: int

@@ -1,24 +1,53 @@
-"""Cut: which container a file is, by its name. Owns the fall back to chunks."""
+"""Cut: which container a file is. Owns the fall back to chunks wherever there is a doubt."""
 
 from __future__ import annotations
 
-from stemmata.containers.base import CutPlan, RandomReader
-from stemmata.containers.chunks import plan_chunks
+from collections.abc import Callable
+
+from stemmata.containers import gguf, npz, zipped
+from stemmata.containers.base import CutPlan, NotThisContainer, RandomReader
+from stemmata.containers.cdc import plan_content
 from stemmata.containers.safetensors import NotSafetensors, plan_safetensors
+from stemmata.containers.torchzip import is_torch, plan_torch
 from stemmata.errors import BrokenContainer
 
 
 def plan(reader: RandomReader, size: int, path: str, allow_broken: bool = False) -> CutPlan:
-    """Where to cut the file `path` of `size` bytes; reads no more than its header.
+    """Where to cut the file `path` of `size` bytes.
 
-    Raises BrokenContainer if the name promises a container that the bytes are not, unless
-    `allow_broken`: then its bytes are cut like any others.
+    Of a container no more than its headers is read; of any other file over 64 KiB everything, once, with
+    less than a MiB in memory. Raises BrokenContainer if the name promises safetensors and the bytes are
+    none, unless `allow_broken`: then they are cut like any others. The other containers are told by how
+    they begin, and promise nothing.
     """
-    if not path.casefold().endswith(".safetensors"):
-        return plan_chunks(size)
-    try:
-        return plan_safetensors(reader, size)
-    except NotSafetensors as problem:
-        if allow_broken:
-            return plan_chunks(size)
-        raise BrokenContainer(path=path, container="safetensors", reason=str(problem)) from None
+    if path.casefold().endswith(".safetensors"):
+        try:
+            return plan_safetensors(reader, size)
+        except NotSafetensors as problem:
+            if not allow_broken:
+                raise BrokenContainer(path=path, container="safetensors", reason=str(problem)) from None
+    begin = reader.read_at(0, min(size, _LONGEST))
+    for magic, plan_container in _BY_MAGIC.items():
+        if begin.startswith(magic):
+            try:
+                return plan_container(reader, size)
+            except NotThisContainer:
+                break
+    return plan_content(reader, size)
+
+
+def _plan_zip(reader: RandomReader, size: int) -> CutPlan:
+    members = zipped.read_members(reader, size)
+    if is_torch(members):
+        return plan_torch(reader, size, members)
+    if npz.is_npz(members):
+        return npz.plan_npz(reader, size, members)
+    raise NotThisContainer("it is a zip of something else")
+
+
+_BY_MAGIC: dict[bytes, Callable[[RandomReader, int], CutPlan]] = {
+    zipped.MAGIC: _plan_zip,
+    gguf.MAGIC: gguf.plan_gguf,
+    npz.MAGIC: npz.plan_npy,
+}
+_LONGEST = max(map(len, _BY_MAGIC))

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 import msgspec
 
-from stemmata.codecs.dtypes import BYTES, dtype_of
-from stemmata.containers.base import MAX_ELEMENTS, CutPlan, PlannedSegment, RandomReader
-from stemmata.containers.chunks import byte_segments, pieces
+from stemmata.containers.base import CutPlan, RandomReader
+from stemmata.containers.chunks import byte_segments
+from stemmata.containers.tensors import tensor_segments
 
 MAX_HEADER = 100_000_000
 """Bytes; the limit of the reference implementation too."""
-_MAX_DIMENSIONS = 64
 _METADATA = "__metadata__"
 
 
@@ -71,7 +70,7 @@ def plan_safetensors(reader: RandomReader, size: int) -> CutPlan:
         if begin < at:
             raise NotSafetensors(f"tensor {name!r} overlaps the one before it")
         segments += byte_segments(at, begin - at)
-        segments += _segments_of(name, tensor, begin, end - begin)
+        segments += tensor_segments(begin, end - begin, tensor.dtype, tensor.shape, name)
         at = end
     segments += byte_segments(at, size - at)
     return CutPlan("safetensors", tuple(segments))
@@ -109,25 +108,3 @@ def _in_file_order(tensors: dict[str, _Tensor], start: int, size: int) -> list[t
         rows.append((start + begin, start + end, name, tensor))
     # By name last: empty tensors may share an offset, and equal files shall be cut alike.
     return sorted(rows, key=lambda row: row[:3])
-
-
-def _segments_of(name: str, tensor: _Tensor, offset: int, length: int) -> tuple[PlannedSegment, ...]:
-    dtype = dtype_of(tensor.dtype)
-    if dtype is BYTES or not _fills(tensor.shape, dtype.itemsize, length):
-        return byte_segments(offset, length)
-    cut = pieces(offset, length, MAX_ELEMENTS * dtype.itemsize)
-    return (PlannedSegment(offset, length, cut, name, dtype.word, tuple(tensor.shape)),)
-
-
-def _fills(shape: list[int], itemsize: int, length: int) -> bool:
-    """Whether a tensor of this shape takes exactly `length` bytes; stops before numbers grow huge."""
-    if len(shape) > _MAX_DIMENSIONS or any(n < 0 for n in shape):
-        return False
-    if 0 in shape:
-        return length == 0
-    total = itemsize
-    for n in shape:
-        total *= n
-        if total > length:
-            return False
-    return total == length

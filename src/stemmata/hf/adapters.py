@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stemmata.bases import weights_of_tree
+from stemmata.describe import is_of_training
 from stemmata.errors import BaseMismatch, BaseMissing, InvalidArgument, NotLoadable, StemmataError
 from stemmata.hf.libraries import settings_of
 from stemmata.hf.loading import load_full
@@ -237,7 +238,8 @@ def _base_class(version: Version, settings: dict[str, Any]) -> tuple[Any, dict[s
 
 def _in_full_precision(version: Version) -> bool:
     """Whether an adapter's weights are kept as float32: peft makes them so unless it is told not to."""
-    return any(s.dtype == "F32" for f in version.files for s in f.segments)
+    weights = [f for f in version.files if not is_of_training(f.path)]
+    return any(s.dtype == "F32" for f in weights for s in f.segments)
 
 
 def _fit_vocabulary(version: Version, base: Any) -> None:

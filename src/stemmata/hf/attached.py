@@ -54,6 +54,8 @@ class AttachedCallback(VersionCallback):
         try:
             return super()._makes_states(args)
         except TrainingSetup as error:
+            if args.process_index != 0:
+                return False
             reason, hint = str(error.data["reason"]), str(error.data["hint"])
             warn(self.settings, f"--resume keeps no states of this training: {reason}; {hint}")
             return False
@@ -94,8 +96,13 @@ class AttachedCallback(VersionCallback):
         session.refresh()
         return str(resuming.folder_of(session, session.row(VersionId.parse(state))))
 
-    def failed(self, event: str, error: Exception) -> None:
+    def failed(self, event: str, error: Exception, *, told: bool = False) -> None:
+        """Warn of it, unless another process does. One that fails at the begin does nothing any more."""
         self.off = event == "on_train_begin"
+        if self.off and self.meeting is not None:
+            self.meeting.abandon()
+        if told:
+            return
         words = str(error) if isinstance(error, StemmataError) else f"{type(error).__name__}: {error}"
         what = {
             "on_train_begin": "no versions of this training",
@@ -117,7 +124,9 @@ def _harmless(event: str) -> Callable[..., Any]:
             self.told(event, state)
         except Exception as error:  # noqa: BLE001
             # Any failure of ours, of a disk, of a model that cannot be saved: not the script's.
-            self.failed(event, error)
+            # What one process is refused for its settings, all are.
+            told = isinstance(error, TrainingSetup) and not state.is_world_process_zero
+            self.failed(event, error, told=told)
             return None
         return result
 

@@ -18,9 +18,9 @@ from typing import Any, Literal
 from transformers.trainer_callback import TrainerCallback
 
 from stemmata.attach.settings import EVERY
-from stemmata.errors import EmptyDataset, InvalidArgument, TrainingSetup
-from stemmata.hf import facts
-from stemmata.hf.distributed import Meeting, hold_whole, together
+from stemmata.errors import EmptyDataset, IncompleteCheckpoint, InvalidArgument, TrainingSetup
+from stemmata.hf import checkpoints, facts, filesets
+from stemmata.hf.distributed import Meeting, together
 from stemmata.hf.failures import ON_ERROR, OnError
 from stemmata.hf.interruption import Patience
 from stemmata.hf.keeping import Keep
@@ -36,18 +36,21 @@ from stemmata.hf.resume import (
     warn_of_other_size,
 )
 from stemmata.hf.runnames import asked_name, trial_name
+from stemmata.hf.sharded import Sharding, sharding_of
 from stemmata.names import clean_name
 from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
 from stemmata.version import Version
 
 Every = Literal["epoch", "save", "eval", "end"] | int
-_WHOLE_EPOCH = 1e-3
 _log = logging.getLogger("stemmata")
 
 
 class VersionCallback(TrainerCallback):
-    """Saves versions of the model in training; for Trainer and every trainer of trl, one process.
+    """Saves versions of the model in training; for Trainer and every trainer of trl, one process or several.
+
+    Of a model that is sharded over processes the whole checkpoints that the Trainer writes become versions;
+    settings under which there are none raise TrainingSetup when the training begins.
 
     `repository`: an opened one, or a folder (made if absent). `model`: the name under which
     versions line up. `every`: "epoch", "save" (whenever the Trainer saves), "eval", "end", or a
@@ -106,6 +109,7 @@ class VersionCallback(TrainerCallback):
         self._resume = resume
         self._states: States | None = None
         self.meeting: Meeting | None = None
+        self._sharding: Sharding | None = None
         self._patience: Patience | None = None
         self._recorder: Recorder | None = None
         self._training: Any = None
@@ -136,14 +140,14 @@ class VersionCallback(TrainerCallback):
     # --- events -----------------------------------------------------------------------------
 
     def on_train_begin(self, args: Any, state: Any, _control: Any, **live: Any) -> None:
-        hold_whole(live["model"])
+        self._sharding = sharding_of(live["model"], args, state, self.every)
+        states = self._resume and self._makes_states(args)
         self.meeting = Meeting(args)
         if not state.is_world_process_zero:
             return
         dataset = getattr(live.get("train_dataloader"), "dataset", None)
         if dataset is not None and facts.row_count(dataset) == 0:
             raise EmptyDataset(model=self.model, reason="the training dataset has no rows")
-        states = self._resume and self._makes_states(args)
         self._hold_alone()
         if self._recorder is not None:
             self._recorder.leave()  # a training that was pruned or interrupted
@@ -159,8 +163,17 @@ class VersionCallback(TrainerCallback):
         continued = mark is not None and goes_on(mark, wanted)
         if account.parents is None and state.global_step > 0 and not continued:
             account.parents = source_of(self.repository, self.model, mark, args, state.global_step)
+        weights = self._sharding.weights if self._sharding is not None else None
         recorder = start(
-            self.repository, self.model, chosen, args, live["model"], account, self.on_error, self.keep
+            self.repository,
+            self.model,
+            chosen,
+            args,
+            live["model"],
+            account,
+            self.on_error,
+            self.keep,
+            weights,
         )
         if mark is not None and continued:
             go_on(recorder, mark, state.global_step)
@@ -183,9 +196,9 @@ class VersionCallback(TrainerCallback):
     @together
     def on_epoch_end(self, args: Any, state: Any, control: Any, **live: Any) -> None:
         if self.every == "epoch" and state.global_step > 0:
-            epoch = state.epoch or 0.0
-            if abs(epoch - round(epoch)) < _WHOLE_EPOCH and round(epoch) > 0:
-                self._save(state, live, f"epoch-{round(epoch)}", "epoch")
+            name = checkpoints.epoch_name(state)
+            if name is not None:
+                self._save(state, live, name, "epoch")
             else:
                 self._save(state, live, f"step-{state.global_step}", "end")
         self._keep_last(args, state, control, live)
@@ -230,7 +243,9 @@ class VersionCallback(TrainerCallback):
 
     @together
     def on_save(self, args: Any, state: Any, control: Any, **live: Any) -> None:
-        if self.every == "save":
+        if self._sharding is not None:
+            self._take_in(args, state, control, live)
+        elif self.every == "save":
             self._save(state, live, f"step-{state.global_step}", "save")
         self._keep_last(args, state, control, live)
         if self._states is not None and self._ours(state):
@@ -249,22 +264,10 @@ class VersionCallback(TrainerCallback):
         if state.global_step == 0:
             recorder.finish(live["model"], None)
             raise EmptyDataset(model=self.model, reason="the training data gave no batch")
-        last = recorder.at_step(state.global_step)
-        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
-            if last is not None and last.name != "final":
-                recorder.also_name(last, "final")
-            if Path(state.best_model_checkpoint).is_dir():
-                self._held = self._save_best(recorder, state, live)
-            else:
-                # Removed meanwhile: the Trainer went on with the last weights, which are not the best.
-                best = recorder.at_step(best_step(state))
-                if best is not None:
-                    recorder.also_name(best, "best")
-                self._held = last
-        elif last is not None and last.name == "final":
-            self._held = last
+        if self._sharding is not None:
+            self._held = self._name_last(recorder, args, state, live)
         else:
-            self._held = self._save(state, live, "final", "end", again=last is not None)
+            self._held = self._save_last(recorder, args, state, live)
         recorder.finish(live["model"], self._held)
 
     @together
@@ -279,19 +282,29 @@ class VersionCallback(TrainerCallback):
     # --- what they do -----------------------------------------------------------------------
 
     def _save(
-        self, state: Any, live: Mapping[str, Any], name: str, event: str, *, again: bool = False
+        self,
+        state: Any,
+        live: Mapping[str, Any],
+        name: str,
+        event: str,
+        *,
+        again: bool = False,
+        checkpoint: Path | None = None,
     ) -> Saved | None:
         """A version of the model as it is now, unless this step has one (`again`: name that one,
-        if the bytes are the same)."""
+        if the bytes are the same). Of a sharded model only a `checkpoint` makes one."""
         recorder = self._recorder
         step = state.global_step
         if recorder is None or not self._ours(state) or (not again and recorder.at_step(step) is not None):
             return None
+        if self._sharding is not None and checkpoint is None:
+            return None
         recorder.account.data.update(facts.data(live.get("train_dataloader"), live.get("eval_dataloader")))
         evaluated = self._measured.evaluated(step)
-        saved = recorder.save(
-            live["model"],
-            facts.processing_class(live),
+        saved = self._record(
+            recorder,
+            live,
+            checkpoint,
             name=name,
             step=step,
             epoch=state.epoch,
@@ -337,14 +350,77 @@ class VersionCallback(TrainerCallback):
         if args.load_best_model_at_end and over and state.global_step > 0 and not self._ended:
             self._save(state, live, "final", "end")
 
+    def _save_last(self, recorder: Recorder, args: Any, state: Any, live: Mapping[str, Any]) -> Saved | None:
+        """`final` and `best` at the end; the version that the live model holds now."""
+        last = recorder.at_step(state.global_step)
+        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            if last is not None and last.name != "final":
+                recorder.also_name(last, "final")
+            if Path(state.best_model_checkpoint).is_dir():
+                return self._save_best(recorder, state, live)
+            # Removed meanwhile: the Trainer went on with the last weights, which are not the best.
+            best = recorder.at_step(best_step(state))
+            if best is not None:
+                recorder.also_name(best, "best")
+            return last
+        if last is not None and last.name == "final":
+            return last
+        return self._save(state, live, "final", "end", again=last is not None)
+
+    def _record(
+        self, recorder: Recorder, live: Mapping[str, Any], checkpoint: Path | None, **said: Any
+    ) -> Saved:
+        """A version of the live model; of a sharded one, of the checkpoint."""
+        sharding = self._sharding
+        if sharding is None or checkpoint is None:
+            return recorder.save(live["model"], facts.processing_class(live), **said)
+
+        def begin(folder: Path) -> filesets.FileSet:
+            return checkpoints.copy_whole(sharding, checkpoint, folder, recorder.room)
+
+        return recorder.record(begin, filesets.unwrap(live["model"]), **said)
+
+    def _take_in(self, args: Any, state: Any, control: Any, live: Mapping[str, Any]) -> None:
+        """A version of the checkpoint that the Trainer has just finished, if one is wanted of it."""
+        if self._recorder is None or self.meeting is None or not self._ours(state):
+            return
+        self.meeting.all_here()  # nobody is writing there any more
+        last = control.should_training_stop or state.global_step >= state.max_steps > 0
+        evaluated = bool(self._measured.evaluated(state.global_step))
+        found = checkpoints.wanted(self.every, state, last=last, evaluated=evaluated)
+        if found is not None:
+            folder = checkpoints.folder_of(args, state.global_step)
+            self._save(state, live, *found, checkpoint=folder)
+
+    def _name_last(self, recorder: Recorder, args: Any, state: Any, live: Mapping[str, Any]) -> Saved | None:
+        """As `_save_last`, of a sharded model: the names of the checkpoints that were taken in."""
+        folder = checkpoints.folder_of(args, state.global_step)
+        last = recorder.at_step(state.global_step)
+        if last is None and folder.is_dir():
+            # Written without its event: the Trainer's own upon SIGTERM; or a second look at one that failed.
+            last = self._save(state, live, "final", "end", checkpoint=folder)
+        elif last is None:
+            reason = f"the Trainer wrote none at its last step, {state.global_step}"
+            recorder.miss("final", IncompleteCheckpoint(checkpoint=str(folder), reason=reason))
+        elif last.name != "final":
+            recorder.also_name(last, "final")
+        if not args.load_best_model_at_end or state.best_model_checkpoint is None:
+            return last
+        best = recorder.at_step(best_step(state))
+        if best is not None:
+            recorder.also_name(best, "best")
+            return best
+        return self._save_best(recorder, state, live)
+
     def _save_best(self, recorder: Recorder, state: Any, live: Mapping[str, Any]) -> Saved:
         """The restored weights under their own step and metrics, never the last step's."""
         step = best_step(state)
         metrics, epoch = logged_at(state, step)
         known = [s for s in recorder.saved if s.step <= step]
-        return recorder.save(
-            live["model"],
-            facts.processing_class(live),
+        return self._record(
+            recorder,
+            live,
+            Path(state.best_model_checkpoint),
             name="best",
             step=step,
             epoch=epoch,

@@ -22,31 +22,42 @@ from stemmata.errors import TrainingSetup
 WAIT = timedelta(hours=2)
 _POLL = 0.02
 _KEPT = 64
+_ABANDONED = "abandoned"
 _log = logging.getLogger("stemmata")
 _trainings = itertools.count()
 
 
-def hold_whole(model: Any) -> None:
-    """Refuse a model of which this process holds a part only (FSDP, ZeRO-3, tensor parallel): rank 0
-    alone can neither read nor gather it. Raises TrainingSetup."""
-    for module in model.modules():
-        if type(module).__name__ == "FullyShardedDataParallel":
-            raise _sharded("FSDP shards the model")
+def is_part(tensor: Any) -> bool:
+    """Whether this process holds a part only of a parameter: a DTensor's shard, or what ZeRO leaves."""
+    sharded = any(not placement.is_replicate() for placement in getattr(tensor, "placements", ()))
+    return sharded or tensor.numel() == 0
+
+
+def held_in_part(model: Any) -> str | None:
+    """Why this process holds a part only of `model` (FSDP, ZeRO-3, tensor parallel); None if it is whole."""
+    if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
+        return "FSDP shards the model"
     for name, parameter in model.named_parameters():
-        placements = getattr(parameter, "placements", ())
-        if any(not p.is_replicate() for p in placements):
-            raise _sharded(f"{name} is sharded over processes")
         if parameter.numel() == 0:
-            raise _sharded(f"{name} has no elements in this process, as ZeRO leaves it")
+            return f"{name} has no elements in this process, as ZeRO leaves it"
+        if is_part(parameter):
+            return f"{name} is sharded over processes"
+    return None
 
 
-def _sharded(reason: str) -> TrainingSetup:
-    return TrainingSetup(
-        reason=f"{reason}, and the callback saves whole models",
-        hint="train with DDP (no fsdp, ZeRO stage 2 or less), or leave the callback out, let the Trainer "
-        "write whole weights (fsdp_config state_dict_type='FULL_STATE_DICT', or "
-        "stage3_gather_16bit_weights_on_model_save) and save each finished checkpoint-N from its folder",
-    )
+def hold_whole(model: Any) -> None:
+    """Refuse a model of which this process holds a part only: rank 0 alone can neither read nor gather it.
+
+    Raises TrainingSetup.
+    """
+    reason = held_in_part(model)
+    if reason is not None:
+        raise TrainingSetup(
+            reason=f"{reason}, and a save of a model takes it whole",
+            hint="gather it on every process, write it on one (save_pretrained with state_dict=) and give "
+            "that folder to run.save; with a Trainer, VersionCallback takes in the whole checkpoints"
+            " that it writes",
+        )
 
 
 class Meeting:
@@ -57,6 +68,7 @@ class Meeting:
         self.size = int(arguments.world_size)
         self._count = 0
         self._store: Any = None
+        self._gone = False
         if self.size > 1 and torch.distributed.is_initialized():
             # Every process counts the same trainings: its number keeps theirs apart.
             store = torch.distributed.distributed_c10d._get_default_store()
@@ -82,8 +94,13 @@ class Meeting:
             if old > 0:
                 for key in (f"{old}/done", *(f"{old}/here/{rank}" for rank in range(self.size))):
                     self._store.delete_key(key)
-        elif not self._see(f"{self._count}/done"):
+        elif not self._see(f"{self._count}/done") and not self._gone:
             _log.warning("rank %d waited %s for the save of rank 0 and goes on without it", self.rank, WAIT)
+
+    def abandon(self) -> None:
+        """Rank 0: come to no meeting any more; the others need not wait."""
+        if self._store is not None and self.rank == 0:
+            self._store.set(_ABANDONED, b"1")
 
     def word(self, decide: Callable[[], str]) -> str:
         """What rank 0 decides, which is the same in every process; empty if it did not come.
@@ -105,12 +122,13 @@ class Meeting:
         pause = threading.Event()
         try:
             # Asked again and again rather than waited for: a wait would hold the group's own connection.
-            while not self._store.check([key]):
+            while not self._store.check([key]) and not self._store.check([_ABANDONED]):
                 if time.monotonic() > end:
                     return False
                 pause.wait(_POLL)
         except RuntimeError:
-            return False  # the store went with its host
+            self._gone = True  # the store, with its host: at the end rank 0 may leave first
+            return False
         return True
 
 

@@ -44,7 +44,8 @@ def model_config(model: Any) -> dict[str, object]:
     """What a model says of itself: class, precision, sizes."""
     found: dict[str, object] = {}
     inner = model.get_base_model() if is_adapter(model) else model
-    found["model.architecture"] = type(inner).__name__
+    # FSDP puts a class of its own above the model's.
+    found["model.architecture"] = type(inner).__name__.removeprefix("FSDP")
     # An adapter's files do not say in which precision its base was loaded.
     dtype = getattr(inner, "dtype", None)
     if dtype is not None:
@@ -58,9 +59,14 @@ def model_config(model: Any) -> dict[str, object]:
     if rounded is not None:
         found["model.quantization_config"] = rounded
     parameters = list(model.parameters())
-    found["model.parameters"] = sum(p.numel() for p in parameters)
-    found["model.trainable_parameters"] = sum(p.numel() for p in parameters if p.requires_grad)
+    found["model.parameters"] = sum(map(_elements, parameters))
+    found["model.trainable_parameters"] = sum(_elements(p) for p in parameters if p.requires_grad)
     return found
+
+
+def _elements(parameter: Any) -> int:
+    # ZeRO leaves none in the process, and notes how many there are.
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
 def data(train_dataloader: Any, eval_dataloader: Any) -> dict[str, object]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,15 +35,15 @@ class FileSet:
     """The files of one save: small ones in a folder, those of weights in memory."""
 
     folder: Path
-    weights: list[WeightFile]
-    live: bool
+    weights: list[WeightFile] = field(default_factory=list)
+    live: bool = False
     """Whether the weights are read from the model itself, which must not change until they are stored."""
 
     @property
     def source(self) -> MemoryFolder:
         """What is saved."""
         files = [
-            MemoryFile(file.path.relative_to(self.folder).as_posix(), file.size, file.read_at)
+            MemoryFile(file.path.relative_to(self.folder).as_posix(), file.size, file)
             for file in self.weights
         ]
         return MemoryFolder(self.folder, tuple(files))

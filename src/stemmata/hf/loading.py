@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from stemmata.bases import weight_paths
+from stemmata.describe import is_of_training
 from stemmata.errors import InvalidArgument, NotLoadable, PickleRefused
 from stemmata.hf.direct import load_directly, weight_files
 from stemmata.hf.libraries import library_of, load_foreign, load_processor, require_quantiser, settings_of
@@ -24,7 +25,6 @@ from stemmata.hf.wrappers import clean_files, clean_name, is_wrapped
 from stemmata.version import Version
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-_NO_WEIGHTS = ("training_args.bin", "optimizer.", "scheduler.", "rng_state", "scaler.")
 _WHOLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _ADAPTER = "adapter_config.json"
@@ -255,8 +255,7 @@ def _refuse_pickles(version: Version, names: list[str], allowed: bool) -> None:
 
 
 def _is_pickle(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.suffix in _PICKLES and not path.name.startswith(_NO_WEIGHTS)
+    return PurePosixPath(name).suffix in _PICKLES and not is_of_training(name)
 
 
 def _no_model(version: Version, names: list[str]) -> NotLoadable:

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from stemmata.bases import Weights, hash_file, weight_paths, weights_of_folder, weights_of_tree
 from stemmata.catalog.catalog import user_cache_folder
 from stemmata.errors import StemmataError
+from stemmata.hf.distributed import is_part
 from stemmata.hf.filesets import is_adapter
 from stemmata.ids import VersionId
 from stemmata.names import name_key
@@ -128,6 +129,7 @@ def changed_weight(model: Any, folder: Path) -> str | None:
         and weight.dim()
         and weight.dtype in _FLOATS
         and weight.device.type != "meta"
+        and not is_part(weight)  # a row of it may lie in another process
     }
     prefix = f"{getattr(inner, 'base_model_prefix', '')}."
     for path in weight_paths(entry.name for entry in os.scandir(folder)):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stemmata.errors import NameTaken, SpaceShort
+from stemmata.errors import IncompleteCheckpoint, NameTaken, SpaceShort
 from stemmata.hf import facts, filesets
 from stemmata.hf.failures import Failures, OnError, Task
 from stemmata.hf.keeping import Keep, Keeping, metric_of
@@ -83,7 +83,7 @@ class Recorder:
         self.keeping = Keeping(repository.session, model, keep or Keep(), metric)
         self._writer = Writer()
         self._ended = False
-        self._room = Room(model)
+        self.room = Room(model)
         self.workspace = Workspace(repository.session.cache_folder() / "writing")
         self._base: Base | None = None
         self._origin: Sequence[VersionId] | None = account.parents
@@ -92,10 +92,27 @@ class Recorder:
         """The run's version of this step."""
         return next((s for s in reversed(self.saved) if s.step == step), None)
 
-    def save(
+    def save(self, live: Any, processing_class: Any, **said: Any) -> Saved:
+        """Snapshot `live` now; store and commit in the background.
+
+        Without memory for a snapshot it is stored from the live weights, before this returns.
+
+        Waits first until the save before is durable, and tries once more what failed before.
+        The parent is `after`; else, if it `follows`, the run's newest version; else what the model
+        came from. A version that cannot be written is noted in `failures`. What is `said`: see `record`.
+
+        Raises TrainingSaveFailed for an earlier failure, if failures are to be raised.
+        """
+
+        def begin(folder: Path) -> filesets.FileSet:
+            return filesets.begin(live, processing_class, folder, self.room)
+
+        return self.record(begin, filesets.unwrap(live), **said)
+
+    def record(
         self,
-        live: Any,
-        processing_class: Any,
+        begin: Callable[[Path], filesets.FileSet],
+        inner: Any,
         *,
         name: str,
         step: int | None,
@@ -106,31 +123,21 @@ class Recorder:
         after: Saved | None = None,
         follows: bool = True,
     ) -> Saved:
-        """Snapshot `live` now; store and commit in the background.
-
-        Without memory for a snapshot it is stored from the live weights, before this returns.
-
-        Waits first until the save before is durable, and tries once more what failed before.
-        The parent is `after`; else, if it `follows`, the run's newest version; else what the model
-        came from. A version that cannot be written is noted in `failures`.
-
-        Raises TrainingSaveFailed for an earlier failure, if failures are to be raised.
-        """
+        """As `save`, of what `begin` puts into an empty folder; `inner` is the model without wrappers."""
         self._writer.wait_for_room()
         self._try_again()
         self.raise_failure()
         saved = Saved(name=name, step=_UNKNOWN if step is None else step, epoch=epoch)
         before = after or (self.saved[-1] if self.saved and follows else None)
         line = self.saved[: self.saved.index(before) + 1] if before in self.saved else [before]
-        inner = filesets.unwrap(live)
-        files = self._begin(live, processing_class, name)
+        files = self._begin(begin, name)
         if files is None:
             return saved
         data = dict(self.account.data)  # the training thread adds to it before its next save
 
         def job() -> None:
             # Looked at before the disk is filled to its brim: others may be writing there, the training too.
-            self._room.hold_on_disk(self.workspace.parent, files.nbytes)
+            self.room.hold_on_disk(self.workspace.parent, files.nbytes)
             base = self._base_of(inner)
             same = same_as_existing or task.unsure or f"{self.run.name}/{name}" in self.again
             saved.version = self._commit(
@@ -205,23 +212,26 @@ class Recorder:
             self.saved.append(saved)
         return saved
 
-    def _begin(self, live: Any, processing_class: Any, name: str) -> filesets.FileSet | None:
+    def _begin(self, begin: Callable[[Path], filesets.FileSet], name: str) -> filesets.FileSet | None:
         """The snapshot; None if it could not be taken and that is noted."""
         folder: Path | None = None
         try:
             folder = self.workspace.folder()
-            return filesets.begin(live, processing_class, folder, self._room)
+            return begin(folder)
         except BaseException as error:
             if folder is not None:
                 self.workspace.remove(folder)
-            if not isinstance(error, Exception):
+            named = isinstance(error, OSError | SpaceShort | IncompleteCheckpoint)
+            if not isinstance(error, Exception) or (self.failures.on_error == "raise" and not named):
                 raise
-            if self.failures.on_error == "warn":
-                self.failures.missed(f"{self.run.name}/{name}", error)
-                return None
-            if isinstance(error, OSError | SpaceShort):
-                raise self.failures.missed(f"{self.run.name}/{name}", error) from error
-            raise
+            self.miss(name, error)
+            return None
+
+    def miss(self, name: str, error: Exception) -> None:
+        """Note a version that cannot be begun. Raises TrainingSaveFailed if failures are to be raised."""
+        failed = self.failures.missed(f"{self.run.name}/{name}", error)
+        if self.failures.on_error == "raise":
+            raise failed from error
 
     def _store(self, source: Path | MemoryFolder, name: str, **said: Any) -> VersionId:
         """One save under the run's name as it is now: losing that name to another changes it."""
@@ -316,12 +326,11 @@ class Recorder:
         if failure is not None:
             raise failure
 
-    def hold_space(self, live: Any) -> None:
-        """Look, before the first step, whether a version fits on the disk at all. Raises SpaceShort, or
-        warns, as failures are to be met."""
+    def hold_space(self, needed: int) -> None:
+        """Look, before the first step, whether a version fits on the disk at all, of which `needed` bytes
+        are written. Raises SpaceShort, or warns, as failures are to be met."""
         try:
-            needed = filesets.weight_bytes(filesets.unwrap(live))
-            self._room.hold_on_disk(self.workspace.parent, needed)
+            self.room.hold_on_disk(self.workspace.parent, needed)
         except SpaceShort as short:
             if self.failures.on_error == "raise":
                 raise
@@ -389,12 +398,14 @@ def start(
     account: Account,
     on_error: OnError,
     keep: Keep,
+    weights: int | None = None,
 ) -> Recorder:
-    """A recorder for a training that begins now."""
+    """A recorder for a training that begins now. `weights`: their bytes, of a model that is held in parts."""
     inner = filesets.unwrap(live)
     account.config = {**facts.config(arguments, inner), **account.config}
     account.provenance = facts.provenance(arguments)
     name, metric = run_name(arguments, chosen), metric_of(arguments)
     recorder = Recorder(repository, model, name, account, on_error=on_error, keep=keep, metric=metric)
-    recorder.hold_space(live)
+    # What is sharded is copied from a checkpoint first.
+    recorder.hold_space(filesets.weight_bytes(inner) if weights is None else 2 * weights)
     return recorder

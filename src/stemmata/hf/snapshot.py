@@ -56,25 +56,26 @@ class HeldBytes:
         self._pieces = pieces
         self._starts = [0, *accumulate(len(piece) for piece in pieces)]
 
-    def read(self, offset: int, length: int) -> memoryview:
-        """These bytes: where they lie if that is one piece, else joined."""
+    def view(self, offset: int, length: int) -> memoryview | None:
+        """These bytes, where they lie in one piece."""
         first = bisect_right(self._starts, offset) - 1
         at = offset - self._starts[first]
-        if first < len(self._pieces) and at + length <= len(self._pieces[first]):
-            return self._pieces[first][at : at + length]
-        joined = np.empty(length, np.uint8)
+        whole = first < len(self._pieces) and at + length <= len(self._pieces[first])
+        return self._pieces[first][at : at + length] if whole else None
+
+    def read_into(self, offset: int, into: memoryview) -> None:
+        """Copy bytes from `offset` on."""
         done = 0
-        for piece, start in zip(self._pieces[first:], self._starts[first:], strict=False):
-            if done == length:
-                break
-            part = piece[offset + done - start :][: length - done]
-            joined[done : done + len(part)] = np.frombuffer(part, np.uint8)
+        for place in range(bisect_right(self._starts, offset) - 1, len(self._pieces)):
+            part = self._pieces[place][offset + done - self._starts[place] :][: len(into) - done]
+            np.copyto(np.frombuffer(into[done : done + len(part)], np.uint8), np.frombuffer(part, np.uint8))
             done += len(part)
-        return joined[:done].data
+            if done == len(into):
+                break
 
 
 class LiveBytes:
-    """The tensors' bytes read as one row, each read into memory of its own. Of one thread at a time."""
+    """The tensors' bytes read as one row. Of one thread at a time."""
 
     def __init__(self, tensors: Sequence[Any]) -> None:
         self.tensors = tensors
@@ -86,22 +87,24 @@ class LiveBytes:
     def size(self) -> int:
         return self._starts[-1]
 
-    def read(self, offset: int, length: int) -> memoryview:
-        """These bytes, as they are now."""
+    def view(self, offset: int, length: int) -> None:
+        """None: they may change."""
+
+    def read_into(self, offset: int, into: memoryview) -> None:
+        """Copy bytes from `offset` on, as they are now."""
         self._settle()
-        into = torch.from_numpy(np.empty(length, np.uint8))
+        target = torch.frombuffer(into, dtype=torch.uint8) if len(into) else torch.empty(0)
         done = 0
         with torch.no_grad():
             # An empty tensor has the start of the one after it.
             for place in range(bisect_right(self._starts, offset) - 1, len(self.tensors)):
-                if done == length:
+                if done == len(into):
                     break
                 flat = self._bytes_of(place)
                 begin = offset + done - self._starts[place]
-                part = flat[begin : begin + length - done]
-                into[done : done + part.numel()].copy_(part)
+                part = flat[begin : begin + len(into) - done]
+                target[done : done + part.numel()].copy_(part)
                 done += part.numel()
-        return memoryview(into[:done].numpy())
 
     def _bytes_of(self, place: int) -> Any:
         """Of one tensor in one row; kept until another is asked for, since it may be a copy."""

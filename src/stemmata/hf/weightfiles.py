@@ -23,7 +23,6 @@ from torch.overrides import TorchFunctionMode
 from stemmata.containers.safetensors_writing import TensorEntry, header_of
 from stemmata.hf.snapshot import HeldBytes, LiveBytes, hold, size_of
 from stemmata.hf.wrappers import clean_state
-from stemmata.storage.base import Buffer
 
 _BINDINGS = (
     ("safetensors.torch", "save_file"),
@@ -85,17 +84,23 @@ class WeightFile:
         """Let go of all bytes: whoever asks for them from now on gets an error."""
         self._content = None
 
-    def read_at(self, offset: int, length: int) -> Buffer:
-        """Bytes of the file, by any thread, one at a time. Raises RuntimeError after `drop`."""
+    def view(self, offset: int, length: int) -> memoryview | None:
+        """See `sources.memory.Content`. Raises RuntimeError after `drop`."""
         begin = offset - len(self._header)
-        if begin + length <= 0:
-            return self._header[offset : offset + length]
+        return self._held().view(begin, length) if begin >= 0 else None
+
+    def read_into(self, offset: int, into: memoryview) -> None:
+        """See `sources.memory.Content`. Raises RuntimeError after `drop`."""
+        head = self._header[offset : offset + len(into)]
+        into[: len(head)] = head
+        if len(into) > len(head):
+            self._held().read_into(offset + len(head) - len(self._header), into[len(head) :])
+
+    def _held(self) -> LiveBytes | HeldBytes:
         content = self._content
         if content is None:
             raise RuntimeError(f"the weights of {self.path.name} are no longer those that were to be saved")
-        if begin >= 0:
-            return content.read(begin, length)
-        return self._header[offset:] + bytes(content.read(0, begin + length))
+        return content
 
 
 def _entry(tensor: Any) -> TensorEntry:

@@ -29,10 +29,12 @@ TO_RESUME = (
     *("global_step*", "zero_to_fp32.py", states.FILE_NAME),
 )
 """What only going on with a training needs; trainer_state.json is kept beside the version instead."""
+OF_SHARDS = ("pytorch_model_fsdp*", "latest", "zero_to_torch.py")
+"""The same, of sharded trainings, in checkpoints alone: elsewhere the like may be all that there is."""
 _CHECKPOINT = re.compile(r"checkpoint-(\d{1,18})")
 _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.safetensors|\.bin)")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt", ".h5", ".msgpack")
-_NO_WEIGHTS = ("training_args.bin", *TO_RESUME)
+_NO_WEIGHTS = ("training_args.bin", "pytorch_model_fsdp*", *TO_RESUME)
 _TUTORIAL = re.compile(r"v_(.+)")
 
 
@@ -138,7 +140,8 @@ def examine(found: Found, include: Sequence[str] = ()) -> Found:
     found = replace(found, label=f"step-{int(step[1])}" if step else "final")
     try:
         found = _with_state(found, int(step[1]) if step else None)
-        source = sources.scan(found.path, include=include, exclude=to_leave(include), leave_out=LEAVE_OUT)
+        exclude = to_leave(found.path, include)
+        source = sources.scan(found.path, include=include, exclude=exclude, leave_out=LEAVE_OUT)
         if step and not holds_weights(found.path):
             raise Broken("it holds no weights in one piece (not written yet, or sharded by FSDP or ZeRO)")
         _require_whole(source)
@@ -208,9 +211,10 @@ def _shards(source: Source, path: str) -> set[str]:
     return {str(shard) for shard in named.values()} if isinstance(named, dict) else set()
 
 
-def to_leave(include: Sequence[str]) -> list[str]:
-    """The patterns of what is left out, without those that an `include` asks for."""
-    return [p for p in TO_RESUME if not any(fnmatchcase(p, i) or fnmatchcase(i, p) for i in include)]
+def to_leave(folder: Path, include: Sequence[str]) -> list[str]:
+    """The patterns of what is left out of `folder`, without those that an `include` asks for."""
+    patterns = TO_RESUME + (OF_SHARDS if _CHECKPOINT.fullmatch(folder.name) else ())
+    return [p for p in patterns if not any(fnmatchcase(p, i) or fnmatchcase(i, p) for i in include)]
 
 
 def holds_weights(folder: Path) -> bool:

@@ -154,7 +154,7 @@ def _save(repository: Repository, found: Found, source: Source, include: Sequenc
         event="import",
         provenance=provenance,
         include=include,
-        exclude=to_leave(include),
+        exclude=to_leave(found.path, include),
         author=repository.session.author,
         created_at=found.created_at,
         # A final save often is the last checkpoint once more; equal checkpoints are versions of their own.

@@ -22,7 +22,7 @@ from stemmata.errors import InvalidArgument, TrainingSaveFailed, TrainingSetup
 from stemmata.hf.distributed import Meeting, together
 from stemmata.hf.facts import model_config
 from stemmata.hf.failures import ON_ERROR, OnError
-from stemmata.hf.filesets import unwrap
+from stemmata.hf.filesets import unwrap, weight_bytes
 from stemmata.hf.interruption import Patience
 from stemmata.hf.keeping import Keep
 from stemmata.hf.recorder import Account, Recorder, Saved
@@ -200,7 +200,7 @@ class VersionCallback(_Callback):
             metric=facts.monitored(trainer),
         )
         if not any(is_lazy(parameter) for parameter in self._live.parameters()):
-            recorder.hold_space(self._live)
+            recorder.hold_space(weight_bytes(self._live))
         if mark is not None and continued:
             go_on(recorder, mark, trainer.global_step)
         self._asked = slug(wanted or recorder.run.name)

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from stemmata.codecs.buffers import Buffers
 from stemmata.codecs.decoding import ObjectDecoder
 from stemmata.codecs.dtypes import DType
 from stemmata.codecs.frames import Reference
-from stemmata.codecs.objectcode import Base, fits, plan_alone, size_against
+from stemmata.codecs.objectcode import Base, Plan, fits, plan_against, plan_alone
 from stemmata.codecs.streams import Bytes
 from stemmata.codecs.workers import frame_pool
 from stemmata.errors import Damage, StemmataError
@@ -34,16 +35,19 @@ def choose(
     dtype: DType,
     candidates: Sequence[tuple[Digest, Sequence[PackName]]],
     reader: ObjectReader,
-) -> Base | None:
-    """The best base among the candidates and what they lean on, its content verified; None: none pays."""
-    if len(data) < _SMALLEST or len(data) % dtype.itemsize or not dtype.has_planes:
-        return None
+    buffers: Buffers,
+) -> tuple[Base | None, Plan | None]:
+    """The best base among the candidates and what they lean on, verified, its content in memory lent by
+    `buffers`; None: none pays. And what was found out of how to code the object, if anything."""
+    if not candidates or len(data) < _SMALLEST or len(data) % dtype.itemsize or not dtype.has_planes:
+        return None, None
     whole = np.frombuffer(data, np.uint8)
     step = dtype.max_frame_bytes
     begin = -(-len(data) // step) // 2 * step
     sample = whole[begin : begin + step]
-    limit = _GAIN * plan_alone(sample, dtype).alone * len(sample)
-    best: tuple[Reference, ObjectDecoder] | None = None
+    alone = plan_alone(sample, dtype)
+    limit = _GAIN * alone.alone * len(sample)
+    best: tuple[Reference, ObjectDecoder, Plan] | None = None
     for reference, decoder, depth in _kin(candidates, reader):
         raw = decoder.header.raw_length
         if not fits(dtype, len(data), decoder.header.dtype, raw) or decoder.work + len(data) > WORK * len(
@@ -53,17 +57,21 @@ def choose(
         under = _frame(decoder, begin // dtype.itemsize)
         if under is None:
             continue
-        fit = len(under) // decoder.header.dtype.itemsize == len(sample) // dtype.itemsize
-        size = size_against(sample, under, dtype, decoder.header.dtype) if fit else None
-        if size is not None and size * _STEP**depth < limit:
-            best, limit = (reference, decoder), size * _STEP**depth
+        if len(under) // decoder.header.dtype.itemsize != len(sample) // dtype.itemsize:
+            continue
+        plan, size = plan_against(alone, sample, under, dtype, decoder.header.dtype)
+        if size * _STEP**depth < limit:
+            best, limit = (reference, decoder, plan), size * _STEP**depth
     if best is None:
-        return None
+        return None, alone
+    reference, decoder, plan = best
+    content = buffers.lend(decoder.header.raw_length)
     try:
-        content = np.frombuffer(best[1].content(frame_pool()), np.uint8)
+        decoder.content_into(content, frame_pool())
     except Damage:
-        return None  # nothing is built on damage; `check` will tell of it
-    return Base(best[0], best[1].header.dtype, content)
+        buffers.give_back(content)
+        return None, alone  # nothing is built on damage; `check` will tell of it
+    return Base(reference, decoder.header.dtype, content), plan
 
 
 def _kin(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from stemmata.codecs.frames import Reference
 from stemmata.codecs.workers import frame_pool
-from stemmata.errors import Damage, MissingObject, MissingPack
+from stemmata.errors import Damage, DamagedObject, MissingObject, MissingPack
 from stemmata.ids import Digest, PackName
 from stemmata.packs import IndexRow, PackReader
 from stemmata.storage.base import Storage
@@ -45,9 +45,14 @@ class ObjectReader:
 
     def fill(self, digest: Digest, packs: Sequence[PackName], into: memoryview) -> None:
         """As `read`, into memory that is given, of the object's size. If this raises, it holds rubbish."""
-        self._first(
-            digest, packs, lambda pack, digest, row: self._decoder(pack, digest, row).fill(into, frame_pool())
-        )
+
+        def fill(pack: PackReader, digest: Digest, row: IndexRow) -> None:
+            if row.raw != len(into):
+                reason = f"it has {row.raw} bytes where {len(into)} are wanted"
+                raise DamagedObject(digest=digest, pack=pack.name, reason=reason)
+            self._decoder(pack, digest, row).content_into(into, frame_pool())
+
+        self._first(digest, packs, fill)
 
     def open(self, digest: Digest, packs: Sequence[PackName]) -> tuple[Reference, ObjectDecoder]:
         """Where the object lies; it and its bases as they are stored, not decoded yet. Raises as `read`."""
@@ -134,4 +139,4 @@ class ObjectReader:
 def _stored(pack: PackReader, digest: Digest, row: IndexRow) -> Stored:
     from stemmata.codecs.decoding import Stored
 
-    return Stored(pack.read_row(digest, row), row.raw, digest, pack.name.hex)
+    return Stored(pack.read_unchecked(digest, row), row.raw, digest, pack.name.hex)

@@ -6,12 +6,15 @@ Nothing here is visible to others before a transaction says so; nothing is ever 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
+from stemmata.codecs.buffers import Buffers
 from stemmata.codecs.dtypes import DType, dtype_of
 from stemmata.codecs.hashing import Buffer, digest_of
-from stemmata.codecs.workers import frame_pool
+from stemmata.codecs.workers import frame_pool, object_pool
 from stemmata.ids import Digest, PackName
 from stemmata.objects.reading import ObjectReader
 from stemmata.packs import PackSummary, PackWriter
@@ -20,6 +23,9 @@ from stemmata.storage.base import Storage
 PACK_BYTES = 1 << 30
 """A pack that has grown to this is finished and another begun."""
 PACK_OBJECTS = 1 << 20
+
+_WORTH_A_THREAD = 64 << 10
+"""Bytes of an object from which coding it beside others gains more than handing over costs."""
 
 Candidate = tuple[Digest, Sequence[PackName]]
 """An object that a new one may resemble, and packs that may hold it."""
@@ -38,11 +44,34 @@ class WriterStats:
     """What the new ones take once encoded."""
 
 
-class ObjectWriter:
-    """Puts objects into new packs, each content once. One object at a time, from any thread.
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """An object on its way: `parts` None if `pack` has it already."""
 
-    Memory: the object that is put, its encoded form and a few MiB. `lookup` names live packs that
-    may hold a digest; each is asked itself before it is relied on.
+    digest: Digest
+    length: int
+    pack: PackName | None
+    parts: list[Buffer] | None = None
+    base: PackName | None = None
+
+
+class Pending:
+    """An object that was handed to a writer."""
+
+    def __init__(self, writer: ObjectWriter, future: Future[_Encoded]) -> None:
+        self._writer, self.future = writer, future
+
+    def result(self) -> Digest:
+        """Wait until it is written, and all before it; its bytes are not needed any more. Raises as `put`."""
+        return self._writer._settle(self)
+
+
+class ObjectWriter:
+    """Puts objects into new packs, each content once, in the order in which they are handed over.
+
+    `submit` may be called while earlier ones are coded on other threads, up to two at a time. Memory: the
+    objects that are not settled, for each as much again for a base and for what it is encoded to, and a few
+    MiB. `lookup` names live packs that may hold a digest; each is asked itself before it is relied on.
     """
 
     def __init__(
@@ -59,7 +88,9 @@ class ObjectWriter:
         self._lookup = lookup
         self._reader = reader
         self._limits = (pack_bytes, pack_objects)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._queue: deque[Pending] = deque()
+        self._buffers = Buffers()
         self._at: dict[Digest, PackName] = {}
         self._open_pack: PackWriter | None = None
         self._done: list[PackSummary] = []
@@ -78,52 +109,101 @@ class ObjectWriter:
         Raises ValueError for more than one object may hold, and as storages do; then only `abort`
         makes sense.
         """
+        return self.submit(data, dtype, candidates).result()
+
+    def submit(self, data: Buffer, dtype: DType | str = "", candidates: Sequence[Candidate] = ()) -> Pending:
+        """As `put`, which waits: `data` must not change until the answer's `result` is there.
+
+        Raises ValueError as `put`; what else may fail is raised by `result`.
+        """
         kind = dtype_of(dtype) if isinstance(dtype, str) else dtype
         view = memoryview(data).cast("B")
-        digest = digest_of(view)
+        if len(view) > kind.max_object_bytes:
+            raise ValueError(
+                f"an object of {kind.word} is at most {kind.max_object_bytes} bytes, not {len(view)}"
+            )
+        pool = object_pool() if len(view) >= _WORTH_A_THREAD else None
         with self._lock:
-            self.stats.objects += 1
-            self.stats.bytes_in += len(view)
-            if digest not in self._at:
-                self._at[digest] = self._find(digest, len(view)) or self._add(digest, view, kind, candidates)
-        return digest
+            if pool is not None:
+                future = pool.submit(self._encode, view, kind, candidates)
+            else:
+                encoded = self._encode(view, kind, candidates)
+                future = Future()
+                future.set_result(encoded)
+            pending = Pending(self, future)
+            self._queue.append(pending)
+            return pending
 
     def finish(self) -> list[PackSummary]:
         """Make all new packs durable and name them; none if everything was there already (I1)."""
         with self._lock:
+            while self._queue:
+                self._write_next()
             self._close_pack()
             return list(self._done)
 
     def abort(self) -> None:
         """Drop the pack that is being written. Finished ones stay, unnamed by any log."""
         with self._lock:
+            left = [pending.future for pending in self._queue if not pending.future.cancel()]
+            self._queue.clear()
+            wait(left)  # they read from the storage
             pack, self._open_pack = self._open_pack, None
             if pack is not None:
                 pack.abort()
 
-    def _find(self, digest: Digest, length: int) -> PackName | None:
-        found = self._reader.find(digest, self._lookup(digest))
-        return found[0] if found is not None and found[1].raw == length else None
+    def _settle(self, pending: Pending) -> Digest:
+        with self._lock:
+            while not pending.future.done() or pending in self._queue:
+                self._write_next()
+            return pending.future.result().digest
 
-    def _add(
-        self, digest: Digest, data: memoryview, dtype: DType, candidates: Sequence[Candidate]
-    ) -> PackName:
-        from stemmata.codecs.objectcode import encode_object
-        from stemmata.objects.choosing import choose
-
-        base = choose(data, dtype, candidates, self._reader) if candidates else None
-        parts = encode_object(data, dtype, frame_pool(), base)
+    def _write_next(self) -> None:
+        """Write the object that was handed over first of those that are not written."""
+        encoded = self._queue[0].future.result()
+        self._queue.popleft()
+        self.stats.objects += 1
+        self.stats.bytes_in += encoded.length
+        if encoded.digest in self._at:
+            return
+        if encoded.parts is None:
+            if encoded.pack is not None:
+                self._at[encoded.digest] = encoded.pack
+            return
         if self._open_pack is None:
             self._open_pack = PackWriter(self._storage)
         pack = self._open_pack
         before = pack.size
-        pack.add(digest, parts, len(data), base.reference.pack if base is not None else None)
+        pack.add(encoded.digest, encoded.parts, encoded.length, encoded.base)
+        self._at[encoded.digest] = pack.name
         self.stats.objects_new += 1
-        self.stats.bytes_new += len(data)
+        self.stats.bytes_new += encoded.length
         self.stats.bytes_stored += pack.size - before
         if pack.size >= self._limits[0] or len(pack) >= self._limits[1]:
             self._close_pack()
-        return pack.name
+
+    # --- on any thread --------------------------------------------------------------------------
+
+    def _encode(self, data: memoryview, dtype: DType, candidates: Sequence[Candidate]) -> _Encoded:
+        digest = digest_of(data)
+        pack = self._at.get(digest) or self._find(digest, len(data))
+        if pack is not None:
+            return _Encoded(digest, len(data), pack)
+        from stemmata.codecs.objectcode import encode_object
+        from stemmata.objects.choosing import choose
+
+        base, plan = choose(data, dtype, candidates, self._reader, self._buffers)
+        try:
+            parts = encode_object(data, dtype, frame_pool(), base, plan)
+        finally:
+            if base is not None:
+                self._buffers.give_back(base.content)
+        leant_on = base.reference.pack if base is not None else None
+        return _Encoded(digest, len(data), None, parts, leant_on)
+
+    def _find(self, digest: Digest, length: int) -> PackName | None:
+        found = self._reader.find(digest, self._lookup(digest))
+        return found[0] if found is not None and found[1].raw == length else None
 
     def _close_pack(self) -> None:
         pack = self._open_pack

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stemmata.errors import SourceChanged, UnsupportedFile
-from stemmata.storage.descriptors import NO_FOLLOW, READ, read_range
+from stemmata.storage.descriptors import NO_FOLLOW, READ, read_into, read_range
 from stemmata.storage.failures import reason_of
 
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
@@ -69,8 +69,17 @@ class OpenedFile:
             raise SourceChanged(path=shown(self._file.real))
         return data
 
-    def read_piece(self, offset: int, length: int) -> bytes:
-        return self.read_at(offset, length)
+    def view(self, offset: int, length: int) -> None:
+        """None: the bytes may change, and are always copied."""
+
+    def read_into(self, offset: int, into: memoryview) -> None:
+        """Fill `into` with the bytes from `offset` on. Raises as `read_at`."""
+        try:
+            count = read_into(self._fd, offset, into)
+        except OSError as error:
+            raise unsupported(self._file.real, f"it cannot be read: {reason_of(error)}") from None
+        if count != len(into):
+            raise SourceChanged(path=shown(self._file.real))
 
 
 def marks_of(about: os.stat_result) -> tuple[int, ...]:

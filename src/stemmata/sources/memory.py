@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol
 
-from stemmata.storage.base import Buffer
 
-ReadAt: TypeAlias = Callable[[int, int], Buffer]
-"""Exactly these bytes (offset, length), which nobody changes any more."""
+class Content(Protocol):
+    """Bytes of a file in memory, asked for by any thread, one at a time; raises what it likes."""
+
+    def view(self, offset: int, length: int) -> memoryview | None:
+        """Where exactly these bytes lie, if nobody changes them any more."""
+
+    def read_into(self, offset: int, into: memoryview) -> None:
+        """Copy bytes from `offset` on."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryFile:
     """One file to be: its path in the version, its size, and who has its bytes.
 
-    They are asked for in the order of the file, its head twice, one piece at a time; by any thread.
+    They are asked for in the order of the file, its head twice.
     """
 
     path: str
     size: int
-    read_at: ReadAt
+    content: Content
     executable: bool = False
 
 
@@ -50,11 +54,12 @@ class OpenedMemory:
         """It never changes: see `MemoryFile`."""
 
     def read_at(self, offset: int, length: int) -> bytes:
-        return bytes(self.read_piece(offset, length))
+        data = bytearray(length)
+        self.read_into(offset, memoryview(data))
+        return bytes(data)
 
-    def read_piece(self, offset: int, length: int) -> Buffer:
-        """Exactly these bytes, not copied where that can be. Raises ValueError for others."""
-        data = self._file.read_at(offset, length)
-        if len(data) != length:
-            raise ValueError(f"{self._file.path}: {len(data)} bytes where {length} were asked for")
-        return data
+    def view(self, offset: int, length: int) -> memoryview | None:
+        return self._file.content.view(offset, length)
+
+    def read_into(self, offset: int, into: memoryview) -> None:
+        self._file.content.read_into(offset, into)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -9,28 +10,38 @@ from typing import Any, Protocol
 
 from blake3 import blake3
 
+from stemmata.codecs.buffers import Buffers
 from stemmata.containers.base import Piece, PlannedSegment
 from stemmata.containers.cut import plan
 from stemmata.ids import Digest
 from stemmata.sources.files import OpenedFile, SourceFile
 from stemmata.sources.memory import MemoryFile, OpenedMemory
 from stemmata.sources.source import Source, opened
-from stemmata.storage.base import Buffer
 from stemmata.trees import Segment, Tree, TreeFile
 
 _READ_AHEAD = 128 << 20
 """Bytes of two pieces that may be in memory at once; above it the next one waits."""
+_IN_FLIGHT = 96 << 20
+"""Bytes of pieces that may be on their way to the writer; a longer one is there alone."""
 _WORTH_A_THREAD = 256 << 10
 """Bytes from which reading ahead gains more than handing over costs."""
 
 Progress = Callable[[int], None]
 
 
+class Pending(Protocol):
+    """An object that was handed over."""
+
+    def result(self) -> Digest:
+        """Wait until its bytes are not needed any more."""
+        ...
+
+
 class Writer(Protocol):
     """Takes objects. `dtype` is safetensors' word, '' for bytes that are no tensor; `candidates` are what
-    they may be coded against."""
+    they may be coded against. `data` holds still until the answer's `result` is there."""
 
-    def put(self, data: Buffer, dtype: str, candidates: Any, /) -> Digest: ...
+    def submit(self, data: memoryview, dtype: str, candidates: Any, /) -> Pending: ...
 
 
 Alike = Callable[[PlannedSegment], Sequence[Sequence[Any]]]
@@ -40,40 +51,72 @@ Alike = Callable[[PlannedSegment], Sequence[Sequence[Any]]]
 def planned(source: Source) -> Iterator[PlannedSegment]:
     """How the files of `source` will be cut, by their headers alone. Raises as `store`."""
     for file in source.files:
-        with opened(file) as reader:
-            yield from plan(reader, file.size, file.path, source.allow_broken).segments
+        with opened(file) as content:
+            yield from plan(content, file.size, file.path, source.allow_broken).segments
 
 
 def store(
     source: Source, writer: Writer, progress: Progress | None = None, alike: Alike | None = None
 ) -> Tree:
-    """Cut and put every file, one piece in memory and at most one read ahead.
+    """Cut and put every file: a few pieces on their way to the writer, at most one read ahead of them.
 
     `progress` gets the bytes of each piece once it is stored. Raises SourceChanged,
     BrokenContainer, UnsupportedFile, and whatever `writer` raises.
     """
+    flight = _Flight(writer, progress, alike or (lambda segment: [()] * len(segment.pieces)))
     with ThreadPoolExecutor(1, thread_name_prefix="stemmata-read") as reader:
-        files = [_store_file(f, source.allow_broken, writer, progress, reader, alike) for f in source.files]
+        files = [_store_file(f, source.allow_broken, flight, reader) for f in source.files]
+    flight.land_all()
     source.verify_unchanged()
     source.remember((f.path, f.digest) for f in files)
     return Tree(files=files, empty_folders=list(source.empty_folders))
 
 
+class _Flight:
+    """Pieces that were read and are not stored yet, in order; their memory is used again."""
+
+    def __init__(self, writer: Writer, progress: Progress | None, alike: Alike) -> None:
+        self.buffers = Buffers()
+        self._writer, self._progress, self._alike = writer, progress, alike
+        self._waiting: deque[tuple[Pending, memoryview, list[str], int]] = deque()
+        self._bytes = 0
+
+    def send(self, segment: PlannedSegment, bodies: Iterator[memoryview]) -> Segment:
+        """Hand over a segment's pieces. Its objects' names are complete when everything has landed."""
+        objects = [""] * len(segment.pieces)
+        for i, near in enumerate(self._alike(segment)):
+            data = next(bodies)
+            while self._waiting and self._bytes + len(data) > _IN_FLIGHT:
+                self._land()
+            self._waiting.append((self._writer.submit(data, segment.dtype, near), data, objects, i))
+            self._bytes += len(data)
+        shape = None if segment.shape is None else list(segment.shape)
+        return Segment(segment.length, objects, segment.name, segment.dtype or None, shape)
+
+    def land_all(self) -> None:
+        while self._waiting:
+            self._land()
+
+    def _land(self) -> None:
+        pending, data, objects, i = self._waiting.popleft()
+        objects[i] = pending.result().hex
+        length = len(data)
+        self._bytes -= length
+        self.buffers.give_back(data)
+        if self._progress is not None:
+            self._progress(length)
+
+
 def _store_file(
-    file: SourceFile | MemoryFile,
-    allow_broken: bool,
-    writer: Writer,
-    progress: Progress | None,
-    reader: ThreadPoolExecutor,
-    alike: Alike | None,
+    file: SourceFile | MemoryFile, allow_broken: bool, flight: _Flight, reader: ThreadPoolExecutor
 ) -> TreeFile:
     with opened(file) as content:
         cut = plan(content, file.size, file.path, allow_broken)
         whole = blake3()
         pieces = [piece for segment in cut.segments for piece in segment.pieces]
         # Closed before the file is: the reader must not meet another file under the same number.
-        with closing(_in_order(content, whole, pieces, reader)) as bodies:
-            segments = [_store_segment(s, bodies, writer, progress, alike) for s in cut.segments]
+        with closing(_in_order(content, whole, pieces, reader, flight.buffers)) as bodies:
+            segments = [flight.send(segment, bodies) for segment in cut.segments]
         content.verify_unchanged()
     return TreeFile(
         path=file.path,
@@ -85,35 +128,24 @@ def _store_file(
     )
 
 
-def _store_segment(
-    segment: PlannedSegment,
-    bodies: Iterator[Buffer],
-    writer: Writer,
-    progress: Progress | None,
-    alike: Alike | None,
-) -> Segment:
-    objects = []
-    candidates = alike(segment) if alike is not None else [()] * len(segment.pieces)
-    for piece, near in zip(segment.pieces, candidates, strict=True):
-        objects.append(writer.put(next(bodies), segment.dtype, near).hex)
-        if progress is not None:
-            progress(piece.length)
-    if segment.name is None:
-        return Segment(length=segment.length, objects=objects)
-    return Segment(segment.length, objects, segment.name, segment.dtype, list(segment.shape or ()))
-
-
 def _in_order(
-    content: OpenedFile | OpenedMemory, whole: blake3, pieces: Sequence[Piece], reader: ThreadPoolExecutor
-) -> Generator[Buffer, None, None]:
-    """Read piece after piece, hashing the very bytes handed out; the next while one is stored."""
+    content: OpenedFile | OpenedMemory,
+    whole: blake3,
+    pieces: Sequence[Piece],
+    reader: ThreadPoolExecutor,
+    buffers: Buffers,
+) -> Generator[memoryview, None, None]:
+    """Read piece after piece, hashing the very bytes handed out; the next while one is on its way."""
 
-    def load(piece: Piece) -> Buffer:
-        data = content.read_piece(piece.offset, piece.length)
+    def load(piece: Piece) -> memoryview:
+        data = content.view(piece.offset, piece.length)
+        if data is None:
+            data = buffers.lend(piece.length)
+            content.read_into(piece.offset, data)
         whole.update(data)
         return data
 
-    ahead: Future[Buffer] | None = None
+    ahead: Future[memoryview] | None = None
     try:
         for i, piece in enumerate(pieces):
             data = load(piece) if ahead is None else ahead.result()
@@ -122,7 +154,6 @@ def _in_order(
             if following >= _WORTH_A_THREAD and piece.length + following <= _READ_AHEAD:
                 ahead = reader.submit(load, pieces[i + 1])
             yield data
-            del data  # else two pieces would stay while the next is waited for
     finally:
         if ahead is not None and not ahead.cancel():
             ahead.exception()

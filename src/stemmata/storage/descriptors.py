@@ -44,6 +44,22 @@ def read_range(fd: int, start: int, length: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+def read_into(fd: int, start: int, into: memoryview) -> int:
+    """Fill `into` from `start` on; how many bytes there were: fewer only where the file ends."""
+    done = 0
+    while done < len(into):
+        if hasattr(os, "preadv"):
+            count = os.preadv(fd, [into[done : done + _MOST]], start + done)
+        else:
+            part = _read_once(fd, start + done, min(len(into) - done, _MOST))
+            count = len(part)
+            into[done : done + count] = part
+        if not count:
+            break
+        done += count
+    return done
+
+
 def _read_once(fd: int, start: int, length: int) -> bytes:
     if hasattr(os, "pread"):
         return os.pread(fd, length, start)

@@ -1,0 +1,70 @@
+"""Checkpoints: versions of a sharded model, from the folders in which the Trainer wrote it whole.
+
+Owns which checkpoints become versions, under which names, and that none does that lacks a tensor.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from stemmata.errors import IncompleteCheckpoint
+from stemmata.hf.filesets import FileSet
+from stemmata.hf.sharded import Sharding
+from stemmata.hf.space import Room
+from stemmata.hf.wrappers import clean_files
+from stemmata.intake.found import Found, examine
+
+_WHOLE_EPOCH = 1e-3
+
+
+def folder_of(arguments: Any, step: int) -> Path:
+    """Where the Trainer writes its checkpoint of a step."""
+    return Path(arguments.output_dir) / f"checkpoint-{step}"
+
+
+def epoch_name(state: Any) -> str | None:
+    """`epoch-3` at the end of an epoch, else None."""
+    epoch = state.epoch or 0.0
+    whole = abs(epoch - round(epoch)) < _WHOLE_EPOCH and round(epoch) > 0
+    return f"epoch-{round(epoch)}" if whole else None
+
+
+def wanted(every: str | int, state: Any, *, last: bool, evaluated: bool) -> tuple[str, str] | None:
+    """Name and event of the version that the checkpoint of this step is to be; None if of none."""
+    step = f"step-{state.global_step}"
+    if every == "epoch":
+        name = epoch_name(state)
+        return (name, "epoch") if name is not None else (step, "save")
+    if every == "save":
+        return step, "save"
+    if every == "eval" and evaluated:
+        return step, "eval"
+    if isinstance(every, int) and state.global_step % every == 0:
+        return step, "step"
+    return ("final", "end") if last else None
+
+
+def copy_whole(sharding: Sharding, checkpoint: Path, folder: Path, room: Room) -> FileSet:
+    """Copy of a finished checkpoint what a version holds, so that its rotation harms nothing.
+
+    Raises IncompleteCheckpoint, SpaceShort, SourceChanged, OSError.
+    """
+    if not checkpoint.is_dir():
+        raise IncompleteCheckpoint(checkpoint=str(checkpoint), reason="it is not there")
+    found = examine(Found(checkpoint, model="", run="", label=""))
+    if found.problem or found.source is None:
+        raise IncompleteCheckpoint(checkpoint=str(checkpoint), reason=found.problem)
+    room.hold_on_disk(folder, found.source.total_bytes)
+    for file in found.source.on_disk:
+        target = folder / file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file.real, target)
+    found.source.verify_unchanged()
+    clean_files(folder)
+    # Of the copy: those are the bytes that are committed.
+    problem = sharding.problem(folder)
+    if problem is not None:
+        raise IncompleteCheckpoint(checkpoint=str(checkpoint), reason=problem)
+    return FileSet(folder=folder)
