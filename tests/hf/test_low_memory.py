@@ -198,14 +198,16 @@ def save(name, model):
         version = repo.save(files.source, "m", provenance={{}})
         return peak(), version.tree().files[0].digest
 
-before, _ = save("first", torch.nn.Linear(1024, 1024))  # what is imported on the way is no part of it
+save("first", torch.nn.Linear(1024, 1024))  # what is imported on the way is no part of it
 rows = 25 << 16  # 50 MB of them
 model = torch.nn.ParameterList([torch.full((rows, 8), float(n)) for n in range(7)])
 model.append(torch.full((8, rows), 7.0).t())
+before = peak()
 real, space.free_memory = space.free_memory, lambda: 1
 scarce = save("scarce", model)
 space.free_memory = real
-print(json.dumps({{"before": before, "tensor": rows * 32, "scarce": scarce, "plenty": save("plenty", model)}}))
+plenty = save("plenty", model)
+print(json.dumps({{"before": before, "tensor": rows * 32, "scarce": scarce, "plenty": plenty}}))
 """
 
 

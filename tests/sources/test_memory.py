@@ -83,7 +83,7 @@ def test_patterns_hold_for_them_too(repo: Repository, tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_no_version(repo: Repository, tmp_path: Path) -> None:
     short = Content(b"123")
     short.lies_still = False
-    with pytest.raises(ValueError, match="assignment|structure"):
+    with pytest.raises(ValueError, match=r"assignment|structure"):
         repo.save(folder(tmp_path / "f", MemoryFile("w.bin", 10, short)), "m")
     assert repo.models() == []
 

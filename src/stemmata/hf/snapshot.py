@@ -103,7 +103,11 @@ class LiveBytes:
                 flat = self._bytes_of(place)
                 begin = offset + done - self._starts[place]
                 part = flat[begin : begin + len(into) - done]
-                target[done : done + part.numel()].copy_(part)
+                if part.device.type == "cpu":
+                    # Not torch's copy: see `Copier`.
+                    np.copyto(target[done : done + part.numel()].numpy(), part.numpy())
+                else:
+                    target[done : done + part.numel()].copy_(part)
                 done += part.numel()
 
     def _bytes_of(self, place: int) -> Any:
