@@ -13,9 +13,18 @@ def check(data: bytes) -> bytes:
 
 
 def header(
-    *, frames: int, raw: int, dtype: int = 0, magic: int = 0xB5, layout: int = 1, references: int = 0
+    *,
+    frames: int,
+    raw: int,
+    dtype: int = 0,
+    magic: int = 0xB5,
+    layout: int = 1,
+    references: int = 0,
+    bases: Sequence[tuple[bytes, bytes]] = (),
 ) -> bytes:
-    head = struct.pack("<BBBBIQ", magic, layout, dtype, references, frames, raw) + bytes(48) * references
+    """`bases`: names of packs and digests; or `references` to nothing."""
+    named = b"".join(pack + digest for pack, digest in bases) or bytes(48) * references
+    head = struct.pack("<BBBBIQ", magic, layout, dtype, len(named) // 48, frames, raw) + named
     return head + check(head)
 
 

@@ -96,6 +96,10 @@ class FaultyStorage:
         self._alive()
         return self.inner.get(key, start, length)
 
+    def get_into(self, key: str, start: int, into: memoryview) -> int:
+        self._alive()
+        return self.inner.get_into(key, start, into)
+
     def size(self, key: str) -> int:
         self._alive()
         return self.inner.size(key)

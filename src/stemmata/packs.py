@@ -12,9 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from blake3 import blake3
+
 from stemmata.codecs.dtypes import MAX_RAW_LENGTH
 from stemmata.codecs.frames import MAX_STORED, MIN_STORED
-from stemmata.codecs.hashing import CHECK_SIZE, Buffer, check_of, digest_of, hasher
+from stemmata.codecs.hashing import Buffer, check_of, digest_of
 from stemmata.errors import (
     Damage,
     DamagedObject,
@@ -42,6 +44,8 @@ _FOOTER = struct.Struct("<QQ32sQ8s")
 _TABLE = [("digest", ">u8", (4,)), ("where", "<u8", (3,)), ("check", "<u8")]
 """An index as numpy sees it."""
 _CHUNK = 4 << 20
+_LONG = 256 << 10
+"""Bytes that are handed on at once: gathering them would be a copy for nothing."""
 _TAIL = 64 << 10
 """Read from the end at once: the footer, and with it the whole index of most packs."""
 
@@ -105,7 +109,7 @@ class PackWriter:
         """Bytes so far."""
         self._storage = storage
         self._new = storage.start_new(self.name.key)
-        self._hasher = hasher(_CHUNK)
+        self._hasher = blake3()
         self._pending = bytearray()
         self._rows: dict[bytes, bytes] = {}
         self._bases: set[PackName] = set()
@@ -165,7 +169,7 @@ class PackWriter:
 
     def _write(self, data: Buffer) -> None:
         self.size += len(data)
-        if len(data) >= _CHUNK:
+        if len(data) >= _LONG:
             self._flush()
             self._send(data)
             return
@@ -211,17 +215,24 @@ class PackReader:
 
     def read_row(self, digest: Digest, row: IndexRow) -> bytes:
         """As `read`, for a row that is at hand."""
-        stored = self.read_unchecked(digest, row)
-        if hasher(len(stored)).update(stored).digest(length=CHECK_SIZE) != row.check:
-            raise DamagedObject(digest=digest, pack=self.name, reason="it fails its checksum")
-        return stored
-
-    def read_unchecked(self, digest: Digest, row: IndexRow) -> bytes:
-        """As `read_row`, for whoever holds what it decodes to against `digest`: that is proof enough."""
         stored = self._get(row.offset, row.stored)
         if len(stored) != row.stored:
-            raise DamagedObject(digest=digest, pack=self.name, reason="its pack is cut off before its end")
+            raise self._cut_off(digest)
+        self.require_sound(digest, row, stored)
         return stored
+
+    def require_sound(self, digest: Digest, row: IndexRow, stored: Buffer) -> None:
+        """Hold an encoded object that was read against its checksum. Raises DamagedObject."""
+        if check_of((stored,)) != row.check:
+            raise DamagedObject(digest=digest, pack=self.name, reason="it fails its checksum")
+
+    def read_into(self, digest: Digest, row: IndexRow, into: memoryview) -> None:
+        """As `read_row`, into memory as long as the row says, and unchecked: for whoever holds what it
+        decodes to against `digest`, which is proof enough."""
+        with self._missing():
+            count = self._storage.get_into(self.name.key, row.offset, into)
+        if count != row.stored:
+            raise self._cut_off(digest)
 
     def verify_all(self, expected_size: int, expected_digest: Digest) -> None:
         """Read every byte and hold the pack against what its `pack.add` says, in little memory.
@@ -231,7 +242,7 @@ class PackReader:
         size = self._size()
         if size != expected_size:
             raise self._damaged(f"it is {size} bytes long instead of {expected_size}")
-        state = hasher(_CHUNK)
+        state = blake3()
         for at in range(0, size, _CHUNK):
             chunk = self._get(at, _CHUNK)
             if at == 0 and not chunk.startswith(_MAGIC):
@@ -308,6 +319,9 @@ class PackReader:
             yield
         except KeyMissing:
             raise MissingPack(pack=self.name) from None
+
+    def _cut_off(self, digest: Digest) -> DamagedObject:
+        return DamagedObject(digest=digest, pack=self.name, reason="its pack is cut off before its end")
 
     def _damaged(self, reason: str) -> DamagedPack:
         return DamagedPack(pack=self.name, reason=reason)

@@ -13,6 +13,7 @@ from pathlib import Path
 from stemmata.catalog import queries
 from stemmata.catalog.catalog import Catalog, user_cache_folder
 from stemmata.catalog.queries import VersionRow
+from stemmata.codecs.buffers import Buffers
 from stemmata.errors import Damage, HostileData, MissingObject, MissingPack, StorageProblem, VersionNotFound
 from stemmata.ids import Digest, PackName, VersionId
 from stemmata.log.identity import Identity, read_identity
@@ -20,7 +21,7 @@ from stemmata.log.ops import Op
 from stemmata.objects import ObjectReader
 from stemmata.packs import PackReader, PackSummary
 from stemmata.records import Record, decode_record
-from stemmata.storage.base import Storage
+from stemmata.storage.base import Buffer, Storage
 from stemmata.transaction import Committed, commit
 from stemmata.trees import Tree, decode_tree, join_tree
 
@@ -102,29 +103,21 @@ class Session:
             self.refresh()
             return self.reader.read(wanted, self.packs(self.row(row.id)))
 
-    def object_reader(self, row: VersionRow) -> Callable[[str], bytes | bytearray]:
+    def object_reader(self, row: VersionRow) -> VersionObjects:
         """A reader of `row`'s objects that looks its packs up once."""
-        packs = self.packs(row)
-
-        def read(digest: str) -> bytes | bytearray:
-            try:
-                return self.reader.read(Digest.parse(digest), packs)
-            except (MissingPack, MissingObject):
-                return self.read_object(row, digest)
-
-        return read
+        return VersionObjects(self, row)
 
     def object_filler(self, row: VersionRow) -> Callable[[str, memoryview], None]:
         """As `object_reader`, into memory that is given; see `ObjectReader.fill`."""
-        packs = self.packs(row)
+        packs, buffers = self.packs(row), Buffers()
 
         def fill(digest: str, into: memoryview) -> None:
             wanted = _digest(digest)
             try:
-                self.reader.fill(wanted, packs, into)
+                self.reader.fill(wanted, packs, into, buffers)
             except (MissingPack, MissingObject):
                 self.refresh()
-                self.reader.fill(wanted, self.packs(self.row(row.id)), into)
+                self.reader.fill(wanted, self.packs(self.row(row.id)), into, buffers)
 
         return fill
 
@@ -149,6 +142,31 @@ class Session:
             return None
         found = queries.version_by_id(self.catalog.connection, version)
         return version if found is not None and found.state == "visible" else None
+
+
+class VersionObjects:
+    """Reads one version's objects, into memory that is used again. Safe in any thread."""
+
+    def __init__(self, session: Session, row: VersionRow) -> None:
+        self._session, self._row = session, row
+        self._packs = session.packs(row)
+        self._buffers = Buffers()
+
+    def __call__(self, digest: str) -> memoryview:
+        """Decoded, verified bytes of one object (I4), the caller's until they are given back."""
+        wanted = _digest(digest)
+        try:
+            return self._session.reader.lend(wanted, self._packs, self._buffers)
+        except (MissingPack, MissingObject):
+            # A collector or a repack may have moved it since this row was read.
+            self._session.refresh()
+            packs = self._session.packs(self._session.row(self._row.id))
+            return self._session.reader.lend(wanted, packs, self._buffers)
+
+    def give_back(self, data: Buffer) -> None:
+        """Let the memory be used for another object."""
+        if isinstance(data, memoryview):
+            self._buffers.give_back(data)
 
 
 def _digest(text: str) -> Digest:

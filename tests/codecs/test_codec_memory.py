@@ -28,12 +28,10 @@ rng = np.random.default_rng(0)
 for at in range(0, len(numbers), 1 << 20):
     numbers[at : at + (1 << 20)] = rng.standard_normal(1 << 20, dtype="f4")
 digest = digest_of(numbers.view("u1").data)
-parts = encode_object(numbers.data, dtype_of("F32"), frame_pool())
-stored = sum(map(len, parts))
+encoded = encode_object(numbers.data, dtype_of("F32"), frame_pool())
+stored = len(encoded)
 if sys.argv[1] == "decode":
     del numbers
-    encoded = b"".join(parts)
-    del parts
     decode_object(encoded, raw_length=64 << 20, digest=digest, where="x", threads=frame_pool())
 print(stored, peak())
 """

@@ -58,7 +58,7 @@ from stemmata.codecs.workers import frame_pool
 content = bytes(range(256)) * 32768
 def code():
     digest = digest_of(content)
-    encoded = b"".join(encode_object(content, dtype_of("F32"), frame_pool()))
+    encoded = bytes(encode_object(content, dtype_of("F32"), frame_pool()))
     assert content == decode_object(
         encoded, raw_length=len(content), digest=digest, where="x", threads=frame_pool())
 

@@ -192,7 +192,7 @@ def test_stored_bytes_are_verified_without_decoding() -> None:
 def sample(word: str) -> tuple[bytes, bytes]:
     numbers = (np.random.default_rng(6).standard_normal(700) * 0.02).astype("<f4")
     content = b'{"key": "value"}' * 50 if word == "" else numbers.tobytes()
-    return content, b"".join(encode_object(content, dtype_of(word) if word else BYTES))
+    return content, bytes(encode_object(content, dtype_of(word) if word else BYTES))
 
 
 @given(st.sampled_from(["", "F32", "BF16", "U8"]), st.data())

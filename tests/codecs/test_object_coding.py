@@ -30,7 +30,7 @@ FLOAT_BITS = {
 
 
 def encoded(data: bytes | memoryview, dtype: DType, threads: ThreadPoolExecutor | None = None) -> bytes:
-    return b"".join(encode_object(data, dtype, threads))
+    return bytes(encode_object(data, dtype, threads))
 
 
 def decoded(data: bytes, content: bytes | memoryview) -> bytearray:

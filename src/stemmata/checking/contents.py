@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
+from blake3 import blake3
 
 from stemmata.catalog import queries
 from stemmata.catalog.catalog import Catalog
 from stemmata.checking.report import FAULTS, Problem, Report, reason_of
 from stemmata.codecs.frames import Reference
-from stemmata.codecs.hashing import hasher
 from stemmata.codecs.workers import frame_pool
 from stemmata.errors import DamagedTree, HostileData, MissingObject, StemmataError
 from stemmata.ids import Digest, PackName, VersionId
@@ -154,7 +154,7 @@ class Contents:
         return fault
 
     def _hash_file(self, entry: TreeFile, version: _Version) -> None:
-        state = hasher(1 << 20)
+        state = blake3()
         for segment in entry.segments:
             length = 0
             for text in segment.objects:

@@ -15,9 +15,16 @@ from stemmata.storage.base import Buffer
 from stemmata.trees import TreeFile
 
 ReadObject: TypeAlias = Callable[[str], Buffer]
-"""The bytes of the object with this digest (hex), decoded and verified. Safe in any thread."""
+"""The bytes of the object with this digest (hex), decoded and verified. Safe in any thread.
 
-_READ_AHEAD = 128 << 20
+If it has a `give_back`, that is told when what was read is not needed any more."""
+
+
+def _keep(data: Buffer) -> None:
+    """What was read is the caller's own."""
+
+
+_READ_AHEAD = 64 << 20
 """Bytes of objects that may be in memory at once; above it the next one waits."""
 _READERS = 2
 """Objects that are read at once, beside the one in use."""
@@ -55,6 +62,7 @@ def verified(file: TreeFile, bodies: Iterator[Buffer]) -> Iterator[Buffer]:
 
 def bodies_of(files: Iterable[TreeFile], read: ReadObject) -> Generator[Buffer, None, None]:
     """The objects of all `files` in order, the next ones read while one is used. Close it."""
+    give_back: Callable[[Buffer], None] = getattr(read, "give_back", _keep)
     waiting = _objects(files)
     ahead: deque[tuple[Future[Buffer], int]] = deque()
     following = next(waiting, None)
@@ -69,6 +77,7 @@ def bodies_of(files: Iterable[TreeFile], read: ReadObject) -> Generator[Buffer, 
                 following = next(waiting, None)
             data = ahead[0][0].result()
             yield data
+            give_back(data)
             del data  # else it would stay while the next is waited for
             ahead.popleft()
 

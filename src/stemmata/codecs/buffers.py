@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import threading
 
-_ROUND = 1 << 20
+_LEAST = 1 << 20
 _INLINE = 64 << 10
 """Bytes below which the allocator's own memory does as well."""
 
@@ -16,7 +16,8 @@ class Buffers:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._free: list[mmap.mmap] = []
-        self._lent: dict[int, mmap.mmap] = {}
+        # By identity, which is the view's own as long as it is kept here.
+        self._lent: dict[int, tuple[memoryview, mmap.mmap]] = {}
 
     def lend(self, size: int) -> memoryview:
         """Memory of `size` bytes that nobody else has, holding anything."""
@@ -27,26 +28,36 @@ class Buffers:
             if fitting:
                 found = min(fitting, key=len)
                 self._free.remove(found)
-            elif self._free:
-                # One that is too small makes room: together they would grow beyond what is in use.
-                self._free.remove(min(self._free, key=len))
-                found = _fresh(size)
             else:
+                # Those that are too small make room: together they would grow beyond what is in use.
+                self._free.clear()
                 found = _fresh(size)
             view = memoryview(found)[:size]
-            self._lent[id(view)] = found
+            self._lent[id(view)] = view, found
             return view
+
+    def instead(self, view: memoryview, part: memoryview) -> None:
+        """From now on `part` of what was lent as `view` is what is to be given back."""
+        with self._lock:
+            held = self._lent.pop(id(view), None)
+            if held is not None:
+                self._lent[id(part)] = part, held[1]
 
     def give_back(self, view: memoryview) -> None:
         """The memory may be lent to others: nothing may look at it any more."""
         with self._lock:
             held = self._lent.pop(id(view), None)
             if held is not None:
-                self._free.append(held)
+                self._free.append(held[1])
 
 
 def _fresh(size: int) -> mmap.mmap:
-    made = mmap.mmap(-1, -(-size // _ROUND) * _ROUND)
+    # Few sizes, so that one fits the next as well. What is not touched takes no memory.
+    length = max(_LEAST, 1 << (size - 1).bit_length())
+    if not hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, length)
+    # Private: shared memory, Python's default, has no huge pages.
+    made = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         try:
             made.madvise(mmap.MADV_HUGEPAGE)

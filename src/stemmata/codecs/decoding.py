@@ -32,7 +32,6 @@ from stemmata.codecs.frames import (
 from stemmata.codecs.hashing import Buffer, digest_of
 from stemmata.codecs.streams import Bytes
 from stemmata.codecs.workers import each
-from stemmata.errors import StemmataError
 from stemmata.ids import Digest
 
 
@@ -71,6 +70,20 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
+@dataclass(slots=True)
+class _Work:
+    """Bytes that are decoded to read an object of `whole`, counted before any base of theirs is fetched."""
+
+    whole: int
+    done: int = 0
+
+    def add(self, size: int) -> None:
+        # No sound base is smaller than what leans on it, so that many little ones are no way around this.
+        self.done += max(size, self.whole)
+        if self.done > MAX_WORK * max(self.whole, 1):
+            raise HostileFault(f"more than {MAX_WORK} times its {self.whole} bytes would be decoded")
+
+
 class ObjectDecoder:
     """One encoded object, structure checked and bases at hand. Frames may be decoded by many threads.
 
@@ -78,7 +91,9 @@ class ObjectDecoder:
     what `fetch` raises; a fault of a base is told of the base.
     """
 
-    def __init__(self, stored: Stored, fetch: Fetch = no_bases, level: int = 0) -> None:
+    def __init__(
+        self, stored: Stored, fetch: Fetch = no_bases, level: int = 0, work: _Work | None = None
+    ) -> None:
         self.digest, self.where = stored.digest, stored.where
         with translated(self.digest.hex, self.where):
             view = memoryview(stored.encoded).cast("B")
@@ -90,17 +105,19 @@ class ObjectDecoder:
             used = {frame.payload[0] for frame in self.frames if frame.codec in BASED}
             if used and level == MAX_CHAIN:
                 raise HostileFault(f"it leans on a chain of more than {MAX_CHAIN} objects")
+            if (used or level) and any(frame.dtype != self.header.dtype for frame in self.frames):
+                raise DamagedFault("its frames are of several dtypes")
+            work = work or _Work(self.header.raw_length)
+            work.add(self.header.raw_length)
         with translated(self.digest.hex, self.where):
             self._bases = {
-                k: ObjectDecoder(fetch(base), fetch, level + 1)
+                k: ObjectDecoder(fetch(base), fetch, level + 1, work)
                 for k, base in enumerate(self.header.references)
                 if k in used
             }
             self._level = level
             self.work: int = self.header.raw_length + sum(base.work for base in self._bases.values())
             """Bytes that are decoded to read it, bases included."""
-            if level == 0 and self.work > MAX_WORK * max(self.header.raw_length, 1):
-                raise HostileFault(f"{self.work} bytes would be decoded for {self.header.raw_length}")
             for frame in self.frames:
                 if frame.codec in BASED:
                     self._require_fit(frame)
@@ -120,30 +137,30 @@ class ObjectDecoder:
             decode_payload(frame, base, into)
 
     def content(self, threads: Executor | None = None) -> bytearray:
-        """All bytes, verified as `content_into` does."""
+        """All bytes, verified as `fill` does."""
         content = bytearray(self.header.raw_length)
-        self.content_into(content, threads)
+        self.fill(memoryview(content), threads)
         return content
 
-    def content_into(self, into: Buffer, threads: Executor | None = None) -> None:
-        """Fill `into`, as long as the object, and hold it against the digest: the one gate that decoded
-        bytes pass (I4). After an error `into` holds anything."""
+    def fill(self, into: memoryview, threads: Executor | None = None) -> None:
+        """All bytes into `into`, held against the digest there: the one gate that decoded bytes pass (I4).
+
+        Whoever gave the memory shows it to nobody if this raises; also where it is not of the object's size.
+        """
         whole = np.frombuffer(into, np.uint8)
-        if len(whole) != self.header.raw_length:
-            raise ValueError(f"{len(whole)} bytes are no place for {self.header.raw_length}")
+        with translated(self.digest.hex, self.where):
+            if len(whole) != self.header.raw_length:
+                raise DamagedFault(
+                    f"it holds {self.header.raw_length} bytes where {len(whole)} are asked for"
+                )
 
         def decode(frame: Frame) -> None:
             self.decode_into(frame, whole[frame.raw_offset : frame.raw_offset + frame.raw_length])
 
-        try:
-            each(decode, self.frames, threads)
-            with translated(self.digest.hex, self.where):
-                if digest_of(into) != self.digest:
-                    raise DamagedFault("its content is not what its digest says")
-        except StemmataError:
-            # The digest is proof of the whole chain; checksums, not looked at till now, say which link broke.
-            self.require_sound()
-            raise
+        each(decode, self.frames, threads)
+        with translated(self.digest.hex, self.where):
+            if digest_of(into) != self.digest:
+                raise DamagedFault("its content is not what its digest says")
 
     def require_sound(self) -> None:
         """Hold every frame, of the bases first, against its checksum. Raises DamagedObject."""
@@ -161,6 +178,8 @@ class ObjectDecoder:
         base = self._bases[frame.payload[0]]
         found = base.frame_at(frame.raw_offset // frame.dtype.itemsize)
         count = frame.raw_length // frame.dtype.itemsize
+        if base.header.elements != self.header.elements:
+            raise DamagedFault("it leans on an object of another size")
         kinds = [frame.dtype] if frame.codec == DELTA else []
         if frame.dtype.word in cast.NARROW:
             kinds.append(cast.WIDE)

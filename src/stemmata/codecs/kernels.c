@@ -12,7 +12,7 @@
 enum { BLOCK = 128, KEYS = 2048, GROUP_MIN = 4096, GROUPS = 33, SMALL = 16, DRIFT_BITS = 6, LANES = 4 };
 enum { SAME = 0, SCATTERED = 1, DRIFTED = 2 };
 
-API int stm_abi(void) { return 1; }
+API int stm_abi(void) { return 2; }
 
 /* Ascending keys are joined until a group has GROUP_MIN elements; a short last one joins the one before. */
 static int group_keys(uint32_t count[LANES][KEYS], uint8_t *group_of, uint32_t *group_count) {
@@ -63,6 +63,12 @@ static inline uint8_t *put_bits(uint8_t *at, uint64_t *held, int *waiting, uint6
     return at + (bits >> 3);
 }
 
+/* Elements as they lie in a caller's bytes, wherever these begin. */
+typedef uint8_t lane_8;
+typedef uint16_t __attribute__((aligned(1), may_alias)) lane_16;
+typedef uint32_t __attribute__((aligned(1), may_alias)) lane_32;
+typedef uint64_t __attribute__((aligned(1), may_alias)) lane_64;
+
 #define JOINED(a, b) a##_##b
 #define EXPANDED(a, b) JOINED(a, b)
 #define NAME(a) EXPANDED(a, BITS)
@@ -100,7 +106,7 @@ static inline uint8_t *put_bits(uint8_t *at, uint64_t *held, int *waiting, uint6
 #undef SUB
 
 /* Rounding to nearest, ties to even, of float32 bits. 1 if there was a NaN, whose bits no rule settles. */
-API int stm_narrow_bf16(const uint32_t *wide, int64_t n, uint16_t *narrow) {
+API int stm_narrow_bf16(const lane_32 *wide, int64_t n, lane_16 *narrow) {
     uint32_t nan = 0;
     for (int64_t i = 0; i < n; i++) {
         const uint32_t v = wide[i];
@@ -110,7 +116,7 @@ API int stm_narrow_bf16(const uint32_t *wide, int64_t n, uint16_t *narrow) {
     return (int)nan;
 }
 
-API int stm_narrow_f16(const uint32_t *wide, int64_t n, uint16_t *narrow) {
+API int stm_narrow_f16(const lane_32 *wide, int64_t n, lane_16 *narrow) {
     for (int64_t i = 0; i < n; i++) {
         const uint32_t v = wide[i], sign = (v >> 16) & 0x8000u, rest = v & 0x7fffffffu;
         const int e = (int)(rest >> 23) - 112;

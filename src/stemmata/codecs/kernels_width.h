@@ -26,7 +26,7 @@ static inline uint8_t NAME(token)(uint64_t u) {
 }
 
 /* Adds to LANES counts in turn: one alone would wait for itself where neighbours have the same key. */
-static inline void NAME(count_keys)(const W *b, int64_t begin, int64_t end, int mantissa,
+static inline void NAME(count_keys)(const NAME(lane) *b, int64_t begin, int64_t end, int mantissa,
                                     uint32_t count[LANES][KEYS]) {
     int64_t i = begin;
     for (; i + LANES <= end; i += LANES) {
@@ -37,10 +37,10 @@ static inline void NAME(count_keys)(const W *b, int64_t begin, int64_t end, int 
 
 /* Returns the number of groups; sizes: [0] bytes of raw bits, [1] drifted elements. u, sorted: n elements; raw:
    room for n elements and 8 bytes. */
-API int NAME(stm_delta_split)(const W *x, const W *b, int64_t n, int mantissa, W *u, W *sorted,
-                               uint8_t *classes,
-                               uint8_t *tokens, uint32_t *group_count, uint8_t *raw, uint8_t *low,
-                               uint8_t *high, int64_t *sizes) {
+API int NAME(stm_delta_split)(const NAME(lane) *x, const NAME(lane) *b, int64_t n, int mantissa,
+                               NAME(lane) *u, NAME(lane) *sorted, uint8_t *classes, uint8_t *tokens,
+                               uint32_t *group_count, uint8_t *raw, uint8_t *low, uint8_t *high,
+                               int64_t *sizes) {
     uint32_t count[LANES][KEYS] = {{0}}, drift_count[1 << DRIFT_BITS] = {0};
     uint8_t group_of[KEYS];
     const int is_float = mantissa >= 0;
@@ -98,7 +98,7 @@ API int NAME(stm_delta_split)(const W *x, const W *b, int64_t n, int mantissa, W
     for (int g = 0; g < groups; g++) {
         uint64_t held = 0;
         int waiting = 0;
-        const W *value = sorted;
+        const NAME(lane) *value = sorted;
         sorted += group_count[g];
         for (; value < sorted; value++) {
             const uint64_t z = *value;
@@ -121,7 +121,7 @@ API int NAME(stm_delta_split)(const W *x, const W *b, int64_t n, int mantissa, W
 }
 
 /* How many elements each group has, and how many drifted; classes are 0, 1 or 2. Returns the groups. */
-API int NAME(stm_delta_sizes)(const W *b, int64_t n, int mantissa, const uint8_t *classes,
+API int NAME(stm_delta_sizes)(const NAME(lane) *b, int64_t n, int mantissa, const uint8_t *classes,
                                uint32_t *group_count, int64_t *drifted) {
     uint32_t count[LANES][KEYS] = {{0}};
     uint8_t group_of[KEYS];
@@ -135,12 +135,12 @@ API int NAME(stm_delta_sizes)(const W *b, int64_t n, int mantissa, const uint8_t
     return group_keys(count, group_of, group_count);
 }
 
-/* 0, or -1 if a token is none of this width or the raw bits are not as many as the tokens say. `raw` has
-   8 readable bytes after its end; sorted: room for n elements. Without drifted blocks low and high are not
-   read. */
-API int NAME(stm_delta_join)(const W *b, int64_t n, int mantissa, const uint8_t *classes,
+/* 0, or -1 if a class or a token is none of this width or the raw bits are not as many as the tokens say.
+   `raw` has 8 readable bytes after its end; sorted: room for n elements. Without drifted blocks low and high
+   are not read. */
+API int NAME(stm_delta_join)(const NAME(lane) *b, int64_t n, int mantissa, const uint8_t *classes,
                               const uint8_t *tokens, const uint8_t *raw, int64_t raw_size, const uint8_t *low,
-                              const uint8_t *high, W *sorted, W *x) {
+                              const uint8_t *high, NAME(lane) *sorted, NAME(lane) *x) {
     uint32_t count[LANES][KEYS] = {{0}}, drift_count[1 << DRIFT_BITS] = {0}, group_count[GROUPS] = {0};
     uint8_t group_of[KEYS], width[256];
     const int is_float = mantissa >= 0;
@@ -162,14 +162,16 @@ API int NAME(stm_delta_join)(const W *b, int64_t n, int mantissa, const uint8_t 
             }
         } else if (class == SCATTERED) {
             NAME(count_keys)(b, begin, end, mantissa, count);
+        } else if (class != SAME) {
+            return -1;
         }
     }
     const int groups = group_keys(count, group_of, group_count);
     const uint64_t all_bits = 8 * (uint64_t)raw_size;
     uint64_t at = 0;
-    W *next = sorted;
+    NAME(lane) *next = sorted;
     for (int g = 0; g < groups; g++) {
-        for (const W *end = next + group_count[g]; next < end; next++) {
+        for (const NAME(lane) *end = next + group_count[g]; next < end; next++) {
             const int t = *tokens++;
             /* Also what is no token takes no step beyond the end. */
             if (t >= limit || at > all_bits) return -1;
@@ -204,7 +206,7 @@ API int NAME(stm_delta_join)(const W *b, int64_t n, int mantissa, const uint8_t 
             continue;
         }
         W moved[BLOCK];
-        const W *under = b + begin;
+        const NAME(lane) *under = b + begin;
         const int64_t size = end - begin;
         if (class == DRIFTED) {
             for (int64_t i = 0; i < size; i++) {
@@ -216,7 +218,7 @@ API int NAME(stm_delta_join)(const W *b, int64_t n, int mantissa, const uint8_t 
                 moved[i] = sorted[at_of[group_of[NAME(key)(under[i], mantissa)]]++];
             }
         }
-        W *over = x + begin;
+        NAME(lane) *over = x + begin;
         for (int64_t i = 0; i < size; i++) {
             W d = (W)((W)(moved[i] >> 1) ^ (W)(0 - (W)(moved[i] & 1)));
             if (is_float && (under[i] >> (BITS - 1))) d = (W)(0 - d);
@@ -227,7 +229,7 @@ API int NAME(stm_delta_join)(const W *b, int64_t n, int mantissa, const uint8_t 
 }
 
 /* Byte k of every element, rotated left by one if asked, to planes[k * stride ...]. */
-API void NAME(stm_split)(const W *x, int64_t n, int rotate, uint8_t *planes, int64_t stride) {
+API void NAME(stm_split)(const NAME(lane) *x, int64_t n, int rotate, uint8_t *planes, int64_t stride) {
     for (int k = 0; k < BITS / 8; k++) {
         uint8_t *plane = planes + k * stride;
         const int by = 8 * k;
@@ -241,7 +243,7 @@ API void NAME(stm_split)(const W *x, int64_t n, int rotate, uint8_t *planes, int
     }
 }
 
-API void NAME(stm_join)(const uint8_t *const *planes, int64_t n, int rotate, W *x) {
+API void NAME(stm_join)(const uint8_t *const *planes, int64_t n, int rotate, NAME(lane) *x) {
     for (int64_t i = 0; i < n; i++) {
         W v = 0;
         for (int k = 0; k < BITS / 8; k++) v |= (W)((W)planes[k][i] << (8 * k));

@@ -22,7 +22,8 @@ from stemmata.codecs.numpy_kernels import DRIFTED, SCATTERED, Bytes, DeltaParts
 
 VARIABLE = "STEMMATA_NATIVE"
 FILE = Path(__file__).with_name("_kernels.so")
-_ABI = 1
+_ABI = 2
+"""Of what was compiled: rises with every change of what a function takes. A stale library would crash."""
 _GROUPS = 33
 _FRAME_ELEMENTS = 128 << 10
 _SLACK = 8

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from functools import partial
 from math import inf
 
 import numpy as np
@@ -14,8 +13,11 @@ from stemmata.codecs import cast, delta, planes, zstd
 from stemmata.codecs.decoding import comes_back
 from stemmata.codecs.dtypes import BYTES, DType
 from stemmata.codecs.frames import (
+    BASED,
     CAST,
     DELTA,
+    FRAME_OVERHEAD,
+    MAX_HEADER,
     PLANES,
     RAW,
     ZSTD,
@@ -66,8 +68,9 @@ def encode_object(
     threads: Executor | None = None,
     base: Base | None = None,
     plan: Plan | None = None,
-) -> list[Buffer]:
-    """The encoded object, as parts to write one after another; some are views of `data`.
+    into: memoryview | None = None,
+) -> memoryview:
+    """The encoded object; in `into`, which has room for `most_stored` bytes, if that is given.
 
     Every frame has been decoded and compared when this returns; one that does not come back is
     stored raw. `data` that is no whole number of elements is coded as bytes. The result does not
@@ -85,24 +88,39 @@ def encode_object(
     content = np.frombuffer(view, np.uint8)
     step = dtype.max_frame_bytes
     starts = range(0, len(view), step)
-    if not starts:
-        return [write_header(dtype, 0, 0)]
     if plan is None:
-        middle = starts[len(starts) // 2]
+        middle = len(starts) // 2 * step
         sample = content[middle : middle + step]
         plan = plan_alone(sample, dtype)
         if base is not None:
             under = base.frame(middle, len(sample), dtype)
             plan, _ = plan_against(plan, sample, under, dtype, base.dtype)
-    work = partial(_encode_frame, content, dtype=dtype, plan=plan, base=base)
-    frames = each(work, starts, threads)
-    leans = base is not None and any(codec in (DELTA, CAST) for codec, _ in frames)
-    parts: list[Buffer] = [
-        write_header(dtype, len(starts), len(view), [base.reference] if base is not None and leans else [])
-    ]
-    for _, frame in frames:
-        parts += frame
-    return parts
+    room = memoryview(bytearray(most_stored(len(view), dtype))) if into is None else into
+    # Each frame has a place of its own, as long as it may be; then they are moved together.
+    places = [MAX_HEADER + begin + i * FRAME_OVERHEAD for i, begin in enumerate(starts)]
+
+    def encode(i: int) -> tuple[int, int]:
+        data = content[starts[i] : starts[i] + step]
+        under = base.frame(starts[i], len(data), dtype) if base is not None else None
+        return _encode_frame(data, dtype, plan, base, under, room[places[i] :])
+
+    frames = each(encode, range(len(starts)), threads)
+    leans = base is not None and any(codec in BASED for codec, _ in frames)
+    references = [base.reference] if base is not None and leans else []
+    header = write_header(dtype, len(starts), len(view), references)
+    begin = MAX_HEADER - len(header)
+    room[begin:MAX_HEADER] = header
+    end = MAX_HEADER
+    for place, (_, length) in zip(places, frames, strict=True):
+        if place != end:
+            room[end : end + length] = room[place : place + length]
+        end += length
+    return room[begin:end]
+
+
+def most_stored(length: int, dtype: DType) -> int:
+    """Bytes that an object of `length` bytes takes at most, once encoded."""
+    return MAX_HEADER + length + -(-length // dtype.max_frame_bytes) * FRAME_OVERHEAD
 
 
 def fits(dtype: DType, length: int, base: DType, base_length: int) -> bool:
@@ -114,6 +132,8 @@ def fits(dtype: DType, length: int, base: DType, base_length: int) -> bool:
 
 def plan_alone(sample: Bytes, dtype: DType) -> Plan:
     """What to try on an object that has no base."""
+    if not len(sample):
+        return Plan(False, (), 1.0)
     whole = len(zstd.compress_general(sample.data))
     if not dtype.has_planes:
         return Plan(True, (), min(1.0, whole / len(sample)))
@@ -141,36 +161,51 @@ def _size(parts: Sequence[Buffer]) -> int:
 
 
 def _encode_frame(
-    content: Bytes, begin: int, *, dtype: DType, plan: Plan, base: Base | None
-) -> tuple[int, list[Buffer]]:
-    """A frame's codec, and its header and payload in the smallest form, proved by decoding it."""
-    data = content[begin : begin + dtype.max_frame_bytes]
+    data: Bytes, dtype: DType, plan: Plan, base: Base | None, under: Bytes | None, into: memoryview
+) -> tuple[int, int]:
+    """Write a frame in its smallest form to `into`, proved by decoding it; its codec and how long it is."""
     fitted = None
-    if base is not None:
-        under = base.frame(begin, len(data), dtype)
-        if plan.cast and cast.is_rounding(data, under, dtype):
-            return CAST, [write_frame_head(CAST, dtype, len(data), [_NUMBER]), _NUMBER]
+    codec: int
+    payload: list[Buffer]
+    if base is not None and under is not None:
         fitted = cast.as_wide_as(dtype, under, base.dtype)
-    codec, payload = _smallest(data, fitted, dtype, plan)
-    if codec != RAW:
-        view = memoryview(payload)
-        if not comes_back(data, Frame(codec, dtype, 0, len(data), view[:0], b"", view), fitted):
-            codec, payload = RAW, data.data
-    return codec, [write_frame_head(codec, dtype, len(data), [payload]), payload]
+    if plan.cast and under is not None and cast.is_rounding(data, under, dtype):
+        codec, payload = CAST, [_NUMBER]
+    else:
+        codec, payload = _smallest(data, fitted, dtype, plan)
+    stored = _place(payload, into)
+    if codec not in (RAW, CAST) and not comes_back(
+        data, Frame(codec, dtype, 0, len(data), stored[:0], b"", stored), fitted
+    ):
+        codec, stored = RAW, _place([data.data], into)
+    head = write_frame_head(codec, dtype, len(data), [stored])
+    into[: len(head)] = head
+    return codec, len(head) + len(stored)
 
 
-def _smallest(data: Bytes, under: Bytes | None, dtype: DType, plan: Plan) -> tuple[int, Buffer]:
+def _place(parts: Sequence[Buffer], into: memoryview) -> memoryview:
+    """Copy a payload to where it will stand, behind its frame's head."""
+    end = FRAME_OVERHEAD
+    for part in parts:
+        into[end : end + len(part)] = part
+        end += len(part)
+    return into[FRAME_OVERHEAD:end]
+
+
+def _smallest(data: Bytes, under: Bytes | None, dtype: DType, plan: Plan) -> tuple[int, list[Buffer]]:
+    """The payload is good until this thread encodes again."""
     codec, size = RAW, len(data)
-    payload: Buffer = data.data
+    payload: list[Buffer] = [data.data]
     if plan.habits is not None and under is not None:
         found = [_NUMBER, *delta.encode(data, under, dtype, plan.habits)]
         if _size(found) < size:
-            # Joined at once: what is stored as it is lies in memory that is used again.
-            codec, payload, size = DELTA, b"".join(found), _size(found)
+            codec, payload, size = DELTA, found, _size(found)
             if size < _CLEARLY * plan.alone * len(data):
                 return codec, payload
+            # Coding it in planes may use the same memory.
+            payload = [b"".join(found)]
     if plan.whole and len(whole := zstd.compress_general(data.data)) < size:
-        codec, payload, size = ZSTD, whole, len(whole)
+        codec, payload, size = ZSTD, [whole], len(whole)
     if dtype.has_planes and _size(split := planes.encode(data, dtype, plan.repeats)) < size:
-        codec, payload = PLANES, b"".join(split)
+        codec, payload = PLANES, split
     return codec, payload

@@ -6,6 +6,7 @@ A sample decides: the middle frame, coded against every candidate and all that t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 
 import numpy as np
 
@@ -48,34 +49,35 @@ def choose(
     alone = plan_alone(sample, dtype)
     limit = _GAIN * alone.alone * len(sample)
     best: tuple[Reference, ObjectDecoder, Plan] | None = None
-    for reference, decoder, depth in _kin(candidates, reader):
-        raw = decoder.header.raw_length
-        if not fits(dtype, len(data), decoder.header.dtype, raw) or decoder.work + len(data) > WORK * len(
-            data
-        ):
-            continue
-        under = _frame(decoder, begin // dtype.itemsize)
-        if under is None:
-            continue
-        if len(under) // decoder.header.dtype.itemsize != len(sample) // dtype.itemsize:
-            continue
-        plan, size = plan_against(alone, sample, under, dtype, decoder.header.dtype)
-        if size * _STEP**depth < limit:
-            best, limit = (reference, decoder, plan), size * _STEP**depth
-    if best is None:
-        return None, alone
-    reference, decoder, plan = best
-    content = buffers.lend(decoder.header.raw_length)
-    try:
-        decoder.content_into(content, frame_pool())
-    except Damage:
-        buffers.give_back(content)
-        return None, alone  # nothing is built on damage; `check` will tell of it
-    return Base(reference, decoder.header.dtype, content), plan
+    with ExitStack() as opened:
+        for reference, decoder, depth in _kin(candidates, reader, opened, buffers):
+            raw = decoder.header.raw_length
+            within = decoder.work + len(data) <= WORK * len(data)
+            if not within or not fits(dtype, len(data), decoder.header.dtype, raw):
+                continue
+            under = _frame(decoder, begin // dtype.itemsize)
+            if under is None or len(under) // decoder.header.dtype.itemsize != len(sample) // dtype.itemsize:
+                continue
+            plan, size = plan_against(alone, sample, under, dtype, decoder.header.dtype)
+            if size * _STEP**depth < limit:
+                best, limit = (reference, decoder, plan), size * _STEP**depth
+        if best is None:
+            return None, alone
+        reference, decoder, plan = best
+        content = buffers.lend(decoder.header.raw_length)
+        try:
+            decoder.fill(content, frame_pool())
+        except Damage:
+            buffers.give_back(content)
+            return None, alone  # nothing is built on damage; `check` will tell of it
+        return Base(reference, decoder.header.dtype, content), plan
 
 
 def _kin(
-    candidates: Sequence[tuple[Digest, Sequence[PackName]]], reader: ObjectReader
+    candidates: Sequence[tuple[Digest, Sequence[PackName]]],
+    reader: ObjectReader,
+    opened: ExitStack,
+    buffers: Buffers,
 ) -> Iterator[tuple[Reference, ObjectDecoder, int]]:
     """Every candidate and all that it leans on, each once, with how many objects it leans on."""
     seen: set[Digest] = set()
@@ -83,7 +85,7 @@ def _kin(
         if digest in seen:
             continue
         try:
-            found = reader.open(digest, packs)
+            found = opened.enter_context(reader.opened(digest, packs, buffers))
         except StemmataError:
             continue  # missing or damaged: a base that is not taken costs bytes, never correctness
         for reference, decoder in found[1].lineage(found[0]):

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from stemmata.codecs.buffers import Buffers
 from stemmata.codecs.frames import Reference
 from stemmata.codecs.workers import frame_pool
-from stemmata.errors import Damage, DamagedObject, MissingObject, MissingPack
+from stemmata.errors import Damage, MissingObject, MissingPack, StemmataError
 from stemmata.ids import Digest, PackName
 from stemmata.packs import IndexRow, PackReader
 from stemmata.storage.base import Storage
 from stemmata.storage.forks import held_at_forks
 
 if TYPE_CHECKING:
-    from stemmata.codecs.decoding import ObjectDecoder, Stored
+    from stemmata.codecs.decoding import ObjectDecoder
 
 _INDEX_BYTES = 64 << 20
 _OPEN_PACKS = 1024
@@ -41,26 +43,54 @@ class ObjectReader:
 
         Raises MissingObject, MissingPack, DamagedPack, DamagedObject, HostileData, NewerFormat.
         """
-        return self._first(digest, packs, self._decoded)
 
-    def fill(self, digest: Digest, packs: Sequence[PackName], into: memoryview) -> None:
-        """As `read`, into memory that is given, of the object's size. If this raises, it holds rubbish."""
+        def decode(pack: PackReader, digest: Digest, row: IndexRow) -> bytearray:
+            with self._decoder(pack, digest, row, Buffers()) as decoder:
+                return decoder.content(frame_pool())
 
-        def fill(pack: PackReader, digest: Digest, row: IndexRow) -> None:
-            if row.raw != len(into):
-                reason = f"it has {row.raw} bytes where {len(into)} are wanted"
-                raise DamagedObject(digest=digest, pack=pack.name, reason=reason)
-            self._decoder(pack, digest, row).content_into(into, frame_pool())
+        return self._first(digest, packs, decode)
 
-        self._first(digest, packs, fill)
+    def fill(
+        self, digest: Digest, packs: Sequence[PackName], into: memoryview, buffers: Buffers | None = None
+    ) -> None:
+        """As `read`, into memory that is given, of the object's size. If this raises, it holds rubbish.
 
-    def open(self, digest: Digest, packs: Sequence[PackName]) -> tuple[Reference, ObjectDecoder]:
+        `buffers`: where to keep what is stored while it is decoded, for who reads many objects.
+        """
+
+        def decode(pack: PackReader, digest: Digest, row: IndexRow) -> None:
+            with self._decoder(pack, digest, row, buffers or Buffers()) as decoder:
+                decoder.fill(into, frame_pool())
+
+        self._first(digest, packs, decode)
+
+    def lend(self, digest: Digest, packs: Sequence[PackName], buffers: Buffers) -> memoryview:
+        """As `read`, in memory that `buffers` lends; the caller gives it back."""
+
+        def decode(pack: PackReader, digest: Digest, row: IndexRow) -> memoryview:
+            with self._decoder(pack, digest, row, buffers) as decoder:
+                into = buffers.lend(row.raw)
+                try:
+                    decoder.fill(into, frame_pool())
+                except BaseException:
+                    buffers.give_back(into)
+                    raise
+                return into
+
+        return self._first(digest, packs, decode)
+
+    @contextmanager
+    def opened(
+        self, digest: Digest, packs: Sequence[PackName], buffers: Buffers
+    ) -> Iterator[tuple[Reference, ObjectDecoder]]:
         """Where the object lies; it and its bases as they are stored, not decoded yet. Raises as `read`."""
 
-        def opened(pack: PackReader, digest: Digest, row: IndexRow) -> tuple[Reference, ObjectDecoder]:
-            return Reference(pack.name, digest), self._decoder(pack, digest, row)
+        def begin(pack: PackReader, digest: Digest, row: IndexRow) -> tuple[Reference, ObjectDecoder]:
+            found = opened.enter_context(self._decoder(pack, digest, row, buffers))
+            return Reference(pack.name, digest), found
 
-        return self._first(digest, packs, opened)
+        with ExitStack() as opened:
+            yield self._first(digest, packs, begin)
 
     def locate(self, digest: Digest, packs: Sequence[PackName]) -> tuple[PackName, IndexRow]:
         """The first of `packs` whose index has the object. Raises as `read`."""
@@ -100,18 +130,37 @@ class ObjectReader:
                 failure = failure or error
         raise failure or MissingObject(digest=digest)
 
-    def _decoded(self, pack: PackReader, digest: Digest, row: IndexRow) -> bytearray:
-        return self._decoder(pack, digest, row).content(frame_pool())
-
-    def _decoder(self, pack: PackReader, digest: Digest, row: IndexRow) -> ObjectDecoder:
+    @contextmanager
+    def _decoder(
+        self, pack: PackReader, digest: Digest, row: IndexRow, buffers: Buffers
+    ) -> Iterator[ObjectDecoder]:
         # Imported here: numpy costs a tenth of a second, and much is asked that reads no object.
-        from stemmata.codecs.decoding import ObjectDecoder
+        from stemmata.codecs.decoding import ObjectDecoder, Stored
 
-        return ObjectDecoder(_stored(pack, digest, row), self.fetch)
+        lent: list[memoryview] = []
+        whole: list[tuple[PackReader, Digest, IndexRow, memoryview]] = []
 
-    def fetch(self, base: Reference) -> Stored:
-        """An object that another leans on, encoded. Raises as `read`."""
-        return self._first(base.digest, [base.pack], _stored)
+        def stored(pack: PackReader, digest: Digest, row: IndexRow) -> Stored:
+            view = buffers.lend(row.stored)
+            lent.append(view)
+            pack.read_into(digest, row, view)
+            whole.append((pack, digest, row, view))
+            return Stored(view, row.raw, digest, pack.name.hex)
+
+        def fetch(base: Reference) -> Stored:
+            return self._first(base.digest, [base.pack], stored)
+
+        try:
+            yield ObjectDecoder(stored(pack, digest, row), fetch)
+        except StemmataError:
+            # Checksums were left aside, for the digest tells all that they could. Not so after a failure: a
+            # damaged byte may look like a newer format, or like the fault of what leans on it.
+            for where, found, place, view in whole:
+                where.require_sound(found, place, view)
+            raise
+        finally:
+            for view in lent:
+                buffers.give_back(view)
 
     def _open(self, name: PackName) -> PackReader:
         """The pack with its index read."""
@@ -134,9 +183,3 @@ class ObjectReader:
         pack = self._packs.pop(name, None)
         if pack is not None:
             self._kept -= pack.index.size
-
-
-def _stored(pack: PackReader, digest: Digest, row: IndexRow) -> Stored:
-    from stemmata.codecs.decoding import Stored
-
-    return Stored(pack.read_unchecked(digest, row), row.raw, digest, pack.name.hex)

@@ -46,12 +46,12 @@ class WriterStats:
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """An object on its way: `parts` None if `pack` has it already."""
+    """An object on its way: `stored` None if `pack` has it already."""
 
     digest: Digest
     length: int
     pack: PackName | None
-    parts: list[Buffer] | None = None
+    stored: memoryview | None = None
     base: PackName | None = None
 
 
@@ -164,17 +164,22 @@ class ObjectWriter:
         self._queue.popleft()
         self.stats.objects += 1
         self.stats.bytes_in += encoded.length
-        if encoded.digest in self._at:
-            return
-        if encoded.parts is None:
+        if encoded.stored is None:
             if encoded.pack is not None:
-                self._at[encoded.digest] = encoded.pack
+                self._at.setdefault(encoded.digest, encoded.pack)
             return
+        try:
+            if encoded.digest not in self._at:
+                self._add(encoded, encoded.stored)
+        finally:
+            self._buffers.give_back(encoded.stored)
+
+    def _add(self, encoded: _Encoded, stored: memoryview) -> None:
         if self._open_pack is None:
             self._open_pack = PackWriter(self._storage)
         pack = self._open_pack
         before = pack.size
-        pack.add(encoded.digest, encoded.parts, encoded.length, encoded.base)
+        pack.add(encoded.digest, [stored], encoded.length, encoded.base)
         self._at[encoded.digest] = pack.name
         self.stats.objects_new += 1
         self.stats.bytes_new += encoded.length
@@ -189,17 +194,22 @@ class ObjectWriter:
         pack = self._at.get(digest) or self._find(digest, len(data))
         if pack is not None:
             return _Encoded(digest, len(data), pack)
-        from stemmata.codecs.objectcode import encode_object
+        from stemmata.codecs.objectcode import encode_object, most_stored
         from stemmata.objects.choosing import choose
 
         base, plan = choose(data, dtype, candidates, self._reader, self._buffers)
+        room = self._buffers.lend(most_stored(len(data), dtype))
         try:
-            parts = encode_object(data, dtype, frame_pool(), base, plan)
+            stored = encode_object(data, dtype, frame_pool(), base, plan, room)
+        except BaseException:
+            self._buffers.give_back(room)
+            raise
         finally:
             if base is not None:
                 self._buffers.give_back(base.content)
+        self._buffers.instead(room, stored)
         leant_on = base.reference.pack if base is not None else None
-        return _Encoded(digest, len(data), None, parts, leant_on)
+        return _Encoded(digest, len(data), None, stored, leant_on)
 
     def _find(self, digest: Digest, length: int) -> PackName | None:
         found = self._reader.find(digest, self._lookup(digest))

@@ -26,7 +26,8 @@ class StoredKey:
 class NewObject(Protocol):
     """A key being written. Nothing is visible until `commit`; a crash before it leaves no key."""
 
-    def write(self, data: Buffer) -> None: ...
+    def write(self, data: Buffer) -> None:
+        """Append. `data` is the caller's again when this returns."""
 
     def commit(self) -> None:
         """Make it durable and visible, all at once.
@@ -55,6 +56,9 @@ class Storage(Protocol):
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Bytes from `start`; fewer than `length` only where the key ends. Raises KeyMissing."""
+
+    def get_into(self, key: str, start: int, into: memoryview) -> int:
+        """As `get`, into memory that is given; how many bytes there were."""
 
     def size(self, key: str) -> int:
         """Bytes stored under `key`. Raises KeyMissing."""

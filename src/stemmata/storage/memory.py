@@ -38,6 +38,11 @@ class MemoryStorage:
         data = self._find(key)[0]
         return data[start:] if length is None else data[start : start + length]
 
+    def get_into(self, key: str, start: int, into: memoryview) -> int:
+        data = self.get(key, start, len(into))
+        into[: len(data)] = data
+        return len(data)
+
     def size(self, key: str) -> int:
         return len(self._find(key)[0])
 
