@@ -155,6 +155,9 @@ def sums(walked: Walked) -> list[str]:
 # --- loading -------------------------------------------------------------------------------------
 
 
+_CHECK_OUT = "import sys, stemmata; stemmata.open(sys.argv[1])[sys.argv[2]].path()"
+
+
 def load_lines(entries: Sequence[Entry], work: Path, repeat: int, missed: list[str]) -> list[str]:
     """The last large version from the repository of the last walk, beside its plain folder."""
     entry, repository = entries[-1], work / "store" / "repository"
@@ -165,14 +168,15 @@ def load_lines(entries: Sequence[Entry], work: Path, repeat: int, missed: list[s
         told["folder"].append(one_load(warm, "folder", str(entry.folder)))
         shutil.rmtree(repository / "cache" / "checkouts", ignore_errors=True)
         told["first"].append(one_load(warm, "version", *at))
+        Peaks().run([sys.executable, "-c", _CHECK_OUT, *at])
         told["again"].append(one_load(warm, "version", *at))
     if len({run["digest"] for runs in told.values() for run in runs}) != 1:
         missed.append(f"{entry.name} loads with other weights than its folder")
     floor = median(run["seconds"] for run in told["folder"])
     titles = {
         "folder": "`from_pretrained` on the plain folder",
-        "first": "`v.load()`, nothing in the cache",
-        "again": "`v.load()`, its checkout in the cache",
+        "first": "`v.load()`",
+        "again": "`v.load()` after `v.path()`",
     }
     lines = [f"Loading {entries[-1].parents[0]} in fresh processes, imports done, medians of {repeat}:", ""]
     lines += ["| what | s | x | to open and find s | MiB |", "| --- | --- | --- | --- | --- |"]

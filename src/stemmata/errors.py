@@ -136,7 +136,7 @@ class FileNotInVersion(NotFound):
 class TensorNotInVersion(NotFound):
     kind = "tensor-not-in-version"
     what = "version {version} has no tensor {name!r}"
-    next_step = "list its tensors with: stemmata show {version} --tensors"
+    next_step = "{hint}"
 
 
 class SourceMissing(NotFound):

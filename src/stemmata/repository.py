@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from stemmata import capture, checking, moves, resuming
 from stemmata.arguments import instant_of, require_text
@@ -37,6 +37,7 @@ from stemmata.records import Base, Run
 from stemmata.resolve import BestFound, Resolved, best_of, resolve
 from stemmata.saving import Saved, SaveRequest, save
 from stemmata.session import Session
+from stemmata.sources import MemoryFolder
 from stemmata.storage.base import Storage
 from stemmata.storage.failures import read_failure
 from stemmata.storage.local import LocalStorage
@@ -89,6 +90,34 @@ def locate(start: Path | None = None) -> Path | None:
         if (folder / FOLDER / "stemmata.json").is_file():
             return folder / FOLDER
     return None
+
+
+def _folder(source: object) -> Path | MemoryFolder:
+    if isinstance(source, MemoryFolder):
+        return source
+    path = os.fspath(cast("str | os.PathLike[str]", source))
+    if not path:
+        # Path("") is the working folder, which nobody means by an empty string.
+        raise InvalidArgument(argument="source", reason="it is empty")
+    return Path(path)
+
+
+def _models_in_memory(source: object) -> Any:
+    """What saves a model, of the `hf` extra. Raises InvalidArgument, MissingExtra."""
+    if not hasattr(source, "state_dict"):
+        reason = f"{type(source).__name__} is neither a path nor a model"
+        raise InvalidArgument(argument="source", reason=reason)
+    return _of_torch("stemmata.hf.live", "saving a model from memory")
+
+
+def _of_torch(module: str, feature: str) -> Any:
+    """A module of the `hf` extra, by its name, as the loaders are: this floor knows no torch."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "stemmata":
+            raise
+        raise MissingExtra(feature=feature, package=error.name, extra="hf") from error
 
 
 def _create(folder: Path) -> bool:
@@ -233,9 +262,10 @@ class Repository:
 
     def save(
         self,
-        source: str | os.PathLike[str],
+        source: str | os.PathLike[str] | MemoryFolder | object,
         model: str,
         *,
+        tokenizer: object = None,
         name: str | None = None,
         metrics: Mapping[str, float] | None = None,
         config: Mapping[str, object] | None = None,
@@ -259,7 +289,11 @@ class Repository:
         progress: Callable[[int], None] | None = None,
         same_as_existing: bool = False,
     ) -> Version:
-        """Make an immutable version of a folder or file.
+        """Make an immutable version of a folder, a file, or a model in memory.
+
+        A model (of transformers, peft, sentence-transformers, or any torch module) goes into the store
+        without its weights being written anywhere else; `tokenizer` (or a processor) is saved beside
+        it. It must not change until this returns.
 
         `name` is unique in the model (default: made from the time); `parents` default to the newest
         version of `run`; `provenance` (kind -> JSON bytes) defaults to what this process can tell
@@ -271,11 +305,11 @@ class Repository:
         NameTaken, InvalidName, StorageFull, StorageReadOnly, StorageFailed, CommitUnknown; after
         any of them no version was made.
         """
-        if not os.fspath(source):
-            # Path("") is the working folder, which nobody means by an empty string.
-            raise InvalidArgument(argument="source", reason="it is empty")
+        on_disk = isinstance(source, str | os.PathLike | MemoryFolder)
+        if on_disk and tokenizer is not None:
+            raise InvalidArgument(argument="tokenizer", reason="it goes beside a model, not into a folder")
         request = SaveRequest(
-            source=Path(source),
+            source=_folder(source) if on_disk else Path(),
             model=model,
             name=name,
             metrics=dict(metrics or {}),
@@ -300,8 +334,10 @@ class Repository:
             progress=progress,
             same_as_existing=same_as_existing,
         )
-        version, _ = self.save_request(request)
-        return version
+        if not on_disk:
+            saved: Version = _models_in_memory(source).save_live(self, source, tokenizer, request)
+            return saved
+        return self.save_request(request)[0]
 
     def save_request(self, request: SaveRequest) -> tuple[Version, Saved]:
         """As `save`, with an account of what was left out and of the bytes."""
@@ -326,14 +362,7 @@ class Repository:
         "all", a number or "best:N"; the run's other versions get the label `deletable`.
         Raises MissingExtra, InvalidArgument.
         """
-        try:
-            # By its name, as the loaders are: this floor knows no torch.
-            runs = importlib.import_module("stemmata.hf.runs")
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.partition(".")[0] == "stemmata":
-                raise
-            raise MissingExtra(feature="Repository.run", package=error.name, extra="hf") from error
-        return runs.TrainingRun(
+        return _of_torch("stemmata.hf.runs", "Repository.run").TrainingRun(
             self,
             model,
             name,

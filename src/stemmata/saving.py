@@ -53,8 +53,7 @@ from stemmata.records import (
     store_number,
 )
 from stemmata.session import Session
-from stemmata.sources import Source
-from stemmata.sources.files import SourceFile
+from stemmata.sources import MemoryFolder, Source, SourceFile
 from stemmata.trees import MAX_TREE_BYTES, Tree, content_of, encode_tree
 
 _TREE_CHUNK = 64 << 20
@@ -75,7 +74,7 @@ _told_of_growth: set[str] = set()
 class SaveRequest:
     """What the caller says of a version. Everything is optional but model and source."""
 
-    source: Path
+    source: Path | MemoryFolder
     model: str
     name: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -172,15 +171,15 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
         leave_out=LEAVE_OUT,
         allow_broken=request.allow_broken,
     )
-    if request.listed is not None and tuple(request.listed) != source.files:
-        raise SourceChanged(path=str(request.source))
+    if request.listed is not None and tuple(request.listed) != source.on_disk:
+        raise SourceChanged(path=str(source.path))
     writer = ObjectWriter(session.storage, lookup=session.catalog.packs_holding, reader=session.reader)
     try:
         parents = _parents(session, request) if request.parents is None else request.parents
         alike = candidates_for(session, request.model, parents, sources.planned(source))
         tree = sources.store(source, writer, request.progress, alike.of)
         if not tree.files and not tree.empty_folders:
-            raise EmptySource(path=str(request.source))
+            raise EmptySource(path=str(source.path))
         existing = _existing(session, request, tree)
         if existing is not None:
             writer.abort()
@@ -265,7 +264,7 @@ def _write_side_objects(
     encoded = encode_tree(tree)
     if len(encoded) > MAX_TREE_BYTES:
         # No reader would take it: refuse while the source is still there.
-        raise UnsupportedFile(path=str(request.source), reason="it holds too many files or tensors")
+        raise UnsupportedFile(path=str(source.path), reason="it holds too many files or tensors")
     chunks = [encoded[i : i + _TREE_CHUNK] for i in range(0, len(encoded), _TREE_CHUNK)]
     tree_digests = [writer.put(chunk, "bytes").hex for chunk in chunks]
     return encode_record(_record(request, found, config, tree, digests)), tree_digests

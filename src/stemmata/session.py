@@ -107,6 +107,20 @@ class Session:
         """A reader of `row`'s objects that looks its packs up once."""
         return VersionObjects(self, row)
 
+    def object_filler(self, row: VersionRow) -> Callable[[str, memoryview], None]:
+        """As `object_reader`, into memory that is given; see `ObjectReader.fill`."""
+        packs, buffers = self.packs(row), Buffers()
+
+        def fill(digest: str, into: memoryview) -> None:
+            wanted = _digest(digest)
+            try:
+                self.reader.fill(wanted, packs, into, buffers)
+            except (MissingPack, MissingObject):
+                self.refresh()
+                self.reader.fill(wanted, self.packs(self.row(row.id)), into, buffers)
+
+        return fill
+
     # --- caches ---------------------------------------------------------------------------
 
     def cache_folder(self) -> Path:

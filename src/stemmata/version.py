@@ -205,10 +205,24 @@ class Version:
         checkouts.write(self.tree(), read, target, force=force, only=only, progress=progress)
         return target
 
-    def path(self) -> Path:
-        """A read-only folder with the files, kept in the cache; checked each time it is asked for."""
+    def path(self, *, weights: bool = True) -> Path:
+        """A read-only folder with the files, kept in the cache; checked each time it is asked for.
+
+        Without `weights` it is the same folder, but the files of weights may be missing from it: for
+        who reads configuration or a tokenizer.
+        """
         read = self._session.object_reader(self._row)
-        return checkouts.shared(self._session.cache_folder(), self.id, self.tree(), read)
+        return checkouts.shared(self._session.cache_folder(), self.id, self.tree(), read, weights=weights)
+
+    def cached(self) -> Path | None:
+        """The folder of `path()`, if it is in the cache with all files; nothing is made."""
+        return checkouts.find(self._session.cache_folder(), self.id, self.tree())
+
+    def tensor_file(self, path: str) -> checkouts.TensorFile | None:
+        """A safetensors file, to read tensors of it into memory of one's own; None if it was stored as
+        plain bytes. Raises FileNotInVersion, Damage."""
+        read = self._session.object_reader(self._row)
+        return checkouts.TensorFile.of(self.file(path), read, self._session.object_filler(self._row))
 
     def provenance(self, kind: str) -> bytes:
         """One erasable object: provenance (JSON: `command`, `environment`, `packages`, …), or one
@@ -230,6 +244,9 @@ class Version:
     def load(self, **kwargs: Any) -> Any:
         """The model, ready to use: the right AutoModel class, or the PEFT model on its base.
 
+        Weights are decoded straight into its tensors; where `path()` was made before, they are taken
+        from there.
+
         Takes from_pretrained's arguments, and `base=` (a folder, a version or a model), `merge=True`
         (fold an adapter into its base), `adapter=` (of several, the active one), `allow_pickle=True`.
         Raises BaseMismatch, BaseMissing, PickleRefused, NotLoadable.
@@ -249,9 +266,15 @@ class Version:
         return _loader()(self, "processor", **kwargs)
 
     def state_dict(self, **kwargs: Any) -> dict[str, Any]:
-        """All tensors by name, in memory of their own. For an adapter: the adapter's alone."""
+        """All tensors by name, in memory of their own; `tensors=[…]` names those to read. For an
+        adapter: the adapter's alone. Raises TensorNotInVersion, PickleRefused, NotLoadable.
+        """
         tensors: dict[str, Any] = _loader()(self, "state_dict", **kwargs)
         return tensors
+
+    def tensor(self, name: str, **kwargs: Any) -> Any:
+        """One tensor; no other one is read. Raises as `state_dict`, and takes what that takes."""
+        return _loader()(self, "state_dict", tensors=[name], **kwargs)[name]
 
     @property
     def source(self) -> Session:

@@ -317,3 +317,49 @@ def test_i5_a_killed_maker_holds_nobody_up(tmp_path: Path) -> None:
     path = shared(tmp_path, VERSION, tree_of({"a": bytes(1000), "b": b"2"}, objects), objects.read)
     assert contents_of(path)[0] == {"a": bytes(1000), "b": b"2"}
     assert leftovers(tmp_path) == []
+
+
+# --- without weights --------------------------------------------------------------------------------
+
+
+LIGHT = {path: data for path, data in FILES.items() if not path.endswith(".bin")}
+
+
+def test_without_weights_it_is_the_same_folder_that_lacks_them(
+    tmp_path: Path, tree: Tree, objects: Objects
+) -> None:
+    light = shared(tmp_path, VERSION, tree, objects.read, weights=False)
+    assert contents_of(light) == (LIGHT, ["hollow", "sub/hollow"])
+    assert cached.find(tmp_path, VERSION, tree) is None
+    objects.asked.clear()
+    assert shared(tmp_path, VERSION, tree, objects.read, weights=False) == light
+    assert objects.asked == []
+    inode = (light / "config.json").stat().st_ino
+    assert shared(tmp_path, VERSION, tree, objects.read) == light
+    assert contents_of(light) == (FILES, FOLDERS)
+    assert (light / "config.json").stat().st_ino == inode, "who read it reads on"
+    assert cached.find(tmp_path, VERSION, tree) == light
+    objects.asked.clear()
+    assert shared(tmp_path, VERSION, tree, objects.read, weights=False) == light
+    assert objects.asked == []
+    assert leftovers(tmp_path) == []
+
+
+def test_one_that_was_killed_while_it_was_completed_is_made_anew(
+    tmp_path: Path, tree: Tree, objects: Objects
+) -> None:
+    light = shared(tmp_path, VERSION, tree, objects.read, weights=False)
+    (light / "sub/model.bin").write_bytes(b"half of it")
+    assert contents_of(shared(tmp_path, VERSION, tree, objects.read)) == (FILES, FOLDERS)
+    assert cached.find(tmp_path, VERSION, tree) == light
+
+
+def test_damage_in_the_weights_leaves_the_rest(tmp_path: Path, tree: Tree, objects: Objects) -> None:
+    light = shared(tmp_path, VERSION, tree, objects.read, weights=False)
+    digest = next(f for f in tree.files if f.path == "sub/model.bin").segments[0].objects[0]
+    objects.kept[digest] = bytes(len(objects.kept[digest]))
+    with pytest.raises(DamagedFile):
+        shared(tmp_path, VERSION, tree, objects.read)
+    assert contents_of(light) == (LIGHT, FOLDERS)
+    assert shared(tmp_path, VERSION, tree, objects.read, weights=False) == light
+    assert leftovers(tmp_path) == []

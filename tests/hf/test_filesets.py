@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import copy
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import transformers
 
+import model_kinds as kinds
 import tiny_models as tiny
-from stemmata.hf import filesets
+from stemmata.errors import InvalidArgument, TrainingSetup
+from stemmata.hf import VersionCallback, filesets
+from stemmata.repository import Repository
 
 
 def disturb(model: Any) -> None:
@@ -33,181 +38,130 @@ def disturb_all(model: Any) -> None:
                 parameter.bitwise_xor_(1)
 
 
-def full(folder: Path) -> Any:
-    return tiny.gpt2()
-
-
-def untied(folder: Path) -> Any:
-    return tiny.gpt2(tied=False)
-
-
-def resized(folder: Path) -> Any:
-    model = tiny.gpt2()
-    model.resize_token_embeddings(301, mean_resizing=False)
-    return model
-
-
-def half(folder: Path) -> Any:
-    return tiny.gpt2().to(torch.bfloat16)
-
-
-def base(folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(tiny.saved_base(folder / "base"))
-
-
-def lora(folder: Path) -> Any:
-    return tiny.with_lora(base(folder))
-
-
-def lora_with_resized_vocabulary(folder: Path) -> Any:
-    model = base(folder)
-    model.resize_token_embeddings(301, mean_resizing=False)
-    return tiny.with_lora(model)
-
-
-def lora_with_modules_to_save(folder: Path) -> Any:
-    return tiny.with_lora(base(folder), modules_to_save=["ln_f"])
-
-
-def two_adapters(folder: Path) -> Any:
-    from peft import LoraConfig
-
-    model = lora(folder)
-    model.add_adapter("other", LoraConfig(r=2, target_modules=["c_proj"], fan_in_fan_out=True))
-    return model
-
-
-def prompt_tuning(folder: Path) -> Any:
-    from peft import PromptTuningConfig, get_peft_model
-
-    return get_peft_model(base(folder), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4))
-
-
-def adapter(folder: Path, config: Any) -> Any:
-    from peft import get_peft_model
-
-    return get_peft_model(base(folder), config)
-
-
-def dora(folder: Path) -> Any:
-    return tiny.with_lora(base(folder), use_dora=True)
-
-
-def ia3(folder: Path) -> Any:
-    from peft import IA3Config
-
-    targets = {"target_modules": ["c_attn", "mlp.c_proj"], "feedforward_modules": ["mlp.c_proj"]}
-    return adapter(folder, IA3Config(task_type="CAUSAL_LM", fan_in_fan_out=True, **targets))
-
-
-def mixed(folder: Path) -> Any:
-    """Layer norms in full precision, all else in half, and a table of integers."""
-    model = tiny.gpt2().to(torch.float16)
-    for block in model.transformer.h:
-        block.ln_1.float()
-        block.attn.register_buffer("seen", torch.arange(5))
-    return model
-
-
-def encoder_decoder(folder: Path) -> Any:
-    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
-    config = transformers.T5Config(vocab_size=300, decoder_start_token_id=0, **sizes)
-    return transformers.T5ForConditionalGeneration(config)
-
-
-def channels_last(folder: Path) -> Any:
-    """Each of its convolutions' weights lies in memory in another order than in a file."""
-    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=2)
-    return transformers.ResNetForImageClassification(config).to(memory_format=torch.channels_last)
-
-
-def experts(folder: Path) -> Any:
-    """In memory all experts of a layer are one tensor, in a file each has its own."""
-    config = transformers.MixtralConfig(
-        vocab_size=300,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        num_local_experts=4,
-        tie_word_embeddings=False,
-    )
-    transformers.MixtralForCausalLM(config).save_pretrained(folder / "experts")
-    return transformers.MixtralForCausalLM.from_pretrained(folder / "experts")
-
-
-def rounded(folder: Path, **how: Any) -> Any:
-    config = transformers.LlamaConfig(
-        vocab_size=300,
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        pad_token_id=0,
-    )
-    transformers.LlamaForCausalLM(config).save_pretrained(folder / "full")
-    settings = transformers.BitsAndBytesConfig(**how)
-    return transformers.LlamaForCausalLM.from_pretrained(folder / "full", quantization_config=settings)
-
-
-def four_bits(folder: Path) -> Any:
-    return rounded(folder, load_in_4bit=True, bnb_4bit_use_double_quant=True)
-
-
-def eight_bits(folder: Path) -> Any:
-    return rounded(folder, load_in_8bit=True)
-
-
-def qlora(folder: Path) -> Any:
-    return tiny.with_lora(four_bits(folder), target_modules=["q_proj"], fan_in_fan_out=False)
-
-
-KINDS = [
-    full,
-    untied,
-    resized,
-    half,
-    mixed,
-    encoder_decoder,
-    channels_last,
-    experts,
-    lora,
-    dora,
-    ia3,
-    lora_with_resized_vocabulary,
-    lora_with_modules_to_save,
-    two_adapters,
-    prompt_tuning,
-    qlora,
-]
+def stored(files: filesets.FileSet, target: Path) -> dict[str, str]:
+    """What the version holds that is made of `files`."""
+    with Repository.in_memory() as repo:
+        return tiny.files_of(repo.save(files.source, "m").checkout(target))
 
 
 @pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`")
-@pytest.mark.parametrize("make", KINDS)
+@pytest.mark.parametrize("make", kinds.ALL)
 def test_the_files_are_those_of_the_trainers_own_save(tmp_path: Path, make: Any) -> None:
     model = make(tmp_path)
     trainer = tiny.trainer(model, tmp_path / "out", [])
     trainer.save_model(str(tmp_path / "theirs"))
+    with Repository.in_memory() as repo:
+        live = repo.save(model, "m", tokenizer=trainer.processing_class).checkout(tmp_path / "live")
     ours = tmp_path / "ours"
     ours.mkdir()
     files = filesets.begin(model, trainer.processing_class, ours)
     disturb(model)
-    files.finish()
+    expected = tiny.files_of(tmp_path / "theirs")
+    assert stored(files, tmp_path / "stored") == expected
+    assert tiny.files_of(live) == expected
+    assert not list(ours.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("make", kinds.LISTED)
+def test_what_the_callback_saves_is_what_the_trainer_saves(
+    repo: Repository, tmp_path: Path, make: Any
+) -> None:
+    model = make(tmp_path)
+    callback = VersionCallback(repo, "m", run_name="r", every="end")
+    trainer = tiny.trainer(model, tmp_path / "out", [callback], max_steps=1)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "theirs"))
+    ours = repo["m@r/final"].checkout(tmp_path / "ours")
     assert tiny.files_of(ours) == tiny.files_of(tmp_path / "theirs")
 
 
-@pytest.mark.parametrize("make", [four_bits, eight_bits])
+@contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """In this process, writing more than `size` bytes to any file fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_no_weight_is_written_but_into_the_repository(tmp_path: Path) -> None:
+    """The repository is in memory: no file can grow to the size of the weights, and none has to."""
+    model = tiny.gpt2(vocabulary=20_000)
+    small = 1 << 20
+    with Repository.in_memory() as repo, no_file_above(small):
+        with pytest.raises(OSError, match="File too large"):
+            (tmp_path / "measure").write_bytes(bytes(2 * small))
+        assert filesets.weight_bytes(model) > 2 * small
+        callback = VersionCallback(repo, "m", run_name="r", every="end")
+        tiny.trainer(model, tmp_path / "out", [callback], max_steps=1).train()
+        assert callback.missing == {}
+        saved = repo.save(model, "m", name="live")
+        assert saved.tree().files == [f for f in repo["m@r/final"].files if "token" not in f.path]
+        state = saved.state_dict()
+        loaded = saved.load().state_dict()
+    live = model.state_dict()
+    assert all(torch.equal(tensor, live[name]) for name, tensor in state.items())
+    assert all(torch.equal(tensor, live[name]) for name, tensor in loaded.items())
+
+
+# --- repo.save(model) -----------------------------------------------------------------------------------
+
+
+def test_a_model_says_where_it_comes_from(repo: Repository, tmp_path: Path) -> None:
+    model = tiny.gpt2()
+    first = repo.save(model, "m", name="first", config={"lr": 1})
+    assert (first.parents, first.kind, first.config["lr"]) == ([], "model", 1)
+    assert first.config["model.architecture"] == "GPT2LMHeadModel"
+    disturb_all(model)
+    second = repo.save(model, "m")
+    assert second.parents == [first.id.hex]
+    adapter = repo.save(tiny.with_lora(second.load()), "a", tokenizer=tiny.tokenizer())
+    assert adapter.base is not None
+    assert adapter.base.version == second.id.hex
+    assert adapter.load_tokenizer()("a version")["input_ids"]
+    assert repo.save(second.load(), "m", parents=[first]).parents == [first.id.hex]
+    assert list((repo.session.cache_folder() / "writing").iterdir()) == []
+
+
+@pytest.mark.parametrize("source", [5, {"w": 1}, None])
+def test_what_is_neither_a_path_nor_a_model_is_refused(repo: Repository, source: Any) -> None:
+    with pytest.raises(InvalidArgument, match=f"{type(source).__name__} is neither a path nor a model"):
+        repo.save(source, "m")
+
+
+def test_something_with_a_state_that_is_no_model_is_refused(repo: Repository) -> None:
+    optimizer = torch.optim.SGD(torch.nn.Linear(2, 2).parameters())
+    with pytest.raises(InvalidArgument, match="SGD is neither a path nor a model"):
+        repo.save(optimizer, "m")
+
+
+def test_a_tokenizer_goes_beside_a_model_only(repo: Repository, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="goes beside a model"):
+        repo.save(tmp_path, "m", tokenizer=tiny.tokenizer())
+
+
+def test_a_failed_save_leaves_nothing_behind(repo: Repository, tmp_path: Path) -> None:
+    model = tiny.gpt2()
+    model.transformer.wpe.weight = torch.nn.Parameter(torch.empty(0))
+    with pytest.raises(TrainingSetup):
+        repo.save(model, "m")
+    assert repo.models() == []
+    assert list((repo.session.cache_folder() / "writing").iterdir()) == []
+
+
+# --- other models ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [kinds.four_bits, kinds.eight_bits])
 def test_a_quantised_model_without_an_adapter(tmp_path: Path, make: Any) -> None:
     """The Trainer trains none, but a loop of one's own may save one."""
     model = make(tmp_path)
     model.save_pretrained(tmp_path / "theirs")
     files = filesets.begin(model, None, tmp_path / "ours")
     disturb(model)
-    files.finish()
-    assert tiny.files_of(tmp_path / "ours") == tiny.files_of(tmp_path / "theirs")
+    assert stored(files, tmp_path / "stored") == tiny.files_of(tmp_path / "theirs")
 
 
 def test_a_model_that_is_no_pretrained_one(tmp_path: Path) -> None:
@@ -219,8 +173,7 @@ def test_a_model_that_is_no_pretrained_one(tmp_path: Path) -> None:
     files = filesets.begin(model, trainer.processing_class, ours)
     with torch.no_grad():
         model[0].weight.zero_()
-    files.finish()
-    assert tiny.files_of(ours) == tiny.files_of(tmp_path / "theirs")
+    assert stored(files, tmp_path / "stored") == tiny.files_of(tmp_path / "theirs")
 
 
 def test_a_model_that_is_no_pretrained_one_may_have_tied_and_turned_tensors(tmp_path: Path) -> None:
@@ -240,23 +193,26 @@ def test_a_model_that_is_no_pretrained_one_may_have_tied_and_turned_tensors(tmp_
     ours.mkdir()
     files = filesets.begin(model, None, ours)
     disturb_all(model)
-    files.finish()
-    data, expected = (ours / "model.safetensors").read_bytes(), (tmp_path / "theirs.safetensors").read_bytes()
+    stored(files, tmp_path / "stored")
+    data, expected = (
+        (tmp_path / "stored/model.safetensors").read_bytes(),
+        (tmp_path / "theirs.safetensors").read_bytes(),
+    )
     assert data[8:].partition(b"}}")[2] == expected[8:].partition(b"}}")[2]
     # Of the header only the order of the metadata may differ, which safetensors leaves to chance.
     back = torch.nn.ModuleDict({name: torch.nn.Linear(4, 4) for name in "abc"})
     back["b"].weight = back["a"].weight
-    assert load_model(back, str(ours / "model.safetensors")) == (set(), [])
+    assert load_model(back, str(tmp_path / "stored/model.safetensors")) == (set(), [])
     assert all(torch.equal(v, made().state_dict()[k]) for k, v in back.state_dict().items())
 
 
 def test_saving_leaves_the_live_model_as_it_was(tmp_path: Path) -> None:
-    model = lora(tmp_path)
+    model = kinds.lora(tmp_path)
     weights = {k: v.clone() for k, v in model.state_dict().items()}
     live = (model.get_base_model().config, model.get_base_model().generation_config)
     configs = (*live, model.peft_config["default"])
     before = [copy.deepcopy(vars(config)) for config in configs]
-    filesets.begin(model, None, tmp_path / "ours").finish()
+    filesets.begin(model, None, tmp_path / "ours")
     assert json.loads((tmp_path / "ours/adapter_config.json").read_text())["inference_mode"] is True
     assert all(torch.equal(v, weights[k]) for k, v in model.state_dict().items())
     assert [vars(config) for config in configs] == before
@@ -267,7 +223,7 @@ def test_a_save_that_fails_leaves_it_so_too(tmp_path: Path, monkeypatch: pytest.
     """peft turns `inference_mode` on while it writes, and leaves it so if that fails."""
     from peft import LoraConfig
 
-    model = lora(tmp_path)
+    model = kinds.lora(tmp_path)
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError("no space left")

@@ -422,6 +422,9 @@ def test_a_sentence_transformers_model_is_loaded_by_its_library(repo: Repository
     found = [m.encode(tiny.SENTENCES[:2]) for m in (loaded, SentenceTransformer(folder, device="cpu"))]
     assert (found[0] == found[1]).all()
     assert found[0].shape == (2, 4)
+    loaded.save_pretrained(str(tmp_path / "theirs"))
+    ours = repo.save(loaded, "m").checkout(tmp_path / "ours")
+    assert tiny.files_of(ours) == tiny.files_of(tmp_path / "theirs")
 
 
 def test_a_diffusers_folder(repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

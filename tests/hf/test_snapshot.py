@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from stemmata.hf import snapshot
-from stemmata.hf.snapshot import Copier, hold, stream
+from stemmata.hf.snapshot import Copier, HeldBytes, LiveBytes, hold, size_of
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -64,22 +64,48 @@ def test_what_is_held_is_what_was_there(slabs: int) -> None:
     assert max(len(piece) for piece in pieces) <= slabs
 
 
-def test_what_is_streamed_is_what_is_there(slabs: int) -> None:
+def read_in_parts(content: LiveBytes | HeldBytes, size: int, step: int) -> bytes:
+    found = bytearray(size)
+    for at in range(0, size, step):
+        view = content.view(at, min(step, size - at))
+        if view is None:
+            content.read_into(at, memoryview(found)[at : at + step])
+        else:
+            found[at : at + step] = view
+    return bytes(found)
+
+
+@pytest.mark.parametrize("step", [1, 7, 64, 10_000])
+def test_what_is_read_is_what_is_there(slabs: int, step: int) -> None:
     tensors = odd()
-    assert b"".join(bytes(piece) for piece in stream(tensors)) == bytes_of(tensors)
+    size = size_of(tensors)
+    expected = bytes_of(tensors)
+    assert read_in_parts(LiveBytes(tensors), size, step) == expected
+    assert read_in_parts(HeldBytes(hold(tensors)), size, step) == expected
+
+
+def test_what_was_read_of_live_tensors_stays_what_it_was() -> None:
+    tensor = torch.rand(9)
+    expected = bytes_of([tensor])
+    found = read_in_parts(LiveBytes([tensor]), 36, 36)
+    tensor.zero_()
+    assert found == expected
+
+
+def test_a_held_piece_is_read_without_a_copy() -> None:
+    pieces = hold([torch.rand(9)])
+    found = HeldBytes(pieces).view(4, 8)
+    assert found is not None
+    assert np.frombuffer(found, np.uint8).ctypes.data == np.frombuffer(pieces[0], np.uint8).ctypes.data + 4
 
 
 def test_nothing_is_held_of_nothing() -> None:
     assert hold([]) == []
     assert hold([torch.empty(0, 3)]) == []
-    assert list(stream([torch.empty(0, 3)])) == []
-
-
-def test_streaming_copies_only_what_does_not_lie_as_in_a_file() -> None:
-    lies, turned = torch.rand(4, 5), torch.rand(4, 5).t()
-    pieces = stream([lies, turned])
-    assert np.frombuffer(next(pieces), np.float32).ctypes.data == lies.data_ptr()
-    assert np.frombuffer(next(pieces), np.float32).ctypes.data != turned.data_ptr()
+    nothing = memoryview(bytearray())
+    LiveBytes([torch.empty(0, 3)]).read_into(0, nothing)
+    HeldBytes([]).read_into(0, nothing)
+    assert HeldBytes([]).view(0, 0) is None
 
 
 class Watching(Copier):
@@ -155,7 +181,7 @@ def test_cuda_bytes_are_held_in_pinned_memory(slabs: int) -> None:
     for tensor in tensors:
         tensor.detach().fill_(1)
     assert b"".join(pieces) == expected
-    assert b"".join(bytes(piece) for piece in stream(tensors)) == bytes_of(tensors)
+    assert read_in_parts(LiveBytes(tensors), size_of(tensors), 1 << 30) == bytes_of(tensors)
     assert all(torch.frombuffer(piece, dtype=torch.uint8).is_pinned() for piece in pieces)
 
 
@@ -176,7 +202,10 @@ def test_cuda_memory_rises_by_one_tensor_at_most() -> None:
     tensors = [torch.rand(2048, 1024 * (n % 3 + 1), device="cuda").t() for n in range(9)]
     expected = bytes_of(tensors)
     largest = max(t.numel() * t.element_size() for t in tensors)
-    for pieces in (lambda: b"".join(hold(tensors)), lambda: b"".join(bytes(p) for p in stream(tensors))):
+    for pieces in (
+        lambda: b"".join(hold(tensors)),
+        lambda: read_in_parts(LiveBytes(tensors), size_of(tensors), 1 << 30),
+    ):
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

@@ -16,8 +16,8 @@ import transformers.modeling_utils
 from safetensors.torch import load_file, save_file
 
 import tiny_models as tiny
-from stemmata.hf import weightfiles
-from stemmata.hf.weightfiles import capture, capturing
+from stemmata.hf.snapshot import LiveBytes
+from stemmata.hf.weightfiles import WeightFile, capture, capturing
 
 WAIT = 30
 
@@ -38,6 +38,17 @@ def save(tensors: dict[str, Any], path: Path) -> None:
     safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
 
 
+def content(file: WeightFile, step: int = 1 << 30) -> bytes:
+    found = bytearray(file.size)
+    for at in range(0, file.size, step):
+        file.read_into(at, memoryview(found)[at : at + step])
+    return bytes(found)
+
+
+def write(file: WeightFile) -> None:
+    file.path.write_bytes(content(file))
+
+
 def test_shards_and_their_index(tmp_path: Path) -> None:
     model = tiny.gpt2(tied=False)
     model.save_pretrained(tmp_path / "theirs", max_shard_size="40KB")
@@ -51,7 +62,7 @@ def test_shards_and_their_index(tmp_path: Path) -> None:
         for parameter in model.parameters():
             parameter.zero_()
     for file in files:
-        file.write()
+        write(file)
     assert tiny.files_of(ours) == tiny.files_of(tmp_path / "theirs")
 
 
@@ -61,10 +72,12 @@ def test_no_weight_is_copied_by_the_library(tmp_path: Path) -> None:
     model = transformers.ResNetForImageClassification(config).to(memory_format=torch.channels_last)
     live = {value.data_ptr() for value in model.state_dict().values()}
     (file,) = capture(lambda: model.save_pretrained(tmp_path))
-    assert any(not tensor.is_contiguous() for tensor in file._tensors)
-    assert {tensor.data_ptr() for tensor in file._tensors} <= live
-    assert file.path.stat().st_size == 0, "it is there, for whoever looks"
-    file.write()
+    assert isinstance(file._content, LiveBytes)
+    tensors = file._content.tensors
+    assert any(not tensor.is_contiguous() for tensor in tensors)
+    assert {tensor.data_ptr() for tensor in tensors} <= live
+    assert not file.path.exists()
+    write(file)
     loaded = load_file(file.path)
     assert all(torch.equal(value, loaded[name]) for name, value in model.state_dict().items())
 
@@ -82,7 +95,7 @@ def test_a_library_that_needs_the_contiguous_tensor_itself_gets_it(tmp_path: Pat
     )
     turned = torch.rand(3, 4).t()
     (file,) = capture(lambda: kept(turned, tmp_path / "w.safetensors", save))
-    file.write()
+    write(file)
     assert torch.equal(load_file(tmp_path / "w.safetensors")["w"], turned.flatten())
 
 
@@ -216,75 +229,43 @@ def test_parts_of_one_storage_that_do_not_overlap(tmp_path: Path) -> None:
     tensors = {"b": whole[:2], "a": whole[2:], "none": torch.empty(0)}
     save(tensors, tmp_path / "theirs")
     (file,) = capture(lambda: save(tensors, tmp_path / "ours"))
-    file.write()
+    write(file)
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
 
 
-# --- writing --------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------------
 
 
-class Broken:
-    """A disk that is full after `good` writes; each takes three bytes at most."""
-
-    def __init__(self, real: Callable[..., Any], good: int) -> None:
-        self.real, self.good = real, good
-
-    def __call__(self, file: Any, data: memoryview) -> None:
-        if self.good == 0:
-            raise OSError("no space left")
-        self.good -= 1
-        self.real(file, data)
-
-
-def test_a_second_try_writes_the_file_anew_from_the_same_copy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_try_reads_the_same_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stemmata.hf.snapshot.SLAB", 8)
     live = {"w": torch.rand(9), "b": torch.rand(2)}
     save(live, tmp_path / "theirs")
     (file,) = capture(lambda: save(live, tmp_path / "ours"))
     file.hold()
     live["w"].zero_()
-    with monkeypatch.context() as patch:
-        patch.setattr(weightfiles, "_write_all", Broken(weightfiles._write_all, 3))
-        with pytest.raises(OSError, match="no space left"):
-            file.write()
-    assert 0 < file.missing < len((tmp_path / "theirs").read_bytes())
-    file.write()
-    assert file.missing == 0
-    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
-    file.write()
-    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+    expected = (tmp_path / "theirs").read_bytes()
+    for _ in range(2):
+        for step in (3, 8, 50, file.size):
+            assert content(file, step) == expected
+    assert file.view(0, 8) is None, "of the header"
+    assert file.view(file.size - 4, 4) == expected[-4:]
 
 
-def test_a_disk_that_takes_little_at_a_time() -> None:
-    class Slow:
-        def __init__(self) -> None:
-            self.taken = b""
-
-        def write(self, data: memoryview) -> int:
-            self.taken += bytes(data[:3])
-            return min(3, len(data))
-
-    slow = Slow()
-    weightfiles._write_all(slow, memoryview(bytes(range(20))))
-    assert slow.taken == bytes(range(20))
-
-
-def test_a_file_that_was_whole_and_is_gone_is_not_passed_over(tmp_path: Path) -> None:
-    """Its copy is let go of: a version without it must not come about."""
+def test_a_file_that_was_let_go_of_is_not_read_any_more(tmp_path: Path) -> None:
+    """Live weights have moved on by then: a version of half of them must not come about."""
     (file,) = capture(lambda: save({"w": torch.rand(3)}, tmp_path / "w"))
-    file.hold()
-    file.write()
-    (tmp_path / "w").unlink()
-    with pytest.raises(FileNotFoundError, match="removed or changed"):
-        file.write()
+    write(file)
+    file.drop()
+    with pytest.raises(RuntimeError, match="no longer those that were to be saved"):
+        write(file)
+    with pytest.raises(RuntimeError, match="no longer those that were to be saved"):
+        file.view(file.size - 4, 4)
 
 
 def test_names_that_wrappers_left_are_clean(tmp_path: Path) -> None:
     tensors = {"h.0._orig_mod.weight": torch.rand(2), "_fsdp_wrapped_module.b": torch.rand(3)}
     (file,) = capture(lambda: save(tensors, tmp_path / "w"))
-    file.write()
+    write(file)
     header = (tmp_path / "w").read_bytes()
     length = int.from_bytes(header[:8], "little")
     assert set(json.loads(header[8 : 8 + length])) == {"__metadata__", "h.0.weight", "b"}

@@ -4,7 +4,8 @@
     <cache>/checkouts/<version id>/manifest.json      what every file looked like when it was verified
 
 Both appear by one rename. They are compared each time: the manifest saves hashing, it is no
-evidence about anything but this cache (I8).
+evidence about anything but this cache (I8). A checkout may be without the files of weights, for who reads
+configuration alone; it is completed in its place when somebody asks for them.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
@@ -25,10 +26,11 @@ from stemmata.checkouts.writing import Progress, fill
 from stemmata.errors import StorageFailed
 from stemmata.ids import VersionId
 from stemmata.storage.failures import write_failure
-from stemmata.trees import Tree, check_paths
+from stemmata.trees import Tree, TreeFile, check_paths
 
 _MAX_MANIFEST = 1 << 30
 _ATTEMPTS = 5
+_WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".npz", ".h5", ".onnx"})
 
 
 class _Manifest(msgspec.Struct, frozen=True):
@@ -46,44 +48,106 @@ def shared(
     tree: Tree,
     read_object: ReadObject,
     progress: Progress | None = None,
+    *,
+    weights: bool = True,
 ) -> Path:
     """A folder with the files of `version`, read-only, shared by all who ask for it.
 
-    Checked whenever it is handed out; made again if a file is missing, changed or new. Raises as
-    `write` does; nothing is handed out then.
+    Without `weights` it may lack what `is_weights` tells. Checked whenever it is handed out; made
+    again if a file is missing, changed or new. Raises as `write` does; nothing is handed out then.
     """
-    home = cache_folder.absolute() / "checkouts" / version.hex
+    home = _home(cache_folder, version)
+    wanted = [tree] if weights else [tree, _light(tree)]
     eviction.note_use(home)
-    if _is_sound(home, tree):
+    if any(_is_sound(home, each) for each in wanted):
         return home / "files"
     check_paths([f.path for f in tree.files], tree.empty_folders)
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
         with _alone(home.parent / f".{version.hex}.lock") as alone:
-            if not _is_sound(home, tree):
+            if not any(_is_sound(home, each) for each in wanted):
                 if alone:
                     _sweep(home)
-                _make(home, tree, read_object, progress)
+                if alone and weights and _is_sound(home, _light(tree)):
+                    _complete(home, tree, read_object, progress)
+                else:
+                    _make(home, wanted, read_object, progress)
         eviction.make_room(home.parent)
     except OSError as error:
         raise write_failure(error, str(home.parent)) from error
     return home / "files"
 
 
-def _make(home: Path, tree: Tree, read: ReadObject, progress: Progress | None) -> None:
+def find(cache_folder: Path, version: VersionId, tree: Tree) -> Path | None:
+    """The folder that `shared` would hand out, if it is there with all its files."""
+    home = _home(cache_folder, version)
+    if not _is_sound(home, tree):
+        return None
+    eviction.note_use(home)
+    return home / "files"
+
+
+def is_weights(file: TreeFile) -> bool:
+    """Whether a file is one of those that hold weights, and not what is said of them."""
+    return bool(file.container) or PurePosixPath(file.path).suffix in _WEIGHTS
+
+
+def _light(tree: Tree) -> Tree:
+    return Tree([file for file in tree.files if not is_weights(file)], tree.empty_folders)
+
+
+def _home(cache_folder: Path, version: VersionId) -> Path:
+    return cache_folder.absolute() / "checkouts" / version.hex
+
+
+def _make(home: Path, wanted: Sequence[Tree], read: ReadObject, progress: Progress | None) -> None:
+    """Make the last of `wanted`; any of them may be there when it is put in place."""
     temp = home.parent / f".{home.name}.{secrets.token_hex(8)}"
+    tree = wanted[-1]
     try:
         temp.mkdir()
         (temp / "files").mkdir()
-        fill(temp / "files", tree.files, tree.empty_folders, read, progress)
-        for file in tree.files:
-            path = temp / "files" / file.path
-            path.chmod(stat.S_IMODE(path.stat().st_mode) & ~0o222)
-        marks = {f.path: _marks((temp / "files" / f.path).lstat()) for f in tree.files}
-        (temp / "manifest.json").write_bytes(msgspec.json.encode(_Manifest(marks)))
-        _put(temp, home, tree)
+        _fill(temp / "files", tree.files, tree.empty_folders, read, progress)
+        _note(temp, temp / "files", tree)
+        _put(temp, home, wanted)
     finally:
         shutil.rmtree(temp, ignore_errors=True)
+
+
+def _complete(home: Path, tree: Tree, read: ReadObject, progress: Progress | None) -> None:
+    """Add the files of weights to a checkout that lacks them alone; who reads the others reads on."""
+    temp = home.parent / f".{home.name}.{secrets.token_hex(8)}"
+    missing = [file for file in tree.files if is_weights(file)]
+    try:
+        temp.mkdir()
+        (temp / "files").mkdir()
+        _fill(temp / "files", missing, [], read, progress)
+        for file in missing:
+            (home / "files" / file.path).parent.mkdir(parents=True, exist_ok=True)
+            (temp / "files" / file.path).rename(home / "files" / file.path)
+        # Killed before this, it is neither of the two, and made anew.
+        _note(temp, home / "files", tree)
+        (temp / "manifest.json").replace(home / "manifest.json")
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+
+
+def _fill(
+    folder: Path,
+    files: Sequence[TreeFile],
+    folders: Sequence[str],
+    read: ReadObject,
+    progress: Progress | None,
+) -> None:
+    fill(folder, files, folders, read, progress)
+    for file in files:
+        path = folder / file.path
+        path.chmod(stat.S_IMODE(path.stat().st_mode) & ~0o222)
+
+
+def _note(home: Path, files: Path, tree: Tree) -> None:
+    marks = {f.path: _marks((files / f.path).lstat()) for f in tree.files}
+    (home / "manifest.json").write_bytes(msgspec.json.encode(_Manifest(marks)))
 
 
 def _sweep(home: Path) -> None:
@@ -93,7 +157,7 @@ def _sweep(home: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _put(temp: Path, home: Path, tree: Tree) -> None:
+def _put(temp: Path, home: Path, wanted: Sequence[Tree]) -> None:
     """Rename into place; an unsound one makes way, a sound one of another process stays."""
     for _ in range(_ATTEMPTS):
         try:
@@ -102,7 +166,7 @@ def _put(temp: Path, home: Path, tree: Tree) -> None:
         except OSError:
             if not os.path.lexists(home):
                 raise
-        if _is_sound(home, tree):
+        if any(_is_sound(home, each) for each in wanted):
             return
         aside = home.parent / f".{home.name}.{secrets.token_hex(8)}"
         with contextlib.suppress(FileNotFoundError):  # another process was quicker

@@ -6,6 +6,8 @@ The format: https://github.com/huggingface/safetensors#format
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import msgspec
 
 from stemmata.containers.base import CutPlan, RandomReader
@@ -30,6 +32,28 @@ class _Tensor(msgspec.Struct, frozen=True):
 _names = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _tensor = msgspec.json.Decoder(_Tensor)
 _metadata = msgspec.json.Decoder(dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Where one tensor lies in its file: bytes from `begin` to before `end`. `dtype` is safetensors' word."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def extents(reader: RandomReader, size: int) -> list[Extent]:
+    """The tensors of a file, in the order of their bytes. Raises NotSafetensors, also where two overlap."""
+    length, tensors = _read_header(reader, size)
+    found: list[Extent] = []
+    for begin, end, name, tensor in _in_file_order(tensors, 8 + length, size):
+        if found and begin < found[-1].end:
+            raise NotSafetensors(f"tensor {name!r} overlaps the one before it")
+        found.append(Extent(name, tensor.dtype, tuple(tensor.shape), begin, end))
+    return found
 
 
 def plan_safetensors(reader: RandomReader, size: int) -> CutPlan:

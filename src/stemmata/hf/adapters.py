@@ -103,7 +103,7 @@ def _load_base(version: Version, found: Path | Version, given: dict[str, Any]) -
         given.pop("model_class", None)
         inner = load_adapter(found, merge=True, **given)
     else:
-        inner = load_full(version, found.path(), **given)
+        inner = load_full(version, found, **given)
     remember_origin(inner, version.source, found.id)
     return inner
 
@@ -112,7 +112,7 @@ def _quantization(version: Version, found: Path | Version, *, merge: bool, full:
     """How the base is rounded; `full`: it was given, to be merged into as it is. Raises NotLoadable."""
     own = None
     if isinstance(found, Path) or found.kind != "adapter":
-        folder = found if isinstance(found, Path) else found.path()
+        folder = found if isinstance(found, Path) else found.path(weights=False)
         own = settings_of(folder, "config.json").get("quantization_config")
     if not merge:
         return quantized_again(version, own)

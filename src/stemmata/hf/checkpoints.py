@@ -57,7 +57,7 @@ def copy_whole(sharding: Sharding, checkpoint: Path, folder: Path, room: Room) -
     if found.problem or found.source is None:
         raise IncompleteCheckpoint(checkpoint=str(checkpoint), reason=found.problem)
     room.hold_on_disk(folder, found.source.total_bytes)
-    for file in found.source.files:
+    for file in found.source.on_disk:
         target = folder / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file.real, target)
@@ -67,8 +67,4 @@ def copy_whole(sharding: Sharding, checkpoint: Path, folder: Path, room: Room) -
     problem = sharding.problem(folder)
     if problem is not None:
         raise IncompleteCheckpoint(checkpoint=str(checkpoint), reason=problem)
-    return FileSet(folder=folder, finish=_nothing)
-
-
-def _nothing() -> None:
-    """The files are complete already."""
+    return FileSet(folder=folder)

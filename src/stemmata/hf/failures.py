@@ -26,6 +26,8 @@ class Task:
     run: Callable[[], None]
     drop: Callable[[], None] | None = None
     again: bool = False
+    at_once: bool = False
+    """Whether its second try is now: it cannot wait for the next save."""
     waits: bool = False
     """Whether it was put off until its version is there."""
     unsure: bool = False
@@ -62,7 +64,8 @@ class Failures:
                     task.again = False
                     task.unsure = isinstance(error, CommitUnknown)
                     # Now, too: the next save may be hours away, or never come.
-                    _log.error("%s; it is tried once more at the next save", failed)
+                    when = "at once" if task.at_once else "at the next save"
+                    _log.error("%s; it is tried once more %s", failed, when)
                     with self._lock:
                         self._waiting.append(task)
                     return

@@ -1,17 +1,17 @@
-"""Filesets: the files that a Trainer's own save writes, made in two halves.
+"""Filesets: the files that a Trainer's own save writes, without its weights being written.
 
 On the training thread the library's own save runs: it writes configs and other small files, and what it
-would write of weights is copied. Off it, the weight files are written from the copies: so a version
+would write of weights is copied. Off it, the store reads the weight files from the copies: so a version
 holds, byte for byte, what `Trainer.save_model` would have written (training_args.bin aside). Where
-there is no memory for copies, all is written on the training thread, from the live weights.
+there is no memory for copies, the store reads from the live weights, and the training waits for that.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,25 +23,49 @@ from transformers import PreTrainedModel
 from stemmata.hf.distributed import hold_whole
 from stemmata.hf.snapshot import spare_pinned
 from stemmata.hf.space import Room
-from stemmata.hf.weightfiles import capture
+from stemmata.hf.weightfiles import WeightFile, capture
 from stemmata.hf.wrappers import clean_files, clean_state, is_wrapped
+from stemmata.sources import MemoryFile, MemoryFolder
 
 _WEIGHTS = "model.safetensors"
 
 
 @dataclass(slots=True)
 class FileSet:
-    """A folder that is complete once `finish` has run, which any thread may do, and again if it failed."""
+    """The files of one save: small ones in a folder, those of weights in memory."""
 
     folder: Path
-    finish: Callable[[], None]
+    weights: list[WeightFile] = field(default_factory=list)
+    live: bool = False
+    """Whether the weights are read from the model itself, which must not change until they are stored."""
+
+    @property
+    def source(self) -> MemoryFolder:
+        """What is saved."""
+        files = [
+            MemoryFile(file.path.relative_to(self.folder).as_posix(), file.size, file)
+            for file in self.weights
+        ]
+        return MemoryFolder(self.folder, tuple(files))
+
+    @property
+    def nbytes(self) -> int:
+        """Of the weights, which the store may need at most."""
+        return sum(file.size for file in self.weights)
+
+    def drop(self) -> None:
+        """Let go of the weights; a save that still reads them fails."""
+        for file in self.weights:
+            file.drop()
 
 
-def begin(model: Any, processing_class: Any, folder: Path, room: Room | None = None) -> FileSet:
+def begin(
+    model: Any, processing_class: Any, folder: Path, room: Room | None = None, *, live: bool = False
+) -> FileSet:
     """Take everything that the files need from the live objects; `folder` is empty and one's own.
 
-    On return the model may train on. `processing_class` may be None. Raises SpaceShort, here or in
-    `finish`, before weights are written to a disk that is too full for them.
+    On return the model may train on, unless the files are `live`: by wish, or for lack of memory.
+    `processing_class` may be None.
     """
     inner = unwrap(model)
     hold_whole(inner)
@@ -56,19 +80,11 @@ def begin(model: Any, processing_class: Any, folder: Path, room: Room | None = N
         if processing_class is not None:
             processing_class.save_pretrained(str(folder))
     clean_files(folder)
-
-    def write() -> None:
-        # Looked at before the disk is filled to its brim: others may be writing there, the training too.
-        room.hold_on_disk(folder, sum(file.missing for file in files))
-        for file in files:
-            file.write()
-
-    if room.is_in_memory(sum(file.weights for file in files), spare=spare_pinned()):
-        for file in files:
-            file.hold()
-    else:
-        write()
-    return FileSet(folder=folder, finish=write)
+    if live or not room.is_in_memory(sum(file.weights for file in files), spare=spare_pinned()):
+        return FileSet(folder, files, live=True)
+    for file in files:
+        file.hold()
+    return FileSet(folder, files, live=False)
 
 
 def _save(model: Any, folder: Path) -> None:

@@ -98,7 +98,7 @@ def load_processor(version: Version, **kwargs: Any) -> Any:
         hint = "save versions with processing_class= given to the Trainer, or load the processor of its base"
         raise NotLoadable(version=version.short, reason="it holds no processor", hint=hint)
     try:
-        return loader.from_pretrained(str(version.path()), **kwargs)
+        return loader.from_pretrained(str(version.path(weights=False)), **kwargs)
     except ImportError as error:
         reason = f"its processor needs a library: {str(error).strip().splitlines()[0]}"
         raise NotLoadable(version=version.short, reason=reason, hint="install that library") from error

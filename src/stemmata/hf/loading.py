@@ -16,10 +16,12 @@ from typing import Any
 
 from stemmata.bases import weight_paths
 from stemmata.describe import is_of_training
-from stemmata.errors import InvalidArgument, NotLoadable, PickleRefused, TensorNotInVersion
+from stemmata.errors import InvalidArgument, NotLoadable, PickleRefused
+from stemmata.hf.direct import load_directly, weight_files
 from stemmata.hf.libraries import library_of, load_foreign, load_processor, require_quantiser, settings_of
 from stemmata.hf.origin import remember_origin
-from stemmata.hf.wrappers import clean_files, clean_name, clean_state, is_wrapped
+from stemmata.hf.tensors import read_tensors
+from stemmata.hf.wrappers import clean_files, clean_name, is_wrapped
 from stemmata.version import Version
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -70,15 +72,22 @@ def load_model(version: Version, *, allow_pickle: bool = False, **kwargs: Any) -
             raise _no_model(version, names)
         _refuse_two_sets(version, names)
         _refuse_wrapped(version)
-        model = load_full(version, version.path(), allow_pickle=allow_pickle, **kwargs)
+        model = load_full(version, version, allow_pickle=allow_pickle, **kwargs)
     remember_origin(model, version.source, version.id)
     return model
 
 
 def load_full(
-    version: Version, folder: Path, *, allow_pickle: bool = False, model_class: Any = None, **kwargs: Any
+    version: Version,
+    source: Path | Version,
+    *,
+    allow_pickle: bool = False,
+    model_class: Any = None,
+    **kwargs: Any,
 ) -> Any:
-    """A full model from a folder on this machine, by `model_class` or the class that its config names."""
+    """A full model from a folder on this machine or from a version, by `model_class` or the class that
+    its config names."""
+    folder = source if isinstance(source, Path) else source.path(weights=False)
     kwargs.setdefault("local_files_only", True)
     kwargs.setdefault("use_safetensors", None if allow_pickle else True)
     # False, not absent: transformers would ask at the terminal whether to run the code.
@@ -86,7 +95,13 @@ def load_full(
     if model_class is not None and not trusted:
         _refuse_code(version, folder)
     found = model_class or _class_of(version, folder, trusted)
-    require_quantiser(version, settings_of(folder, "config.json").get("quantization_config"))
+    settings = settings_of(folder, "config.json")
+    require_quantiser(version, settings.get("quantization_config"))
+    if isinstance(source, Version) and source.cached() is None:
+        files = weight_files(source, found, settings, kwargs)
+        if files is not None:
+            return load_directly(source, folder, found, files, **kwargs)
+        source.path()
     with _with_clean_names(version, folder) as clean:
         model = found.from_pretrained(str(clean), **kwargs)
     if clean != folder:
@@ -167,12 +182,12 @@ def load_tokenizer(version: Version, **kwargs: Any) -> Any:
     kwargs.setdefault("trust_remote_code", False)
     if "tokenizer_config.json" not in names and "tokenizer.json" not in names:
         if names & {"processor_config.json", "preprocessor_config.json"}:
-            return AutoProcessor.from_pretrained(str(version.path()), **kwargs)
+            return AutoProcessor.from_pretrained(str(version.path(weights=False)), **kwargs)
         hint = "load the tokenizer of its base, or save versions with processing_class= given to the Trainer"
         raise NotLoadable(version=version.short, reason="it holds no tokenizer", hint=hint)
     loader = AutoProcessor if "processor_config.json" in names else AutoTokenizer
     try:
-        return loader.from_pretrained(str(version.path()), **kwargs)
+        return loader.from_pretrained(str(version.path(weights=False)), **kwargs)
     except ValueError as error:
         if kwargs["trust_remote_code"] or "trust_remote_code" not in str(error):
             raise
@@ -191,7 +206,6 @@ def load_state(
     Raises TensorNotInVersion, PickleRefused, NotLoadable.
     """
     names = [f.path for f in version.files]
-    state: dict[str, Any] = {}
     files = [n for n in names if n.endswith(".safetensors")]
     if not files:
         _refuse_pickles(version, names, allow_pickle)
@@ -200,15 +214,10 @@ def load_state(
         raise _no_model(version, names)
     _refuse_two_sets(version, names)
     several = len({name.rpartition("/")[0] for name in files}) > 1
-    for name in files:
-        folder = name.rpartition("/")[0] + "/" if several and "/" in name else ""
-        state.update({f"{folder}{key}": value for key, value in clean_state(_read(version, name)).items()})
-    if tensors is not None:
-        for wanted in tensors:
-            if wanted not in state:
-                raise TensorNotInVersion(version=version.short, name=wanted)
-        state = {name: state[name] for name in tensors}
-    return {name: tensor.to(device) for name, tensor in state.items()}
+    prefixes = {name: name.rpartition("/")[0] + "/" for name in files if several and "/" in name}
+    state = read_tensors(version, files, prefixes, tensors)
+    ordered = state if tensors is None else {name: state[name] for name in tensors}
+    return {name: tensor.to(device) for name, tensor in ordered.items()}
 
 
 def _refuse_two_sets(version: Version, names: list[str]) -> None:
@@ -227,23 +236,6 @@ def _refuse_wrapped(version: Version) -> None:
         reason = f"it is a base that was saved with an adapter around it ({wrapped})"
         hint = "save the PEFT model instead, or the base after unload() or merge_and_unload()"
         raise NotLoadable(version=version.short, reason=reason, hint=hint)
-
-
-def _read(version: Version, name: str) -> dict[str, Any]:
-    # From verified bytes in memory: a tensor must not alias a file of the cache.
-    data = version.read(name)
-    if name.endswith(".safetensors"):
-        from safetensors.torch import load
-
-        found: dict[str, Any] = load(data)
-        return found
-    import io
-
-    import torch
-
-    # weights_only: allow_pickle opens the file, it does not run what else may be in it.
-    read = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    return {str(k): v for k, v in read.items() if isinstance(v, torch.Tensor)}
 
 
 def _refuse_pickles(version: Version, names: list[str], allowed: bool) -> None:

@@ -71,6 +71,8 @@ def describe_base(model: Any, session: Session) -> Base:
     # What was loaded comes first: an adapter's own revision is of another repository as often as not.
     revision = _revision(inner) or getattr(adapter, "revision", None)
     folder = local_folder(name, revision)
+    if folder is not None:
+        _complete(folder, session)
     weights = folder_weights(folder) if folder is not None else None
     noted = _came_from.get(inner)
     if noted is not None and noted[0] == session.identity.repository:
@@ -101,6 +103,14 @@ def describe_base(model: Any, session: Session) -> Base:
         files=list(rows),
         version=version.hex if version is not None else None,
     )
+
+
+def _complete(folder: Path, session: Session) -> None:
+    """A version's checkout gets its weights: what is in memory is compared with them, and others look for
+    them where the adapter says."""
+    version = session.version_of_path(folder)
+    if version is not None:
+        Version(session, session.row(version)).path()
 
 
 def changed_weight(model: Any, folder: Path) -> str | None:

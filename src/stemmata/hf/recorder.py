@@ -1,7 +1,7 @@
 """Recorder: one training run's line of versions. Owns names, parents and what goes off the thread.
 
-The training thread takes the snapshot; the writer's thread writes the files, stores them and
-commits. Metrics that come later follow through the same queue, so they find their version.
+The training thread takes the snapshot; the writer's thread stores it and commits. Metrics that come
+later follow through the same queue, so they find their version.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from stemmata.ids import VersionId
 from stemmata.metricnames import Direction
 from stemmata.records import Base, Run
 from stemmata.repository import Repository
+from stemmata.sources import MemoryFolder
 
 _log = logging.getLogger("stemmata")
 _UNKNOWN = -1
@@ -92,7 +93,9 @@ class Recorder:
         return next((s for s in reversed(self.saved) if s.step == step), None)
 
     def save(self, live: Any, processing_class: Any, **said: Any) -> Saved:
-        """Snapshot `live` now; write, store and commit in the background.
+        """Snapshot `live` now; store and commit in the background.
+
+        Without memory for a snapshot it is stored from the live weights, before this returns.
 
         Waits first until the save before is durable, and tries once more what failed before.
         The parent is `after`; else, if it `follows`, the run's newest version; else what the model
@@ -130,16 +133,16 @@ class Recorder:
         files = self._begin(begin, name)
         if files is None:
             return saved
-        folder = files.folder
         data = dict(self.account.data)  # the training thread adds to it before its next save
 
         def job() -> None:
-            files.finish()
+            # Looked at before the disk is filled to its brim: others may be writing there, the training too.
+            self.room.hold_on_disk(self.workspace.parent, files.nbytes)
             base = self._base_of(inner)
             same = same_as_existing or task.unsure or f"{self.run.name}/{name}" in self.again
             saved.version = self._commit(
                 lambda number: self._store(
-                    folder,
+                    files.source,
                     f"{name}{number}",
                     metrics=metrics,
                     parents=self._parents(line, inner),
@@ -156,11 +159,27 @@ class Recorder:
                 self._writer.add(self._guarded(late))
             saved.late.clear()
 
-        task = Task(name, job, drop=lambda: self.workspace.remove(folder), again=True)
+        def drop() -> None:
+            files.drop()
+            self.workspace.remove(files.folder)
+
+        task = Task(name, job, drop=drop, again=True, at_once=files.live)
         self._writer.save(self._guarded(task))
+        if files.live:
+            self._hold_still(files)
         if not same_as_existing:
             self.saved.append(saved)
         return saved
+
+    def _hold_still(self, files: filesets.FileSet) -> None:
+        """Let the training wait while its own weights are stored, a second try included."""
+        try:
+            self._writer.wait_for_room()
+            self._try_again()
+        except BaseException:
+            # Interrupted: the model may change from now on, and half of it must not become a version.
+            files.drop()
+            raise
 
     def take_in(
         self,
@@ -214,7 +233,7 @@ class Recorder:
         if self.failures.on_error == "raise":
             raise failed from error
 
-    def _store(self, source: Path, name: str, **said: Any) -> VersionId:
+    def _store(self, source: Path | MemoryFolder, name: str, **said: Any) -> VersionId:
         """One save under the run's name as it is now: losing that name to another changes it."""
         account = self.account
         return self.repository.save(
@@ -307,11 +326,11 @@ class Recorder:
         if failure is not None:
             raise failure
 
-    def hold_space(self, weights: int) -> None:
-        """Look, before the first step, whether a version fits on the disk at all: once as files, once
-        in the repository. Raises SpaceShort, or warns, as failures are to be met."""
+    def hold_space(self, needed: int) -> None:
+        """Look, before the first step, whether a version fits on the disk at all, of which `needed` bytes
+        are written. Raises SpaceShort, or warns, as failures are to be met."""
         try:
-            self.room.hold_on_disk(self.workspace.parent, 2 * weights)
+            self.room.hold_on_disk(self.workspace.parent, needed)
         except SpaceShort as short:
             if self.failures.on_error == "raise":
                 raise
@@ -387,5 +406,6 @@ def start(
     account.provenance = facts.provenance(arguments)
     name, metric = run_name(arguments, chosen), metric_of(arguments)
     recorder = Recorder(repository, model, name, account, on_error=on_error, keep=keep, metric=metric)
-    recorder.hold_space(filesets.weight_bytes(inner) if weights is None else weights)
+    # What is sharded is copied from a checkpoint first.
+    recorder.hold_space(filesets.weight_bytes(inner) if weights is None else 2 * weights)
     return recorder

@@ -1,15 +1,17 @@
 """Snapshot: the bytes of tensors, one after another as a file holds them.
 
 `hold` copies them into host memory of its own, so that the live tensors may change when it returns;
-`stream` hands them out from where they are, for whoever lets nothing change meanwhile. Either makes at
+`LiveBytes` reads them from where they are, for whoever lets nothing change meanwhile. Either makes at
 most one temporary copy of a tensor at a time, on whatever device that is.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -47,14 +49,80 @@ def hold(tensors: Sequence[Any], copier: Copier | None = None) -> list[memoryvie
     return [memoryview(slab.numpy()) for slab in slabs]
 
 
-def stream(tensors: Sequence[Any]) -> Iterator[memoryview]:
-    """The tensors' bytes in order, each piece good until the next is asked for."""
-    with torch.no_grad():
-        for tensor in tensors:
-            flat = _flat(tensor)
-            for begin in range(0, flat.numel(), SLAB):
-                yield memoryview(flat[begin : begin + SLAB].to("cpu").numpy())
-            del flat
+class HeldBytes:
+    """Pieces of memory that nobody changes, read as one row."""
+
+    def __init__(self, pieces: Sequence[memoryview]) -> None:
+        self._pieces = pieces
+        self._starts = [0, *accumulate(len(piece) for piece in pieces)]
+
+    def view(self, offset: int, length: int) -> memoryview | None:
+        """These bytes, where they lie in one piece."""
+        first = bisect_right(self._starts, offset) - 1
+        at = offset - self._starts[first]
+        whole = first < len(self._pieces) and at + length <= len(self._pieces[first])
+        return self._pieces[first][at : at + length] if whole else None
+
+    def read_into(self, offset: int, into: memoryview) -> None:
+        """Copy bytes from `offset` on."""
+        done = 0
+        for place in range(bisect_right(self._starts, offset) - 1, len(self._pieces)):
+            part = self._pieces[place][offset + done - self._starts[place] :][: len(into) - done]
+            np.copyto(np.frombuffer(into[done : done + len(part)], np.uint8), np.frombuffer(part, np.uint8))
+            done += len(part)
+            if done == len(into):
+                break
+
+
+class LiveBytes:
+    """The tensors' bytes read as one row. Of one thread at a time."""
+
+    def __init__(self, tensors: Sequence[Any]) -> None:
+        self.tensors = tensors
+        self._starts = [0, *accumulate(size_of([tensor]) for tensor in tensors)]
+        self._flat: tuple[int, Any] = (-1, None)
+        self._settled = False
+
+    @property
+    def size(self) -> int:
+        return self._starts[-1]
+
+    def view(self, offset: int, length: int) -> None:
+        """None: they may change."""
+
+    def read_into(self, offset: int, into: memoryview) -> None:
+        """Copy bytes from `offset` on, as they are now."""
+        self._settle()
+        target = torch.frombuffer(into, dtype=torch.uint8) if len(into) else torch.empty(0)
+        done = 0
+        with torch.no_grad():
+            # An empty tensor has the start of the one after it.
+            for place in range(bisect_right(self._starts, offset) - 1, len(self.tensors)):
+                if done == len(into):
+                    break
+                flat = self._bytes_of(place)
+                begin = offset + done - self._starts[place]
+                part = flat[begin : begin + len(into) - done]
+                if part.device.type == "cpu":
+                    # Not torch's copy: see `Copier`.
+                    np.copyto(target[done : done + part.numel()].numpy(), part.numpy())
+                else:
+                    target[done : done + part.numel()].copy_(part)
+                done += part.numel()
+
+    def _bytes_of(self, place: int) -> Any:
+        """Of one tensor in one row; kept until another is asked for, since it may be a copy."""
+        if self._flat[0] != place:
+            self._flat = (-1, None)  # before the next is made
+            self._flat = (place, _flat(self.tensors[place]))
+        return self._flat[1]
+
+    def _settle(self) -> None:
+        """Wait for what the training has asked of a device: another thread reads in a stream of its own."""
+        if not self._settled:
+            for device in {tensor.device for tensor in self.tensors if tensor.device.type == "cuda"}:
+                torch.cuda.synchronize(device)
+            self._settled = True
 
 
 def size_of(tensors: Sequence[Any]) -> int:

@@ -2,8 +2,8 @@
 
 The library renames, drops ties, shards and picks adapters itself, on the live model; its configs and
 indexes are written as it writes them. Only where it hands tensors to safetensors, and only in this
-thread, they are noted instead: their bytes are copied, or streamed, and written by us. What does not
-come that way (other formats, tensors that are no plain ones) is written by the library, as ever.
+thread, they are noted instead: whoever stores the file reads it from memory. What does not come that
+way (other formats, tensors that are no plain ones) is written by the library, as ever.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from stemmata.containers.safetensors_writing import TensorEntry, header_of
-from stemmata.hf.snapshot import hold, size_of, stream
+from stemmata.hf.snapshot import HeldBytes, LiveBytes, hold, size_of
 from stemmata.hf.wrappers import clean_state
 
 _BINDINGS = (
@@ -38,7 +38,7 @@ _LATER = {
     "safetensors.torch",
 }
 """Modules that make tensors contiguous for a file and change nothing in them afterwards (read)."""
-_WORDS = {
+WORDS = {
     "float64": "F64",
     "float32": "F32",
     "float16": "F16",
@@ -63,57 +63,48 @@ _WORDS = {
 
 
 class WeightFile:
-    """One safetensors file to be: first of live tensors, then of their bytes, then on the disk."""
+    """One safetensors file to be, whole in memory: of live tensors first, then of copies of their bytes."""
 
     def __init__(self, path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None) -> None:
         clean = clean_state(tensors)
         entries = {name: _entry(tensor) for name, tensor in clean.items()}
         self.path = path
         self._header, order = header_of(entries, metadata)
-        self._tensors = [clean[name] for name in order]
-        self._pieces: list[memoryview] | None = None
-        self._whole = False
-        self.weights = size_of(self._tensors)
+        self._content: LiveBytes | HeldBytes | None = LiveBytes([clean[name] for name in order])
+        self.weights = self._content.size
         """Bytes of the tensors."""
-        self._size = len(self._header) + self.weights
-
-    @property
-    def missing(self) -> int:
-        """Bytes that are not on the disk yet."""
-        there = self.path.stat().st_size if self.path.exists() else 0
-        return 0 if self._whole else self._size - there
+        self.size = len(self._header) + self.weights
 
     def hold(self) -> None:
         """Copy the live tensors' bytes: they may change afterwards."""
-        self._pieces = hold(self._tensors)
-        self._tensors = []
+        if isinstance(self._content, LiveBytes):
+            self._content = HeldBytes(hold(self._content.tensors))
 
-    def write(self) -> None:
-        """Write the file, from the copy if there is one, else from the live tensors, one by one.
+    def drop(self) -> None:
+        """Let go of all bytes: whoever asks for them from now on gets an error."""
+        self._content = None
 
-        The copy is let go of when the file is whole; called again after a failure, this writes it anew.
-        Raises OSError.
-        """
-        if self._whole:
-            if not self.path.exists() or self.path.stat().st_size != self._size:
-                raise FileNotFoundError(f"{self.path} was removed or changed by somebody else")
-            return
-        # Not through a buffer: `write` of the raw file copies nothing, and lets other threads run.
-        with open(self.path, "wb", buffering=0) as file:
-            _write_all(file, memoryview(self._header))
-            for piece in stream(self._tensors) if self._pieces is None else self._pieces:
-                _write_all(file, piece)
-                del piece  # before the next is made: it may be a copy
-        self._tensors, self._pieces, self._whole = [], None, True
+    def view(self, offset: int, length: int) -> memoryview | None:
+        """See `sources.memory.Content`. Raises RuntimeError after `drop`."""
+        begin = offset - len(self._header)
+        return self._held().view(begin, length) if begin >= 0 else None
 
+    def read_into(self, offset: int, into: memoryview) -> None:
+        """See `sources.memory.Content`. Raises RuntimeError after `drop`."""
+        head = self._header[offset : offset + len(into)]
+        into[: len(head)] = head
+        if len(into) > len(head):
+            self._held().read_into(offset + len(head) - len(self._header), into[len(head) :])
 
-def _write_all(file: Any, data: memoryview) -> None:
-    while data:
-        data = data[file.write(data) :]
+    def _held(self) -> LiveBytes | HeldBytes:
+        content = self._content
+        if content is None:
+            raise RuntimeError(f"the weights of {self.path.name} are no longer those that were to be saved")
+        return content
 
 
 def _entry(tensor: Any) -> TensorEntry:
-    return TensorEntry(_WORDS[_dtype(tensor)], tuple(tensor.shape), size_of([tensor]))
+    return TensorEntry(WORDS[_dtype(tensor)], tuple(tensor.shape), size_of([tensor]))
 
 
 def _dtype(tensor: Any) -> str:
@@ -124,7 +115,7 @@ def _dtype(tensor: Any) -> str:
 
 
 def capture(save: Callable[[], None]) -> list[WeightFile]:
-    """Run a library's save; the weight files that it would have written, empty so far, in its order."""
+    """Run a library's save; the weight files that it would have written, in its order."""
     with _Later() as later:
         try:
             return _capture(save)
@@ -138,6 +129,8 @@ def capture(save: Callable[[], None]) -> list[WeightFile]:
 def _capture(save: Callable[[], None]) -> list[WeightFile]:
     with capturing() as files:
         save()
+    for path in files:
+        path.unlink(missing_ok=True)
     return list(files.values())
 
 
@@ -230,7 +223,7 @@ def _is_plain(tensors: Any, metadata: Any) -> bool:
             type(tensor) in _PLAIN
             and tensor.device.type != "meta"
             and tensor.layout == torch.strided
-            and _dtype(tensor) in _WORDS
+            and _dtype(tensor) in WORDS
             for tensor in tensors.values()
         )
     )

@@ -66,7 +66,7 @@ class Found:
         if self.metadata.created_at is not None or self.source is None:
             return self.metadata.created_at
         try:
-            newest = max(f.real.stat().st_mtime for f in self.source.files)
+            newest = max(f.real.stat().st_mtime for f in self.source.on_disk)
             return datetime.fromtimestamp(newest, UTC)
         except (OSError, OverflowError, ValueError):
             return None  # gone, or a time that no calendar has
@@ -130,7 +130,7 @@ def _of_output(place: Path, model: str, run: str, include: Sequence[str]) -> Ite
         yield examine(Found(path, model, run, ""), include)
     if holds_weights(place) or not steps:
         final = examine(Found(place, model, run, "final"), include)
-        if steps or final.problem or (final.source is not None and final.source.files):
+        if steps or final.problem or (final.source is not None and final.source.on_disk):
             yield final
 
 
@@ -183,7 +183,7 @@ def _with_metadata(found: Found) -> Found:
 
 def _require_whole(source: Source) -> None:
     """Raises Broken or BrokenContainer if a safetensors file or a shard of an index is not whole."""
-    present = {f.path for f in source.files}
+    present = {f.path for f in source.on_disk}
     for match in filter(None, map(_SHARD.fullmatch, present)):
         # Before the index is there too: it is written after the shards.
         width, count = len(match[3]), int(match[3])
@@ -191,7 +191,7 @@ def _require_whole(source: Source) -> None:
             shard = f"{match[1]}-{number:0{width}}-of-{match[3]}{match[4]}"
             if number <= count and shard not in present:
                 raise Broken(f"it lacks the shard {shard}")
-    for file in source.files:
+    for file in source.on_disk:
         if file.path.endswith(".safetensors"):
             with OpenedFile(file) as opened:
                 plan(opened, file.size, file.path)

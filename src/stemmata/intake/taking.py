@@ -125,7 +125,7 @@ def _known(repository: Repository, found: Found, source: Source) -> Outcome | No
 def _content(source: Source) -> str:
     """The content digest that a save of `source` would have. Raises SourceChanged."""
     rows = []
-    for file in source.files:
+    for file in source.on_disk:
         hasher = blake3()
         with OpenedFile(file) as opened:
             for offset in range(0, file.size, _PIECE):
@@ -159,7 +159,7 @@ def _save(repository: Repository, found: Found, source: Source, include: Sequenc
         created_at=found.created_at,
         # A final save often is the last checkpoint once more; equal checkpoints are versions of their own.
         same_as_existing=final,
-        listed=source.files,
+        listed=source.on_disk,
     )
     version, saved = repository.save_request(request)
     return Outcome(found, "named" if saved.existed else "new", version.id)

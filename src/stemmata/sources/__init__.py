@@ -1,11 +1,13 @@
 """Sources: the folder or file that is being saved. Owns what is taken, and that it held still.
 
 Nothing is opened but ordinary files inside the source; each is opened once for storing and read
-into private memory. What changes between the listing and the end of the save is an error.
+into private memory. What changes between the listing and the end of the save is an error. Files that
+are in memory already are read from there.
 """
 
 from stemmata.sources.files import SourceFile
+from stemmata.sources.memory import MemoryFile, MemoryFolder
 from stemmata.sources.source import Source, scan
 from stemmata.sources.storing import Writer, planned, store
 
-__all__ = ["Source", "SourceFile", "Writer", "planned", "scan", "store"]
+__all__ = ["MemoryFile", "MemoryFolder", "Source", "SourceFile", "Writer", "planned", "scan", "store"]

@@ -69,6 +69,9 @@ class OpenedFile:
             raise SourceChanged(path=shown(self._file.real))
         return data
 
+    def view(self, offset: int, length: int) -> None:
+        """None: the bytes may change, and are always copied."""
+
     def read_into(self, offset: int, into: memoryview) -> None:
         """Fill `into` with the bytes from `offset` on. Raises as `read_at`."""
         try:

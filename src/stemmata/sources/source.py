@@ -10,21 +10,43 @@ from stemmata.errors import LinkEscapes, SourceChanged, SourceMissing, Unsupport
 from stemmata.ids import Digest
 from stemmata.sources.files import OpenedFile, SourceFile, shown
 from stemmata.sources.listing import list_source
+from stemmata.sources.memory import MemoryFile, MemoryFolder, OpenedMemory
 from stemmata.sources.rules import Rules
+from stemmata.trees import check_path
 
 
 class Source:
     """What a save takes, as `scan` listed it."""
 
-    def __init__(self, path: Path, rules: Rules, allow_broken: bool = False) -> None:
+    def __init__(
+        self, path: Path, rules: Rules, allow_broken: bool = False, memory: Sequence[MemoryFile] = ()
+    ) -> None:
         found = list_source(path, rules)
+        self.on_disk: tuple[SourceFile, ...] = tuple(found.files)
+        """Those of `files` that are not in memory."""
+        self._listed = {f.path: f for f in found.files}
+        self._found_empty = found.empty_folders
+        for file in memory:
+            check_path(file.path)
+            if file.path in self._listed:
+                raise ValueError(f"{file.path} is on the disk and in memory")
+            reason = rules.reason_to_leave(file.path, path, is_folder=False)
+            if reason is not None:
+                found.left_out.append((shown(file.path), reason))
+        taken = [f for f in memory if rules.reason_to_leave(f.path, path, is_folder=False) is None]
         self.path = path
         self.root: Path = found.root
         """The folder; that of the file if a single file is saved."""
-        self.files: tuple[SourceFile, ...] = tuple(found.files)
+        self.files: tuple[SourceFile | MemoryFile, ...] = tuple(
+            sorted([*found.files, *taken], key=lambda f: f.path.encode())
+        )
         """In the byte order of their paths."""
-        self.empty_folders: tuple[str, ...] = tuple(found.empty_folders)
-        self.left_out: tuple[tuple[str, str], ...] = tuple(found.left_out)
+        self.empty_folders: tuple[str, ...] = tuple(
+            folder
+            for folder in found.empty_folders
+            if not any(file.path.startswith(f"{folder}/") for file in taken)
+        )
+        self.left_out: tuple[tuple[str, str], ...] = tuple(sorted(found.left_out))
         """(path, reason) of what is not taken; a folder stands for all that is in it."""
         self.allow_broken = allow_broken
         self._rules = rules
@@ -41,11 +63,11 @@ class Source:
         Raises KeyError for a path that is not taken, SourceChanged, UnsupportedFile.
         """
         file = self._by_path[path]
-        with OpenedFile(file) as opened:
-            data = opened.read_at(0, file.size)
-            opened.verify_unchanged()
+        with opened(file) as reader:
+            data = reader.read_at(0, file.size)
+            reader.verify_unchanged()
         if path in self._stored and Digest.of(data).hex != self._stored[path]:
-            raise SourceChanged(path=shown(file.real))
+            raise SourceChanged(path=shown(self.root / path))
         return data
 
     def remember(self, digests: Iterable[tuple[str, str]]) -> None:
@@ -59,15 +81,20 @@ class Source:
         except (SourceMissing, UnsupportedFile, LinkEscapes):
             raise SourceChanged(path=shown(self.path)) from None
         after = {f.path: f for f in again.files}
-        for path in sorted(self._by_path.keys() | after.keys()):
-            if self._by_path.get(path) != after.get(path):
+        for path in sorted(self._listed.keys() | after.keys()):
+            if self._listed.get(path) != after.get(path):
                 raise SourceChanged(path=shown(self.root / path))
-        if self.root != again.root or list(self.empty_folders) != again.empty_folders:
+        if self.root != again.root or self._found_empty != again.empty_folders:
             raise SourceChanged(path=shown(self.path))
 
 
+def opened(file: SourceFile | MemoryFile) -> OpenedFile | OpenedMemory:
+    """The file, to be read. A context manager. Raises SourceChanged, UnsupportedFile."""
+    return OpenedFile(file) if isinstance(file, SourceFile) else OpenedMemory(file)
+
+
 def scan(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | MemoryFolder,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     *,
@@ -80,5 +107,9 @@ def scan(
     `rules`). `leave_out` adds to the defaults: pattern of a base name -> reason.
     Raises SourceMissing, LinkEscapes, UnsupportedFile.
     """
+    memory: Sequence[MemoryFile] = ()
+    if isinstance(path, MemoryFolder):
+        memory = path.files
+        path = path.folder
     # Absolute: a change of the working folder during the save must not look like a change of it.
-    return Source(Path(path).absolute(), Rules.of(include, exclude, leave_out or {}), allow_broken)
+    return Source(Path(path).absolute(), Rules.of(include, exclude, leave_out or {}), allow_broken, memory)

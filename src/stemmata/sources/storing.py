@@ -15,7 +15,8 @@ from stemmata.containers.base import Piece, PlannedSegment
 from stemmata.containers.cut import plan
 from stemmata.ids import Digest
 from stemmata.sources.files import OpenedFile, SourceFile
-from stemmata.sources.source import Source
+from stemmata.sources.memory import MemoryFile, OpenedMemory
+from stemmata.sources.source import Source, opened
 from stemmata.trees import Segment, Tree, TreeFile
 
 _READ_AHEAD = 64 << 20
@@ -50,8 +51,8 @@ Alike = Callable[[PlannedSegment], Sequence[Sequence[Any]]]
 def planned(source: Source) -> Iterator[PlannedSegment]:
     """How the files of `source` will be cut, by their headers alone. Raises as `store`."""
     for file in source.files:
-        with OpenedFile(file) as opened:
-            yield from plan(opened, file.size, file.path, source.allow_broken).segments
+        with opened(file) as content:
+            yield from plan(content, file.size, file.path, source.allow_broken).segments
 
 
 def store(
@@ -107,16 +108,16 @@ class _Flight:
 
 
 def _store_file(
-    file: SourceFile, allow_broken: bool, flight: _Flight, reader: ThreadPoolExecutor
+    file: SourceFile | MemoryFile, allow_broken: bool, flight: _Flight, reader: ThreadPoolExecutor
 ) -> TreeFile:
-    with OpenedFile(file) as opened:
-        cut = plan(opened, file.size, file.path, allow_broken)
+    with opened(file) as content:
+        cut = plan(content, file.size, file.path, allow_broken)
         whole = blake3()
         pieces = [piece for segment in cut.segments for piece in segment.pieces]
         # Closed before the file is: the reader must not meet another file under the same number.
-        with closing(_in_order(opened, whole, pieces, reader, flight.buffers)) as bodies:
+        with closing(_in_order(content, whole, pieces, reader, flight.buffers)) as bodies:
             segments = [flight.send(segment, bodies) for segment in cut.segments]
-        opened.verify_unchanged()
+        content.verify_unchanged()
     return TreeFile(
         path=file.path,
         size=file.size,
@@ -128,13 +129,19 @@ def _store_file(
 
 
 def _in_order(
-    opened: OpenedFile, whole: blake3, pieces: Sequence[Piece], reader: ThreadPoolExecutor, buffers: Buffers
+    content: OpenedFile | OpenedMemory,
+    whole: blake3,
+    pieces: Sequence[Piece],
+    reader: ThreadPoolExecutor,
+    buffers: Buffers,
 ) -> Generator[memoryview, None, None]:
     """Read piece after piece, hashing the very bytes handed out; the next while one is on its way."""
 
     def load(piece: Piece) -> memoryview:
-        data = buffers.lend(piece.length)
-        opened.read_into(piece.offset, data)
+        data = content.view(piece.offset, piece.length)
+        if data is None:
+            data = buffers.lend(piece.length)
+            content.read_into(piece.offset, data)
         whole.update(data)
         return data
 

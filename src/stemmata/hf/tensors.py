@@ -1,0 +1,101 @@
+"""Tensors: a version's weights decoded straight into torch tensors. Owns what a stored element type is there.
+
+No file is written, and no file's bytes are in memory but as its tensors.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load
+
+from stemmata.containers.safetensors import Extent
+from stemmata.errors import TensorNotInVersion
+from stemmata.hf.weightfiles import WORDS
+from stemmata.hf.wrappers import clean_state
+from stemmata.version import Version
+
+_DTYPES = {word: getattr(torch, name) for name, word in WORDS.items() if hasattr(torch, name)}
+_CLOSE = 3
+_LINE = 64
+"""Bytes of a cache line."""
+
+
+def read_tensors(
+    version: Version, files: Sequence[str], prefixes: Mapping[str, str], only: Collection[str] | None = None
+) -> dict[str, Any]:
+    """The tensors of these weight files, each in memory of its own; `only` those of that name.
+
+    A name is that in the file without what wrappers left in it, behind its file's prefix. Of a pickle
+    the tensors alone are read, and nothing in it is run.
+
+    Raises TensorNotInVersion, Damage.
+    """
+    found: dict[str, Any] = {}
+    known: list[str] = []
+    for path in files:
+        opened = version.tensor_file(path) if path.endswith(".safetensors") else None
+        prefix = prefixes.get(path, "")
+        if opened is None or not all(map(_is_plain, opened.extents)):
+            state = {f"{prefix}{name}": value for name, value in clean_state(_loaded(version, path)).items()}
+            known += state
+            found |= {name: value for name, value in state.items() if only is None or name in only}
+            continue
+        clean = clean_state({extent.name: extent for extent in opened.extents})
+        named = {f"{prefix}{name}": extent for name, extent in clean.items()}
+        known += named
+        wanted = {name: extent for name, extent in named.items() if only is None or name in only}
+        made = {name: _room_for(extent) for name, extent in wanted.items()}
+        if made or only is None:
+            opened.fill({extent.name: _bytes_of(made[name]) for name, extent in wanted.items()})
+        found |= made
+    for name in only or ():
+        if name not in found:
+            raise TensorNotInVersion(version=version.short, name=name, hint=_hint(version, name, known))
+    return found
+
+
+def _is_plain(extent: Extent) -> bool:
+    """Whether torch has its type, and its shape fills its place."""
+    dtype = _DTYPES.get(extent.dtype)
+    return dtype is not None and math.prod(extent.shape) * dtype.itemsize == extent.end - extent.begin
+
+
+def _room_for(extent: Extent) -> Any:
+    """A tensor to be filled, in memory of its own."""
+    size, dtype = extent.end - extent.begin, _DTYPES[extent.dtype]
+    # As far from a cache line's begin as in its file, which is where libraries map it: some kernels add
+    # in another order elsewhere, and a model's outputs would differ in their last bit.
+    place = extent.begin if extent.begin % dtype.itemsize == 0 else 0
+    # numpy asks the kernel for huge pages.
+    memory = np.empty(size + _LINE, np.uint8)
+    skipped = (place - memory.ctypes.data) % _LINE
+    return torch.from_numpy(memory[skipped : skipped + size]).view(dtype).reshape(extent.shape)
+
+
+def _bytes_of(tensor: Any) -> memoryview:
+    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+
+
+def _loaded(version: Version, path: str) -> dict[str, Any]:
+    """A file read whole, verified, by the library whose format it is."""
+    data = version.read(path)
+    if path.endswith(".safetensors"):
+        state: dict[str, Any] = load(data)
+        return state
+    # weights_only: allow_pickle opens the file, it does not run what else may be in it.
+    read = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return {str(k): v for k, v in read.items() if isinstance(v, torch.Tensor)}
+
+
+def _hint(version: Version, name: str, known: Sequence[str]) -> str:
+    ends = [other for other in known if other.endswith(f".{name}")]
+    close = list(dict.fromkeys([*ends, *difflib.get_close_matches(name, known, _CLOSE)]))[:_CLOSE]
+    listed = f"list its tensors with: stemmata show {version.short} --tensors"
+    return f"did you mean {' or '.join(close)}? Else {listed}" if close else listed
