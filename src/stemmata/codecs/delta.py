@@ -27,6 +27,8 @@ class Habits:
     repeats: bool
 
 
+UNKNOWN = Habits(repeats=True)
+"""Where a sample says nothing: everything is tried."""
 _HABITS = (Habits(repeats=False), Habits(repeats=True))
 _NOTHING = np.zeros(0, np.uint8)
 
@@ -57,7 +59,7 @@ def habits_of(data: Bytes, base: Bytes, dtype: DType) -> tuple[Habits, int]:
     found = kernels.delta_split(data, base, dtype)
     tried = [(sum(map(len, _written(found, habits))), habits.repeats, habits) for habits in _HABITS]
     size, _, habits = min(tried, key=lambda row: row[:2])
-    return habits, size
+    return habits if len(found.tokens) else UNKNOWN, size
 
 
 def decode(payload: memoryview, base: Bytes, dtype: DType, into: Bytes) -> None:

@@ -148,7 +148,8 @@ def plan_against(
 ) -> tuple[Plan, float]:
     """What to try against a base, given a frame of as many elements; the bytes that the sample takes so."""
     if base_dtype != dtype and cast.is_rounding(sample, under, dtype):
-        return replace(alone, cast=True), len(_NUMBER)
+        # Other frames may be none: a part of a table that was never used, say.
+        return replace(alone, cast=True, habits=delta.UNKNOWN), len(_NUMBER)
     fitted = cast.as_wide_as(dtype, under, base_dtype)
     if fitted is None:
         return alone, inf

@@ -13,7 +13,7 @@ import numpy as np
 from stemmata.codecs.buffers import Buffers
 from stemmata.codecs.decoding import ObjectDecoder
 from stemmata.codecs.dtypes import DType
-from stemmata.codecs.frames import Reference
+from stemmata.codecs.frames import CAST, Reference
 from stemmata.codecs.objectcode import Base, Plan, fits, plan_against, plan_alone
 from stemmata.codecs.streams import Bytes
 from stemmata.codecs.workers import frame_pool
@@ -23,12 +23,12 @@ from stemmata.objects.reading import ObjectReader
 
 WORK = 4
 """What reading an object may decode, its bases included, in multiples of its own bytes."""
-_SMALLEST = 4096
+_SMALLEST = 1024
 """Bytes of an object below which a base gains next to nothing."""
 _GAIN = 0.97
 """A base has to make of an object less than this part of what it takes alone."""
-_STEP = 1.02
-"""One more object to decode has to make it smaller by this factor."""
+_STEP = 1.04
+"""Decoding as many bytes more as the object has must make it smaller by this factor."""
 
 
 def choose(
@@ -47,10 +47,10 @@ def choose(
     begin = -(-len(data) // step) // 2 * step
     sample = whole[begin : begin + step]
     alone = plan_alone(sample, dtype)
-    limit = _GAIN * alone.alone * len(sample)
+    limit = _GAIN * _STEP * alone.alone * len(sample)
     best: tuple[Reference, ObjectDecoder, Plan] | None = None
     with ExitStack() as opened:
-        for reference, decoder, depth in _kin(candidates, reader, opened, buffers):
+        for reference, decoder in _kin(candidates, reader, opened, buffers):
             raw = decoder.header.raw_length
             within = decoder.work + len(data) <= WORK * len(data)
             if not within or not fits(dtype, len(data), decoder.header.dtype, raw):
@@ -59,8 +59,9 @@ def choose(
             if under is None or len(under) // decoder.header.dtype.itemsize != len(sample) // dtype.itemsize:
                 continue
             plan, size = plan_against(alone, sample, under, dtype, decoder.header.dtype)
-            if size * _STEP**depth < limit:
-                best, limit = (reference, decoder, plan), size * _STEP**depth
+            size *= _STEP ** (decoder.work / len(data))
+            if size < limit:
+                best, limit = (reference, decoder, plan), size
         if best is None:
             return None, alone
         reference, decoder, plan = best
@@ -78,8 +79,8 @@ def _kin(
     reader: ObjectReader,
     opened: ExitStack,
     buffers: Buffers,
-) -> Iterator[tuple[Reference, ObjectDecoder, int]]:
-    """Every candidate and all that it leans on, each once, with how many objects it leans on."""
+) -> Iterator[tuple[Reference, ObjectDecoder]]:
+    """Every candidate and all that it leans on, each once; of a tensor and its mere rounding, the tensor."""
     seen: set[Digest] = set()
     for digest, packs in candidates:
         if digest in seen:
@@ -89,9 +90,12 @@ def _kin(
         except StemmataError:
             continue  # missing or damaged: a base that is not taken costs bytes, never correctness
         for reference, decoder in found[1].lineage(found[0]):
-            if decoder.digest not in seen:
-                seen.add(decoder.digest)
-                yield reference, decoder, len(decoder.lineage(reference)) - 1
+            if decoder.digest in seen:
+                continue
+            seen.add(decoder.digest)
+            # A difference from a rounding is one from the rounding of the wide tensor, which follows.
+            if not all(frame.codec == CAST for frame in decoder.frames):
+                yield reference, decoder
 
 
 def _frame(decoder: ObjectDecoder, element: int) -> Bytes | None:
