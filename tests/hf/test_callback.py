@@ -288,6 +288,18 @@ def test_a_repository_in_memory_and_one_named_by_its_folder(tmp_path: Path) -> N
     assert len(by_path.repository.versions("m")) == 2
 
 
+def test_a_script_that_changes_its_folder_keeps_the_repository_it_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    callback = VersionCallback("models", "m", every="end")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback], num_train_epochs=1).train()
+    assert callback.repository.where == str(tmp_path / "models")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
 def test_a_training_set_without_rows_is_named(repo: Repository, tmp_path: Path) -> None:
     from torch.utils.data import DataLoader
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,10 @@ class Account:
     provenance: dict[str, bytes] = field(default_factory=dict)
     parents: Sequence[VersionId] | None = None
     """Of the run's first version; None: what the model was loaded from, if that is known."""
+
+    def with_config(self, more: Mapping[str, object]) -> Account:
+        """The same for one more run, which adds to it."""
+        return replace(self, config={**self.config, **more}, data={}, provenance={})
 
 
 class Recorder:
@@ -266,12 +270,18 @@ class Recorder:
         self._writer.add(self._guarded(Task(name, job)))
 
     def busy(self) -> bool:
-        """Whether something that was asked for is not written yet."""
-        return self._writer.busy()
+        """Whether something that was asked for is not written yet, or is to be tried again."""
+        return self._writer.busy() or self.failures.waiting()
 
     def wait(self) -> None:
-        """Wait for everything that was asked for so far; failures stay to be told."""
+        """Wait until nothing is left to write; failures stay to be told."""
         self._writer.drain()
+
+    def settle(self) -> None:
+        """Wait for what was asked for so far, and what failed of it once more. Of any thread."""
+        for task in self.failures.take_waiting():
+            self._writer.add(self._guarded(task))
+        self._writer.settle()
 
     def finish(self, live: Any, held: Saved | None) -> None:
         """Wait for the last write, after a second try of what failed. `held` is the version whose

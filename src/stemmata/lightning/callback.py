@@ -375,7 +375,7 @@ class VersionCallback(_Callback):
     def _be_patient(self, recorder: Recorder) -> None:
         if self._patience is not None:
             self._patience.end()  # an interrupted training left it
-        self._patience = Patience(recorder.busy, recorder.wait)
+        self._patience = Patience(recorder.busy, recorder.settle)
         self._patience.begin()
 
     def _end(self) -> None:
