@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoModelForCausalLM, EarlyStoppingCallback
+from transformers import AutoModelForCausalLM, EarlyStoppingCallback, TrainerCallback
 
 import tiny_models as tiny
 from stemmata.errors import EmptyDataset, InvalidArgument, InvalidName
@@ -319,10 +319,29 @@ def test_an_evaluation_set_without_rows_is_a_warning(repo: Repository, tmp_path:
         trainer.evaluate(tiny.dataset(0))
 
 
+def test_a_metric_that_no_version_can_have_costs_itself_alone(
+    repo: Repository, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Log(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **live: Any) -> None:
+            logs.update({"": 1.0, "line\nbreak": 2.0, "eval_much": 10**400, "mine": 3.0})
+
+    callback = VersionCallback(repo, "m", run_name="r")
+    tiny.trainer(tiny.gpt2(), tmp_path / "out", [Log(), callback]).train()
+    assert callback.missing == {}
+    assert repo["m@r/final"].metrics.keys() >= {"mine", "loss"}
+    assert "the metric 'eval_much' is left out" in caplog.text
+
+
 @pytest.mark.parametrize("every", ["epochs", 0, -1, True, 1.5, None])
 def test_a_wrong_every_is_refused_at_once(repo: Repository, every: Any) -> None:
     with pytest.raises(InvalidArgument):
         VersionCallback(repo, "m", every=every)
+
+
+def test_parents_that_are_no_versions_are_refused_at_once(repo: Repository) -> None:
+    with pytest.raises(InvalidArgument, match="give versions"):
+        VersionCallback(repo, "m", parents=["m@r/final"])  # type: ignore[list-item]
 
 
 def test_a_wrong_model_name_is_refused_at_once(repo: Repository) -> None:

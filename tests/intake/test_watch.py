@@ -141,7 +141,7 @@ def test_a_restart_goes_on_where_it_was(repo: Repository, tmp_path: Path, checkp
     assert two.run == one.run
 
 
-def test_rotation_while_it_is_read_is_silent(
+def test_rotation_while_it_is_read_makes_no_version_and_is_told_once(
     repo: Repository, tmp_path: Path, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = checkpoint(tmp_path / "out", 2)
@@ -152,8 +152,23 @@ def test_rotation_while_it_is_read_is_silent(
         return before(*given)
 
     monkeypatch.setattr(taking_module, "_run", rotate)
-    assert Watched(repo, tmp_path / "out").look(3) == []
+    watched = Watched(repo, tmp_path / "out")
+    assert watched.look(4) == [("out/step-2", "gone")]
+    assert "deleted before it could be taken" in watched.told[0].reason
     assert repo.models() == []
+
+
+def test_a_checkpoint_that_was_taken_may_be_deleted_without_a_word(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    watched = Watched(repo, tmp_path / "out")
+    checkpoint(tmp_path / "out", 2)
+    checkpoint(tmp_path / "out", 4, whole=False)
+    assert watched.look() == [("out/step-2", "new")]
+    shutil.rmtree(tmp_path / "out")
+    assert watched.look() == []
+    (tmp_path / "out").write_text("a file now")
+    assert watched.look() == []
 
 
 def test_another_training_in_the_folder_is_told_once(
@@ -180,10 +195,10 @@ def test_idle_once_and_stop_end_it(repo: Repository, tmp_path: Path, checkpoint:
     watched = Watched(repo, tmp_path / "out")
     watched.watcher.follow(idle=20.0, **clocked)
     assert [o.status for o in watched.told] == ["new"]
-    assert slept == [5.0] * 5
+    assert slept == [0.5, *[5.0] * 4], "the second look at a complete checkpoint comes soon"
     slept.clear()
     Watched(repo, tmp_path / "out").watcher.follow(once=True, **clocked)
-    assert slept == [5.0]
+    assert slept == [0.5]
     Watched(repo, tmp_path / "out").watcher.follow(stopped=lambda: len(slept) == 3, **clocked)
     assert len(slept) == 3
 

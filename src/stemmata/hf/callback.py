@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from stemmata.hf.failures import ON_ERROR, OnError
 from stemmata.hf.interruption import Patience
 from stemmata.hf.keeping import Keep
 from stemmata.hf.measured import Measured, best_step, logged_at
+from stemmata.hf.origin import ids_of
 from stemmata.hf.recorder import Account, Recorder, Saved, start
 from stemmata.hf.resume import (
     States,
@@ -34,7 +36,7 @@ from stemmata.hf.resume import (
     warn_of_other_size,
 )
 from stemmata.hf.runnames import asked_name, trial_name
-from stemmata.hf.serving import Serving
+from stemmata.hf.serving import NotLightnings, Serving
 from stemmata.hf.sharded import Sharding, sharding_of
 from stemmata.names import clean_name
 from stemmata.repository import Repository
@@ -44,7 +46,7 @@ from stemmata.version import Version
 Every = Literal["epoch", "save", "eval", "end"] | int
 
 
-class VersionCallback(TrainerCallback):
+class VersionCallback(NotLightnings, TrainerCallback):
     """Saves versions of the model in training; for Trainer and every trainer of trl, one process or several.
 
     Of a model that is sharded over processes the whole checkpoints that the Trainer writes become versions;
@@ -101,7 +103,7 @@ class VersionCallback(TrainerCallback):
             message=message,
             config=dict(config or {}),
             labels=dict(labels or {}),
-            parents=None if parents is None else [p.id for p in parents],
+            parents=ids_of(parents),
         )
         self.command: str | None = None
         """Which training of which command line it is, where states are to be found by that."""
@@ -147,7 +149,8 @@ class VersionCallback(TrainerCallback):
         self._serving.hold_alone()
         if self._recorder is not None:
             self._recorder.leave()  # a training that was pruned or interrupted
-        account = self._account.with_config(facts.trial_config(state))
+        config = {**self._account.config, **facts.trial_config(state)}
+        account = replace(self._account, config=config, data={}, provenance={})
         chosen = trial_name(state, args, self._run_name, self._trials)
         self._trials += bool(state.is_hyper_param_search)
         mark = mark_of(state, self.repository, self.model) if self._resume else None
@@ -383,16 +386,7 @@ class VersionCallback(TrainerCallback):
         step = best_step(state)
         metrics, epoch = logged_at(state, step)
         known = [s for s in recorder.saved if s.step <= step]
-        return self._record(
-            recorder,
-            live,
-            Path(state.best_model_checkpoint),
-            name="best",
-            step=step,
-            epoch=epoch,
-            event="best",
-            metrics=metrics,
-            same_as_existing=True,
-            after=known[-1] if known else None,
-            follows=False,
-        )
+        said = {"name": "best", "step": step, "epoch": epoch, "event": "best", "metrics": metrics}
+        place = {"after": known[-1] if known else None, "follows": False}
+        checkpoint = Path(state.best_model_checkpoint)
+        return self._record(recorder, live, checkpoint, **said, **place, same_as_existing=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,6 @@ class Account:
     provenance: dict[str, bytes] = field(default_factory=dict)
     parents: Sequence[VersionId] | None = None
     """Of the run's first version; None: what the model was loaded from, if that is known."""
-
-    def with_config(self, more: Mapping[str, object]) -> Account:
-        """The same for one more run, which adds to it."""
-        return replace(self, config={**self.config, **more}, data={}, provenance={})
 
 
 class Recorder:

@@ -11,6 +11,31 @@ from stemmata.errors import TrainingSetup
 _log = logging.getLogger("stemmata")
 
 
+class NotLightnings:
+    """The hooks that Lightning calls first: what has them is no callback of its Trainer."""
+
+    state_key = "stemmata.hf.VersionCallback"
+
+    def setup(self, *_: Any, **__: Any) -> None:
+        raise TrainingSetup(
+            reason="stemmata.hf.VersionCallback was given to the Trainer of Lightning",
+            hint="take the one of stemmata.lightning",
+        )
+
+    def on_exception(self, *_: Any, **__: Any) -> None:
+        """What it calls next."""
+
+
+class NotTransformers:
+    """The first event of transformers' Trainer: what has it is a callback of Lightning's."""
+
+    def on_init_end(self, *_: Any, **__: Any) -> None:
+        raise TrainingSetup(
+            reason="stemmata.lightning.VersionCallback was given to the Trainer of transformers",
+            hint="take the one of stemmata.hf",
+        )
+
+
 class Serving:
     """The training that a callback serves, from `begin` to `end`; known by the Trainer's own state."""
 

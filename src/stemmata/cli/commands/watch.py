@@ -16,6 +16,7 @@ from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.options import Json, Model, Repo, TakeIn, open_repo, output_for
 from stemmata.cli.output import Output
 from stemmata.cli.registry import command_app
+from stemmata.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from stemmata.intake import Outcome
@@ -67,6 +68,8 @@ def watch(
     from stemmata.names import clean_name
 
     output = output_for(context, as_json)
+    if Path(folder).is_file():
+        raise InvalidArgument(argument="OUTPUT_DIR", reason=f"{folder} is a file; name the training's folder")
     told: list[Outcome] = []
 
     def tell(outcome: Outcome) -> None:
