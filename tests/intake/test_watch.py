@@ -276,6 +276,25 @@ def test_two_processes_that_watch_one_folder_make_each_version_once(
     assert len({v.run.id for v in line if v.run}) == 1
 
 
+def test_a_folder_that_is_not_there_or_stays_empty_is_said(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from stemmata.cli.main import run
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    words = ["--once", "--interval", "0.05", "--repo", repo.where]
+    assert run(["watch", "sentiment", "out", *words]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "sentiment is not there yet" in told
+    assert "is it stemmata watch out sentiment?" in told
+    assert run(["watch", "out", "sentiment", *words]) == 0
+    assert "nothing was taken in" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert run(["watch", "file", "sentiment", *words]) == 2
+    assert "name the training's folder" in capsys.readouterr().err
+
+
 def test_import_and_watch_as_commands(
     repo: Repository, tmp_path: Path, checkpoint: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
