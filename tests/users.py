@@ -27,3 +27,22 @@ def ordinary_user() -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
+
+
+@contextmanager
+def member(user: int, group: int, umask: int) -> Iterator[None]:
+    """Run as another user of `group`, as far as files are concerned. For root alone.
+
+    What a test uses must be imported before: an interpreter in root's home is closed to others.
+    """
+    before, groups = os.umask(umask), os.getgroups()
+    os.setgroups([group])
+    os.setegid(group)
+    os.seteuid(user)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+        os.umask(before)

@@ -5,11 +5,15 @@ Changes nothing but throw-away files that it makes to see whether it can. Reads 
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import platform
 import re
+import shlex
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -20,10 +24,13 @@ from stemmata.checkouts import eviction
 from stemmata.errors import StemmataError
 from stemmata.repository import VARIABLE, Repository
 from stemmata.repository import open as open_repository
+from stemmata.storage.mounts import has_shared_locks, is_network, mount_of
 from stemmata.storage.publish import NoMeans, probe
 
 State = Literal["ok", "warning", "problem"]
 _LOW = 5 * 10**9
+_ALLOCATE = ("ext4", "xfs", "btrfs", "nfs4")
+"""File systems that set bytes aside without writing them."""
 _TRAINING = ("torch", "transformers", "peft", "accelerate", "safetensors", "trl", "datasets")
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*>=\s*([0-9.]+)")
 
@@ -104,6 +111,10 @@ def _catalog(repository: Repository, folder: Path) -> Finding:
     file = repository.session.catalog.file
     if file is None:
         advice = "every command reads the whole log: make the cache folder writable, or set STEMMATA_CACHE"
+        if not has_shared_locks(folder):
+            advice = (
+                "locks are local to this computer here: set STEMMATA_CACHE to a folder on a disk of its own"
+            )
         return Finding("catalog", "warning", "in memory alone", advice)
     if folder.absolute() not in file.absolute().parents:
         return Finding("catalog", "ok", f"{file}, as the repository's own cache cannot be written")
@@ -127,12 +138,66 @@ def _place(folder: Path) -> Iterator[Finding]:
     else:
         yield Finding("writable", "ok", str(place))
         yield Finding("hard links", "ok", "there" if means.value == "link" else "none; a safe rename serves")
+    mount = mount_of(place)
+    if is_network(mount):
+        where = "a network drive: a disk of this computer is faster, and a save waits for each sync"
+        yield Finding("file system", "ok", f"{mount.kind}, {where}")
+    elif mount.kind:
+        yield Finding("file system", "ok", mount.kind)
+    yield from _shared(folder)
     try:
         free = shutil.disk_usage(place).free
     except OSError:
         return
     advice = "" if free >= _LOW else "make room, or keep the repository elsewhere: a model may not fit"
     yield Finding("free space", "warning" if advice else "ok", _size(free), advice)
+    # Elsewhere, as in memory, to ask for bytes may be to use them.
+    if mount.kind in _ALLOCATE and free >= 2 * _LOW and _meets_quota(place, _LOW):
+        found = f"less than {_size(_LOW)} of them are for this user or group"
+        yield Finding(
+            "quota", "warning", found, "see quota -s; free some space of yours there, or ask for more"
+        )
+
+
+def _meets_quota(place: Path, size: int) -> bool:
+    """Whether a quota keeps this user from `size` bytes there. Asks for them in a file without a name, and
+    lets them go at once; False where that cannot be told, as on most network drives."""
+    allocate = (
+        getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None) if sys.platform == "linux" else None
+    )
+    if allocate is None:
+        return False
+    allocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            # The system's call, not posix_fallocate: that one writes where the file system cannot do it.
+            ctypes.set_errno(0)
+            return bool(allocate(file.fileno(), 0, 0, size)) and ctypes.get_errno() == errno.EDQUOT
+    except OSError as error:
+        return error.errno == errno.EDQUOT
+
+
+def _shared(folder: Path) -> Iterator[Finding]:
+    """Folders that another user of the group made with a umask that keeps the group out."""
+    if not (folder / "stemmata.json").is_file():
+        return
+    folders = [
+        folder,
+        *(folder / name for name in ("log", "tmp", "bundles")),
+        *folder.glob("packs"),
+        *folder.glob("packs/*"),
+    ]
+    closed = [each for each in folders if each.is_dir() and not _may_write(each)]
+    if closed:
+        named = ", ".join(str(each.relative_to(folder)) for each in closed[:3])
+        found = f"{len(closed)} folders there cannot be written by this user: {named}"
+        mend = f"chmod -R g+rwX {shlex.quote(str(folder))}"
+        advice = f"whoever made them: {mend}; and umask 002 for all who write there"
+        yield Finding("shared", "warning", found, advice)
+
+
+def _may_write(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _cache(folder: Path) -> Iterator[Finding]:

@@ -324,6 +324,12 @@ class StorageFull(StorageProblem):
     next_step = "free some space and save again"
 
 
+class QuotaReached(StorageFull):
+    kind = "quota-reached"
+    what = "the share of {where} that is allowed to this user or group is used up (disk quota exceeded)"
+    next_step = "free some space of yours there, or ask for more; df does not show it, but quota -s may"
+
+
 class SpaceShort(StorageProblem):
     kind = "space-short"
     what = "{where} has {free} free, and a version of {model} needs {needed}"
@@ -418,6 +424,13 @@ class TargetNotEmpty(SafetyRefusal):
     what = "{path} is not empty"
     untouched = "nothing in it was touched"
     next_step = "name a new folder, or replace files of the same names with --force"
+
+
+class NamesCollide(SafetyRefusal):
+    kind = "names-collide"
+    what = "another name of the version is the same as {path!r} on this file system"
+    untouched = "nothing was written"
+    next_step = "check out into another file system, or only a part of the version"
 
 
 class BaseMismatch(SafetyRefusal):

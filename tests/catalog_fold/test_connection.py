@@ -1,4 +1,4 @@
-"""The connection that many threads use, and where a file lies."""
+"""The connection that many threads use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from stemmata.catalog.connection import Connection, connect, is_damage, is_network_path, is_place
+from stemmata.catalog.connection import Connection, connect, is_damage, is_place
 
 
 @pytest.fixture
@@ -65,29 +65,3 @@ def test_an_heir_answers(connection: Connection) -> None:
 def test_errors_that_come_without_a_code_are_neither() -> None:
     assert not is_damage(sqlite3.ProgrammingError("closed"))
     assert not is_place(sqlite3.ProgrammingError("closed"))
-
-
-MOUNTS = [
-    "proc /proc proc rw 0 0",
-    "/dev/sda1 / ext4 rw 0 0",
-    "host:/export /home nfs4 rw 0 0",
-    "/dev/sdb1 /home/local xfs rw 0 0",
-    r"//host/share /mnt/my\040drive cifs rw 0 0",
-    "malformed",
-]
-
-
-@pytest.mark.parametrize(
-    ("where", "is_network"),
-    [
-        ("/var/lib/x", False),
-        ("/home/a/.stemmata/cache", True),
-        ("/home", True),
-        ("/homestead", False),
-        ("/home/local/x", False),
-        ("/mnt/my drive/x", True),
-    ],
-)
-def test_a_network_drive_is_known_by_its_mount(where: str, is_network: bool) -> None:
-    assert is_network_path(where, MOUNTS) is is_network
-    assert is_network_path(where, []) is False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from importlib import metadata
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from stemmata import doctor
+from stemmata.storage import mounts
 from stemmata.storage.publish import NoMeans
 
 Cli = Callable[..., Any]
@@ -117,3 +119,32 @@ def test_little_space_and_a_cache_without_limit_are_said(
     assert "limit 50.0 GB" in findings(cli)["cache"]["found"]
     monkeypatch.setenv("STEMMATA_CACHE_SIZE", "lots")
     assert findings(cli)["cache"]["state"] == "problem"
+
+
+def test_a_network_drive_and_locks_that_are_local_are_said(
+    shop: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = f"server:/x {shop} nfs rw,vers=3,nolock,local_lock=all 0 0"
+    monkeypatch.setattr(mounts, "mounts", lambda: [line])
+    monkeypatch.setenv("STEMMATA_CACHE", str(shop / "home"))
+    found = findings(cli)
+    assert found["file system"]["found"].startswith("nfs, a network drive")
+    assert found["catalog"]["state"] == "warning"
+    assert "set STEMMATA_CACHE" in found["catalog"]["advice"]
+    monkeypatch.setattr(mounts, "mounts", lambda: [line, f"/dev/sdb {shop / 'home'} ext4 rw 0 0"])
+    assert findings(cli)["catalog"]["found"].startswith(str(shop / "home"))
+
+
+def test_a_quota_that_a_save_would_meet_is_said(
+    shop: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_LOW", 1)
+    monkeypatch.setattr(mounts, "mounts", lambda: [f"/dev/sda {shop} ext4 rw 0 0"])
+    assert "quota" not in findings(cli)
+
+    class NoRoom:
+        def __init__(self, **_where: Any) -> None:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", NoRoom)
+    assert "quota -s" in findings(cli)["quota"]["advice"]

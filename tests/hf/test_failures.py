@@ -15,11 +15,13 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+import small_disks
 import tiny_models as tiny
 from faults import FaultyStorage
 from stemmata.errors import InvalidArgument, SpaceShort, StorageFull, TrainingSaveFailed
 from stemmata.hf import VersionCallback, failures, space
 from stemmata.repository import Repository
+from stemmata.repository import open as open_repository
 from stemmata.storage.local import LocalStorage
 
 MIB = 1 << 20
@@ -27,6 +29,8 @@ MIB = 1 << 20
 
 class Disk:
     """A repository on a disk that can be full."""
+
+    where = "the disk"
 
     def __init__(self, folder: Path) -> None:
         self.storage = FaultyStorage(LocalStorage(folder))
@@ -36,7 +40,27 @@ class Disk:
 
     def write(self, what: str) -> None:
         if self.full:
-            raise StorageFull(where="the disk")
+            raise StorageFull(where=self.where)
+
+
+class RealDisk:
+    """The same, on a file system that is full when every byte of it is used."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.where = str(folder / "models")
+        self.repo = open_repository(folder / "models", create=True)
+
+    @property
+    def full(self) -> bool:
+        return (self._folder / "ballast").exists()
+
+    @full.setter
+    def full(self, wanted: bool) -> None:
+        if wanted:
+            small_disks.fill(self._folder)
+        else:
+            (self._folder / "ballast").unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -46,7 +70,18 @@ def disk(tmp_path: Path, repo: Repository) -> Iterator[Disk]:
         yield made
 
 
-def fill(disk: Disk, monkeypatch: pytest.MonkeyPatch, name: str, times: int) -> None:
+@pytest.fixture(params=["planted", "real"])
+def any_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk | RealDisk]:
+    if request.param == "planted":
+        yield request.getfixturevalue("disk")
+        return
+    with small_disks.small_disk(tmp_path / "small", 16 * MIB) as folder:
+        made = RealDisk(folder)
+        with made.repo:
+            yield made
+
+
+def fill(disk: Disk | RealDisk, monkeypatch: pytest.MonkeyPatch, name: str, times: int) -> None:
     """The disk is full while `name` is written, the first `times` times."""
     real, left = disk.repo.save, [times]
 
@@ -62,7 +97,7 @@ def fill(disk: Disk, monkeypatch: pytest.MonkeyPatch, name: str, times: int) -> 
     monkeypatch.setattr(disk.repo, "save", save)
 
 
-def train(disk: Disk, tmp_path: Path, **settings: Any) -> VersionCallback:
+def train(disk: Disk | RealDisk, tmp_path: Path, **settings: Any) -> VersionCallback:
     callback = VersionCallback(disk.repo, "m", run_name="r", **settings)
     arguments = {"num_train_epochs": 3, "eval_strategy": "epoch"}
     tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback], **arguments).train()
@@ -70,8 +105,12 @@ def train(disk: Disk, tmp_path: Path, **settings: Any) -> VersionCallback:
 
 
 def test_a_disk_full_in_the_background_costs_that_epoch_alone(
-    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    any_disk: Disk | RealDisk,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    disk = any_disk
     fill(disk, monkeypatch, "r/epoch-2", 2)
     with caplog.at_level(logging.WARNING, "stemmata"):
         callback = train(disk, tmp_path)
@@ -80,13 +119,16 @@ def test_a_disk_full_in_the_background_costs_that_epoch_alone(
     assert third.parents == [first.id.hex]
     assert "eval_loss" in first.metrics
     assert "eval_loss" in third.metrics
-    assert callback.missing == {"r/epoch-2": "no space left in the disk"}
+    assert callback.missing == {"r/epoch-2": f"no space left in {disk.where}"}
     said = [r.getMessage() for r in caplog.records if r.name == "stemmata"]
     assert "r/epoch-2 of m failed: no space left" in said[0]
     assert "tried once more" in said[0]
-    assert said[-1].splitlines()[1:] == ["  r/epoch-2: no space left in the disk"]
+    assert said[-1].splitlines()[1:] == [f"  r/epoch-2: no space left in {disk.where}"]
     assert disk.repo.check().sound
     assert list((disk.repo.session.cache_folder() / "writing").iterdir()) == []
+    # With space back nothing else is missing: what comes next is saved as ever.
+    tiny.trainer(tiny.gpt2(), tmp_path / "out", [VersionCallback(disk.repo, "m", run_name="later")]).train()
+    assert [v.name for v in disk.repo.versions("m")][:2] == ["later/epoch-2", "later/epoch-1"]
 
 
 @pytest.mark.parametrize("name", ["r/epoch-2", "r/epoch-3"])

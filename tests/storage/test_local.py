@@ -19,6 +19,7 @@ from stemmata.errors import (
     KeyMissing,
     OutcomeUnknown,
     PutIfAbsentUnsupported,
+    QuotaReached,
     StorageFailed,
     StorageFull,
     StorageReadOnly,
@@ -317,7 +318,7 @@ def test_a_system_without_such_a_rename_says_so(tmp_path: Path, monkeypatch: pyt
 
 FAILURES = [
     (errno.ENOSPC, StorageFull),
-    (errno.EDQUOT, StorageFull),
+    (errno.EDQUOT, QuotaReached),
     (errno.EROFS, StorageReadOnly),
     (errno.EACCES, StorageReadOnly),
     (errno.EPERM, StorageReadOnly),

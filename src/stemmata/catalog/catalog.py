@@ -27,6 +27,7 @@ from stemmata.log.identity import Identity
 from stemmata.log.reader import exists, fetch, read_log, require_no_hole
 from stemmata.storage.base import Storage
 from stemmata.storage.forks import held_at_forks
+from stemmata.storage.mounts import has_shared_locks
 
 FILE = f"catalog-v{VERSION}.sqlite"
 _MENDS = 4
@@ -50,7 +51,8 @@ def catalog_files(storage: Storage, identity: Identity) -> list[Path]:
         # Path.home() fails for a user without one; then there is no such folder.
         with suppress(RuntimeError):
             files.append(user_cache_folder() / identity.repository / FILE)
-    return files
+    # Two computers that do not see each other's locks would write into one file at once.
+    return [file for file in files if has_shared_locks(file.parent)]
 
 
 class Catalog:

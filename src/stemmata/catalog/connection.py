@@ -5,10 +5,13 @@ A row is fetched under the lock that also guards the fold, so that no thread see
 
 from __future__ import annotations
 
+import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
+
+from stemmata.storage.mounts import is_network, mount_of
 
 _FOLD_BUSY_SECONDS = 5.0
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -24,8 +27,6 @@ _PLACE = frozenset(
         sqlite3.SQLITE_PERM,
     }
 )
-# Shared memory, which WAL needs, is not shared between the hosts of a network drive.
-_NETWORK = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "lustre", "gpfs", "beegfs", "afs", "virtiofs")
 
 
 def is_damage(error: sqlite3.Error) -> bool:
@@ -109,6 +110,8 @@ def connect(file: Path | None, guard: Any, *, busy: float | None = None) -> Conn
     """Open `file`, or a database in memory. Raises sqlite3.Error and OSError."""
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
+        # SQLite itself would let nobody but its maker write; the umask decides: it may belong to a group.
+        os.close(os.open(file, os.O_RDONLY | os.O_CREAT, 0o666))
     connection = sqlite3.connect(
         file if file is not None else ":memory:",
         timeout=_FOLD_BUSY_SECONDS if busy is None else busy,
@@ -130,33 +133,11 @@ def connect(file: Path | None, guard: Any, *, busy: float | None = None) -> Conn
 
 
 def _set_journal(connection: Connection, file: Path) -> None:
-    mode = "TRUNCATE" if _on_network(file) else "WAL"
+    # Shared memory, which WAL needs, is not shared between the computers of a network drive.
+    mode = "TRUNCATE" if is_network(mount_of(file.parent)) else "WAL"
     try:
         connection.execute(f"PRAGMA journal_mode = {mode}")
     except sqlite3.OperationalError as error:
         # Another process is at it just now; whichever mode it leaves is as good.
         if _code(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise
-
-
-def _on_network(file: Path) -> bool:
-    """Does Linux say that this path is mounted from elsewhere? False where nothing is known."""
-    try:
-        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
-        where = str(file.parent.resolve())
-    except OSError:
-        return False
-    return is_network_path(where, mounts)
-
-
-def is_network_path(where: str, mounts: Sequence[str]) -> bool:
-    """`mounts` are lines as in /proc/self/mounts; the longest mount point above `where` decides."""
-    best, kind = "", ""
-    for line in mounts:
-        fields = line.split(" ")
-        if len(fields) < 3:
-            continue
-        point = fields[1].replace("\\040", " ").rstrip("/")
-        if (where + "/").startswith(point + "/") and len(point) >= len(best):
-            best, kind = point, fields[2]
-    return kind.startswith(_NETWORK)

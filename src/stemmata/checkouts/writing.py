@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 
 from stemmata.checkouts.reading import ReadObject, bodies_of, verified
-from stemmata.errors import InvalidArgument, TargetNotEmpty, UnsafePath
+from stemmata.errors import InvalidArgument, NamesCollide, TargetNotEmpty, UnsafePath
 from stemmata.storage.descriptors import NEW_FILE, write_all
 from stemmata.storage.failures import write_failure
 from stemmata.trees import Tree, TreeFile, check_paths
@@ -44,8 +44,8 @@ def write(
     others are kept. `only` names the files, or folders of files, to write. `progress` gets the bytes
     of each object that was written.
 
-    Raises TargetNotEmpty, UnsafePath, DamagedFile, InvalidArgument, StorageFull, StorageReadOnly,
-    StorageFailed, and what `read_object` raises; the target is as it was before then.
+    Raises TargetNotEmpty, UnsafePath, NamesCollide, DamagedFile, InvalidArgument, StorageFull,
+    StorageReadOnly, StorageFailed, and what `read_object` raises; the target is as it was before then.
     """
     check_paths([f.path for f in tree.files], tree.empty_folders)
     files, folders = _select(tree, only)
@@ -66,7 +66,10 @@ def fill(
     read: ReadObject,
     progress: Progress | None = None,
 ) -> None:
-    """Write into a fresh folder that nobody else knows of. Raises OSError, DamagedFile, UnsafePath."""
+    """Write into a fresh folder that nobody else knows of.
+
+    Raises OSError, DamagedFile, UnsafePath, NamesCollide.
+    """
     for path in [*folders, *(f.path for f in files)]:
         if path.count("/") > _MAX_DEPTH:
             raise UnsafePath(path=path, reason=f"it lies more than {_MAX_DEPTH} folders deep")
@@ -81,7 +84,7 @@ def fill(
                 fd = os.open(folder / file.path, NEW_FILE, 0o777 if file.executable else 0o666)
             except FileExistsError:
                 # The folder is fresh: two names of the tree are one to this file system.
-                raise UnsafePath(path=file.path, reason="another file has the same name here") from None
+                raise NamesCollide(path=file.path) from None
             try:
                 for data in verified(file, bodies):
                     write_all(fd, data)
@@ -98,7 +101,7 @@ def _make_folders(root: Path, path: str, made: set[str]) -> None:
     try:
         (root / path).mkdir()
     except FileExistsError:
-        raise UnsafePath(path=path, reason="another folder has the same name here") from None
+        raise NamesCollide(path=path) from None
     made.add(path)
 
 
@@ -154,7 +157,8 @@ class _Target:
         parent = self.path.parent
         if self._merge and (self.path.is_mount() or not os.access(parent, os.W_OK)):
             parent = self.path
-        temp = parent / f".{self.path.name[:200]}.stemmata-{secrets.token_hex(8)}"
+        # Without the target's own name: that may be as long as a name can be.
+        temp = parent / f".stemmata-{secrets.token_hex(8)}"
         try:
             temp.mkdir()
             yield temp

@@ -20,6 +20,7 @@ NEW_FILE = (
     | getattr(os, "O_BINARY", 0)
 )
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
 _MOST = 1 << 30  # one read or write call moves less than 2 GiB on Linux
 
@@ -64,11 +65,25 @@ def sync_file(fd: int) -> None:
     os.fsync(fd)
 
 
+def refresh_names(root: Path, path: Path) -> None:
+    """Have a network drive ask its server which names there are, on the way from `root` down to `path`.
+
+    Opening a folder does that (close-to-open consistency, nfs(5)); a look at a name alone does not.
+    """
+    if os.name == "nt":
+        return
+    for folder in (root, *(root / part for part in reversed(path.relative_to(root).parents[:-1]))):
+        try:
+            os.close(os.open(folder, _FOLDER))
+        except OSError:
+            return  # what is looked for there is absent, or the look itself will say why not
+
+
 def sync_folder(folder: Path) -> None:
     """Wait until the names in `folder` are on the disk; nothing where folders cannot be synced."""
     if os.name == "nt":
         return
-    fd = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
+    fd = os.open(folder, _FOLDER)
     try:
         sync_file(fd)
     except OSError as error:

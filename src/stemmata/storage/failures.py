@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 
-from stemmata.errors import StorageFailed, StorageFull, StorageProblem, StorageReadOnly
+from stemmata.errors import QuotaReached, StorageFailed, StorageFull, StorageProblem, StorageReadOnly
 
-_FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
+_QUOTA = getattr(errno, "EDQUOT", None)  # Windows has none
+_FULL = frozenset({errno.ENOSPC, _QUOTA})
 _READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
@@ -18,6 +19,8 @@ def is_full(error: OSError) -> bool:
 
 def write_failure(error: OSError, where: str) -> StorageProblem:
     """The error to raise for a write below `where` that failed with `error`."""
+    if error.errno is not None and error.errno == _QUOTA:
+        return QuotaReached(where=where)
     if is_full(error):
         return StorageFull(where=where)
     if error.errno in _READ_ONLY:

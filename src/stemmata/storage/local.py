@@ -11,8 +11,9 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from stemmata.errors import (
     InvalidArgument,
@@ -25,13 +26,22 @@ from stemmata.errors import (
 )
 from stemmata.storage import publish
 from stemmata.storage.base import Buffer, NewObject, StoredKey
-from stemmata.storage.descriptors import NEW_FILE, READ, read_range, sync_file, sync_folder, write_all
+from stemmata.storage.descriptors import (
+    NEW_FILE,
+    READ,
+    read_range,
+    refresh_names,
+    sync_file,
+    sync_folder,
+    write_all,
+)
 from stemmata.storage.failures import read_failure, reason_of, write_failure
 from stemmata.storage.forks import held_at_forks
 from stemmata.storage.keys import check_key, check_prefix, check_range, is_key
 from stemmata.storage.publish import Means, NoMeans
 
 _ABSENT = (FileNotFoundError, NotADirectoryError)
+_T = TypeVar("_T")
 
 
 class LocalStorage:
@@ -78,12 +88,7 @@ class LocalStorage:
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         check_range(start, length)
-        try:
-            fd = os.open(self._path(key), READ)
-        except _ABSENT:
-            raise KeyMissing(key=key) from None
-        except OSError as error:
-            raise read_failure(error, self.where) from error
+        fd = self._look(key, lambda path: os.open(path, READ))
         try:
             about = os.fstat(fd)
             if not stat.S_ISREG(about.st_mode):
@@ -96,8 +101,18 @@ class LocalStorage:
             os.close(fd)
 
     def size(self, key: str) -> int:
+        return self._look(key, Path.stat).st_size
+
+    def _look(self, key: str, call: Callable[[Path], _T]) -> _T:
+        """`call` with a key's path. Raises KeyMissing only for what is absent now."""
+        path = self._path(key)
         try:
-            return self._path(key).stat().st_size
+            try:
+                return call(path)
+            except _ABSENT:
+                # NFS remembers for half a minute that a name was absent. Opening its folder makes it ask.
+                refresh_names(self.root, path)
+                return call(path)
         except _ABSENT:
             raise KeyMissing(key=key) from None
         except OSError as error:

@@ -47,9 +47,18 @@ def link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         with contextlib.suppress(OSError):
-            if source.lstat().st_nlink == 2:
+            if _names_of(source) == 2:
                 return
         raise
+
+
+def _names_of(file: Path) -> int:
+    # Opened, for then NFS asks its server; what it remembers is the count before the link.
+    fd = os.open(file, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        return os.fstat(fd).st_nlink
+    finally:
+        os.close(fd)
 
 
 def rename_new(source: Path, target: Path) -> None:
