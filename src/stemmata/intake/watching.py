@@ -53,11 +53,9 @@ class Watcher:
             if path not in self._settled:
                 self._say(Outcome(self._complete[path], "gone", reason=_TOO_LATE))
         self._complete = {f.path: f for f in everything if not f.problem}
-        # One that is complete by the Trainer's own mark needs no long second look, and may be rotated away.
-        self._soon = any(
-            f.state.step is not None and f.label != "final" and before.get(path) != now[path]
-            for path, f in self._complete.items()
-        )
+        # What is complete by the Trainer's own mark needs no long second look, and may be rotated away.
+        fresh = [f for path, f in self._complete.items() if before.get(path) != now[path]]
+        self._soon = bool(fresh) and all(f.state.step is not None and f.label != "final" for f in fresh)
         for found in everything:
             marks = now[found.path]
             if before.get(found.path) == marks and self._settled.get(found.path) != marks:
