@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        (errno.EDQUOT, "no space left"),
+        (errno.EDQUOT, "allowed to this user or group is used up"),
         (errno.EACCES, "cannot be written: Permission denied"),
         (errno.EIO, "Input/output error"),
     ],
