@@ -43,6 +43,15 @@ def key_of(argument: str, key: object) -> str:
     return text
 
 
+def is_key(key: object) -> bool:
+    """Whether a metric or label may have this key."""
+    try:
+        key_of("key", key)
+    except InvalidArgument:
+        return False
+    return True
+
+
 def metrics_of(metrics: Mapping[str, Any]) -> dict[str, float | str]:
     """Metrics as they are stored. Raises InvalidArgument for what is no number."""
     found: dict[str, float | str] = {}

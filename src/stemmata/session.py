@@ -14,7 +14,15 @@ from stemmata.catalog import queries
 from stemmata.catalog.catalog import Catalog, user_cache_folder
 from stemmata.catalog.queries import VersionRow
 from stemmata.codecs.buffers import Buffers
-from stemmata.errors import Damage, HostileData, MissingObject, MissingPack, StorageProblem, VersionNotFound
+from stemmata.errors import (
+    Damage,
+    DamagedRepository,
+    HostileData,
+    MissingObject,
+    MissingPack,
+    StorageProblem,
+    VersionNotFound,
+)
 from stemmata.ids import Digest, PackName, VersionId
 from stemmata.log.identity import Identity, read_identity
 from stemmata.log.ops import Op
@@ -38,8 +46,11 @@ class Session:
         self._trees: dict[tuple[VersionId, tuple[str, ...]], Tree] = {}
 
     def refresh(self) -> None:
-        """Take in what other writers have committed."""
-        self.catalog.refresh()
+        """Take in what other writers have committed. Raises RepositoryNotFound, DamagedRepository if it is
+        no longer there: a log that ends where it begins tells no new repository from a removed one."""
+        if self.catalog.refresh().n == 0 and read_identity(self.storage) != self.identity:
+            reason = "another repository has come in its place since it was opened"
+            raise DamagedRepository(where=self.storage.where, reason=reason)
 
     def commit(
         self, plan: Callable[[Catalog], Sequence[Op]], *, new_packs: Sequence[PackSummary] = ()

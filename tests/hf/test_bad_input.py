@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        (errno.EDQUOT, "no space left"),
+        (errno.EDQUOT, "allowed to this user or group is used up"),
         (errno.EACCES, "cannot be written: Permission denied"),
         (errno.EIO, "Input/output error"),
     ],
@@ -125,3 +126,30 @@ def test_a_run_name_that_another_takes_after_the_training_began(repo: Repository
     assert callback.missing == {}
     names = [v.name for v in reversed(repo.versions("m"))]
     assert names == ["r/epoch-1", "r-2/epoch-1", "r-2/epoch-2"]
+
+
+def test_a_repository_that_is_removed_under_a_training(tmp_path: Path) -> None:
+    callback = VersionCallback(tmp_path / "models", "m", run_name="r")
+
+    class Remove(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **live: Any) -> None:
+            if state.global_step == 3:
+                assert callback._recorder is not None
+                callback._recorder.wait()
+                shutil.rmtree(tmp_path / "models")
+
+    trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [Remove(), callback], num_train_epochs=3)
+    assert trainer.train().global_step == 6
+    assert callback.missing.keys() == {"r/epoch-2", "r/epoch-3", "r/final"}
+    assert f"no stemmata repository at {tmp_path / 'models'}" in callback.missing["r/epoch-2"]
+    callback.repository.close()
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+def test_a_tensor_that_no_file_can_hold_harms_no_training(repo: Repository, tmp_path: Path) -> None:
+    model = tiny.gpt2()
+    model.register_buffer("odd", torch.eye(3).to_sparse())
+    callback = VersionCallback(repo, "m", run_name="r", every="end")
+    trainer = tiny.trainer(model, tmp_path / "out", [callback], num_train_epochs=1)
+    assert trainer.train().global_step == 2
+    assert "Sparse" in callback.missing["r/final"]

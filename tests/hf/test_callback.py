@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoModelForCausalLM, EarlyStoppingCallback
+from transformers import AutoModelForCausalLM, EarlyStoppingCallback, TrainerCallback
 
 import tiny_models as tiny
 from stemmata.errors import EmptyDataset, InvalidArgument, InvalidName
@@ -288,6 +288,18 @@ def test_a_repository_in_memory_and_one_named_by_its_folder(tmp_path: Path) -> N
     assert len(by_path.repository.versions("m")) == 2
 
 
+def test_a_script_that_changes_its_folder_keeps_the_repository_it_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    callback = VersionCallback("models", "m", every="end")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback], num_train_epochs=1).train()
+    assert callback.repository.where == str(tmp_path / "models")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
 def test_a_training_set_without_rows_is_named(repo: Repository, tmp_path: Path) -> None:
     from torch.utils.data import DataLoader
 
@@ -307,10 +319,29 @@ def test_an_evaluation_set_without_rows_is_a_warning(repo: Repository, tmp_path:
         trainer.evaluate(tiny.dataset(0))
 
 
+def test_a_metric_that_no_version_can_have_costs_itself_alone(
+    repo: Repository, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Log(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **live: Any) -> None:
+            logs.update({"": 1.0, "line\nbreak": 2.0, "eval_much": 10**400, "mine": 3.0})
+
+    callback = VersionCallback(repo, "m", run_name="r")
+    tiny.trainer(tiny.gpt2(), tmp_path / "out", [Log(), callback]).train()
+    assert callback.missing == {}
+    assert repo["m@r/final"].metrics.keys() >= {"mine", "loss"}
+    assert "the metric 'eval_much' is left out" in caplog.text
+
+
 @pytest.mark.parametrize("every", ["epochs", 0, -1, True, 1.5, None])
 def test_a_wrong_every_is_refused_at_once(repo: Repository, every: Any) -> None:
     with pytest.raises(InvalidArgument):
         VersionCallback(repo, "m", every=every)
+
+
+def test_parents_that_are_no_versions_are_refused_at_once(repo: Repository) -> None:
+    with pytest.raises(InvalidArgument, match="give versions"):
+        VersionCallback(repo, "m", parents=["m@r/final"])  # type: ignore[list-item]
 
 
 def test_a_wrong_model_name_is_refused_at_once(repo: Repository) -> None:

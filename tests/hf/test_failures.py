@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 import small_disks
 import tiny_models as tiny
 from faults import FaultyStorage
 from stemmata.errors import InvalidArgument, SpaceShort, StorageFull, TrainingSaveFailed
-from stemmata.hf import VersionCallback, space
+from stemmata.hf import VersionCallback, failures, space
 from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
 from stemmata.storage.local import LocalStorage
@@ -160,6 +163,54 @@ def test_a_last_write_that_fails_twice_ends_the_training_normally(
     callback = train(disk, tmp_path, every="end")
     assert list(callback.missing) == ["r/final"]
     assert disk.repo.models() == []
+
+
+class Die(TrainerCallback):
+    def on_step_end(self, args: Any, state: Any, control: Any, **live: Any) -> None:
+        if state.global_step == 4:
+            raise RuntimeError("the training's own")
+
+
+def test_of_a_training_that_dies_what_is_missing_is_listed_when_the_process_ends(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(disk, monkeypatch, "r/epoch-1", 1)
+    callback = VersionCallback(disk.repo, "m", run_name="r")
+    with pytest.raises(RuntimeError, match="the training's own"):
+        tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback, Die()]).train()
+    assert callback._recorder is not None
+    callback._recorder.wait()
+    assert callback.missing == {}, "to be tried again at a next save, which never comes"
+    failures._tell()  # as the interpreter does
+    assert callback.missing == {"r/epoch-1": "no space left in the disk"}
+    assert "did not come to its end; not written:\n  r/epoch-1: no space left" in caplog.text
+    assert list((disk.repo.session.cache_folder() / "writing").iterdir()) == []
+
+
+def test_what_failed_once_is_tried_again_upon_a_signal(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(disk, monkeypatch, "r/epoch-1", 1)
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **live: Any) -> None:
+            if state.global_step == 3 and callback._recorder is not None:
+                callback._recorder.wait()
+                assert disk.repo.models() == []
+                os.kill(os.getpid(), signal.SIGTERM)
+                assert done.wait(30)
+                assert disk.repo["m@r/epoch-1"].step == 2
+
+    done = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: done.set())
+    try:
+        callback = VersionCallback(disk.repo, "m", run_name="r")
+        trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback, Stop()])
+        trainer.train()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done.is_set()
+    assert callback.missing == {}
 
 
 def test_a_model_that_cannot_be_snapshotted_does_not_stop_the_training(

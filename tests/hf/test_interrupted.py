@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from transformers import TrainerCallback
 
 import tiny_models as tiny
 from stemmata.hf import VersionCallback
+from stemmata.hf.interruption import Patience
 from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
 
@@ -125,3 +127,18 @@ def test_an_interrupted_cell_loses_nothing_and_the_next_one_trains(
     tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback]).train()
     assert [v.name for v in reversed(repo.versions("m"))] == ["r/epoch-1", "r-2/epoch-1", "r-2/epoch-2"]
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_process_that_was_forked_during_a_write_can_be_terminated() -> None:
+    """As a pool terminates its workers: they have the handler, and no writer to wait for."""
+    forever = threading.Event()
+    patience = Patience(lambda: True, lambda: forever.wait() and None)
+    patience.begin()
+    try:
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(9)
+    finally:
+        patience.end()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM

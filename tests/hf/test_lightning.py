@@ -19,6 +19,7 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 import tiny_models as tiny
 from lightning_models import Line, Validated, Wrapped, numbers, tokens, trainer
+from stemmata import hf
 from stemmata.errors import InvalidArgument, StorageFull, TrainingSaveFailed, TrainingSetup
 from stemmata.lightning import VersionCallback
 from stemmata.repository import Repository
@@ -359,6 +360,13 @@ def test_a_callback_in_two_trainings_at_once_is_refused(repo: Repository, tmp_pa
     assert len(met) == 2
     assert "make one VersionCallback for each Trainer" in str(met[0])
     assert names(repo) == [["r/epoch-1", "r/final"]]
+
+
+def test_each_trainer_names_the_callback_that_is_its_own(repo: Repository, tmp_path: Path) -> None:
+    with pytest.raises(TrainingSetup, match=r"Trainer of Lightning.*take the one of stemmata\.lightning"):
+        trainer(tmp_path, hf.VersionCallback(repo, "m"), max_epochs=1).fit(Line(), numbers())
+    with pytest.raises(TrainingSetup, match=r"Trainer of transformers.*take the one of stemmata\.hf"):
+        tiny.trainer(tiny.gpt2(), tmp_path / "out", [VersionCallback(repo, "m")])
 
 
 @pytest.mark.parametrize("given", [{"every": 0}, {"every": "save"}, {"on_error": "no"}, {"keep": "some"}])

@@ -79,5 +79,9 @@ def test_failures_are_listed_or_raised(repo: Repository, monkeypatch: pytest.Mon
 def test_wrong_arguments_are_refused_at_once(repo: Repository) -> None:
     with pytest.raises(InvalidArgument):
         repo.run("m", on_error="no")
-    with repo.run("m") as run, pytest.raises(InvalidArgument, match="no version yet"):
-        run.log({"loss": 1.0})
+    with repo.run("m") as run:
+        with pytest.raises(InvalidArgument, match="no version yet"):
+            run.log({"loss": 1.0})
+        for wrong in (None, {"w": torch.ones(1)}):
+            with pytest.raises(InvalidArgument, match="neither a model nor a folder"):
+                run.save(wrong)

@@ -168,3 +168,53 @@ def test_a_run_that_got_another_name_is_found_by_the_one_it_asked_for(
     assert path is not None
     training(repo, tmp_path / "out", num_train_epochs=3).train(resume_from_checkpoint=path)
     assert repo.versions("m")[0].name == "r-2/epoch-3"
+
+
+class Die(TrainerCallback):
+    """Ends the training between a state and the version of the same step."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **live: Any) -> None:
+        if state.global_step == 2:
+            raise RuntimeError("killed")
+
+
+def test_an_epoch_whose_state_alone_was_written_gets_its_version_when_the_run_goes_on(
+    repo: Repository, tmp_path: Path
+) -> None:
+    """Saves by steps come before the epoch's end: a process that is killed then has no version of it."""
+    more = {"save_strategy": "steps", "save_steps": 2, "logging_strategy": "steps", "logging_steps": 1}
+    training(repo, tmp_path / "whole", run="whole", **more).train()
+    dying = training(repo, tmp_path / "out", **more)
+    dying.add_callback(Die())
+    with pytest.raises(RuntimeError, match="killed"):
+        dying.train()
+    for callback in dying.callback_handler.callbacks:
+        if isinstance(callback, VersionCallback):
+            callback.wait()
+    state = repo.resume("m", run="r")
+    assert state is not None
+    training(repo, tmp_path / "out", **more).train(resume_from_checkpoint=state)
+    line = [v for v in reversed(repo.versions("m")) if v.name.startswith("r/")]
+    assert [v.name for v in line] == ["r/epoch-1", "r/epoch-2", "r/epoch-3"]
+    assert [v.parents for v in line] == [[], *([v.id.hex] for v in line[:-1])]
+    for version in line:
+        other = repo[f"m@whole/{version.name.partition('/')[2]}"]
+        assert version.record.content == other.record.content
+        assert version.metrics["loss"] == other.metrics["loss"]
+
+
+def test_a_state_is_not_copied_where_there_is_no_room_for_it(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stemmata.hf import resume, space
+
+    class Fill(TrainerCallback):
+        def on_save(self, *a: Any, **live: Any) -> None:
+            monkeypatch.setattr(space, "free_bytes", lambda folder: 4096)
+            monkeypatch.setattr(resume, "_copy", None)
+
+    trainer = training(repo, tmp_path / "out", Fill(), num_train_epochs=1)
+    callback = next(c for c in trainer.callback_handler.callbacks if isinstance(c, VersionCallback))
+    trainer.train()
+    assert "has 4.0 KiB free" in callback.missing["r/the state of step 2"]
+    assert list((repo.session.cache_folder() / "writing").iterdir()) == []

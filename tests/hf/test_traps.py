@@ -20,6 +20,7 @@ import torch
 from peft import AutoPeftModelForCausalLM, PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
 
 import tiny_models as tiny
 from stemmata.errors import BaseMismatch, BaseMissing, Damage, NotLoadable, PickleRefused
@@ -268,6 +269,70 @@ def test_trap_8_every_save_is_the_step_it_says_it_is(
         version = repo[f"m@r/step-{step}"]
         assert version.step == step
         assert torch.equal(probe(version.state_dict()), state_at[step])
+
+
+def test_trap_5_a_half_written_checkpoint_is_not_what_a_training_goes_on_from(
+    repo: Repository, tmp_path: Path
+) -> None:
+    """A process that dies in the middle of a save leaves the highest number, and the Trainer takes it."""
+    out = tmp_path / "out"
+
+    class Half(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **live: Any) -> None:
+            if state.global_step == 4:
+                (out / "checkpoint-4").mkdir()
+                live["model"].save_pretrained(out / "checkpoint-4")
+                raise KeyboardInterrupt  # the power went
+
+    callback = VersionCallback(repo, "m", run_name="r", resume=True)
+
+    def training(*more: Any) -> Any:
+        return tiny.trainer(tiny.gpt2(), out, [callback, *more], save_strategy="epoch", num_train_epochs=3)
+
+    with pytest.raises(KeyboardInterrupt):
+        training(Half()).train()
+    callback.wait()
+    assert get_last_checkpoint(str(out)) == str(out / "checkpoint-4")
+    naive = tiny.trainer(tiny.gpt2(), out, [], save_strategy="epoch", num_train_epochs=3)
+    with pytest.raises(FileNotFoundError, match="trainer_state"):
+        naive.train(resume_from_checkpoint=True)
+
+    state = repo.resume("m", run="r")
+    assert state is not None
+    assert json.loads((state / "trainer_state.json").read_text())["global_step"] == 2
+    trainer = training()
+    trainer.train(resume_from_checkpoint=state)
+    whole = tiny.trainer(tiny.gpt2(), tmp_path / "whole", [], num_train_epochs=3)
+    whole.train()
+    assert torch.equal(logits(trainer.model), logits(whole.model))
+
+
+def test_trap_9_what_save_total_limit_deletes_stays_a_version(repo: Repository, tmp_path: Path) -> None:
+    """With a limit of one and a best model, the Trainer deletes the last state too."""
+    out = tmp_path / "out"
+    trainer = tiny.trainer(
+        tiny.gpt2(),
+        out,
+        [VersionCallback(repo, "m", run_name="r", every="save")],
+        num_train_epochs=3,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="score",
+        greater_is_better=True,
+    )
+    scores = iter((0.9, 0.5, 0.7))
+    trainer.compute_metrics = lambda _: {"score": next(scores)}
+    trainer.train()
+    assert [p.name for p in out.glob("checkpoint-*")] == ["checkpoint-2"], "the naive way: the last is gone"
+    versions = list(reversed(repo.versions("m")))
+    assert [v.names for v in versions] == [
+        ["r/step-2", "r/best"],
+        ["r/step-4"],
+        ["r/final"],
+    ]
+    assert len({logits(v.load()).sum().item() for v in versions}) == 3
 
 
 def test_trap_10_overwriting_a_saved_file_in_place_changes_no_version(

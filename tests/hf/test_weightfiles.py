@@ -233,6 +233,19 @@ def test_parts_of_one_storage_that_do_not_overlap(tmp_path: Path) -> None:
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_values_that_torch_has_not_yet_computed_are_written_as_they_are(tmp_path: Path, held: bool) -> None:
+    """Of a conjugate view safetensors writes the bytes below it, without a word."""
+    numbers = torch.tensor([1 + 2j, 3 - 4j])
+    tensors = {"conjugate": numbers.conj(), "minus": torch.tensor([5 + 6j, 7 - 8j]).conj().imag}
+    (file,) = capture(lambda: save(tensors, tmp_path / "w.safetensors"))
+    if held:
+        file.hold()
+    write(file)
+    found = load_file(tmp_path / "w.safetensors")
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
 # --- reading --------------------------------------------------------------------------------------------
 
 

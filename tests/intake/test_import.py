@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from makers import adapter_folder, model_folder
-from stemmata.errors import EmptySource, SourceMissing
+from stemmata.errors import EmptySource, InvalidArgument, SourceMissing
 from stemmata.intake import find, import_folders
 from stemmata.intake import taking as taking_module
 from stemmata.repository import Repository
@@ -90,7 +91,7 @@ def test_trap_5_the_highest_number_is_not_the_last_checkpoint(
     assert repo["out@latest"].step == 2
 
 
-@pytest.mark.parametrize("harm", ["state", "weights", "none", "shard", "step"])
+@pytest.mark.parametrize("harm", ["state", "weights", "none", "shard", "step", "pipe", "huge"])
 def test_each_way_to_be_incomplete_is_named(
     repo: Repository, tmp_path: Path, checkpoint: Any, harm: str
 ) -> None:
@@ -105,6 +106,12 @@ def test_each_way_to_be_incomplete_is_named(
     elif harm == "shard":
         index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    elif harm == "pipe":
+        state.unlink()
+        os.mkfifo(state)
+    elif harm == "huge":
+        with open(folder / "model.safetensors.index.json", "wb") as file:
+            file.truncate(1 << 36)
     else:
         state.write_text('{"global_step": 5}')
     (outcome,) = import_folders(repo, [tmp_path / "out"])
@@ -114,6 +121,8 @@ def test_each_way_to_be_incomplete_is_named(
         "none": "no weights",
         "shard": "00002",
         "step": "step 5",
+        "pipe": "no ordinary file",
+        "huge": "which no index needs",
     }
     assert outcome.status == "incomplete"
     assert words[harm] in outcome.reason
@@ -227,6 +236,9 @@ def test_the_tutorials_own_layout(repo: Repository, tmp_path: Path) -> None:
     assert (version.config["lora.lora_dropout"], version.config["model_name"]) == (0.05, "gpt2")
     alone = find(shelf / "v_20260415_143022")
     assert [(f.model, f.name) for f in alone] == [("model_versions", "v_20260415_143022/final")]
+    # Where no metadata says when, the tutorial's own name of the version does.
+    local = datetime(2026, 4, 16, 9, 0, 0).astimezone(UTC)
+    assert str(repo["sentiment@v_20260416_090000/final"].created_at).startswith(f"{local:%Y-%m-%dT%H:%M:%S}")
 
 
 def test_plain_folders_adapters_and_single_checkpoints(
@@ -244,6 +256,27 @@ def test_plain_folders_adapters_and_single_checkpoints(
         ("run-deadbeef/step-6", "new"),
     ]
     assert {f.path for f in repo["m@plain/final"].files} == {"model_index.json", "unet/w.bin"}
+
+
+def test_metrics_that_no_version_can_have_cost_themselves_alone(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    folder = checkpoint(tmp_path / "out", 2)
+    row = {"step": 2, "eval_loss": 0.5, "": 1.0, "half \ud800": 2.0, "line\nbreak": 3.0}
+    state = {"global_step": 2, "log_history": [row, None, "x", {"step": 2, "much": 10**400}]}
+    (folder / "trainer_state.json").write_text(json.dumps(state))
+    (outcome,) = import_folders(repo, [tmp_path / "out"])
+    assert outcome.status == "new"
+    assert "left out are metrics that no version can have: ''" in outcome.found.warning
+    assert repo["out@out/step-2"].metrics == {"eval_loss": 0.5}
+
+
+def test_a_folder_with_a_very_long_name_and_a_file(repo: Repository, tmp_path: Path, checkpoint: Any) -> None:
+    folder = checkpoint(tmp_path / ("é" * 120), 2)
+    (outcome,) = import_folders(repo, [folder.parent])
+    assert (outcome.status, outcome.found.name) == ("new", "é" * 60 + "/step-2")
+    with pytest.raises(InvalidArgument, match="is a file; give the folder"):
+        import_folders(repo, [folder / "model.safetensors"])
 
 
 def test_include_takes_the_optimizer_along(repo: Repository, tmp_path: Path, checkpoint: Any) -> None:

@@ -141,7 +141,7 @@ def test_a_restart_goes_on_where_it_was(repo: Repository, tmp_path: Path, checkp
     assert two.run == one.run
 
 
-def test_rotation_while_it_is_read_is_silent(
+def test_rotation_while_it_is_read_makes_no_version_and_is_told_once(
     repo: Repository, tmp_path: Path, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = checkpoint(tmp_path / "out", 2)
@@ -152,8 +152,23 @@ def test_rotation_while_it_is_read_is_silent(
         return before(*given)
 
     monkeypatch.setattr(taking_module, "_run", rotate)
-    assert Watched(repo, tmp_path / "out").look(3) == []
+    watched = Watched(repo, tmp_path / "out")
+    assert watched.look(4) == [("out/step-2", "gone")]
+    assert "deleted before it could be taken" in watched.told[0].reason
     assert repo.models() == []
+
+
+def test_a_checkpoint_that_was_taken_may_be_deleted_without_a_word(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    watched = Watched(repo, tmp_path / "out")
+    checkpoint(tmp_path / "out", 2)
+    checkpoint(tmp_path / "out", 4, whole=False)
+    assert watched.look() == [("out/step-2", "new")]
+    shutil.rmtree(tmp_path / "out")
+    assert watched.look() == []
+    (tmp_path / "out").write_text("a file now")
+    assert watched.look() == []
 
 
 def test_another_training_in_the_folder_is_told_once(
@@ -180,10 +195,10 @@ def test_idle_once_and_stop_end_it(repo: Repository, tmp_path: Path, checkpoint:
     watched = Watched(repo, tmp_path / "out")
     watched.watcher.follow(idle=20.0, **clocked)
     assert [o.status for o in watched.told] == ["new"]
-    assert slept == [5.0] * 5
+    assert slept == [0.5, *[5.0] * 4], "the second look at a complete checkpoint comes soon"
     slept.clear()
     Watched(repo, tmp_path / "out").watcher.follow(once=True, **clocked)
-    assert slept == [5.0]
+    assert slept == [0.5]
     Watched(repo, tmp_path / "out").watcher.follow(stopped=lambda: len(slept) == 3, **clocked)
     assert len(slept) == 3
 
@@ -259,6 +274,25 @@ def test_two_processes_that_watch_one_folder_make_each_version_once(
     line = list(reversed(repo.versions("m")))
     assert [v.step for v in line] == [2, 4, 6]
     assert len({v.run.id for v in line if v.run}) == 1
+
+
+def test_a_folder_that_is_not_there_or_stays_empty_is_said(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from stemmata.cli.main import run
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    words = ["--once", "--interval", "0.05", "--repo", repo.where]
+    assert run(["watch", "sentiment", "out", *words]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "sentiment is not there yet" in told
+    assert "is it stemmata watch out sentiment?" in told
+    assert run(["watch", "out", "sentiment", *words]) == 0
+    assert "nothing was taken in" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert run(["watch", "file", "sentiment", *words]) == 2
+    assert "name the training's folder" in capsys.readouterr().err
 
 
 def test_import_and_watch_as_commands(

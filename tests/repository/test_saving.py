@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -267,6 +268,24 @@ def test_a_folder_of_other_things_is_not_made_a_repository(tmp_path: Path) -> No
     with pytest.raises(errors.RepositoryExists):
         stemmata.open(tmp_path, create=True)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_repository_that_was_removed_or_replaced_since_it_was_opened(tmp_path: Path) -> None:
+    folder, source = tmp_path / "repo", model_folder(tmp_path / "out")
+    for name in ("m/a", "m/b"):
+        with stemmata.open(folder, create=True) as repo:
+            if name == "m/b":
+                repo.save(source, "m")
+            shutil.rmtree(folder)
+            with pytest.raises(errors.RepositoryNotFound):
+                repo.save(source, "m")
+            assert not (folder / "log").exists(), "nothing is written where nobody would look"
+            with (
+                stemmata.open(folder, create=True),
+                pytest.raises(errors.DamagedRepository, match="its place"),
+            ):
+                repo.save(source, "m")
+        shutil.rmtree(folder)
 
 
 def test_a_newer_repository_is_refused_i9(tmp_path: Path) -> None:

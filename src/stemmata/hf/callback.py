@@ -8,23 +8,23 @@ the epoch ends, and metrics that come later attach to it.
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from transformers.trainer_callback import TrainerCallback
 
 from stemmata.attach.settings import EVERY
-from stemmata.errors import EmptyDataset, IncompleteCheckpoint, InvalidArgument, TrainingSetup
+from stemmata.errors import EmptyDataset, IncompleteCheckpoint, InvalidArgument
 from stemmata.hf import checkpoints, facts, filesets
 from stemmata.hf.distributed import Meeting, together
 from stemmata.hf.failures import ON_ERROR, OnError
 from stemmata.hf.interruption import Patience
 from stemmata.hf.keeping import Keep
 from stemmata.hf.measured import Measured, best_step, logged_at
+from stemmata.hf.origin import ids_of
 from stemmata.hf.recorder import Account, Recorder, Saved, start
 from stemmata.hf.resume import (
     States,
@@ -36,6 +36,7 @@ from stemmata.hf.resume import (
     warn_of_other_size,
 )
 from stemmata.hf.runnames import asked_name, trial_name
+from stemmata.hf.serving import NotLightnings, Serving
 from stemmata.hf.sharded import Sharding, sharding_of
 from stemmata.names import clean_name
 from stemmata.repository import Repository
@@ -43,10 +44,9 @@ from stemmata.repository import open as open_repository
 from stemmata.version import Version
 
 Every = Literal["epoch", "save", "eval", "end"] | int
-_log = logging.getLogger("stemmata")
 
 
-class VersionCallback(TrainerCallback):
+class VersionCallback(NotLightnings, TrainerCallback):
     """Saves versions of the model in training; for Trainer and every trainer of trl, one process or several.
 
     Of a model that is sharded over processes the whole checkpoints that the Trainer writes become versions;
@@ -87,22 +87,23 @@ class VersionCallback(TrainerCallback):
     ) -> None:
         steps = isinstance(every, int) and not isinstance(every, bool) and every > 0
         if every not in EVERY and not steps:
-            raise InvalidArgument(
-                argument="every", reason=f"{every!r} is none of {EVERY} nor a number above 0"
-            )
+            reason = f"{every!r} is none of {EVERY} nor a number above 0"
+            raise InvalidArgument(argument="every", reason=reason)
         if on_error not in ON_ERROR:
             raise InvalidArgument(argument="on_error", reason=f"{on_error!r} is none of {ON_ERROR}")
         self.every: Every = every
         self.on_error: OnError = on_error
         self.keep = Keep.parse(keep)
         self.model = clean_name(model)
-        self._repository = repository
+        if not isinstance(repository, Repository):
+            repository = Path(repository).absolute()  # the script may change its folder before it trains
+        self._repository: Repository | Path = repository
         self._run_name = run_name
         self._account = Account(
             message=message,
             config=dict(config or {}),
             labels=dict(labels or {}),
-            parents=None if parents is None else [p.id for p in parents],
+            parents=ids_of(parents),
         )
         self.command: str | None = None
         """Which training of which command line it is, where states are to be found by that."""
@@ -112,11 +113,8 @@ class VersionCallback(TrainerCallback):
         self._sharding: Sharding | None = None
         self._patience: Patience | None = None
         self._recorder: Recorder | None = None
-        self._training: Any = None
-        self._thread: threading.Thread | None = None
-        self._told = False
+        self._serving = Serving()
         self._trials = 0
-        self._ended = False
         self._held: Saved | None = None
         self._measured = Measured()
 
@@ -148,12 +146,11 @@ class VersionCallback(TrainerCallback):
         dataset = getattr(live.get("train_dataloader"), "dataset", None)
         if dataset is not None and facts.row_count(dataset) == 0:
             raise EmptyDataset(model=self.model, reason="the training dataset has no rows")
-        self._hold_alone()
+        self._serving.hold_alone()
         if self._recorder is not None:
             self._recorder.leave()  # a training that was pruned or interrupted
-        given = self._account
-        config = {**given.config, **facts.trial_config(state)}
-        account = Account(given.message, config, labels=given.labels, parents=given.parents)
+        config = {**self._account.config, **facts.trial_config(state)}
+        account = replace(self._account, config=config, data={}, provenance={})
         chosen = trial_name(state, args, self._run_name, self._trials)
         self._trials += bool(state.is_hyper_param_search)
         mark = mark_of(state, self.repository, self.model) if self._resume else None
@@ -164,17 +161,8 @@ class VersionCallback(TrainerCallback):
         if account.parents is None and state.global_step > 0 and not continued:
             account.parents = source_of(self.repository, self.model, mark, args, state.global_step)
         weights = self._sharding.weights if self._sharding is not None else None
-        recorder = start(
-            self.repository,
-            self.model,
-            chosen,
-            args,
-            live["model"],
-            account,
-            self.on_error,
-            self.keep,
-            weights,
-        )
+        what = self.repository, self.model, chosen, args, live["model"], account
+        recorder = start(*what, self.on_error, self.keep, weights)
         if mark is not None and continued:
             go_on(recorder, mark, state.global_step)
         self._recorder = recorder
@@ -182,12 +170,14 @@ class VersionCallback(TrainerCallback):
         self._states = States(recorder, args, state, asked, self.command) if states else None
         if self._patience is not None:
             self._patience.end()  # an interrupted training left it
-        self._patience = Patience(recorder.busy, recorder.wait)
+        self._patience = Patience(recorder.busy, recorder.settle)
         self._patience.begin()
-        self._training, self._thread = state, threading.current_thread()
-        self._ended = False
+        self._serving.begin(state)
         self._held = None
         self._measured = Measured()
+        if mark is not None and continued:
+            self._measured.recall(state)
+            self._make_up(state, live)
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **live: Any) -> None:
         if isinstance(self.every, int) and state.global_step % self.every == 0:
@@ -203,16 +193,9 @@ class VersionCallback(TrainerCallback):
                 self._save(state, live, f"step-{state.global_step}", "end")
         self._keep_last(args, state, control, live)
 
-    def on_log(
-        self,
-        _args: Any,
-        state: Any,
-        _control: Any,
-        logs: Any = None,
-        **_live: Any,
-    ) -> None:
+    def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_live: Any) -> None:
         recorder = self._recorder
-        if recorder is None or self._ended or not self._ours(state):
+        if recorder is None or self._serving.ended or not self._ours(state):
             return
         found = self._measured.log(state.global_step, logs)
         version = recorder.at_step(state.global_step)
@@ -227,7 +210,7 @@ class VersionCallback(TrainerCallback):
         facts.warn_of_empty(live.get("eval_dataloader"))
         step = state.global_step
         fresh = facts.metrics(metrics)
-        if self._ended:
+        if self._serving.ended:
             # The weights that are evaluated now need not be those of the last step.
             if self._held is not None:
                 recorder.annotate(self._held, fresh, "evaluation")
@@ -254,13 +237,13 @@ class VersionCallback(TrainerCallback):
     @together
     def on_train_end(self, args: Any, state: Any, _control: Any, **live: Any) -> None:
         recorder = self._recorder
-        if recorder is None or self._ended or not self._ours(state):
+        if recorder is None or self._serving.ended or not self._ours(state):
             return
-        self._ended = True
+        self._serving.end()
         if self._patience is not None:
             self._patience.end()
         if self._states is not None:
-            self._states.take_last(args)
+            self._states.take_last(args, state)
         if state.global_step == 0:
             recorder.finish(live["model"], None)
             raise EmptyDataset(model=self.model, reason="the training data gave no batch")
@@ -320,34 +303,20 @@ class VersionCallback(TrainerCallback):
         hold_settings(args)
         return True
 
-    def _hold_alone(self) -> None:
-        """Raise TrainingSetup if another training that is under way has this callback."""
-        other = self._thread
-        elsewhere = other is not None and other is not threading.current_thread() and other.is_alive()
-        if elsewhere and not self._ended:
-            raise TrainingSetup(
-                reason="its VersionCallback is in use by a training in another thread",
-                hint="make one VersionCallback for each Trainer; they may share the repository",
-            )
-
     def _ours(self, state: Any) -> bool:
-        """Whether an event is of the training that began last; another's would mix two lines."""
-        if state is self._training:
-            return True
-        if not self._ended and not self._told:
-            self._told = True
-            _log.error(
-                "a VersionCallback was given to two trainings at once: only the later one, run %s of %s,"
-                " is saved; make one VersionCallback for each Trainer",
-                self.run_name,
-                self.model,
-            )
-        return False
+        return self._serving.serves(state, self.run_name, self.model)
+
+    def _make_up(self, state: Any, live: Mapping[str, Any]) -> None:
+        """Save the epoch whose state this training goes on from, if only its version is missing: a state
+        of the epoch's last step may be written before it, and the process be killed between the two."""
+        name = checkpoints.epoch_name(state)
+        if self.every == "epoch" and name is not None:
+            self._save(state, live, name, "epoch")
 
     def _keep_last(self, args: Any, state: Any, control: Any, live: Mapping[str, Any]) -> None:
         """Where the best weights will replace the last ones, save those while they are here."""
         over = control.should_training_stop or state.global_step >= state.max_steps > 0
-        if args.load_best_model_at_end and over and state.global_step > 0 and not self._ended:
+        if args.load_best_model_at_end and over and state.global_step > 0 and not self._serving.ended:
             self._save(state, live, "final", "end")
 
     def _save_last(self, recorder: Recorder, args: Any, state: Any, live: Mapping[str, Any]) -> Saved | None:
@@ -389,12 +358,12 @@ class VersionCallback(TrainerCallback):
         evaluated = bool(self._measured.evaluated(state.global_step))
         found = checkpoints.wanted(self.every, state, last=last, evaluated=evaluated)
         if found is not None:
-            folder = checkpoints.folder_of(args, state.global_step)
+            folder = checkpoints.folder_of(args, state)
             self._save(state, live, *found, checkpoint=folder)
 
     def _name_last(self, recorder: Recorder, args: Any, state: Any, live: Mapping[str, Any]) -> Saved | None:
         """As `_save_last`, of a sharded model: the names of the checkpoints that were taken in."""
-        folder = checkpoints.folder_of(args, state.global_step)
+        folder = checkpoints.folder_of(args, state)
         last = recorder.at_step(state.global_step)
         if last is None and folder.is_dir():
             # Written without its event: the Trainer's own upon SIGTERM; or a second look at one that failed.
@@ -417,16 +386,7 @@ class VersionCallback(TrainerCallback):
         step = best_step(state)
         metrics, epoch = logged_at(state, step)
         known = [s for s in recorder.saved if s.step <= step]
-        return self._record(
-            recorder,
-            live,
-            Path(state.best_model_checkpoint),
-            name="best",
-            step=step,
-            epoch=epoch,
-            event="best",
-            metrics=metrics,
-            same_as_existing=True,
-            after=known[-1] if known else None,
-            follows=False,
-        )
+        said = {"name": "best", "step": step, "epoch": epoch, "event": "best", "metrics": metrics}
+        place = {"after": known[-1] if known else None, "follows": False}
+        checkpoint = Path(state.best_model_checkpoint)
+        return self._record(recorder, live, checkpoint, **said, **place, same_as_existing=True)

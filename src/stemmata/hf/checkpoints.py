@@ -5,6 +5,7 @@ Owns which checkpoints become versions, under which names, and that none does th
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,42 @@ from stemmata.hf.sharded import Sharding
 from stemmata.hf.space import Room
 from stemmata.hf.wrappers import clean_files
 from stemmata.intake.found import Found, examine
+from stemmata.resuming import TRAINER_STATE
 
 _WHOLE_EPOCH = 1e-3
 
 
-def folder_of(arguments: Any, step: int) -> Path:
-    """Where the Trainer writes its checkpoint of a step."""
-    return Path(arguments.output_dir) / f"checkpoint-{step}"
+def output_of(arguments: Any, state: Any) -> Path:
+    """The folder in which the Trainer writes the checkpoints of a training: in a search, the trial's."""
+    output = Path(arguments.output_dir)
+    if not state.is_hyper_param_search:
+        return output
+    if state.trial_name:
+        return output / str(state.trial_name)
+    # The Trainer does not tell the trial's number, and several processes may search in one folder: the newest
+    # checkpoint that was written with this trial's parameters.
+    found = [p.parent for p in sorted(output.glob("run-*/checkpoint-*"), key=_time) if _is_of_trial(p, state)]
+    return found[-1] if found else output
+
+
+def _time(checkpoint: Path) -> int:
+    try:
+        return checkpoint.stat().st_mtime_ns
+    except OSError:
+        return 0  # rotated away just now
+
+
+def _is_of_trial(checkpoint: Path, state: Any) -> bool:
+    try:
+        written = json.loads((checkpoint / TRAINER_STATE).read_bytes())["trial_params"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(written == json.loads(json.dumps(state.trial_params, default=str)))
+
+
+def folder_of(arguments: Any, state: Any) -> Path:
+    """Where the Trainer writes its checkpoint of this step."""
+    return output_of(arguments, state) / f"checkpoint-{state.global_step}"
 
 
 def epoch_name(state: Any) -> str | None:

@@ -5,16 +5,20 @@ Nothing here fails a training: what cannot be told is left out.
 
 from __future__ import annotations
 
+import functools
+import logging
 import warnings
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
 from stemmata import capture
+from stemmata.arguments import is_key
 from stemmata.hf.filesets import is_adapter
 from stemmata.hf.quantised import quantization_of
 from stemmata.training_args import sanitise_arguments
 
+_log = logging.getLogger("stemmata")
 _MODEL_FACTS = (
     "model_type",
     "vocab_size",
@@ -106,13 +110,29 @@ def provenance(arguments: Any) -> dict[str, bytes]:
 
 
 def metrics(logs: Mapping[str, Any] | None) -> dict[str, float]:
-    """The numbers of a log or evaluation under their own names; `epoch` is no metric."""
+    """The numbers of a log or evaluation under their own names; `epoch` is no metric.
+
+    One that no version could have is left out and told once: it is not to cost the others, or the training.
+    """
     found: dict[str, float] = {}
     for key, value in (logs or {}).items():
         number = isinstance(value, Real) and not isinstance(value, bool)
-        if number and key not in _NO_METRICS:
-            found[str(key)] = float(value)
+        if not number or key in _NO_METRICS:
+            continue
+        try:
+            kept = float(value) if is_key(key) else None
+        except OverflowError:
+            kept = None
+        if kept is None:
+            _leave_out(repr(key)[:80])
+        else:
+            found[str(key)] = kept
     return found
+
+
+@functools.cache
+def _leave_out(key: str) -> None:
+    _log.warning("the metric %s is left out of the versions: its name or number cannot be kept", key)
 
 
 def training_metrics(logs: Mapping[str, Any] | None) -> dict[str, float]:

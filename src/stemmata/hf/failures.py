@@ -4,8 +4,11 @@ the list of what is missing at the end; a training never ends for a save unless 
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -32,6 +35,8 @@ class Task:
     """Whether it was put off until its version is there."""
     unsure: bool = False
     """Whether an earlier try may have taken effect after all."""
+    failed: TrainingSaveFailed | None = None
+    """Of the first try."""
 
     def done(self) -> None:
         """Let go of everything: a job refers to its task, and a snapshot must not wait for the collector."""
@@ -50,6 +55,8 @@ class Failures:
         self._model = model
         self._waiting: list[Task] = []
         self._lock = threading.Lock()
+        self._process = os.getpid()
+        _of_unended.add(self)
 
     def guarded(self, task: Task, run_name: Callable[[], str]) -> Callable[[], None]:
         """`task` for the writer: with "warn" it raises nothing but what ends a process."""
@@ -61,7 +68,7 @@ class Failures:
                 # Libraries raise anything while they write; the training gets one named error.
                 failed = self.named(f"{run_name()}/{task.name}", error)
                 if self.on_error == "warn" and task.again:
-                    task.again = False
+                    task.again, task.failed = False, failed
                     task.unsure = isinstance(error, CommitUnknown)
                     # Now, too: the next save may be hours away, or never come.
                     when = "at once" if task.at_once else "at the next save"
@@ -95,11 +102,28 @@ class Failures:
         if self.on_error == "raise":
             raise failed from error
 
+    def waiting(self) -> bool:
+        """Whether something is to be tried again."""
+        return bool(self._waiting)
+
     def take_waiting(self) -> list[Task]:
         """What failed once, to be tried again now."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
         return waiting
+
+    def leave(self) -> None:
+        """Of a training that never came to its end: what was to be tried again is missing too."""
+        if os.getpid() != self._process:
+            return  # a copy in a process that was forked off
+        for task in self.take_waiting():
+            if task.failed is not None:
+                self.missing[str(task.failed.data["name"])] = str(task.failed.data["reason"])
+            task.done()
+        if self.missing:
+            _log.warning(
+                "a training of %s did not come to its end; not written:%s", self._model, self._lines()
+            )
 
     def named(self, name: str, error: Exception) -> TrainingSaveFailed:
         if isinstance(error, TrainingSaveFailed):
@@ -112,16 +136,19 @@ class Failures:
 
     def report(self, run_name: str, written: int) -> None:
         """At the end: what is missing, by name."""
+        _of_unended.discard(self)
         if not self.missing:
             return
-        lines = "".join(f"\n  {name}: {reason}" for name, reason in self.missing.items())
         _log.warning(
             "run %s of %s ended; not written (the other %d versions are there):%s",
             run_name,
             self._model,
             written,
-            lines,
+            self._lines(),
         )
+
+    def _lines(self) -> str:
+        return "".join(f"\n  {name}: {reason}" for name, reason in self.missing.items())
 
     def _give_up(self, task: Task, failed: TrainingSaveFailed) -> None:
         task.done()
@@ -130,6 +157,16 @@ class Failures:
     def _note(self, failed: TrainingSaveFailed) -> None:
         self.missing[str(failed.data["name"])] = str(failed.data["reason"])
         _log.error("%s", failed)
+
+
+_of_unended: weakref.WeakSet[Failures] = weakref.WeakSet()
+
+
+@atexit.register
+def _tell() -> None:
+    """What is missing, of trainings that could not say it at their end. The writers are done by now."""
+    for failures in list(_of_unended):
+        failures.leave()
 
 
 def _nothing() -> None:

@@ -167,7 +167,7 @@ def weight_bytes(model: Any) -> int:
         for value in state.values():
             if isinstance(value, torch.Tensor):
                 # A slice of a large storage counts as itself, tied tensors as one.
-                place = (_place(value), value.storage_offset() if value.numel() else 0)
+                place = _place(value)
                 sizes[place] = max(sizes.get(place, 0), value.numel() * value.element_size())
     return sum(sizes.values())
 
@@ -179,9 +179,11 @@ def _adapter_states(model: Any) -> list[Any]:
 
 
 def _place(value: Any) -> Any:
-    if value.numel() == 0 or value.device.type == "meta":
+    # Sparse and nested tensors have no storage of their own, nor can any library write them.
+    plain = value.layout == torch.strided and not value.is_nested and value.device.type != "meta"
+    if not plain or value.numel() == 0:
         return id(value)
-    return (value.device, value.untyped_storage().data_ptr())
+    return (value.device, value.untyped_storage().data_ptr(), value.storage_offset())
 
 
 def _is_of_sentences(model: Any) -> bool:

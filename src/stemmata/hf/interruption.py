@@ -22,6 +22,7 @@ class Patience:
         self._busy = busy
         self._wait = wait
         self._before: Any = None
+        self._process = 0
         self._waited = False
         self._waiting = False
 
@@ -32,7 +33,7 @@ class Patience:
         before = signal.getsignal(signal.SIGTERM)
         if before is None or before == signal.SIG_IGN:
             return
-        self._before = before
+        self._before, self._process = before, os.getpid()
         signal.signal(signal.SIGTERM, self._handle)
 
     def end(self) -> None:
@@ -43,9 +44,12 @@ class Patience:
             self._before = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._waiting:
+        # A process that was forked meanwhile has the handler and no writer: its wait would never end, and
+        # nobody could terminate it.
+        ours = os.getpid() == self._process
+        if ours and self._waiting:
             return  # it will be passed on
-        if not self._waited and self._busy():
+        if ours and not self._waited and self._busy():
             # Not waited for here: the training may hold a lock that the writer needs.
             self._waiting = True
             threading.Thread(target=self._finish, args=(number,), name="stemmata-sigterm").start()

@@ -28,6 +28,11 @@ class Measured:
         self.evaluate(step, {k: v for k, v in facts.metrics(logs).items() if k.startswith("eval_")})
         return found
 
+    def recall(self, state: Any) -> None:
+        """Take in what the Trainer's own history has, of a training that goes on."""
+        for row in state.log_history or ():
+            self.log(int(row.get("step", -1)), row)
+
     def evaluate(self, step: int, metrics: Mapping[str, float]) -> None:
         """Take metrics of an evaluation of this step in."""
         if metrics:

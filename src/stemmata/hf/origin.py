@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from stemmata.bases import Weights, hash_file, weight_paths, weights_of_folder, weights_of_tree
 from stemmata.catalog.catalog import user_cache_folder
-from stemmata.errors import StemmataError
+from stemmata.errors import InvalidArgument, StemmataError
 from stemmata.hf.distributed import is_part
 from stemmata.hf.filesets import is_adapter
 from stemmata.ids import VersionId
@@ -36,6 +36,17 @@ _CHANGED = (
     "before training the adapter, or keep its folder for load(base=...)"
 )
 _came_from: WeakKeyDictionary[Any, tuple[str, VersionId]] = WeakKeyDictionary()
+
+
+def ids_of(parents: Any) -> list[VersionId] | None:
+    """Of versions that are given as parents. Raises InvalidArgument for what is none."""
+    if parents is None:
+        return None
+    found = [parent.id for parent in parents if isinstance(parent, Version)]
+    if len(found) != len(parents):
+        reason = "give versions: parents=[repo['sentiment@r8/final']]"
+        raise InvalidArgument(argument="parents", reason=reason)
+    return found
 
 
 def remember_origin(model: Any, session: Session, version: VersionId) -> None:

@@ -285,12 +285,18 @@ class Recorder:
         self._writer.add(self._guarded(Task(name, job)))
 
     def busy(self) -> bool:
-        """Whether something that was asked for is not written yet."""
-        return self._writer.busy()
+        """Whether something that was asked for is not written yet, or is to be tried again."""
+        return self._writer.busy() or self.failures.waiting()
 
     def wait(self) -> None:
-        """Wait for everything that was asked for so far; failures stay to be told."""
+        """Wait until nothing is left to write; failures stay to be told."""
         self._writer.drain()
+
+    def settle(self) -> None:
+        """Wait for what was asked for so far, and what failed of it once more. Of any thread."""
+        for task in self.failures.take_waiting():
+            self._writer.add(self._guarded(task))
+        self._writer.settle()
 
     def finish(self, live: Any, held: Saved | None) -> None:
         """Wait for the last write, after a second try of what failed. `held` is the version whose

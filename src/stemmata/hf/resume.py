@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stemmata.errors import IncompleteState, NameTaken, TrainingSetup
+from stemmata.errors import IncompleteState, NameTaken, SpaceShort, TrainingSetup
+from stemmata.hf import checkpoints
 from stemmata.hf.distributed import Meeting
 from stemmata.hf.origin import version_of_checkpoint
 from stemmata.hf.recorder import Recorder, Saved
@@ -152,16 +153,17 @@ class States:
         step = int(state.global_step)
         if meeting is not None:
             meeting.all_here()  # each process writes its own random state; one that is late is missed below
-        self._take(Path(arguments.output_dir) / f"checkpoint-{step}", step, state.epoch)
+        self._take(checkpoints.folder_of(arguments, state), step, state.epoch)
 
-    def take_last(self, arguments: Any) -> None:
+    def take_last(self, arguments: Any, state: Any) -> None:
         """A later checkpoint that was written without its event: the Trainer's own upon SIGTERM."""
-        found = [(p, p.name.rpartition("-")[2]) for p in Path(arguments.output_dir).glob("checkpoint-*")]
+        output = checkpoints.output_of(arguments, state)
+        found = [(p, p.name.rpartition("-")[2]) for p in output.glob("checkpoint-*")]
         later = [(int(n), p) for p, n in found if n.isdecimal() and int(n) > self._taken]
         for step, folder in sorted(later, reverse=True):
-            state = self._own_state(folder)
-            if state is not None:
-                self._take(folder, step, state.get("epoch"))
+            own = self._own_state(folder)
+            if own is not None:
+                self._take(folder, step, own.get("epoch"))
                 return
 
     def _take(self, folder: Path, step: int, epoch: float | None) -> None:
@@ -172,10 +174,11 @@ class States:
         copy: Path | None = None
         problem: Exception | None = None
         try:
-            self._hold(folder, step)
+            size = self._hold(folder, step)
             copy = recorder.workspace.folder()
+            recorder.room.hold_on_disk(copy, size)
             _copy(folder, copy)
-        except (OSError, IncompleteState) as error:
+        except (OSError, IncompleteState, SpaceShort) as error:
             problem = error  # told by the writer, in the order and the way of every failed save
         self._taken = step
         self._room.clear()
@@ -202,8 +205,8 @@ class States:
             return None
         return found if ours else None
 
-    def _hold(self, folder: Path, step: int) -> None:
-        """Raise IncompleteState unless the folder has every part of this step's state."""
+    def _hold(self, folder: Path, step: int) -> int:
+        """The bytes in the folder. Raises IncompleteState unless it has every part of this step's state."""
         sizes = {
             path.relative_to(folder).as_posix(): path.stat().st_size
             for path in folder.rglob("*")
@@ -218,6 +221,7 @@ class States:
                 missing = [f"a readable {TRAINER_STATE}"]
         if missing:
             raise IncompleteState(state=str(folder), parts=", ".join(missing))
+        return sum(sizes.values())
 
     def _store(self, folder: Path, step: int, epoch: float | None, before: Saved | None) -> None:
         recorder = self._recorder

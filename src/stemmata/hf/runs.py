@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import torch
+
 from stemmata import capture
 from stemmata.errors import InvalidArgument
 from stemmata.hf import facts, filesets
@@ -96,6 +98,11 @@ class TrainingRun:
             saved = self._recorder.take_in(Path(source), **said)
             self._last = (None, saved)
             return
+        if not isinstance(source, torch.nn.Module) and not hasattr(source, "save_pretrained"):
+            reason = (
+                f"{type(source).__name__} is neither a model nor a folder; of a state dict give the model"
+            )
+            raise InvalidArgument(argument="source", reason=reason)
         inner = filesets.unwrap(source)
         self._recorder.account.config = {**facts.model_config(inner), **self._given}
         saved = self._recorder.save(source, tokenizer, event="manual", **said)

@@ -112,7 +112,8 @@ def _hold_gathered(model: Any, reason: str) -> None:
         raise TrainingSetup(
             reason=f"{reason}, and not by the Trainer, which would not write it whole",
             hint="let the Trainer shard it (fsdp=True with fsdp_config={'state_dict_type': "
-            "'FULL_STATE_DICT'}, or ZeRO-3), or from_pretrained (distributed_config=)",
+            "'FULL_STATE_DICT'}, or ZeRO-3), or from_pretrained (distributed_config=); if nothing shards it, "
+            "take the parameters without elements out of it (a buffer may be empty)",
         )
 
 

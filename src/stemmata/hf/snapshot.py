@@ -138,7 +138,9 @@ def spare_pinned() -> int:
 
 def _flat(tensor: Any) -> Any:
     """A tensor's bytes in one row, on its device: its own where they lie so, else a copy."""
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    # torch may leave a conjugate or a minus sign to whoever reads; the bytes are to have it.
+    plain = tensor.detach().resolve_conj().resolve_neg()
+    return plain.contiguous().reshape(-1).view(torch.uint8)
 
 
 def _copier_for(tensors: Sequence[Any]) -> Copier:

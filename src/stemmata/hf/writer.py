@@ -49,6 +49,11 @@ class Writer:
             if seen is not None:
                 seen.exception()
 
+    def settle(self) -> None:
+        """Return when every job of now is done, whatever is added meanwhile."""
+        if self._last is not None:
+            self._last.exception()
+
     def busy(self) -> bool:
         """Whether a job is waiting or under way."""
         return self._last is not None and not self._last.done()

@@ -16,7 +16,13 @@ from pathlib import Path
 
 from stemmata import sources
 from stemmata.containers.cut import plan
-from stemmata.errors import BrokenContainer, EmptySource, InvalidName, SourceMissing, StemmataError
+from stemmata.errors import (
+    BrokenContainer,
+    EmptySource,
+    InvalidName,
+    SourceMissing,
+    StemmataError,
+)
 from stemmata.intake import state as states
 from stemmata.intake.state import Broken, Metadata, State
 from stemmata.names import clean_name
@@ -35,6 +41,8 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d{1,18})")
 _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.safetensors|\.bin)")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt", ".h5", ".msgpack")
 _NO_WEIGHTS = ("training_args.bin", "pytorch_model_fsdp*", *TO_RESUME)
+_NAME_BYTES = 120
+_MAX_INDEX = 64 << 20
 _TUTORIAL = re.compile(r"v_(.+)")
 
 
@@ -97,7 +105,9 @@ def find(
 
 def usable(text: str) -> str:
     """A folder's name as one that a model or a run may have."""
-    plain = re.sub(r"[^\w.+-]+", "-", text).strip("-") or "imported"
+    # A folder's name may have 255 bytes; a label comes behind it.
+    short = re.sub(r"[^\w.+-]+", "-", text).strip("-").encode()[:_NAME_BYTES].decode(errors="ignore")
+    plain = short.strip("-") or "imported"
     for name in (plain, f"run-{plain}"):
         try:
             return clean_name(name)
@@ -167,7 +177,12 @@ def _with_state(found: Found, step: int | None) -> Found:
         raise Broken(f"it has no {states.FILE_NAME}, which is written last")
     if state.step != step:
         raise Broken(f"its {states.FILE_NAME} is of step {state.step}")
-    return replace(found, state=state)
+    warning = ""
+    if state.unnamed:
+        warning = (
+            f"{states.FILE_NAME}: left out are metrics that no version can have: {', '.join(state.unnamed)}"
+        )
+    return replace(found, state=state, warning=warning)
 
 
 def _with_metadata(found: Found) -> Found:
@@ -175,10 +190,13 @@ def _with_metadata(found: Found) -> Found:
     if match is None:
         return found
     path = found.path.parent / f"metadata_{match[1]}.json"
+    named = states.moment_of(match[1])
     try:
-        return replace(found, metadata=states.read_metadata(path) or Metadata())
+        metadata = states.read_metadata(path) or Metadata()
     except Broken as problem:
-        return replace(found, warning=f"{path.name}: {problem}; its facts are lost, the weights are not")
+        warning = f"{path.name}: {problem}; its facts are lost, the weights are not"
+        return replace(found, metadata=Metadata(named), warning=warning)
+    return replace(found, metadata=replace(metadata, created_at=metadata.created_at or named))
 
 
 def _require_whole(source: Source) -> None:
@@ -203,6 +221,9 @@ def _require_whole(source: Source) -> None:
 
 
 def _shards(source: Source, path: str) -> set[str]:
+    size = next(f.size for f in source.files if f.path == path)
+    if size > _MAX_INDEX:
+        raise Broken(f"{path} has {size} bytes, which no index needs")
     try:
         index = json.loads(source.read(path))
     except (ValueError, RecursionError):

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from stemmata.arguments import is_key
+
 FILE_NAME = "trainer_state.json"
 _MAX_BYTES = 64 << 20
 _METRIC_KEYS = ("metrics", "eval_metrics", "evaluation", "results")
@@ -28,6 +30,8 @@ class State:
     epoch: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     content: bytes = b""
+    unnamed: tuple[str, ...] = ()
+    """Metrics of that step whose names no version can have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,10 @@ def read_state(path: Path) -> State | None:
     step = document.get("global_step")
     if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 1 << 63:
         raise Broken("it names no global_step")
-    return State(step, _finite(document.get("epoch")), _metrics_at(document, step), content)
+    metrics = _metrics_at(document, step)
+    unnamed = tuple(repr(key)[:80] for key in metrics if not is_key(key))
+    kept = {key: value for key, value in metrics.items() if is_key(key)}
+    return State(step, _finite(document.get("epoch")), kept, content, unnamed)
 
 
 def _metrics_at(document: Mapping[str, object], step: int) -> dict[str, float]:
@@ -75,16 +82,21 @@ def read_metadata(path: Path) -> Metadata | None:
         elif key not in ("timestamp", "version_id"):
             # The names that stemmata gives these facts, so that both kinds are found by one question.
             config["lora" if key == "lora_config" else key] = value
-    return Metadata(_moment(found[1]), config, metrics)
+    return Metadata(_moment(found[1]), config, {k: v for k, v in metrics.items() if is_key(k)})
+
+
+def moment_of(version: object) -> datetime | None:
+    """The time in the tutorial's name of a version, `20250101_120000`."""
+    with contextlib.suppress(TypeError, ValueError, OverflowError, OSError):
+        return datetime.strptime(str(version), "%Y%m%d_%H%M%S").astimezone()
+    return None
 
 
 def _moment(document: Mapping[str, object]) -> datetime | None:
     stamp, version = document.get("timestamp"), document.get("version_id")
     with contextlib.suppress(TypeError, ValueError, OverflowError, OSError):
         return datetime.fromisoformat(str(stamp)).astimezone()
-    with contextlib.suppress(TypeError, ValueError, OverflowError, OSError):
-        return datetime.strptime(str(version), "%Y%m%d_%H%M%S").astimezone()
-    return None
+    return moment_of(version)
 
 
 def _numbers(row: Mapping[object, object]) -> dict[str, float]:
@@ -106,6 +118,8 @@ def _finite(value: object) -> float | None:
 
 def _document(path: Path) -> tuple[bytes, dict[str, object]] | None:
     try:
+        if not path.is_dir() and path.exists() and not path.is_file():
+            raise Broken("it is no ordinary file")  # a pipe would never end
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):

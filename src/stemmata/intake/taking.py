@@ -14,7 +14,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from stemmata.catalog import queries
-from stemmata.errors import NameTaken, NotFound, StemmataError
+from stemmata.errors import InvalidArgument, NameTaken, NotFound, StemmataError
 from stemmata.ids import Digest, VersionId
 from stemmata.intake.found import Found, find, to_leave
 from stemmata.names import name_key
@@ -59,8 +59,12 @@ def import_folders(
     """Take in everything complete in `folders`: a run each, its versions in a line.
 
     With `dry_run` nothing is written and "new" means "would be". A finding that fails costs no
-    other one. Raises SourceMissing, EmptySource before anything is taken.
+    other one. Raises SourceMissing, EmptySource, InvalidArgument before anything is taken.
     """
+    folders = list(folders)
+    for folder in filter(Path.is_file, folders):
+        reason = f"{folder} is a file; give the folder that it lies in, or save it alone: stemmata save"
+        raise InvalidArgument(argument="folder", reason=reason)
     everything = [f for folder in folders for f in find(folder, model=model, run=run, include=include)]
     outcomes = []
     for found in everything:

@@ -16,6 +16,9 @@ from stemmata.intake.taking import Outcome, Tell, take
 from stemmata.repository import Repository
 from stemmata.saving import TRAINING_ARGS
 
+_SOON = 0.5
+"""Seconds to the second look at a checkpoint."""
+_TOO_LATE = "it was complete, and deleted before it could be taken; a shorter --interval sees it in time"
 _SETTLED = frozenset({"new", "named", "known"})
 
 
@@ -35,6 +38,8 @@ class Watcher:
         self._repository, self._folder, self._model = repository, folder, model
         self._run, self._include, self._tell = run, include, tell
         self._before: dict[Path, object] = {}
+        self._complete: dict[Path, Found] = {}
+        self._soon = False
         self._settled: dict[Path, object] = {}
         self._told: dict[Path, str] = {}
 
@@ -44,6 +49,13 @@ class Watcher:
         now = {found.path: _marks(found) for found in everything}
         before, self._before = self._before, now
         moved = now != before
+        for path in self._complete.keys() - now.keys():
+            if path not in self._settled:
+                self._say(Outcome(self._complete[path], "gone", reason=_TOO_LATE))
+        self._complete = {f.path: f for f in everything if not f.problem}
+        # What is complete by the Trainer's own mark needs no long second look, and may be rotated away.
+        fresh = [f for path, f in self._complete.items() if before.get(path) != now[path]]
+        self._soon = bool(fresh) and all(f.state.step is not None and f.label != "final" for f in fresh)
         for found in everything:
             marks = now[found.path]
             if before.get(found.path) == marks and self._settled.get(found.path) != marks:
@@ -80,7 +92,8 @@ class Watcher:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        """Look every `interval` seconds until `stopped`, or until nothing moved for `idle` seconds.
+        """Look every `interval` seconds, sooner for a second look at a checkpoint, until `stopped`, or until
+        nothing moved for `idle` seconds.
 
         `once`: two looks, which is what it takes to know that nothing is being written.
         """
@@ -93,12 +106,13 @@ class Watcher:
             if (once and looks >= 2) or (not moved and idle is not None and clock() - last >= idle):
                 return
             if not stopped():
-                sleep(interval)
+                sleep(min(interval, _SOON) if self._soon else interval)
 
     def _say(self, outcome: Outcome) -> None:
         """Each thing once: a failure that comes again at every look is told when it changes."""
         words = f"{outcome.status} {outcome.reason}"
-        if outcome.status == "gone" or self._told.get(outcome.found.path) == words:
+        vanishing = outcome.status == "gone" and outcome.reason != _TOO_LATE
+        if vanishing or self._told.get(outcome.found.path) == words:
             return
         self._told[outcome.found.path] = words
         self._tell(outcome)

@@ -25,9 +25,11 @@ from stemmata.hf.failures import ON_ERROR, OnError
 from stemmata.hf.filesets import unwrap, weight_bytes
 from stemmata.hf.interruption import Patience
 from stemmata.hf.keeping import Keep
+from stemmata.hf.origin import ids_of
 from stemmata.hf.recorder import Account, Recorder, Saved
 from stemmata.hf.resume import Mark, go_on, goes_on, version_at, warn_of_other_size
 from stemmata.hf.runnames import run_name as name_of_run
+from stemmata.hf.serving import NotTransformers
 from stemmata.lightning import facts
 from stemmata.lightning.chosen import Choice, chosen, tokenizer_of
 from stemmata.lightning.logged import Logged, news
@@ -54,7 +56,7 @@ def _bases() -> tuple[Any, ...]:
 _Callback: Any = type("_Callback", _bases(), {})
 
 
-class VersionCallback(_Callback):
+class VersionCallback(NotTransformers, _Callback):
     """Saves versions of the model in training; for the Trainer of `lightning` and `pytorch_lightning`.
 
     `repository`: an opened one, or a folder (made if absent). `model`: the name under which
@@ -102,7 +104,7 @@ class VersionCallback(_Callback):
         self._module, self._tokenizer = module, tokenizer
         self._run_name = run_name
         self._message, self._config, self._labels = message, dict(config or {}), dict(labels or {})
-        self._parents = None if parents is None else [p.id for p in parents]
+        self._parents = ids_of(parents)
         self._recorder: Recorder | None = None
         self._patience: Patience | None = None
         self._trainer: Any = None
@@ -200,7 +202,7 @@ class VersionCallback(_Callback):
             metric=facts.monitored(trainer),
         )
         if not any(is_lazy(parameter) for parameter in self._live.parameters()):
-            recorder.hold_space(weight_bytes(self._live))
+            recorder.hold_space(weight_bytes(unwrap(self._live)))
         if mark is not None and continued:
             go_on(recorder, mark, trainer.global_step)
         self._asked = slug(wanted or recorder.run.name)
@@ -375,7 +377,7 @@ class VersionCallback(_Callback):
     def _be_patient(self, recorder: Recorder) -> None:
         if self._patience is not None:
             self._patience.end()  # an interrupted training left it
-        self._patience = Patience(recorder.busy, recorder.wait)
+        self._patience = Patience(recorder.busy, recorder.settle)
         self._patience.begin()
 
     def _end(self) -> None:

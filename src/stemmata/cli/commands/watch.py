@@ -16,6 +16,7 @@ from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.options import Json, Model, Repo, TakeIn, open_repo, output_for
 from stemmata.cli.output import Output
 from stemmata.cli.registry import command_app
+from stemmata.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from stemmata.intake import Outcome
@@ -67,7 +68,13 @@ def watch(
     from stemmata.names import clean_name
 
     output = output_for(context, as_json)
+    if Path(folder).is_file():
+        raise InvalidArgument(argument="OUTPUT_DIR", reason=f"{folder} is a file; name the training's folder")
     told: list[Outcome] = []
+    if not Path(folder).is_dir():
+        swapped = Path(model).is_dir()
+        hint = f"; is it stemmata watch {model} {folder}?" if swapped else ""
+        output.note(text.plain(f"{folder} is not there yet; what a training writes there is taken in{hint}"))
 
     def tell(outcome: Outcome) -> None:
         told.append(outcome)
@@ -86,6 +93,8 @@ def watch(
         watcher.follow(interval=interval, idle=until_idle, once=once, stopped=stop.is_set, sleep=stop.wait)
         for outcome in watcher.unfinished():
             tell(outcome)
+    if not told:
+        output.note(f"nothing was taken in: no checkpoint and no final save came into {text.plain(folder)}")
     if output.json:
         output.document({"versions": [document(outcome) for outcome in told]})
 
