@@ -46,7 +46,7 @@ class Finding(NamedTuple):
 
 def examine(folder: Path) -> list[Finding]:
     """What `folder`, where the repository is or would be, and this Python have to offer. Raises nothing."""
-    return [*_python(), *_packages(), *_repository(folder), *_place(folder), *_cache(folder)]
+    return [*_python(), *_packages(), *_codecs(), *_repository(folder), *_place(folder), *_cache(folder)]
 
 
 def _python() -> Iterator[Finding]:
@@ -82,6 +82,18 @@ def _packages() -> Iterator[Finding]:
             yield Finding(name, "problem", version, advice)
         else:
             yield Finding(name, "ok", f"{version} (supported: {floor} and newer)" if floor else version)
+
+
+def _codecs() -> Iterator[Finding]:
+    try:
+        from stemmata.codecs import native
+    except ImportError:
+        return  # a package that is missing was told already
+    if native.library is not None:
+        yield Finding("codecs", "ok", "their inner loops are compiled")
+        return
+    advice = "saving and reading are several times slower so; with a C compiler, install stemmata again"
+    yield Finding("codecs", "warning", f"their inner loops run in numpy: {native.why_not}", advice)
 
 
 def _numbers(version: str) -> list[int]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from stemmata import doctor
+from stemmata.codecs import native
 from stemmata.storage import mounts
 from stemmata.storage.publish import NoMeans
 
@@ -40,6 +41,18 @@ def test_a_sound_place_is_healthy(shop: Path, cli: Cli) -> None:
     assert str(shop / ".stemmata") in found["repository"]["found"]
     shown = cli("doctor").out
     assert shown.splitlines()[0].startswith("ok       python")
+
+
+def test_what_the_codecs_run_on_is_said(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert findings(cli)["codecs"]["state"] == ("warning" if native.library is None else "ok")
+    monkeypatch.setattr(native, "library", None)
+    monkeypatch.setattr(native, "why_not", "nothing was compiled")
+    found = findings(cli)["codecs"]
+    assert (found["state"], found["found"]) == (
+        "warning",
+        "their inner loops run in numpy: nothing was compiled",
+    )
+    assert "C compiler" in found["advice"]
 
 
 def test_no_repository_is_said_with_the_next_step(

@@ -30,17 +30,26 @@ _SLACK = 8
 """Bytes that may be read after raw bits."""
 
 
-def _load() -> Any:
-    if os.environ.get(VARIABLE) == "0" or sys.byteorder != "little" or not FILE.exists():
-        return None
+def _load() -> tuple[Any, str]:
+    """The library, and why there is none."""
+    if os.environ.get(VARIABLE) == "0":
+        return None, f"{VARIABLE}=0 says so"
+    if sys.byteorder != "little":
+        return None, "this machine is big-endian"
+    if not FILE.exists():
+        return None, "nothing was compiled when stemmata was installed"
     try:
         found = ctypes.CDLL(str(FILE))
-        return found if found.stm_abi() == _ABI else None
-    except (OSError, AttributeError):
-        return None  # of another machine, or of another release
+        made_for = found.stm_abi()
+    except (OSError, AttributeError) as error:
+        return None, f"{FILE.name} cannot be loaded: {error}"
+    if made_for != _ABI:
+        return None, f"{FILE.name} is of another release"
+    return found, ""
 
 
-library: Any = _load()
+library: Any
+library, why_not = _load()
 
 
 class _Scratch(threading.local):
