@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 
 import tiny_models as tiny
-from stemmata.hf import VersionCallback
+from stemmata.hf import VersionCallback, interruption
 from stemmata.hf.interruption import Patience
 from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
@@ -27,7 +27,7 @@ sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 import tiny_models as tiny
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 from stemmata.hf import VersionCallback
 from stemmata.repository import Repository
 
@@ -129,10 +129,34 @@ def test_an_interrupted_cell_loses_nothing_and_the_next_one_trains(
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_the_handlers_of_trainings_that_died_are_not_left_behind() -> None:
+    """A cell that makes its callback anew at each run: nothing ends the handler of the one before."""
+    before = signal.getsignal(signal.SIGTERM)
+    ours = [TrainerState() for _ in range(3)]
+    busy = [False]
+    dead = Patience(lambda: busy[0], lambda: None, ours[0])
+    two = [Patience(lambda: False, lambda: None, ours[1]) for _ in range(2)]
+    try:
+        dead.begin()
+        busy[0] = True
+        interruption.take_left_away(ours[1])
+        assert signal.getsignal(signal.SIGTERM) == dead._handle, "still writing: it is waited for"
+        busy[0] = False
+        for patience in two:
+            patience.begin()
+        assert signal.getsignal(signal.SIGTERM) == two[1]._handle
+        assert (two[1]._before, two[0]._before) == (two[0]._handle, before), "two of one training stay"
+        interruption.take_left_away(ours[2])
+        assert signal.getsignal(signal.SIGTERM) == before
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_a_process_that_was_forked_during_a_write_can_be_terminated() -> None:
     """As a pool terminates its workers: they have the handler, and no writer to wait for."""
     forever = threading.Event()
-    patience = Patience(lambda: True, lambda: forever.wait() and None)
+    training = TrainerState()
+    patience = Patience(lambda: True, lambda: forever.wait() and None, training)
     patience.begin()
     try:
         child = os.fork()

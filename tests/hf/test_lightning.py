@@ -16,6 +16,7 @@ import torch
 from lightning import pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from transformers import TrainerCallback
 
 import tiny_models as tiny
 from lightning_models import Line, Validated, Wrapped, numbers, tokens, trainer
@@ -367,6 +368,30 @@ def test_each_trainer_names_the_callback_that_is_its_own(repo: Repository, tmp_p
         trainer(tmp_path, hf.VersionCallback(repo, "m"), max_epochs=1).fit(Line(), numbers())
     with pytest.raises(TrainingSetup, match=r"Trainer of transformers.*take the one of stemmata\.hf"):
         tiny.trainer(tiny.gpt2(), tmp_path / "out", [VersionCallback(repo, "m")])
+
+
+def test_sigterm_stays_lightnings_after_a_training_of_transformers_that_died(
+    repo: Repository, tmp_path: Path
+) -> None:
+    """Its handler would be asked after Lightning's own, and end the process."""
+
+    class Die(TrainerCallback):
+        def on_step_end(self, *a: Any, **live: Any) -> None:
+            raise KeyboardInterrupt
+
+    died = hf.VersionCallback(repo, "other")
+    with pytest.raises(KeyboardInterrupt):
+        tiny.trainer(tiny.gpt2(), tmp_path / "out", [died, Die()]).train()
+    assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+    seen = list[Any]()
+    callback = VersionCallback(repo, "m", run_name="r", every=1)
+    trainer(tmp_path, callback, At(1, lambda: seen.append(callback._patience)), max_epochs=1).fit(
+        Line(), numbers()
+    )
+    lightnings = seen[0]._before
+    assert "HandlersCompose" in type(lightnings).__name__
+    assert len(lightnings.signal_handlers) == 1, "Lightning's own alone"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 @pytest.mark.parametrize("given", [{"every": 0}, {"every": "save"}, {"on_error": "no"}, {"keep": "some"}])

@@ -170,7 +170,7 @@ class VersionCallback(NotLightnings, TrainerCallback):
         self._states = States(recorder, args, state, asked, self.command) if states else None
         if self._patience is not None:
             self._patience.end()  # an interrupted training left it
-        self._patience = Patience(recorder.busy, recorder.settle)
+        self._patience = Patience(recorder.busy, recorder.settle, state)
         self._patience.begin()
         self._serving.begin(state)
         self._held = None

@@ -10,15 +10,21 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 
 class Patience:
-    """A SIGTERM handler in front of the one that was there, from `begin` to `end`."""
+    """A SIGTERM handler in front of the one that was there, from `begin` to `end`.
 
-    def __init__(self, busy: Callable[[], bool], wait: Callable[[], None]) -> None:
+    `owner`: what the training is known by. A training that dies has no end: its handler is left behind, and
+    taken away when another training begins.
+    """
+
+    def __init__(self, busy: Callable[[], bool], wait: Callable[[], None], owner: Any) -> None:
+        self._owner = weakref.ref(owner)
         self._busy = busy
         self._wait = wait
         self._before: Any = None
@@ -30,7 +36,7 @@ class Patience:
         """Take the signal, where that is possible: in the main thread, before a handler of Python's."""
         if threading.current_thread() is not threading.main_thread():
             return
-        before = signal.getsignal(signal.SIGTERM)
+        before = _without_left(signal.getsignal(signal.SIGTERM), self._owner())
         if before is None or before == signal.SIG_IGN:
             return
         self._before, self._process = before, os.getpid()
@@ -64,3 +70,27 @@ class Patience:
         self._wait()
         self._waited, self._waiting = True, False
         os.kill(os.getpid(), number)
+
+    def before_if_left(self, owner: Any) -> Any:
+        """The handler in front of which this one stands, if its own training is over; else itself."""
+        left = self._owner() is not owner and not self._busy() and os.getpid() == self._process
+        return self._before if left else self._handle
+
+
+def take_left_away(owner: Any) -> None:
+    """Give the signal back that dead trainings left: whoever looks at it before `owner` begins shall see
+    the handler that was there before them."""
+    if threading.current_thread() is threading.main_thread():
+        found = signal.getsignal(signal.SIGTERM)
+        before = _without_left(found, owner)
+        if before != found:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _without_left(handler: Any, owner: Any) -> Any:
+    while isinstance(patience := getattr(handler, "__self__", None), Patience):
+        before = patience.before_if_left(owner)
+        if before == handler or before is None:
+            break
+        handler = before
+    return handler

@@ -23,7 +23,7 @@ from stemmata.hf.distributed import Meeting, together
 from stemmata.hf.facts import model_config
 from stemmata.hf.failures import ON_ERROR, OnError
 from stemmata.hf.filesets import unwrap, weight_bytes
-from stemmata.hf.interruption import Patience
+from stemmata.hf.interruption import Patience, take_left_away
 from stemmata.hf.keeping import Keep
 from stemmata.hf.origin import ids_of
 from stemmata.hf.recorder import Account, Recorder, Saved
@@ -156,6 +156,7 @@ class VersionCallback(NotTransformers, _Callback):
         if stage != "fit":
             return
         facts.hold_strategy(trainer)
+        take_left_away(trainer)  # before Lightning asks who has the signal
         if self._trainer is not None and self._trainer is not trainer and not self._is_over():
             raise TrainingSetup(
                 reason="its VersionCallback is in use by another Trainer's training",
@@ -377,7 +378,7 @@ class VersionCallback(NotTransformers, _Callback):
     def _be_patient(self, recorder: Recorder) -> None:
         if self._patience is not None:
             self._patience.end()  # an interrupted training left it
-        self._patience = Patience(recorder.busy, recorder.settle)
+        self._patience = Patience(recorder.busy, recorder.settle, self._trainer)
         self._patience.begin()
 
     def _end(self) -> None:
