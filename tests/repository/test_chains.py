@@ -18,11 +18,12 @@ from golden.make_v1 import safetensors
 from stemmata.checking import check
 from stemmata.codecs.buffers import Buffers
 from stemmata.codecs.decoding import ObjectDecoder
+from stemmata.codecs.dtypes import dtype_of
 from stemmata.codecs.frames import Reference
 from stemmata.errors import Damage, DamagedObject, Refused
 from stemmata.ids import Digest, PackName
 from stemmata.log import ops
-from stemmata.objects.choosing import WORK
+from stemmata.objects.choosing import WORK, choose
 from stemmata.packs import PackReader
 from stemmata.repository import Repository
 from stemmata.storage.memory import MemoryStorage
@@ -139,6 +140,74 @@ def test_a_fine_tune_of_something_stored_finds_it_in_another_model(repo: Reposit
     save(repo, tmp_path / "out", model(9), "unlike@one")
     second = save(repo, tmp_path / "out", trained(model(), 1), "mine@one")
     assert bases(repo, second) == objects(first)
+
+
+def test_where_a_parent_has_no_counterpart_its_parents_and_the_models_versions_are_looked_at(
+    repo: Repository, tmp_path: Path
+) -> None:
+    first = save(repo, tmp_path / "out", model(), "m@full")
+    save(repo, tmp_path / "out", as_bf16(model()), "m@half", ["m@full"])  # type: ignore[arg-type]
+    save(repo, tmp_path / "out", {"w": np.ones((99, 99), np.float32)}, "x@other-architecture")
+    again = save(repo, tmp_path / "out", trained(model(), 1), "m@full-again", ["m@half"])
+    assert bases(repo, again) == objects(first)
+    # Of its parents none has anything like it; what is nearest in the model has.
+    later = save(repo, tmp_path / "out", trained(model(), 2), "m@later", ["x@other-architecture"])
+    assert set(bases(repo, later).values()) <= {*objects(first).values(), *objects(again).values()}
+    # One that is too small is not worth the look.
+    small = {"head": model()["head"][:8]}
+    save(repo, tmp_path / "out", small, "m@small", [])
+    tiny = {"head": trained(small, 3)["head"]}
+    assert bases(repo, save(repo, tmp_path / "out", tiny, "m@tiny", ["x@other-architecture"])) == {
+        "head": None
+    }
+
+
+def test_a_parent_whose_packs_are_damaged_is_no_base(tmp_path: Path) -> None:
+    with Repository.in_memory() as repo:
+        first = save(repo, tmp_path / "out", model(), "m@one")
+        (pack,) = repo.session.packs(first._row)
+        kept = faults.contents(repo.session.storage)
+    data = bytearray(kept[pack.key])
+    data[-100] ^= 1  # its index
+    with Repository(faults.memory_of({**kept, pack.key: bytes(data)}), author="t@t") as repo:
+        content = written(tmp_path / "out", trained(model(), 1))
+        second = save(repo, tmp_path / "out", trained(model(), 1), "m@two", [first.id.hex])
+        assert set(bases(repo, second).values()) == {None}
+        assert second.read("model.safetensors") == content
+
+
+def test_of_many_candidates_two_are_in_memory(repo: Repository, tmp_path: Path) -> None:
+    parents = []
+    for number in range(6):
+        save(repo, tmp_path / "out", trained(model(), number, 1e-3), f"{number}@one", [])
+        parents.append(
+            (
+                Digest.parse(objects(repo[f"{number}@one"])["head"]),
+                repo.session.packs(repo[f"{number}@one"]._row),
+            )
+        )
+    lent, most = 0, 0
+
+    class Counting(Buffers):
+        def lend(self, size: int) -> memoryview:
+            nonlocal lent, most
+            lent += 1
+            most = max(most, lent)
+            return super().lend(size)
+
+        def give_back(self, view: memoryview) -> None:
+            nonlocal lent
+            lent -= 1
+            super().give_back(view)
+
+    buffers = Counting()
+    data = memoryview(trained(trained(model(), 5, 1e-3), 9)["head"].tobytes())
+    base, _ = choose(data, dtype_of("F32"), parents, repo.session.reader, buffers)
+    assert base is not None
+    assert base.reference.digest == parents[5][0]
+    assert lent == 1
+    assert most <= 4  # each of them and what it leans on
+    buffers.give_back(base.content)
 
 
 def test_what_resembles_nothing_leans_on_nothing(repo: Repository, tmp_path: Path) -> None:
