@@ -15,6 +15,7 @@ import pytest
 
 import faults
 from golden.make_v1 import safetensors
+from stemmata import saving
 from stemmata.checking import check
 from stemmata.codecs.buffers import Buffers
 from stemmata.codecs.decoding import ObjectDecoder
@@ -26,6 +27,7 @@ from stemmata.log import ops
 from stemmata.objects.choosing import WORK, choose
 from stemmata.packs import PackReader
 from stemmata.repository import Repository
+from stemmata.saving import SaveRequest
 from stemmata.storage.memory import MemoryStorage
 from stemmata.version import Version
 
@@ -286,6 +288,33 @@ def test_i7_a_pack_that_others_lean_on_is_not_retired(repo: Repository, tmp_path
     session.commit(lambda _: [forget, ops.PackRetire(packs=[*old, *new])])
 
 
+def test_i7_a_save_whose_base_is_collected_meanwhile_is_coded_anew(tmp_path: Path) -> None:
+    """The base is chosen, the pack written; then another process deletes and retires what it leans on."""
+    with Repository.in_memory() as repo:
+        first = save(repo, tmp_path / "out", model(), "m@one")
+        session = repo.session
+        packs = session.packs(first._row)
+        data = written(tmp_path / "out", trained(model(), 1))
+        done: list[int] = []
+
+        def collect(size: int) -> None:
+            if not done:
+                session.commit(lambda _: [ops.VersionDelete(version=first.id.hex)])
+                gone = ops.PackRetire(packs=[p.hex for p in packs])
+                session.commit(lambda _: [ops.VersionForget(versions=[first.id.hex]), gone])
+            done.append(size)
+
+        request = SaveRequest(tmp_path / "out", "m", "two", parents=[first.id], progress=collect)
+        version = saving.save(session, request).version
+        assert sum(done) == 2 * len(data)
+        for pack in packs:
+            session.storage.delete(pack.key)
+    with Repository(session.storage, author="t@t") as repo:
+        assert repo["m@two"].id == version
+        assert repo["m@two"].read("model.safetensors") == data
+        assert set(bases(repo, repo["m@two"]).values()) == {None}
+
+
 class Counting(MemoryStorage):
     """Counts the bytes that are read of packs."""
 
@@ -402,8 +431,10 @@ import hashlib, itertools, sys, tempfile
 from pathlib import Path
 import numpy as np
 from golden.make_v1 import safetensors
+from stemmata import saving
 from stemmata import ids
 from stemmata.repository import Repository
+from stemmata.saving import SaveRequest
 
 numbers = itertools.count(1)
 ids.PackName.fresh = classmethod(lambda cls: cls(next(numbers).to_bytes(16, "big")))
