@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from typing import ParamSpec, TypeVar
 
 from stemmata.errors import InvalidArgument
@@ -83,11 +83,18 @@ def _pool(name: str, count: int) -> Executor | None:
 
 
 def each(work: Callable[[_In], _Out], items: Sequence[_In], threads: Executor | None) -> list[_Out]:
-    """`work` of every item, in order, on `threads` where there are any."""
+    """`work` of every item, in order, on `threads` where there are any. None is under way when this ends or
+    raises: what they write to may be lent to others then."""
     if threads is None or len(items) < 2:
         return [work(item) for item in items]
-    found: Iterable[_Out] = threads.map(work, items)
-    return list(found)
+    handed: list[Future[_Out]] = []
+    try:
+        for item in items:
+            handed.append(threads.submit(work, item))
+        return [future.result() for future in handed]
+    except BaseException:
+        wait([future for future in handed if not future.cancel()])
+        raise
 
 
 def _forget_pools() -> None:
