@@ -1,12 +1,14 @@
 """Candidates: which stored tensors the tensors of a new version may resemble. Owns where they are looked for.
 
 In the parents, by name; where there is none of that name, by shape and place among those of that shape.
-Without parents: in other versions of the model and in the newest of each other model, the most alike first.
+Where a tensor has no counterpart in them (they hold half precision, another architecture, no optimizer): in
+their parents and in other versions of the model. Without parents: in other versions of the model and in the
+newest of each other model, the most alike first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from stemmata.catalog import queries
@@ -27,6 +29,9 @@ _MODELS = 64
 """Other models whose newest version is looked at."""
 _KEPT = 3
 """Of those, how many are tried for a tensor."""
+
+_WORTH_A_LOOK = 16 << 10
+"""Bytes of a tensor without a counterpart for which more versions are looked at."""
 
 _Key = tuple[str, tuple[int, ...]]
 
@@ -68,41 +73,72 @@ def _key(dtype: str, shape: Sequence[int]) -> _Key:
 class Candidates:
     """Answers for the tensors of one new version, which are asked for in the order of their files."""
 
-    def __init__(self, relatives: Iterable[_Relative]) -> None:
+    def __init__(
+        self, relatives: Iterable[_Relative], further: Callable[[], Iterable[_Relative]] = tuple
+    ) -> None:
+        """`further` is asked once, and only if there is a tensor that resembles nothing in `relatives`."""
         self._relatives = list(relatives)
+        self._further = further
+        self._others: list[_Relative] | None = None
         self._places: dict[_Key, int] = {}
 
     def of(self, segment: PlannedSegment) -> list[list[Candidate]]:
         """For each piece of a tensor, the stored objects that it may be coded against, best first."""
-        pieces: list[list[Candidate]] = [[] for _ in segment.pieces]
         if segment.name is None or segment.shape is None:
-            return pieces
+            return [[] for _ in segment.pieces]
         key = _key(segment.dtype, segment.shape)
         place = self._places.get(key, 0)
         self._places[key] = place + 1
-        for relative in self._relatives:
-            for dtype in (segment.dtype, _WIDE) if segment.dtype in _NARROW else (segment.dtype,):
-                found = relative.like(segment.name, dtype, segment.shape, place)
-                if found is not None and len(found.objects) == len(pieces):
-                    for piece, digest in zip(pieces, found.objects, strict=True):
-                        piece.append((Digest.parse(digest), relative.packs))
-        return pieces
+        found = _like(self._relatives, segment, place)
+        if not any(found) and segment.length >= _WORTH_A_LOOK:
+            if self._others is None:
+                self._others = list(self._further())
+            found = [piece[:_KEPT] for piece in _like(self._others, segment, place)]
+        return found
+
+
+def _like(relatives: Iterable[_Relative], segment: PlannedSegment, place: int) -> list[list[Candidate]]:
+    pieces: list[list[Candidate]] = [[] for _ in segment.pieces]
+    shape = segment.shape or ()
+    for relative in relatives:
+        for dtype in (segment.dtype, _WIDE) if segment.dtype in _NARROW else (segment.dtype,):
+            found = relative.like(segment.name or "", dtype, shape, place)
+            if found is not None and len(found.objects) == len(pieces):
+                for piece, digest in zip(pieces, found.objects, strict=True):
+                    piece.append((Digest.parse(digest), relative.packs))
+    return pieces
 
 
 def candidates_for(
     session: Session, model: str, parents: Sequence[VersionId], planned: Iterable[PlannedSegment]
 ) -> Candidates:
     """What a new version of `model` with these parents may be coded against; `planned` are its tensors."""
-    rows = [queries.version_by_id(session.catalog.connection, parent) for parent in parents]
-    known = list(_read(session, (row for row in rows if row is not None)))
+    rows = _rows(session, parents)
+    known = list(_read(session, rows))
     if known:
-        return Candidates(known)
+        return Candidates(known, lambda: _read(session, _further(session, model, rows)))
     wanted = [s for s in planned if s.name is not None and s.shape is not None]
     if not wanted:
         return Candidates(())
     found = list(_read(session, _strangers(session, model)))
     alike = sorted(found, key=lambda relative: -_alike(relative, wanted))  # stable: newest first
     return Candidates([r for r in alike if _alike(r, wanted)][:_KEPT])
+
+
+def _rows(session: Session, versions: Iterable[VersionId]) -> list[VersionRow]:
+    found = (queries.version_by_id(session.catalog.connection, version) for version in versions)
+    return [row for row in found if row is not None]
+
+
+def _further(session: Session, model: str, parents: Sequence[VersionRow]) -> Iterator[VersionRow]:
+    """The parents' parents, then the newest versions of the model; each once, and none of the parents."""
+    seen = {row.id for row in parents}
+    above = [VersionId.parse(parent) for row in parents for parent in session.record(row).parents]
+    newest = queries.newest_of(session.catalog.connection, name_key(model), _OTHERS)
+    for row in [*_rows(session, above), *newest]:
+        if row.id not in seen:
+            seen.add(row.id)
+            yield row
 
 
 def _strangers(session: Session, model: str) -> Iterator[VersionRow]:

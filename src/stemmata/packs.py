@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from stemmata.codecs.dtypes import MAX_RAW_LENGTH
-from stemmata.codecs.frames import MAX_STORED, MIN_STORED
+from stemmata.codecs.frames import MAX_OVERHEAD, MAX_STORED, MIN_STORED
 from stemmata.codecs.hashing import Buffer, check_of, digest_of
 from stemmata.errors import (
     Damage,
@@ -296,6 +296,9 @@ class PackReader:
         starts, stored, raw = table["where"].T
         if bool((stored > MAX_STORED).any()) or bool((raw > MAX_RAW_LENGTH).any()):
             raise HostileData(where=f"pack {self.name}", reason="an object is too large")
+        # Whoever reads an object lends memory for what is stored of it, on the word of this index.
+        if bool((stored > raw + np.uint64(MAX_OVERHEAD)).any()):
+            raise HostileData(where=f"pack {self.name}", reason="an object is stored longer than it is")
         if bool((stored < MIN_STORED).any()):
             raise self._damaged("an object is shorter than its header")
         order = np.argsort(starts)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,26 @@ def test_a_senseless_number_of_threads_is_refused(text: str, monkeypatch: pytest
 def test_one_thread_needs_no_pool() -> None:
     out = run("from stemmata.codecs.workers import frame_pool; print(frame_pool())", STEMMATA_THREADS="1")
     assert out.strip() == "None"
+
+
+def test_i4_a_failure_waits_for_those_under_way() -> None:
+    """A frame that is still being decoded would write into memory that somebody else has by then."""
+    begun, never, written = threading.Event(), threading.Event(), list[int]()
+
+    def work(item: int) -> None:
+        if item == 0:
+            assert begun.wait(60)
+            raise ValueError("damaged")
+        begun.set()
+        never.wait(0.2)
+        written.append(item)
+
+    with ThreadPoolExecutor(2) as threads:
+        with pytest.raises(ValueError, match="damaged"):
+            workers.each(work, range(8), threads)
+        seen = list(written)
+    assert seen == written
+    assert 1 in written
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

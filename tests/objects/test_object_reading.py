@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from crafted_objects import raw_object, sound_pack
+from crafted_objects import check, frame, header, pack, raw_object, row, sound_pack
 from stemmata.codecs import decoding
-from stemmata.errors import DamagedObject, DamagedPack, MissingObject, MissingPack, NewerFormat
+from stemmata.errors import DamagedObject, DamagedPack, HostileData, MissingObject, MissingPack, NewerFormat
 from stemmata.ids import Digest, PackName
 from stemmata.objects import ObjectReader, reading
 from stemmata.storage.memory import MemoryStorage
@@ -38,11 +38,11 @@ def test_an_object_is_read_from_the_pack_that_has_it() -> None:
     storage = MemoryStorage()
     packs = [stored(storage, [b"a", b"b"]), stored(storage, [b"c"])]
     reader = ObjectReader(storage)
-    for content, pack in ((b"a", packs[0]), (b"b", packs[0]), (b"c", packs[1])):
+    for content, its in ((b"a", packs[0]), (b"b", packs[0]), (b"c", packs[1])):
         assert reader.read(Digest.of(content), packs) == content
-        name, row = reader.locate(Digest.of(content), packs)
-        assert (name, row.raw) == (pack, 1)
-        assert reader.find(Digest.of(content), packs) == (name, row)
+        name, found = reader.locate(Digest.of(content), packs)
+        assert (name, found.raw) == (its, 1)
+        assert reader.find(Digest.of(content), packs) == (name, found)
 
 
 def test_an_object_in_no_pack_is_missing() -> None:
@@ -178,3 +178,29 @@ def test_many_threads_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with ThreadPoolExecutor(4) as threads:
         assert all(threads.map(read, range(4)))
+
+
+class Greedy(MemoryStorage):
+    """Notes how much is read of an object at once."""
+
+    most = 0
+
+    def get_into(self, key: str, start: int, into: memoryview) -> int:
+        self.most = max(self.most, len(into))
+        return super().get_into(key, start, into)
+
+
+def test_a_base_far_longer_than_what_leans_on_it_is_refused_before_it_is_read() -> None:
+    """A chain of hostile objects, each within its own bounds, would take 16 times the largest one."""
+    storage = Greedy()
+    content = bytes(8 << 20)
+    body = header(frames=8, raw=len(content)) + frame(content[: 1 << 20]) * 8
+    under, digest = PackName.fresh(), Digest.of(b"base")
+    storage.put_new(under.key, pack(body, [row(digest.raw, 8, len(body), len(content), check(body))]))
+    top = header(frames=1, raw=1200, dtype=12, bases=[(under.raw, digest.raw)])
+    top += frame(b"\0", raw=1200, codec=3, dtype=12)
+    name, leaning = PackName.fresh(), Digest.of(b"leaning")
+    storage.put_new(name.key, pack(top, [row(leaning.raw, 8, len(top), 1200, check(top))]))
+    with pytest.raises(HostileData, match="8388608 bytes are the base of 1200"):
+        ObjectReader(storage).read(leaning, [name])
+    assert 0 < storage.most < 1 << 20

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from crafted_objects import check, pack, raw_object, row, sound_pack
 from stemmata.codecs.decoding import decode_object
+from stemmata.codecs.frames import MAX_OVERHEAD
 from stemmata.errors import Damage, DamagedObject, DamagedPack, HostileData, NewerFormat
 from stemmata.ids import Digest, PackName
 from stemmata.packs import MAX_OBJECTS, PackReader
@@ -85,6 +86,19 @@ def test_the_tiled_pair_itself_is_sound() -> None:
 def test_an_object_that_is_too_large_is_hostile(fields: tuple[int, int, int]) -> None:
     with pytest.raises(HostileData, match="too large"):
         _ = reader_of(pack(A + B, rows((8, SIZE, 1), fields))).index
+
+
+def test_an_object_that_is_stored_longer_than_it_can_be_is_hostile() -> None:
+    """A frame of a byte is stored in 24 more, and there are 4096 at most."""
+    most = MAX_OVERHEAD + 1
+    for stored in (most, most + 1):
+        body = bytes(stored)
+        reader = reader_of(pack(body, [row(bytes(32), 8, stored, 1, check(body))]))
+        if stored == most:
+            assert len(reader.index) == 1
+        else:
+            with pytest.raises(HostileData, match="stored longer than it is"):
+                _ = reader.index
 
 
 class _Sparse(MemoryStorage):

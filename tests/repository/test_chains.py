@@ -15,16 +15,19 @@ import pytest
 
 import faults
 from golden.make_v1 import safetensors
+from stemmata import saving
 from stemmata.checking import check
 from stemmata.codecs.buffers import Buffers
 from stemmata.codecs.decoding import ObjectDecoder
+from stemmata.codecs.dtypes import dtype_of
 from stemmata.codecs.frames import Reference
 from stemmata.errors import Damage, DamagedObject, Refused
 from stemmata.ids import Digest, PackName
 from stemmata.log import ops
-from stemmata.objects.choosing import WORK
+from stemmata.objects.choosing import WORK, choose
 from stemmata.packs import PackReader
 from stemmata.repository import Repository
+from stemmata.saving import SaveRequest
 from stemmata.storage.memory import MemoryStorage
 from stemmata.version import Version
 
@@ -141,6 +144,74 @@ def test_a_fine_tune_of_something_stored_finds_it_in_another_model(repo: Reposit
     assert bases(repo, second) == objects(first)
 
 
+def test_where_a_parent_has_no_counterpart_its_parents_and_the_models_versions_are_looked_at(
+    repo: Repository, tmp_path: Path
+) -> None:
+    first = save(repo, tmp_path / "out", model(), "m@full")
+    save(repo, tmp_path / "out", as_bf16(model()), "m@half", ["m@full"])  # type: ignore[arg-type]
+    save(repo, tmp_path / "out", {"w": np.ones((99, 99), np.float32)}, "x@other-architecture")
+    again = save(repo, tmp_path / "out", trained(model(), 1), "m@full-again", ["m@half"])
+    assert bases(repo, again) == objects(first)
+    # Of its parents none has anything like it; what is nearest in the model has.
+    later = save(repo, tmp_path / "out", trained(model(), 2), "m@later", ["x@other-architecture"])
+    assert set(bases(repo, later).values()) <= {*objects(first).values(), *objects(again).values()}
+    # One that is too small is not worth the look.
+    small = {"head": model()["head"][:8]}
+    save(repo, tmp_path / "out", small, "m@small", [])
+    tiny = {"head": trained(small, 3)["head"]}
+    assert bases(repo, save(repo, tmp_path / "out", tiny, "m@tiny", ["x@other-architecture"])) == {
+        "head": None
+    }
+
+
+def test_a_parent_whose_packs_are_damaged_is_no_base(tmp_path: Path) -> None:
+    with Repository.in_memory() as repo:
+        first = save(repo, tmp_path / "out", model(), "m@one")
+        (pack,) = repo.session.packs(first._row)
+        kept = faults.contents(repo.session.storage)
+    data = bytearray(kept[pack.key])
+    data[-100] ^= 1  # its index
+    with Repository(faults.memory_of({**kept, pack.key: bytes(data)}), author="t@t") as repo:
+        content = written(tmp_path / "out", trained(model(), 1))
+        second = save(repo, tmp_path / "out", trained(model(), 1), "m@two", [first.id.hex])
+        assert set(bases(repo, second).values()) == {None}
+        assert second.read("model.safetensors") == content
+
+
+def test_of_many_candidates_two_are_in_memory(repo: Repository, tmp_path: Path) -> None:
+    parents = []
+    for number in range(6):
+        save(repo, tmp_path / "out", trained(model(), number, 1e-3), f"{number}@one", [])
+        parents.append(
+            (
+                Digest.parse(objects(repo[f"{number}@one"])["head"]),
+                repo.session.packs(repo[f"{number}@one"]._row),
+            )
+        )
+    lent, most = 0, 0
+
+    class Counting(Buffers):
+        def lend(self, size: int) -> memoryview:
+            nonlocal lent, most
+            lent += 1
+            most = max(most, lent)
+            return super().lend(size)
+
+        def give_back(self, view: memoryview) -> None:
+            nonlocal lent
+            lent -= 1
+            super().give_back(view)
+
+    buffers = Counting()
+    data = memoryview(trained(trained(model(), 5, 1e-3), 9)["head"].tobytes())
+    base, _ = choose(data, dtype_of("F32"), parents, repo.session.reader, buffers)
+    assert base is not None
+    assert base.reference.digest == parents[5][0]
+    assert lent == 1
+    assert most <= 4  # each of them and what it leans on
+    buffers.give_back(base.content)
+
+
 def test_what_resembles_nothing_leans_on_nothing(repo: Repository, tmp_path: Path) -> None:
     save(repo, tmp_path / "out", model(), "m@one")
     second = save(repo, tmp_path / "out", model(1), "m@two", ["m@one"])
@@ -215,6 +286,33 @@ def test_i7_a_pack_that_others_lean_on_is_not_retired(repo: Repository, tmp_path
         session.commit(lambda _: [retire])  # what is deleted can be restored
     forget = ops.VersionForget(versions=[second.id.hex])
     session.commit(lambda _: [forget, ops.PackRetire(packs=[*old, *new])])
+
+
+def test_i7_a_save_whose_base_is_collected_meanwhile_is_coded_anew(tmp_path: Path) -> None:
+    """The base is chosen, the pack written; then another process deletes and retires what it leans on."""
+    with Repository.in_memory() as repo:
+        first = save(repo, tmp_path / "out", model(), "m@one")
+        session = repo.session
+        packs = session.packs(first._row)
+        data = written(tmp_path / "out", trained(model(), 1))
+        done: list[int] = []
+
+        def collect(size: int) -> None:
+            if not done:
+                session.commit(lambda _: [ops.VersionDelete(version=first.id.hex)])
+                gone = ops.PackRetire(packs=[p.hex for p in packs])
+                session.commit(lambda _: [ops.VersionForget(versions=[first.id.hex]), gone])
+            done.append(size)
+
+        request = SaveRequest(tmp_path / "out", "m", "two", parents=[first.id], progress=collect)
+        version = saving.save(session, request).version
+        assert sum(done) == 2 * len(data)
+        for pack in packs:
+            session.storage.delete(pack.key)
+    with Repository(session.storage, author="t@t") as repo:
+        assert repo["m@two"].id == version
+        assert repo["m@two"].read("model.safetensors") == data
+        assert set(bases(repo, repo["m@two"]).values()) == {None}
 
 
 class Counting(MemoryStorage):
@@ -333,8 +431,10 @@ import hashlib, itertools, sys, tempfile
 from pathlib import Path
 import numpy as np
 from golden.make_v1 import safetensors
+from stemmata import saving
 from stemmata import ids
 from stemmata.repository import Repository
+from stemmata.saving import SaveRequest
 
 numbers = itertools.count(1)
 ids.PackName.fresh = classmethod(lambda cls: cls(next(numbers).to_bytes(16, "big")))

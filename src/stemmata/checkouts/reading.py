@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
 from typing import TypeAlias
 
 from blake3 import blake3
 
+from stemmata.codecs.workers import Threads
 from stemmata.errors import DamagedFile
 from stemmata.storage.base import Buffer
 from stemmata.trees import TreeFile
@@ -66,7 +67,7 @@ def bodies_of(files: Iterable[TreeFile], read: ReadObject) -> Generator[Buffer, 
     waiting = _objects(files)
     ahead: deque[tuple[Future[Buffer], int]] = deque()
     following = next(waiting, None)
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="stemmata-checkout") as readers:
+    with Threads(_READERS, thread_name_prefix="stemmata-checkout") as readers:
         while following is not None or ahead:
             held = sum(length for _, length in ahead)
             while following is not None and (

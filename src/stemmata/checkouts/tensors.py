@@ -7,8 +7,8 @@ checkout is. Objects are decoded in parallel; beside the tensors, only encoded o
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from stemmata.checkouts.reading import ReadObject
 from stemmata.codecs.dtypes import dtype_of
-from stemmata.codecs.workers import thread_count
+from stemmata.codecs.workers import Threads, thread_count
 from stemmata.containers.base import MAX_ELEMENTS
 from stemmata.containers.safetensors import Extent, NotSafetensors, extents
 from stemmata.errors import DamagedFile
@@ -79,6 +79,7 @@ class TensorFile:
         wanted = [extent for extent in self.extents if extent.name in targets]
         views = [targets[extent.name] for extent in wanted]
         begins = [extent.begin for extent in wanted]
+        ends = [extent.end for extent in wanted]
         whole = len(wanted) == len(self.extents)
         hashed = blake3()
 
@@ -100,7 +101,7 @@ class TensorFile:
                     ]
             return data
 
-        needed = self._runs if whole else [run for run in self._runs if _touches(run, wanted)]
+        needed = self._runs if whole else [run for run in self._runs if _touches(run, begins, ends)]
         with _in_order(decode, needed) as parts:
             for part in parts:
                 if whole:
@@ -123,15 +124,17 @@ def _runs(file: TreeFile) -> list[_Run]:
     return runs
 
 
-def _touches(run: _Run, wanted: Collection[Extent]) -> bool:
-    return any(run.offset < extent.end and extent.begin < run.end for extent in wanted)
+def _touches(run: _Run, begins: Sequence[int], ends: Sequence[int]) -> bool:
+    """Whether a run holds bytes of one of these extents, which ascend and do not overlap."""
+    following = bisect_right(ends, run.offset)
+    return following < len(ends) and begins[following] < run.end
 
 
 @contextmanager
 def _in_order(decode: Callable[[_Run], Buffer], runs: Sequence[_Run]) -> Iterator[Iterator[Buffer]]:
     """What `decode` makes of all runs, a few at a time, handed out in order."""
     count = min(_AT_ONCE, thread_count(), max(1, len(runs)))
-    with ThreadPoolExecutor(count, thread_name_prefix="stemmata-tensors") as pool:
+    with Threads(count, thread_name_prefix="stemmata-tensors") as pool:
         made: list[Future[Buffer]] = [pool.submit(decode, run) for run in runs]
         made.reverse()
         try:

@@ -30,12 +30,12 @@ _HEADER = struct.Struct("<BBBBIQ")
 _FRAME = struct.Struct("<BBHIII")
 FRAME_OVERHEAD = _FRAME.size + CHECK_SIZE
 MIN_STORED = _HEADER.size + CHECK_SIZE
-MAX_STORED = MAX_RAW_LENGTH + MIN_STORED + MAX_REFERENCES * _REFERENCE.size + MAX_FRAMES * FRAME_OVERHEAD
-"""Bytes of the largest encoded object: a writer never stores a payload longer than what it stands for."""
-
-
 MAX_HEADER = _HEADER.size + MAX_REFERENCES * _REFERENCE.size + CHECK_SIZE
 """Bytes of the longest header."""
+MAX_OVERHEAD = MAX_HEADER + MAX_FRAMES * FRAME_OVERHEAD
+"""Bytes by which an encoded object is longer than what it stands for, at most: no payload is."""
+MAX_STORED = MAX_RAW_LENGTH + MAX_OVERHEAD
+"""Bytes of the largest encoded object."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""The threads that objects and their frames are coded on. Owns STEMMATA_THREADS.
+"""The threads that objects and their frames are coded on. Owns STEMMATA_THREADS, and what becomes of them
+where the interpreter ends.
 
 Two pools for the whole process. A frame waits for nothing: anybody may wait for frames. An object waits
 for frames alone: anybody but an object may wait for objects.
@@ -8,9 +9,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from typing import ParamSpec, TypeVar
 
 from stemmata.errors import InvalidArgument
 
@@ -18,9 +19,36 @@ VARIABLE = "STEMMATA_THREADS"
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
+_Given = ParamSpec("_Given")
+
+
+class Threads(ThreadPoolExecutor):
+    """A pool that goes on where the interpreter ends: what is handed over then is done at once, in place.
+
+    A save on another thread outlives the main one, which may have died of an error; the standard pool
+    would take nothing from it any more, and the version would be lost.
+    """
+
+    def submit(
+        self, fn: Callable[_Given, _Out], /, *args: _Given.args, **kwargs: _Given.kwargs
+    ) -> Future[_Out]:
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except RuntimeError as error:
+            # "… after interpreter shutdown", or "after shutdown" once a thread has noticed it. Not where a
+            # thread cannot be started: that is said after handing over, and it would be done twice.
+            if not str(error).startswith("cannot schedule new futures after"):
+                raise
+        done: Future[_Out] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except BaseException as error:  # noqa: BLE001
+            done.set_exception(error)  # as a pool does
+        return done
+
 
 _lock = threading.Lock()
-_pools: dict[str, ThreadPoolExecutor] = {}
+_pools: dict[str, Threads] = {}
 _OBJECTS = 2
 """Objects coded at once: while one is hashed or looked up, the other's frames keep the processors busy."""
 
@@ -50,16 +78,23 @@ def _pool(name: str, count: int) -> Executor | None:
         return None
     with _lock:
         if name not in _pools:
-            _pools[name] = ThreadPoolExecutor(count, thread_name_prefix=f"stemmata-{name}")
+            _pools[name] = Threads(count, thread_name_prefix=f"stemmata-{name}")
         return _pools[name]
 
 
 def each(work: Callable[[_In], _Out], items: Sequence[_In], threads: Executor | None) -> list[_Out]:
-    """`work` of every item, in order, on `threads` where there are any."""
+    """`work` of every item, in order, on `threads` where there are any. None is under way when this ends or
+    raises: what they write to may be lent to others then."""
     if threads is None or len(items) < 2:
         return [work(item) for item in items]
-    found: Iterable[_Out] = threads.map(work, items)
-    return list(found)
+    handed: list[Future[_Out]] = []
+    try:
+        for item in items:
+            handed.append(threads.submit(work, item))
+        return [future.result() for future in handed]
+    except BaseException:
+        wait([future for future in handed if not future.cancel()])
+        raise
 
 
 def _forget_pools() -> None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import torch
+
+from stemmata.codecs.workers import Threads
 
 SLAB = 64 << 20
 """Bytes of memory asked for at a time: a power of two, as the allocator of pinned memory rounds up to one."""
@@ -156,7 +158,7 @@ class Copier:
     """
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="stemmata-copy")
+        self._pool = Threads(_THREADS, thread_name_prefix="stemmata-copy")
         self._copies: list[Future[None]] = []
 
     def slab(self, size: int) -> Any:

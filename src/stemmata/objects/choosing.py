@@ -5,7 +5,7 @@ A sample decides: the middle frame, coded against every candidate and all that t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import numpy as np
@@ -49,19 +49,28 @@ def choose(
     alone = plan_alone(sample, dtype)
     limit = _GAIN * _STEP * alone.alone * len(sample)
     best: tuple[Reference, ObjectDecoder, Plan] | None = None
-    with ExitStack() as opened:
-        for reference, decoder in _kin(candidates, reader, opened, buffers):
-            raw = decoder.header.raw_length
-            within = decoder.work + len(data) <= WORK * len(data)
-            if not within or not fits(dtype, len(data), decoder.header.dtype, raw):
-                continue
-            under = _frame(decoder, begin // dtype.itemsize)
-            if under is None or len(under) // decoder.header.dtype.itemsize != len(sample) // dtype.itemsize:
-                continue
-            plan, size = plan_against(alone, sample, under, dtype, decoder.header.dtype)
-            size *= _STEP ** (decoder.work / len(data))
-            if size < limit:
-                best, limit = (reference, decoder, plan), size
+    seen: set[Digest] = set()
+    with ExitStack() as kept:
+        for digest, packs in candidates:
+            # Of those that lose nothing stays: with many candidates it would be much.
+            with ExitStack() as opened:
+                better = False
+                for reference, decoder in _kin(digest, packs, reader, opened, buffers, seen):
+                    raw = decoder.header.raw_length
+                    within = decoder.work + len(data) <= WORK * len(data)
+                    if not within or not fits(dtype, len(data), decoder.header.dtype, raw):
+                        continue
+                    under = _frame(decoder, begin // dtype.itemsize)
+                    count = len(sample) // dtype.itemsize
+                    if under is None or len(under) // decoder.header.dtype.itemsize != count:
+                        continue
+                    plan, size = plan_against(alone, sample, under, dtype, decoder.header.dtype)
+                    size *= _STEP ** (decoder.work / len(data))
+                    if size < limit:
+                        best, limit, better = (reference, decoder, plan), size, True
+                if better:
+                    kept.close()
+                    kept.enter_context(opened.pop_all())
         if best is None:
             return None, alone
         reference, decoder, plan = best
@@ -75,27 +84,25 @@ def choose(
 
 
 def _kin(
-    candidates: Sequence[tuple[Digest, Sequence[PackName]]],
+    digest: Digest,
+    packs: Sequence[PackName],
     reader: ObjectReader,
     opened: ExitStack,
     buffers: Buffers,
-) -> Iterator[tuple[Reference, ObjectDecoder]]:
-    """Every candidate and all that it leans on, each once; of a tensor and its mere rounding, the tensor."""
-    seen: set[Digest] = set()
-    for digest, packs in candidates:
-        if digest in seen:
-            continue
-        try:
-            found = opened.enter_context(reader.opened(digest, packs, buffers))
-        except StemmataError:
-            continue  # missing or damaged: a base that is not taken costs bytes, never correctness
-        for reference, decoder in found[1].lineage(found[0]):
-            if decoder.digest in seen:
-                continue
-            seen.add(decoder.digest)
-            # A difference from a rounding is one from the rounding of the wide tensor, which follows.
-            if not all(frame.codec == CAST for frame in decoder.frames):
-                yield reference, decoder
+    seen: set[Digest],
+) -> list[tuple[Reference, ObjectDecoder]]:
+    """A candidate and all that it leans on, what was `seen` left out; of a tensor and its mere rounding,
+    the tensor."""
+    if digest in seen:
+        return []
+    try:
+        found = opened.enter_context(reader.opened(digest, packs, buffers))
+    except StemmataError:
+        return []  # missing or damaged: a base that is not taken costs bytes, never correctness
+    fresh = [each for each in found[1].lineage(found[0]) if each[1].digest not in seen]
+    seen.update(decoder.digest for _, decoder in fresh)
+    # A difference from a rounding is one from the rounding of the wide tensor, which follows.
+    return [each for each in fresh if not all(frame.codec == CAST for frame in each[1].frames)]
 
 
 def _frame(decoder: ObjectDecoder, element: int) -> Bytes | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from stemmata.codecs.buffers import Buffers
 from stemmata.codecs.frames import Reference
 from stemmata.codecs.workers import frame_pool
-from stemmata.errors import Damage, MissingObject, MissingPack, StemmataError
+from stemmata.errors import Damage, HostileData, MissingObject, MissingPack, StemmataError
 from stemmata.ids import Digest, PackName
 from stemmata.packs import IndexRow, PackReader
 from stemmata.storage.base import Storage
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _INDEX_BYTES = 64 << 20
 _OPEN_PACKS = 1024
+_WIDER = 2
+"""No base is longer than this many times what leans on it: a float32 tensor under its rounding."""
 
 _Found = TypeVar("_Found")
 
@@ -147,8 +149,14 @@ class ObjectReader:
             whole.append((pack, digest, row, view))
             return Stored(view, row.raw, digest, pack.name.hex)
 
+        def stored_base(pack: PackReader, digest: Digest, found: IndexRow) -> Stored:
+            if found.raw > _WIDER * row.raw:
+                reason = f"{found.raw} bytes are the base of {row.raw}"
+                raise HostileData(where=f"object {digest} of pack {pack.name}", reason=reason)
+            return stored(pack, digest, found)
+
         def fetch(base: Reference) -> Stored:
-            return self._first(base.digest, [base.pack], stored)
+            return self._first(base.digest, [base.pack], stored_base)
 
         try:
             yield ObjectDecoder(stored(pack, digest, row), fetch)

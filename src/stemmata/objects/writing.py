@@ -60,6 +60,7 @@ class Pending:
 
     def __init__(self, writer: ObjectWriter, future: Future[_Encoded]) -> None:
         self._writer, self.future = writer, future
+        self.written = False
 
     def result(self) -> Digest:
         """Wait until it is written, and all before it; its bytes are not needed any more. Raises as `put`."""
@@ -154,14 +155,14 @@ class ObjectWriter:
 
     def _settle(self, pending: Pending) -> Digest:
         with self._lock:
-            while not pending.future.done() or pending in self._queue:
+            while not pending.written:
                 self._write_next()
             return pending.future.result().digest
 
     def _write_next(self) -> None:
         """Write the object that was handed over first of those that are not written."""
         encoded = self._queue[0].future.result()
-        self._queue.popleft()
+        self._queue.popleft().written = True
         self.stats.objects += 1
         self.stats.bytes_in += encoded.length
         if encoded.stored is None:
@@ -194,6 +195,7 @@ class ObjectWriter:
         pack = self._at.get(digest) or self._find(digest, len(data))
         if pack is not None:
             return _Encoded(digest, len(data), pack)
+        from stemmata.codecs.frames import read_header
         from stemmata.codecs.objectcode import encode_object, most_stored
         from stemmata.objects.choosing import choose
 
@@ -208,8 +210,8 @@ class ObjectWriter:
             if base is not None:
                 self._buffers.give_back(base.content)
         self._buffers.instead(room, stored)
-        leant_on = base.reference.pack if base is not None else None
-        return _Encoded(digest, len(data), None, stored, leant_on)
+        leans = base is not None and read_header(stored).references
+        return _Encoded(digest, len(data), None, stored, base.reference.pack if base and leans else None)
 
     def _find(self, digest: Digest, length: int) -> PackName | None:
         found = self._reader.find(digest, self._lookup(digest))

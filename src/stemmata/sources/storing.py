@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import closing
 from typing import Any, Protocol
 
 from blake3 import blake3
 
 from stemmata.codecs.buffers import Buffers
+from stemmata.codecs.workers import Threads
 from stemmata.containers.base import Piece, PlannedSegment
 from stemmata.containers.cut import plan
 from stemmata.ids import Digest
@@ -64,7 +65,7 @@ def store(
     BrokenContainer, UnsupportedFile, and whatever `writer` raises.
     """
     flight = _Flight(writer, progress, alike or (lambda segment: [()] * len(segment.pieces)))
-    with ThreadPoolExecutor(1, thread_name_prefix="stemmata-read") as reader:
+    with Threads(1, thread_name_prefix="stemmata-read") as reader:
         files = [_store_file(f, source.allow_broken, flight, reader) for f in source.files]
     flight.land_all()
     source.verify_unchanged()
@@ -108,7 +109,7 @@ class _Flight:
 
 
 def _store_file(
-    file: SourceFile | MemoryFile, allow_broken: bool, flight: _Flight, reader: ThreadPoolExecutor
+    file: SourceFile | MemoryFile, allow_broken: bool, flight: _Flight, reader: Executor
 ) -> TreeFile:
     with opened(file) as content:
         cut = plan(content, file.size, file.path, allow_broken)
@@ -132,7 +133,7 @@ def _in_order(
     content: OpenedFile | OpenedMemory,
     whole: blake3,
     pieces: Sequence[Piece],
-    reader: ThreadPoolExecutor,
+    reader: Executor,
     buffers: Buffers,
 ) -> Generator[memoryview, None, None]:
     """Read piece after piece, hashing the very bytes handed out; the next while one is on its way."""
