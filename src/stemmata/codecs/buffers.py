@@ -6,8 +6,12 @@ import mmap
 import threading
 
 _LEAST = 1 << 20
+_SLACK = 32
 _INLINE = 64 << 10
 """Bytes below which the allocator's own memory does as well."""
+
+_KEPT = 96 << 20
+"""Bytes that may wait for being lent again when more has to be had."""
 
 
 class Buffers:
@@ -29,9 +33,9 @@ class Buffers:
                 found = min(fitting, key=len)
                 self._free.remove(found)
             else:
-                # Those that are too small make room: together they would grow beyond what is in use.
-                self._free.clear()
                 found = _fresh(size)
+                while sum(map(len, self._free)) > _KEPT:
+                    self._free.remove(min(self._free, key=len))
             view = memoryview(found)[:size]
             self._lent[id(view)] = view, found
             return view
@@ -52,8 +56,10 @@ class Buffers:
 
 
 def _fresh(size: int) -> mmap.mmap:
-    # Few sizes, so that one fits the next as well. What is not touched takes no memory.
-    length = max(_LEAST, 1 << (size - 1).bit_length())
+    # Few sizes, so that one fits the next as well: powers of two, and a little more, for an object that is
+    # stored as it is takes that. What is not touched takes no memory.
+    power = 1 << (-(-size * _SLACK // (_SLACK + 1)) - 1).bit_length()
+    length = max(_LEAST, power + power // _SLACK)
     if not hasattr(mmap, "MAP_PRIVATE"):
         return mmap.mmap(-1, length)
     # Private: shared memory, Python's default, has no huge pages.
