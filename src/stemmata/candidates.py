@@ -117,12 +117,17 @@ def candidates_for(
     known = list(_read(session, rows))
     if known:
         return Candidates(known, lambda: _read(session, _further(session, model, rows)))
-    found = list(_read(session, _strangers(session, model)))
-    if not found:
-        return Candidates(())  # without a look at the files: those that are no containers would be read twice
-    wanted = [s for s in planned if s.name is not None and s.shape is not None]
-    alike = sorted(found, key=lambda relative: -_alike(relative, wanted))  # stable: newest first
-    return Candidates([r for r in alike if _alike(r, wanted)][:_KEPT])
+    best: list[tuple[int, _Relative]] = []
+    wanted: list[PlannedSegment] | None = None
+    # One at a time: a version may have very many tensors.
+    for relative in _read(session, _strangers(session, model)):
+        if wanted is None:
+            # Not before there is a reason to: files that are no containers are read whole for it.
+            wanted = [s for s in planned if s.name is not None and s.shape is not None]
+        score = _alike(relative, wanted)
+        if score:
+            best = sorted([*best, (score, relative)], key=lambda row: -row[0])[:_KEPT]  # stable: newest first
+    return Candidates(relative for _, relative in best)
 
 
 def _rows(session: Session, versions: Iterable[VersionId]) -> list[VersionRow]:
