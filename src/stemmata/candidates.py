@@ -117,12 +117,17 @@ def candidates_for(
     known = list(_read(session, rows))
     if known:
         return Candidates(known, lambda: _read(session, _further(session, model, rows)))
-    wanted = [s for s in planned if s.name is not None and s.shape is not None]
-    if not wanted:
-        return Candidates(())
-    found = list(_read(session, _strangers(session, model)))
-    alike = sorted(found, key=lambda relative: -_alike(relative, wanted))  # stable: newest first
-    return Candidates([r for r in alike if _alike(r, wanted)][:_KEPT])
+    best: list[tuple[int, _Relative]] = []
+    wanted: list[PlannedSegment] | None = None
+    # One at a time: a version may have very many tensors.
+    for relative in _read(session, _strangers(session, model)):
+        if wanted is None:
+            # Not before there is a reason to: files that are no containers are read whole for it.
+            wanted = [s for s in planned if s.name is not None and s.shape is not None]
+        score = _alike(relative, wanted)
+        if score:
+            best = sorted([*best, (score, relative)], key=lambda row: -row[0])[:_KEPT]  # stable: newest first
+    return Candidates(relative for _, relative in best)
 
 
 def _rows(session: Session, versions: Iterable[VersionId]) -> list[VersionRow]:
@@ -133,12 +138,19 @@ def _rows(session: Session, versions: Iterable[VersionId]) -> list[VersionRow]:
 def _further(session: Session, model: str, parents: Sequence[VersionRow]) -> Iterator[VersionRow]:
     """The parents' parents, then the newest versions of the model; each once, and none of the parents."""
     seen = {row.id for row in parents}
-    above = [VersionId.parse(parent) for row in parents for parent in session.record(row).parents]
+    above = [parent for row in parents for parent in _parents_of(session, row)]
     newest = queries.newest_of(session.catalog.connection, name_key(model), _OTHERS)
     for row in [*_rows(session, above), *newest]:
         if row.id not in seen:
             seen.add(row.id)
             yield row
+
+
+def _parents_of(session: Session, row: VersionRow) -> list[VersionId]:
+    try:
+        return [VersionId.parse(parent) for parent in session.record(row).parents]
+    except (StemmataError, ValueError):
+        return []  # as in `_read`
 
 
 def _strangers(session: Session, model: str) -> Iterator[VersionRow]:

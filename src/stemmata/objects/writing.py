@@ -71,8 +71,9 @@ class ObjectWriter:
     """Puts objects into new packs, each content once, in the order in which they are handed over.
 
     `submit` may be called while earlier ones are coded on other threads, up to two at a time. Memory: the
-    objects that are not settled, for each as much again for a base and for what it is encoded to, and a few
-    MiB. `lookup` names live packs that may hold a digest; each is asked itself before it is relied on.
+    objects that are not settled, for each as much again for a base and for what it is encoded to, while its
+    base is chosen two candidates as they are stored, and a few MiB. `lookup` names live packs that may hold
+    a digest; each is asked itself before it is relied on.
     """
 
     def __init__(
