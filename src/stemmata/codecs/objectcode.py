@@ -32,6 +32,9 @@ from stemmata.codecs.workers import each
 
 _NUMBER = bytes([0])
 """The first byte of a frame that leans on a base: an object written here has one reference."""
+_SAMPLE = 32 << 10
+"""Elements that are coded in every way to find out which pays. Whole frames would cost more than coding
+does where tensors are of a few frames."""
 _CLEARLY = 0.95
 """A delta this much smaller than coding alone is taken without trying the other."""
 
@@ -89,8 +92,7 @@ def encode_object(
     step = dtype.max_frame_bytes
     starts = range(0, len(view), step)
     if plan is None:
-        middle = len(starts) // 2 * step
-        sample = content[middle : middle + step]
+        middle, sample = sample_of(content, dtype)
         plan = plan_alone(sample, dtype)
         if base is not None:
             under = base.frame(middle, len(sample), dtype)
@@ -116,6 +118,13 @@ def encode_object(
             room[end : end + length] = room[place : place + length]
         end += length
     return room[begin:end]
+
+
+def sample_of(content: Bytes, dtype: DType) -> tuple[int, Bytes]:
+    """The beginning of the middle frame, and where that is."""
+    step = dtype.max_frame_bytes
+    begin = -(-len(content) // step) // 2 * step
+    return begin, content[begin : begin + min(step, _SAMPLE * dtype.itemsize)]
 
 
 def most_stored(length: int, dtype: DType) -> int:

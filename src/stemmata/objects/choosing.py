@@ -1,6 +1,7 @@
 """Choosing: which stored object a new one is coded against. Owns the bound on what a read has to decode.
 
-A sample decides: the middle frame, coded against every candidate and all that they lean on themselves.
+A sample decides: the beginning of the middle frame, coded against every candidate and all that they lean on
+themselves.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from stemmata.codecs.buffers import Buffers
 from stemmata.codecs.decoding import ObjectDecoder
 from stemmata.codecs.dtypes import DType
 from stemmata.codecs.frames import CAST, Reference
-from stemmata.codecs.objectcode import Base, Plan, fits, plan_against, plan_alone
+from stemmata.codecs.objectcode import Base, Plan, fits, plan_against, plan_alone, sample_of
 from stemmata.codecs.streams import Bytes
 from stemmata.codecs.workers import frame_pool
 from stemmata.errors import Damage, StemmataError
@@ -43,9 +44,7 @@ def choose(
     if not candidates or len(data) < _SMALLEST or len(data) % dtype.itemsize or not dtype.has_planes:
         return None, None
     whole = np.frombuffer(data, np.uint8)
-    step = dtype.max_frame_bytes
-    begin = -(-len(data) // step) // 2 * step
-    sample = whole[begin : begin + step]
+    begin, sample = sample_of(whole, dtype)
     alone = plan_alone(sample, dtype)
     limit = _GAIN * _STEP * alone.alone * len(sample)
     best: tuple[Reference, ObjectDecoder, Plan] | None = None
@@ -60,9 +59,8 @@ def choose(
                     within = decoder.work + len(data) <= WORK * len(data)
                     if not within or not fits(dtype, len(data), decoder.header.dtype, raw):
                         continue
-                    under = _frame(decoder, begin // dtype.itemsize)
-                    count = len(sample) // dtype.itemsize
-                    if under is None or len(under) // decoder.header.dtype.itemsize != count:
+                    under = _frame(decoder, begin // dtype.itemsize, len(sample) // dtype.itemsize)
+                    if under is None:
                         continue
                     plan, size = plan_against(alone, sample, under, dtype, decoder.header.dtype)
                     size *= _STEP ** (decoder.work / len(data))
@@ -105,13 +103,15 @@ def _kin(
     return [each for each in fresh if not all(frame.codec == CAST for frame in each[1].frames)]
 
 
-def _frame(decoder: ObjectDecoder, element: int) -> Bytes | None:
+def _frame(decoder: ObjectDecoder, element: int, count: int) -> Bytes | None:
+    """The bytes of `count` elements of the frame that begins at an element."""
     frame = decoder.frame_at(element)
-    if frame is None:
+    length = count * decoder.header.dtype.itemsize
+    if frame is None or frame.raw_length < length:
         return None
     into = np.empty(frame.raw_length, np.uint8)
     try:
         decoder.decode_into(frame, into)
     except StemmataError:
         return None
-    return into
+    return into[:length]
