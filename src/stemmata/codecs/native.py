@@ -1,4 +1,4 @@
-"""The inner loops of the codecs, compiled: the same functions as `numpy_kernels`, some ten times faster.
+"""The inner loops of the codecs, compiled: the same functions as `numpy_kernels`, several times faster.
 
 `library` is None where nothing was compiled at installation, on big-endian machines, and with
 STEMMATA_NATIVE=0. The code is kernels.c; calls let other threads run.
