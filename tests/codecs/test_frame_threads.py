@@ -97,3 +97,36 @@ print("both")
         PYTHONWARNINGS="ignore::DeprecationWarning",
     )
     assert out.strip() == "both"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives a thread a priority of its own")
+def test_what_stays_behind_has_pools_of_its_own_with_a_lower_priority() -> None:
+    code = """
+import os, threading
+from stemmata.codecs import workers
+
+def nice(thread):
+    return os.getpriority(os.PRIO_PROCESS, thread)
+
+def added():
+    return nice(threading.get_native_id()) - nice(os.getpid())
+
+def in_object():
+    return added(), workers.frame_pool().submit(added).result()
+
+def through_pools():
+    coded = workers.object_pool().submit(in_object).result()
+    with workers.Threads(1, thread_name_prefix="mine") as mine:
+        return added(), *coded, mine.submit(added).result()
+
+def behind():
+    workers.stay_behind()
+    found.append(through_pools())
+
+found = []
+thread = threading.Thread(target=behind)
+thread.start()
+thread.join()
+print(found[0], through_pools())
+"""
+    assert run(code, STEMMATA_THREADS="2") == "(10, 10, 10, 10) (0, 0, 0, 0)\n"

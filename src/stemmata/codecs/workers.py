@@ -1,13 +1,15 @@
-"""The threads that objects and their frames are coded on. Owns STEMMATA_THREADS, and what becomes of them
-where the interpreter ends.
+"""The threads that objects and their frames are coded on. Owns STEMMATA_THREADS, what becomes of them
+where the interpreter ends, and which of them let others go first.
 
 Two pools for the whole process. A frame waits for nothing: anybody may wait for frames. An object waits
-for frames alone: anybody but an object may wait for objects.
+for frames alone: anybody but an object may wait for objects. Work that stays behind has two of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
@@ -27,7 +29,12 @@ class Threads(ThreadPoolExecutor):
 
     A save on another thread outlives the main one, which may have died of an error; the standard pool
     would take nothing from it any more, and the version would be lost.
+
+    Made by a thread that stays behind, its threads do too.
     """
+
+    def __init__(self, count: int, *, thread_name_prefix: str) -> None:
+        super().__init__(count, thread_name_prefix, initializer=stay_behind if _stays_behind() else None)
 
     def submit(
         self, fn: Callable[_Given, _Out], /, *args: _Given.args, **kwargs: _Given.kwargs
@@ -45,6 +52,31 @@ class Threads(ThreadPoolExecutor):
         except BaseException as error:  # noqa: BLE001
             done.set_exception(error)  # as a pool does
         return done
+
+
+_here = threading.local()
+_BEHIND = 10
+"""What is added to the nice value: a tenth of a processor's time remains where others want all of it."""
+
+
+def stay_behind() -> None:
+    """Let whatever else runs go first, from now on, before this thread and what it hands over.
+
+    A version that is written while a model trains fills the gaps between the steps. Only where a thread has
+    a priority of its own, which is Linux; elsewhere the threads are apart, and alike.
+    """
+    if _stays_behind():
+        return
+    _here.behind = True
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a container may forbid it
+            # Against the main thread's: this one may have begun with that of a thread which stays behind.
+            mains = os.getpriority(os.PRIO_PROCESS, os.getpid())
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, mains + _BEHIND))
+
+
+def _stays_behind() -> bool:
+    return getattr(_here, "behind", False)
 
 
 _lock = threading.Lock()
@@ -76,6 +108,8 @@ def object_pool() -> Executor | None:
 def _pool(name: str, count: int) -> Executor | None:
     if count == 1:
         return None
+    if _stays_behind():
+        name += "-behind"
     with _lock:
         if name not in _pools:
             _pools[name] = Threads(count, thread_name_prefix=f"stemmata-{name}")

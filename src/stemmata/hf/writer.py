@@ -15,6 +15,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from stemmata.codecs.workers import stay_behind
+
 _PREFIX = "saving"
 
 
@@ -23,7 +25,7 @@ class Writer:
 
     def __init__(self) -> None:
         # The pool's own exit handler lets queued jobs finish when the training dies of an error.
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="stemmata-writer")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="stemmata-writer", initializer=stay_behind)
         self._saving: Future[None] | None = None
         self._last: Future[None] | None = None
         self._failure: BaseException | None = None
