@@ -10,9 +10,8 @@ import pytest
 
 from corpus import history
 from doc_blocks import ROOT
-from history import AGAIN, Walked, chosen
 from manifests import Entry, Line, Shelf
-from walking import OUT, walk
+from walking import AGAIN, OUT, Walked, chosen, walk
 
 
 def _line(name: str, *versions: str, fails: bool = False) -> Line:
