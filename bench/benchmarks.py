@@ -29,6 +29,8 @@ from ours import Whole
 from programs import Programs
 from walking import chosen
 
+RESULTS = ROOT / "bench" / "results" / "benchmarks.json"
+"""What the page in docs/ is made of."""
 USUAL = ("H", "G")
 TOOLS = (
     "stemmata",
@@ -50,12 +52,12 @@ def main() -> int:
     shelf = Shelf(work / "benchmarks" / "walks")
     failed: list[str] = []
     if not options.page:
-        failed = measure_all(shelf, options, work)
-    kept = shelf.newest(options.histories, options.only_tools)
-    whole = (*options.histories,) == USUAL and (*options.only_tools,) == TOOLS
-    docs = Path(options.docs) if options.docs else ROOT / "docs" if whole else work / "benchmarks" / "docs"
-    file = (ROOT / "bench" / "results" if docs == ROOT / "docs" else docs) / "benchmarks.json"
-    results = Results.of(kept) if kept else Results.read(file)
+        try:
+            failed = measure_all(shelf, options, work)
+        except KeyboardInterrupt:
+            print("\nInterrupted. What was measured is kept; the same command goes on from there.")
+            return 130
+    docs, file, results = target(shelf, options, work)
     failed += benchpage.inexact(results)
     for line in failed:
         print(f"FAILED: {line}")
@@ -66,6 +68,22 @@ def main() -> int:
     benchpage.write(results, docs, file)
     print(f"{docs / 'benchmarks.md'} is written, its figures are in {file}.")
     return 1 if failed else 0
+
+
+def target(shelf: Shelf, options: argparse.Namespace, work: Path) -> tuple[Path, Path, Results]:
+    """Where the page and its results go, and the results: of what is kept, else of the page that is there.
+
+    What is not all tools on H and G does not replace the page of it, unless that is asked for.
+    """
+    ours = ROOT / "docs"
+    kept = shelf.newest(options.histories, options.only_tools)
+    if not kept:
+        return ours, RESULTS, Results.read(RESULTS)
+    results = Results.of(kept)
+    walked = {(history.name, *history.walks) for history in results.histories}
+    whole = walked == {(name, *TOOLS) for name in USUAL}
+    docs = Path(options.docs).resolve() if options.docs else ours if whole else work / "benchmarks" / "docs"
+    return docs, RESULTS if docs == ours else docs / RESULTS.name, results
 
 
 def parse_options() -> argparse.Namespace:

@@ -28,7 +28,6 @@ class Of:
     key: str
     title: str
     walked: Walked
-    walks: int
 
     def mean(self, field: str) -> float:
         return self.walked.total(field) / len(self.walked.rows)
@@ -52,7 +51,7 @@ class Measure:
 
 
 MEASURES = (
-    Measure("bytes kept", "keeps less", lambda one: one.kept, lambda v: f"{v / 1e6:,.0f} MB"),
+    Measure("bytes kept", "keeps less", lambda one: one.kept, lambda v: f"{_mb(v)} MB"),
     Measure("saving", "faster to save", lambda one: one.mean("save"), lambda v: f"{v:.2f} s"),
     Measure("restoring", "faster to restore", lambda one: one.mean("restore"), lambda v: f"{v:.2f} s"),
     Measure(
@@ -101,7 +100,7 @@ def inexact(results: Results) -> list[str]:
 def tools_of(results: Results, history: History) -> list[Of]:
     """Those that walked the history, the smallest store first."""
     found = [
-        Of(key, results.tools[key]["title"], Walked.of(key, [w.rows for w in walks], []), len(walks))
+        Of(key, results.tools[key]["title"], Walked.of(key, [w.rows for w in walks], []))
         for key, walks in history.walks.items()
     ]
     return sorted(found, key=lambda one: one.kept)
@@ -131,46 +130,50 @@ def page(results: Results, file: str) -> str:
 def in_short(results: Results, history: History) -> str:
     tools = tools_of(results, history)
     ours = next((one for one in tools if one.key == OURS), None)
-    whole = f"**{history.name}**, {len(history.versions)} versions, {history.bytes / 1e6:,.0f} MB"
+    whole = f"**{history.name}**, {len(history.versions)} versions, {_mb(history.bytes)} MB"
     if ours is None:
         return f"{whole}: stemmata itself was not measured."
-    told = f"{whole}: stemmata keeps {ours.kept / 1e6:,.0f} MB ({ours.kept / history.bytes:.2f} of the bytes)"
+    told = f"{whole}: stemmata keeps {_mb(ours.kept)} MB ({ours.kept / history.bytes:.2f} of the bytes)"
     others = [one for one in tools if one is not ours]
     if not others:
         return f"{told}. Nothing else was measured."
-    told += f", {others[0].title}, the smallest of the others, {others[0].kept / 1e6:,.0f} MB. "
+    told += f"; of the others {others[0].title} keeps least, {_mb(others[0].kept)} MB. "
     saves, restores = (_ranked(tools, ours, measure) for measure in MEASURES[1:3])
-    return f"{told}It is {saves} to save a version, {restores} to bring one back."
+    return f"{told}Of {len(tools)} ways it is {saves} to save a version and {restores} to bring one back."
 
 
 def _ranked(tools: Sequence[Of], ours: Of, measure: Measure) -> str:
-    """`third of ten (0.80 s; the fastest, cp -r, 0.10 s)`."""
+    """`the 3rd fastest (0.80 s; cp -r: 0.10 s)`."""
     order = sorted(tools, key=measure.value)
-    at, first = order.index(ours), order[0]
+    at, first = order.index(ours) + 1, order[0]
     figure = measure.show(measure.value(ours))
-    if at == 0:
-        return f"the fastest of {len(order)} ({figure})"
-    return (
-        f"number {at + 1} of {len(order)} in speed ({figure}; "
-        f"the fastest, {first.title}, {measure.show(measure.value(first))})"
-    )
+    if at == 1:
+        return f"the fastest ({figure})"
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(at % 10 if at // 10 != 1 else 0, "th")
+    return f"the {at}{ending} fastest ({figure}; {first.title}: {measure.show(measure.value(first))})"
+
+
+def _mb(size: float) -> str:
+    """Bytes in MB, three figures of them."""
+    decimals = 0 if size >= 100e6 else 1 if size >= 10e6 else 2
+    return f"{size / 1e6:,.{decimals}f}"
 
 
 def the_measured(results: Results) -> list[str]:
     walks = [walk for history in results.histories for walks in history.walks.values() for walk in walks]
     first, last = min(walks, key=lambda w: w.began), max(walks, key=lambda w: w.began)
+    commits = sorted({walk.commit for walk in walks})
     busiest = max(walk.load[0] for walk in walks)
     lines = ["## What was measured", "", "| history | versions | MB | what |", "| --- | --- | --- | --- |"]
     lines += [
-        f"| {h.name} | {len(h.versions)} | {h.bytes / 1e6:,.0f} | {_about(h.name)} |"
-        for h in results.histories
+        f"| {h.name} | {len(h.versions)} | {_mb(h.bytes)} | {_about(h.name)} |" for h in results.histories
     ]
     lines += ["", "| tool | version | how it is used |", "| --- | --- | --- |"]
     lines += [f"| {tool['title']} | {tool['version']} | {tool['how']} |" for tool in results.tools.values()]
     lines += ["", "| machine | |", "| --- | --- |"]
     lines += [f"| {name} | {value} |" for name, value in results.machine.items()]
     lines += [
-        f"| measured | {first.began} to {last.began} UTC |",
+        f"| measured | {first.began} to {last.began} UTC, commit {', '.join(commits)} |",
         f"| load average | {first.load[0]:.1f} when the first walk began, {last.load[1]:.1f} when the last "
         f"had ended, at most {busiest:.1f} when one began |",
         "",
@@ -194,18 +197,20 @@ def the_walks(results: Results) -> str:
 def of_history(results: Results, history: History) -> list[str]:
     tools = tools_of(results, history)
     name = history.name
-    lines = [f"## {name}: {len(history.versions)} versions, {history.bytes / 1e6:,.0f} MB", ""]
+    lines = [f"## {name}: {len(history.versions)} versions, {_mb(history.bytes)} MB", ""]
     lines += [
         f"![What each tool keeps of {name}, and its seconds per save and restore](benchmarks/{name}-bars.svg)"
     ]
-    lines += ["", *the_table(history, tools), ""]
+    lines += ["", *the_table(history, tools)]
+    left_out = [tool["title"] for key, tool in results.tools.items() if key not in history.walks]
+    lines += [f"Not measured on {name}: {', '.join(left_out)}.", ""] if left_out else [""]
     lines += [f"![How the stores grow over the versions of {name}](benchmarks/{name}-growth.svg)", ""]
     ours = next((one for one in tools if one.key == OURS), None)
     if ours is not None:
         lines += [*the_others(name, ours, [one for one in tools if one is not ours]), ""]
     lines += ["<details><summary>Version by version</summary>", ""]
     for title, told in (
-        ("MB kept", lambda row: f"{row.kept / 1e6:.1f}"),
+        ("MB kept", lambda row: _mb(row.kept)),
         ("Seconds to save", lambda row: f"{row.save:.2f}"),
         ("Seconds to restore", lambda row: f"{row.restore:.2f}"),
     ):
@@ -222,7 +227,7 @@ def the_table(history: History, tools: Sequence[Of]) -> list[str]:
         exact = all(row.exact for row in (*one.walked.rows, one.walked.again))
         columns.append(
             [
-                (one.kept, f"{one.kept / 1e6:,.0f}"),
+                (one.kept, _mb(one.kept)),
                 (one.kept, f"{one.kept / history.bytes:.3f}"),
                 (one.mean("save"), f"{one.mean('save'):.2f}"),
                 (one.walked.total("save") / copy, f"{one.walked.total('save') / copy:.1f}"),
@@ -247,7 +252,7 @@ def the_table(history: History, tools: Sequence[Of]) -> list[str]:
 
 def the_others(name: str, ours: Of, others: Sequence[Of]) -> list[str]:
     """Where others win, and where they do not, in words."""
-    lines = [f"### Where others win on {name}", "", "| | is better than stemmata | stemmata is better |"]
+    lines = [f"### Where others win on {name}", "", "| tool | is better than stemmata | stemmata is better |"]
     lines.append("| --- | --- | --- |")
     for one in others:
         theirs, mine = [], []
@@ -280,25 +285,25 @@ def pictures(results: Results) -> dict[str, str]:
     for history in results.histories:
         tools = tools_of(results, history)
         ours = results.tools[OURS]["title"] if OURS in results.tools else ""
-        whole = f"{len(history.versions)} versions, {history.bytes / 1e6:,.0f} MB"
-        fast = min(one.mean("copy") for one in tools)
+        whole = f"{len(history.versions)} versions, {_mb(history.bytes)} MB"
+        decimals = 0 if history.bytes >= 100e6 else 2
         drawn[f"{history.name}-bars.svg"] = charts.bars(
             f"{history.name}: {whole}",
-            "Less is better. Dashed: the bytes of all versions; cp -r and sync of a version.",
+            "Less is better. cp -r is what it takes without a tool.",
             [one.title for one in tools],
             [
-                charts.Panel("MB kept", [one.kept / 1e6 for one in tools], 0, history.bytes / 1e6),
-                charts.Panel("seconds per save", [one.mean("save") for one in tools], 2, fast),
-                charts.Panel("seconds per restore", [one.mean("restore") for one in tools], 2, fast),
+                charts.Panel("MB kept", [one.kept / 1e6 for one in tools], decimals),
+                charts.Panel("seconds per save", [one.mean("save") for one in tools], 2),
+                charts.Panel("seconds per restore", [one.mean("restore") for one in tools], 2),
             ],
             ours,
         )
         drawn[f"{history.name}-growth.svg"] = charts.lines(
-            f"{history.name}: the store after each version",
-            f"{whole}. Stores that end within a fiftieth of each other share a label.",
+            f"{history.name}: MB in the store after each version",
+            f"{whole}. Stores that end close to each other share a label.",
             [str(version["name"]) for version in history.versions],
             [charts.Line(one.title, _grown(one.walked.rows)) for one in tools],
-            "MB",
+            decimals,
             ours,
         )
     return drawn

@@ -18,7 +18,6 @@ text { font: 12px system-ui, 'Segoe UI', 'Helvetica Neue', 'DejaVu Sans', sans-s
 .soft { fill: #59636e }
 .ours { font-weight: 600 }
 .grid { stroke: #d1d9e0; stroke-width: 1 }
-.mark { stroke: #59636e; stroke-width: 1; stroke-dasharray: 3 3 }
 rect.bar { fill: #b4bfca }
 rect.ours { fill: #0b7a5f }
 .line { fill: none; stroke: #98a4b0; stroke-width: 1.5 }
@@ -30,7 +29,6 @@ text { fill: #f0f6fc }
 .card { fill: #0d1117; stroke: #3d444d }
 .soft { fill: #9198a1 }
 .grid { stroke: #2a313c }
-.mark { stroke: #9198a1 }
 rect.bar { fill: #4d5763 }
 rect.ours { fill: #2fbf93 }
 .line { stroke: #6e7985 }
@@ -45,12 +43,11 @@ _EDGE = 20
 
 @dataclass(frozen=True)
 class Panel:
-    """One column of bars: a value for each label, and where a line goes across all, if anywhere."""
+    """One column of bars: a value for each label."""
 
     title: str
     values: Sequence[float]
     decimals: int
-    mark: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,12 +68,9 @@ def bars(title: str, note: str, labels: Sequence[str], panels: Sequence[Panel], 
     for number, panel in enumerate(panels):
         left = _EDGE + names + wide * number
         room = wide - 62  # for the figure behind the longest bar
-        scale = room / (max([*panel.values, panel.mark or 0]) or 1)
+        scale = room / (max(panel.values) or 1)
         parts.append(_text(left, top - 14, panel.title, "soft"))
         parts.append(f'<path class="grid" d="M{left:.1f} {top - 4}V{top + row * len(labels)}"/>')
-        if panel.mark is not None:
-            x = left + panel.mark * scale
-            parts.append(f'<path class="mark" d="M{x:.1f} {top - 4}V{top + row * len(labels)}"/>')
         for at, (label, value) in enumerate(zip(labels, panel.values, strict=True)):
             y, long = top + row * at, max(value * scale, 1)
             kind = _ours(label, ours)
@@ -89,7 +83,9 @@ def bars(title: str, note: str, labels: Sequence[str], panels: Sequence[Panel], 
     return _whole(parts, height, title)
 
 
-def lines(title: str, note: str, steps: Sequence[str], found: Sequence[Line], unit: str, ours: str) -> str:
+def lines(
+    title: str, note: str, steps: Sequence[str], found: Sequence[Line], decimals: int, ours: str
+) -> str:
     """One line for each of `found` over the same steps; those that end together share a label."""
     top, left, plot, below = 78, _EDGE + 52, 300, 74
     right = _WIDTH - _EDGE - 210
@@ -102,7 +98,6 @@ def lines(title: str, note: str, steps: Sequence[str], found: Sequence[Line], un
         y = bottom - tick * scale
         parts.append(f'<path class="grid" d="M{left} {y:.1f}H{right}"/>')
         parts.append(_text(left - 8, y + 4, f"{tick:,g}", "soft", "end"))
-    parts.append(_text(left - 8, top - 12, unit, "soft", "end"))
     for at, step in enumerate(steps):
         x = left + apart * at
         turned = f'transform="rotate(-40 {x:.1f} {bottom + 16})"'
@@ -116,9 +111,10 @@ def lines(title: str, note: str, steps: Sequence[str], found: Sequence[Line], un
             dots = (point.split(",") for point in points.split())
             parts += [f'<circle class="dot" cx="{x}" cy="{y}" r="3.5"/>' for x, y in dots]
     ends = _together(found, highest * 0.02, ours)
-    told = [_wrapped([*labels, f"{value:,.0f}"], 30) for labels, value in ends]
-    heights = _spread([bottom - value * scale for _, value in ends], [15.0 * len(rows) for rows in told])
-    for (labels, value), rows, y in zip(ends, told, heights, strict=True):
+    told = [_wrapped(labels, values, decimals) for labels, values in ends]
+    middles = [sum(values) / len(values) for _, values in ends]
+    heights = _spread([bottom - value * scale for value in middles], [15.0 * len(rows) for rows in told])
+    for (labels, _), value, rows, y in zip(ends, middles, told, heights, strict=True):
         kind, x = "ours" if ours in labels else "soft", right + 24
         parts.append(f'<path class="grid" d="M{right + 5} {bottom - value * scale:.1f}L{x - 4} {y:.1f}"/>')
         parts += [_text(x, y + 4 + 15 * i, text, kind) for i, text in enumerate(rows)]
@@ -136,37 +132,44 @@ def _ticks(highest: float) -> list[float]:
     return [step * i for i in range(ceil(highest / step) + 1)]
 
 
-def _together(found: Sequence[Line], near: float, ours: str) -> list[tuple[list[str], float]]:
-    """Labels with the value at which their lines end, highest first; ours stands alone."""
-    ends: list[tuple[list[str], float]] = []
+def _together(found: Sequence[Line], near: float, ours: str) -> list[tuple[list[str], list[float]]]:
+    """Labels with the values at which their lines end, highest first; ours stands alone."""
+    ends: list[tuple[list[str], list[float]]] = []
     for line in sorted(found, key=lambda line: -line.values[-1]):
         alone = line.label == ours or (bool(ends) and ours in ends[-1][0])
-        if ends and not alone and ends[-1][1] - line.values[-1] <= near:
+        if ends and not alone and ends[-1][1][0] - line.values[-1] <= near:
             ends[-1][0].append(line.label)
+            ends[-1][1].append(line.values[-1])
         else:
-            ends.append(([line.label], line.values[-1]))
+            ends.append(([line.label], [line.values[-1]]))
     return ends
 
 
 def _spread(wanted: Sequence[float], tall: Sequence[float]) -> list[float]:
-    """Where labels begin, from the top: as wanted, or below the one before."""
-    placed: list[float] = []
-    for at, y in enumerate(wanted):
-        placed.append(max(y, placed[-1] + tall[at - 1]) if placed else y)
-    return placed
+    """Where labels begin, from the top: as near to where they are wanted as they fit without touching."""
+    groups: list[tuple[float, list[int]]] = []  # of labels that touch: where the first begins, and which
+    for at in range(len(wanted)):
+        members, top = [at], wanted[at]
+        while groups and groups[-1][0] + sum(tall[i] for i in groups[-1][1]) > top:
+            members = groups.pop()[1] + members
+            above = [sum(tall[i] for i in members[:n]) for n in range(len(members))]
+            top = sum(wanted[i] - over for i, over in zip(members, above, strict=True)) / len(members)
+        groups.append((top, members))
+    return [top + sum(tall[i] for i in members[:n]) for top, members in groups for n in range(len(members))]
 
 
-def _wrapped(words: Sequence[str], widest: int) -> list[str]:
-    """The labels joined by commas, the figure after a space, on as many rows as that takes."""
-    *labels, figure = words
-    pieces = [*(f"{label}," for label in labels[:-1]), labels[-1], figure]
-    rows: list[str] = []
-    for piece in pieces:
-        if rows and len(rows[-1]) + len(piece) < widest:
+def _wrapped(labels: Sequence[str], values: Sequence[float], decimals: int, widest: int = 30) -> list[str]:
+    """The labels joined by commas and the span of their figures, on as many rows as that takes."""
+    least, most = (f"{end(values):,.{decimals}f}" for end in (min, max))
+    span = most if least == most else f"{least} to {most}"
+    rows = [labels[0]]
+    for piece in labels[1:]:
+        rows[-1] += ","
+        if len(rows[-1]) + len(piece) < widest:
             rows[-1] += f" {piece}"
         else:
             rows.append(piece)
-    return rows
+    return [*rows[:-1], f"{rows[-1]}: {span}"] if len(rows[-1]) + len(span) < widest else [*rows, span]
 
 
 # --- SVG -----------------------------------------------------------------------------------------

@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Protocol
 
 from manifests import Entry
-from measuring import ROOT
+from measuring import ROOT, commit
 from walking import AGAIN, Row, Tool, walk
+
+_LAYOUT = 1
+"""Of a kept walk: counted up with what its file says or how a walk is measured. Older ones are not read."""
 
 
 class Measured(Tool, Protocol):
@@ -50,6 +53,8 @@ class Conditions:
 @dataclass(frozen=True)
 class Walk:
     number: int
+    commit: str
+    """Of this project, as git describes it."""
     began: str
     load: tuple[float, float]
     """The load average when it began and when it had ended."""
@@ -64,17 +69,14 @@ class Shelf:
 
     def get(self, now: Conditions, number: int) -> Walk | None:
         """The walk, unless it was not measured or under other conditions."""
-        try:
-            kept = json.loads(self._file(now.history, now.tool, number).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        return _walk(kept["walk"]) if kept["conditions"] == asdict(now) else None
+        kept = _read(self._file(now.history, now.tool, number))
+        return _walk(kept["walk"]) if kept and kept["conditions"] == asdict(now) else None
 
     def put(self, now: Conditions, walked: Walk) -> None:
         self._home.mkdir(parents=True, exist_ok=True)
         file = self._file(now.history, now.tool, walked.number)
         new = file.with_suffix(".new")
-        told = {"conditions": asdict(now), "walk": asdict(walked)}
+        told = {"layout": _LAYOUT, "conditions": asdict(now), "walk": asdict(walked)}
         new.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         new.replace(file)
 
@@ -84,7 +86,7 @@ class Shelf:
         for history in histories:
             for tool in tools:
                 files = sorted(self._home.glob(f"{history}-{tool}-[0-9]*.json"))
-                kept = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+                kept = [one for one in map(_read, files) if one]
                 kept.sort(key=lambda one: one["walk"]["began"])
                 same = [one for one in kept if one["conditions"] == kept[-1]["conditions"]]
                 found += [(Conditions(**one["conditions"]), _walk(one["walk"])) for one in same]
@@ -95,9 +97,9 @@ class Shelf:
 
 
 def measure(tool: Measured, entries: Sequence[Entry], work: Path, number: int) -> Walk:
-    began, before = f"{datetime.now(UTC):%Y-%m-%d %H:%M}", os.getloadavg()[0]
+    began, before = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}", os.getloadavg()[0]
     rows = walk(tool, entries, work)
-    return Walk(number, began, (before, os.getloadavg()[0]), rows)
+    return Walk(number, commit(), began, (before, os.getloadavg()[0]), rows)
 
 
 def conditions(
@@ -147,6 +149,8 @@ class Results:
 
     @classmethod
     def of(cls, kept: Sequence[tuple[Conditions, Walk]]) -> Results:
+        if len({json.dumps(now.machine) for now, _ in kept}) > 1:
+            raise SystemExit("walks on several machines, or states of one, are kept: measure anew")
         tools: dict[str, dict[str, str]] = {}
         histories: dict[str, History] = {}
         for now, walked in kept:
@@ -171,4 +175,13 @@ class Results:
 
 def _walk(told: dict) -> Walk:
     rows = [Row(**row) for row in told["rows"]]
-    return Walk(told["number"], told["began"], (told["load"][0], told["load"][1]), rows)
+    return Walk(told["number"], told["commit"], told["began"], (told["load"][0], told["load"][1]), rows)
+
+
+def _read(file: Path) -> dict:
+    """A kept walk as it was written; empty if there is none of this layout."""
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return told if told.get("layout") == _LAYOUT else {}

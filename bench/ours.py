@@ -41,7 +41,8 @@ class Whole(_Ours):
 
     def version(self) -> str:
         kernels = "compiled kernels" if native.library else "kernels in numpy"
-        return f"stemmata {stemmata.__version__}, {kernels}"
+        # By the command itself: as each of the others, it has been started once before it is measured.
+        return f"{self._peaks.run([COMMAND, '--version']).strip()}, {kernels}"
 
     def __init__(self) -> None:
         self._peaks = Peaks()

@@ -88,7 +88,7 @@ class Copies(Peer):
 class Archives(Peer):
     """An archive for each version, compressed by zstd on all cores."""
 
-    title = "tar, zstd 3"
+    title = "tar + zstd 3"
     how = "`tar -I 'zstd -3 -T0' -cf STORE/NAME.tar.zst`, and `tar -x`"
 
     def version(self) -> str:
@@ -232,7 +232,7 @@ class Borg(Peer):
     def __init__(self, programs: Programs, compression: str) -> None:
         super().__init__(programs)
         self._compression = compression
-        self.title = f"borg, {compression.replace(',', ' ')}"
+        self.title = f"borg {compression.replace(',', ' ')}"
         self.how = f"`borg create --compression {compression} STORE::NAME .`, and `borg extract`"
 
     def version(self) -> str:
