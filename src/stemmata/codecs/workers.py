@@ -56,7 +56,7 @@ class Threads(ThreadPoolExecutor):
 
 _here = threading.local()
 _BEHIND = 5
-"""What is added to the nice value: a quarter of a processor remains where one other thread wants all of it."""
+"""What is added to the nice value: a quarter of a processor is left where one other thread wants it all."""
 
 
 def stay_behind() -> None:
