@@ -1,9 +1,9 @@
 """Makes the histories that stemmata is measured on, by training them.
 
-    .venv/bin/python bench/corpus.py [H] [H2] [G] [G4] [--work bench-work/corpus]
+    .venv/bin/python bench/corpus.py [H] [H2] [G] [G4] [tiny] [--work bench-work/corpus]
 
-Without names: H, H2 and G; G4 (4 GB) on request alone. What is complete is not made again. How they are
-trained stands in finetuning.py, what a version is in manifests.py. Other scripts walk a history with
+Without names: H, H2 and G; G4 (4 GB) and tiny (made up) on request alone. What is complete is not made again.
+How they are trained stands in finetuning.py, what a version is in manifests.py. Other scripts walk one with
 
     for entry in corpus.history("H"): entry.name, entry.folder, entry.parents, entry.kind
 """
@@ -11,6 +11,7 @@ trained stands in finetuning.py, what a version is in manifests.py. Other script
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def history(name: str, work: Path = WORK) -> list[Entry]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the histories that stemmata is measured on.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="H, H2, G, G4; default: all but G4")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"{', '.join(RECIPES)}; default: {', '.join(USUAL)}"
+    )
     parser.add_argument("--work", type=Path, default=WORK, help="folder for everything that is written")
     options = parser.parse_args()
     for name in options.names or USUAL:
@@ -40,9 +43,8 @@ def main() -> None:
         if not shelf.complete:
             # Before torch is loaded: threads that spin while they wait slow each other on a busy machine.
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-            import finetuning
-
-            shelf.make(finetuning.HISTORIES[name])
+            recipes = importlib.import_module("madeup" if name == "tiny" else "finetuning")
+            shelf.make(recipes.HISTORIES[name])
         tell(name, history(name, options.work))
 
 

@@ -12,9 +12,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
 
@@ -23,10 +21,8 @@ import peers
 from manifests import Entry
 from measuring import Peaks, keep, load, machine
 from ours import MODEL, Whole, inside
-from walking import Row, Tool, medians, walk
-
-AGAIN = "again"
-"""The last large version saved once more: nothing of it is new. Not in the sums."""
+from programs import Programs
+from walking import Tool, Walked, chosen, walk
 
 
 def main() -> int:
@@ -57,34 +53,6 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--loads", action="store_true", help="also v.load() beside from_pretrained")
     parser.add_argument("--write", metavar="NAME", help="also write bench/results/NAME.md")
     return parser.parse_args()
-
-
-def chosen(entries: Sequence[Entry], only: str = "*") -> list[Entry]:
-    """Those whose names fit, parents that do not fit left out, and the last large one `AGAIN`."""
-    found = [entry for entry in entries if fnmatchcase(entry.name, only)]
-    if not found:
-        raise SystemExit(f"no version fits {only!r}; there are {', '.join(e.name for e in entries)}")
-    names = {entry.name for entry in found}
-    found = [replace(entry, parents=tuple(p for p in entry.parents if p in names)) for entry in found]
-    last = [entry for entry in found if entry.bytes * 2 > max(e.bytes for e in found)][-1]
-    return [*found, replace(last, name=AGAIN, parents=(last.name,))]
-
-
-@dataclass(frozen=True)
-class Walked:
-    title: str
-    rows: list[Row]
-    """The versions."""
-    again: Row
-
-    @classmethod
-    def of(cls, title: str, walks: Sequence[Sequence[Row]], missed: list[str]) -> Walked:
-        rows = medians(walks)
-        missed += [f"{title}: {row.name} came back with other bytes" for row in rows if not row.exact]
-        return cls(title, rows[:-1], rows[-1])
-
-    def total(self, field: str) -> float:
-        return sum(getattr(row, field) for row in self.rows)
 
 
 def report(
@@ -209,7 +177,7 @@ def small_model(folder: Path, target: Path) -> Path:
 def peer_lines(
     ours: Walked, entries: Sequence[Entry], work: Path, options: argparse.Namespace, missed: list[str]
 ) -> list[str]:
-    tools = peers.ready(Path(options.work).absolute() / "peers")
+    tools = peers.stores(Programs(Path(options.work).absolute() / "peers"))
     walked = [ours, *(peer_walk(tool, entries, work, options.repeat, missed) for tool in tools)]
     heads = [
         "tool",

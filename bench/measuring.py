@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMAND = Path(sys.executable).with_name("stemmata")
 _LOOK_EVERY = 0.004
 """Seconds between two looks at a process's peak. It only grows, so what is missed is its last moment."""
+_ASK_EVERY = 5
+"""Looks between two questions for what processes it has started: those cost more."""
 
 
 def machine() -> str:
@@ -26,6 +30,24 @@ def machine() -> str:
         f"stemmata {stemmata.__version__}, Python {platform.python_version()}, {platform.system()} "
         f"{platform.machine()}, {os.cpu_count()} cores, commit {commit()}. Medians."
     )
+
+
+def machine_facts(work: Path) -> dict[str, str]:
+    """What figures depend on, for people; `work` is where files are written."""
+    asked = subprocess.run(
+        ["findmnt", "-no", "FSTYPE", "-T", work], capture_output=True, text=True, check=False
+    )
+    cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    named = re.search(r"^model name\s*:\s*(.+)$", cpu, re.MULTILINE)
+    total = re.search(r"\d+", Path("/proc/meminfo").read_text(encoding="ascii"))
+    return {
+        "processor": named[1].strip() if named else platform.machine(),
+        "cores": f"{os.cpu_count()}{', of a virtual machine' if 'hypervisor' in cpu else ''}",
+        "memory": f"{int(total[0]) * 1024 / 2**30:.0f} GiB" if total else "unknown",
+        "file system": asked.stdout.strip() or "unknown",
+        "system": f"{platform.system()} {platform.release().split('-')[0]} {platform.machine()}",
+        "Python": platform.python_version(),
+    }
 
 
 def load() -> str:
@@ -95,7 +117,7 @@ def same_bytes(one: Path, two: Path) -> bool:
 
 @dataclass
 class Peaks:
-    """The greatest VmHWM of any process that `run` started since the last `take`."""
+    """The greatest VmHWM of any process that `run` started since the last `take`, or that those started."""
 
     highest: int = 0
 
@@ -126,9 +148,27 @@ class Peaks:
         return out
 
     def _watch(self, process: subprocess.Popen[str]) -> None:
-        while process.poll() is None:
-            self.highest = max(self.highest, peak_of(process.pid))
+        family = {process.pid}
+        for look in itertools.count():
+            if process.poll() is not None:
+                break
+            if look % _ASK_EVERY == 0:
+                family = descendants(process.pid)
+            self.highest = max(self.highest, *map(peak_of, family))
             time.sleep(_LOOK_EVERY)
+
+
+def descendants(pid: int) -> set[int]:
+    """A process and all that came from it, as far as their parents live. They have higher numbers than it."""
+    found = {pid}
+    for one in sorted(int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) > pid):
+        try:
+            stat = Path(f"/proc/{one}/stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:  # it has ended
+            continue
+        if int(stat.rpartition(")")[2].split()[1]) in found:
+            found.add(one)
+    return found
 
 
 def peak_of(pid: int | str = "self") -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 import stemmata
 from manifests import Entry
 from measuring import COMMAND, Peaks, peak_of, repository_bytes
+from stemmata.codecs import native
 from walking import OUT, Row, walk
 
 MODEL = "measured"
@@ -34,6 +35,14 @@ class Whole(_Ours):
     """The command line: `stemmata save` and `stemmata checkout`, a process each."""
 
     title = "stemmata"
+    how = "`stemmata save FOLDER MODEL --name NAME --parent …`, and `stemmata checkout MODEL@NAME`"
+
+    def install(self) -> None: ...
+
+    def version(self) -> str:
+        kernels = "compiled kernels" if native.library else "kernels in numpy"
+        # By the command itself: as each of the others, it has been started once before it is measured.
+        return f"{self._peaks.run([COMMAND, '--version']).strip()}, {kernels}"
 
     def __init__(self) -> None:
         self._peaks = Peaks()

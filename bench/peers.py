@@ -1,24 +1,21 @@
-"""Other stores as walking.py's tools: git-lfs, DVC, restic, borg. Owns how they are got and used.
+"""Other stores as walking.py's tools: copies, archives, git-lfs, DVC, restic, borg. Owns how they are used.
 
-Each is used as its documentation shows it first, with settings that keep all it writes below the work folder.
-Debian's packages are unpacked there, not installed: nothing of the machine changes.
+Each is used as its documentation shows it first, with settings that keep all it writes below the work folder
+and let it call nobody. How they are got is programs.py's; trackers of experiments are in trackers.py.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from manifests import Entry
 from measuring import Peaks, folder_bytes
+from programs import Programs
 from walking import OUT
 
-DVC = "dvc==3.67.1"
-_PACKAGES = ("git-lfs", "restic", "borgbackup", "python3-msgpack", "python3-packaging", "libxxhash0")
 _WHO = {"NAME": "bench", "EMAIL": "bench@localhost"}
 _IDENTITY = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in _WHO.items()}
 
@@ -27,10 +24,16 @@ class Peer:
     """What the peers share: a home of their own, and processes in a clean environment."""
 
     title = ""
+    how = ""
+    """How it is used, in words of a line."""
 
-    def __init__(self, programs: Path) -> None:
+    def __init__(self, programs: Programs) -> None:
         self._programs = programs
         self._peaks = Peaks()
+
+    def install(self) -> None:
+        """Get the program, if it is not there yet."""
+        self._programs.debian()
 
     def prepare(self, home: Path) -> None:
         self._home = home
@@ -43,8 +46,7 @@ class Peer:
         return folder_bytes(self._store)
 
     def peak(self) -> int:
-        self._peaks.take()
-        return 0  # several of them do their work in processes of their own, which are not watched
+        return self._peaks.take()
 
     def version(self) -> str:
         raise NotImplementedError
@@ -56,9 +58,57 @@ class Peer:
         return {}
 
     def _run(self, *command: str | Path, cwd: Path | None = None) -> str:
-        path = os.pathsep.join([str(self._programs / "usr/bin"), os.environ["PATH"]])
-        own = {"HOME": str(self._programs), "PATH": path, **_IDENTITY, **self._environment()}
+        path = os.pathsep.join([str(self._programs.path), os.environ["PATH"]])
+        own = {"HOME": str(self._programs.home), "PATH": path, **_IDENTITY, **self._environment()}
         return self._peaks.run(command, cwd=cwd, env={"LANG": "C.UTF-8", **own})
+
+
+class Copies(Peer):
+    """The floor: a copy of each version, which is all that there is without a tool."""
+
+    title = "cp -r"
+    how = "`cp -r FOLDER STORE/NAME`, and back"
+
+    def install(self) -> None: ...
+
+    def version(self) -> str:
+        return "cp " + self._run("cp", "--version").splitlines()[0].split()[-1]
+
+    def _start(self) -> None:
+        self._store.mkdir()
+
+    def save(self, entry: Entry) -> None:
+        self._run("cp", "-r", entry.folder, self._store / entry.name)
+
+    def restore(self, entry: Entry) -> Path:
+        self._run("cp", "-r", self._store / entry.name, self._home / OUT)
+        return self._home / OUT
+
+
+class Archives(Peer):
+    """An archive for each version, compressed by zstd on all cores."""
+
+    title = "tar + zstd 3"
+    how = "`tar -I 'zstd -3 -T0' -cf STORE/NAME.tar.zst`, and `tar -x`"
+
+    def version(self) -> str:
+        words = self._run("zstd", "--version").replace(",", " ").split()
+        return "zstd " + next(word for word in words if word.startswith("v")).lstrip("v")
+
+    def _start(self) -> None:
+        self._store.mkdir()
+
+    def _archive(self, entry: Entry) -> Path:
+        return self._store / f"{entry.name}.tar.zst"
+
+    def save(self, entry: Entry) -> None:
+        self._run("tar", "-I", "zstd -3 -T0", "-cf", self._archive(entry), "-C", entry.folder, ".")
+
+    def restore(self, entry: Entry) -> Path:
+        target = self._home / OUT
+        target.mkdir()
+        self._run("tar", "-I", "zstd", "-xf", self._archive(entry), "-C", target)
+        return target
 
 
 class _InTree(Peer):
@@ -92,6 +142,7 @@ class _InTree(Peer):
 
 class GitLfs(_InTree):
     title = "git-lfs"
+    how = "`git lfs track` once; `git add -A`, `git commit`, `git tag`, and `git checkout NAME`"
     _own = (".git",)
 
     def version(self) -> str:
@@ -113,7 +164,12 @@ class GitLfs(_InTree):
 
 class Dvc(_InTree):
     title = "DVC"
+    how = "`dvc add model`, `git add`, `git commit`, `git tag`, and `git checkout NAME`, `dvc checkout`"
+    requirement = "dvc==3.67.1"
     _own = (".git", ".dvc")
+
+    def install(self) -> None:
+        self._programs.python(self.requirement)
 
     def version(self) -> str:
         return f"DVC {self._dvc('--version').strip()}"
@@ -121,17 +177,21 @@ class Dvc(_InTree):
     def _start(self) -> None:
         super()._start()
         self._dvc("init", "-q")
+        for question in ("analytics", "check_update"):  # both would go to the network
+            self._dvc("config", "-q", f"core.{question}", "false")
+        self._git("add", "-A")
         self._git("commit", "-q", "-m", "dvc")
 
     def _environment(self) -> Mapping[str, str]:
         folders = ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR")
         return {
             "DVC_NO_ANALYTICS": "1",
-            **{name: str(self._programs / "dvc-state" / name) for name in folders},
+            **{name: str(self._programs.home / "dvc-state" / name) for name in folders},
         }
 
     def _dvc(self, *arguments: str) -> str:
-        return self._run(self._programs / "dvc/bin/dvc", *arguments, cwd=getattr(self, "_store", None))
+        program = self._programs.python(self.requirement) / "dvc"
+        return self._run(program, *arguments, cwd=getattr(self, "_store", None))
 
     def save(self, entry: Entry) -> None:
         self._dvc("add", "-q", "model")
@@ -146,6 +206,7 @@ class Dvc(_InTree):
 
 class Restic(Peer):
     title = "restic"
+    how = "`restic backup --tag NAME .`, and `restic restore latest --tag NAME`"
 
     def version(self) -> str:
         return " ".join(self._run("restic", "version").split()[:2])
@@ -168,10 +229,11 @@ class Restic(Peer):
 
 
 class Borg(Peer):
-    def __init__(self, programs: Path, compression: str) -> None:
+    def __init__(self, programs: Programs, compression: str) -> None:
         super().__init__(programs)
         self._compression = compression
-        self.title = f"borg, {compression}"
+        self.title = f"borg {compression.replace(',', ' ')}"
+        self.how = f"`borg create --compression {compression} STORE::NAME .`, and `borg extract`"
 
     def version(self) -> str:
         return self._borg("--version").strip()
@@ -180,14 +242,14 @@ class Borg(Peer):
         self._borg("init", "-e", "none", str(self._store))
 
     def _environment(self) -> Mapping[str, str]:
-        packages = self._programs / "usr/lib/python3/dist-packages"
-        own = {"BORG_BASE_DIR": str(getattr(self, "_home", self._programs)), "PYTHONPATH": str(packages)}
-        libraries = {"LD_LIBRARY_PATH": str(self._programs / "usr/lib/x86_64-linux-gnu")}
+        packages = self._programs.home / "usr/lib/python3/dist-packages"
+        own = {"BORG_BASE_DIR": str(getattr(self, "_home", self._programs.home)), "PYTHONPATH": str(packages)}
+        libraries = {"LD_LIBRARY_PATH": str(self._programs.home / "usr/lib/x86_64-linux-gnu")}
         return {**own, **libraries, "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes"}
 
     def _borg(self, *arguments: str, cwd: Path | None = None) -> str:
         # Debian's borg is built for Debian's Python.
-        return self._run("/usr/bin/python3", self._programs / "usr/bin/borg", *arguments, cwd=cwd)
+        return self._run("/usr/bin/python3", self._programs.path / "borg", *arguments, cwd=cwd)
 
     def save(self, entry: Entry) -> None:
         name = f"{self._store}::{entry.name}"
@@ -200,28 +262,15 @@ class Borg(Peer):
         return target
 
 
-def ready(programs: Path) -> list[Peer]:
-    """The peers, unpacked and installed in `programs` if they are not there yet."""
-    if not (programs / "complete").exists():
-        shutil.rmtree(programs, ignore_errors=True)
-        programs.mkdir(parents=True)
-        _unpack(programs)
-        subprocess.run([sys.executable, "-m", "venv", programs / "dvc"], check=True)
-        subprocess.run([programs / "dvc/bin/pip", "install", "-qq", DVC], check=True)
-        (programs / "complete").touch()
-    return [
+def stores(programs: Programs) -> list[Peer]:
+    """Those that are made to keep versions of files, got if they are not there yet."""
+    found = [
         GitLfs(programs),
         Dvc(programs),
         Restic(programs),
         Borg(programs, "lz4"),
         Borg(programs, "zstd,3"),
     ]
-
-
-def _unpack(programs: Path) -> None:
-    if not shutil.which("apt-get") or not shutil.which("dpkg"):
-        raise SystemExit("the peers come from Debian's packages: there is no apt-get or dpkg here")
-    subprocess.run(["apt-get", "download", "-q", *_PACKAGES], cwd=programs, check=True)
-    for package in sorted(programs.glob("*.deb")):
-        subprocess.run(["dpkg", "-x", package, programs], check=True)
-        package.unlink()
+    for peer in found:
+        peer.install()
+    return found

@@ -18,6 +18,7 @@ from statistics import median
 import corpus
 import history
 import stemmata
+import walking
 from measuring import COMMAND, ROOT, keep, machine, timed, without
 from ours import inside
 
@@ -132,9 +133,9 @@ def encoder_history(work: Path, missed: list[str]) -> list[str]:
     """H of corpus.py, trained if it is not there yet, walked once in one process."""
     made = work / "corpus"
     subprocess.run([sys.executable, ROOT / "bench" / "corpus.py", "H", "--work", made], check=True)
-    rows, _ = inside(history.chosen(corpus.history("H", made)), work / "history")
+    rows, _ = inside(walking.chosen(corpus.history("H", made)), work / "history")
     shutil.rmtree(work / "history")
-    walked = history.Walked.of("stemmata", [rows], missed)
+    walked = walking.Walked.of("stemmata", [rows], missed)
     return ["## The encoder's history", "", *history.table(walked), "", *history.sums(walked), ""]
 
 

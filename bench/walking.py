@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
 from typing import Protocol
@@ -17,6 +18,8 @@ from manifests import Entry
 from measuring import copy_and_sync, same_bytes, to_disk
 
 OUT = "out"
+AGAIN = "again"
+"""The last large version saved once more: nothing of it is new. Not in the sums."""
 
 
 class Tool(Protocol):
@@ -56,6 +59,17 @@ class Row:
     exact: bool
 
 
+def chosen(entries: Sequence[Entry], only: str = "*") -> list[Entry]:
+    """Those whose names fit, parents that do not fit left out, and the last large one `AGAIN`."""
+    found = [entry for entry in entries if fnmatchcase(entry.name, only)]
+    if not found:
+        raise SystemExit(f"no version fits {only!r}; there are {', '.join(e.name for e in entries)}")
+    names = {entry.name for entry in found}
+    found = [replace(entry, parents=tuple(p for p in entry.parents if p in names)) for entry in found]
+    last = [entry for entry in found if entry.bytes * 2 > max(e.bytes for e in found)][-1]
+    return [*found, replace(last, name=AGAIN, parents=(last.name,))]
+
+
 def walk(tool: Tool, entries: Sequence[Entry], work: Path) -> list[Row]:
     """One walk with a new store in `work`/store, which is left there."""
     home = work / "store"
@@ -86,6 +100,30 @@ def _restored(tool: Tool, entry: Entry, out: Path, row: Row) -> Row:
     return replace(row, restore=seconds, restore_peak=tool.peak(), exact=exact)
 
 
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+# --- what was found ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Walked:
+    title: str
+    rows: list[Row]
+    """The versions."""
+    again: Row
+
+    @classmethod
+    def of(cls, title: str, walks: Sequence[Sequence[Row]], missed: list[str]) -> Walked:
+        rows = medians(walks)
+        missed += [f"{title}: {row.name} came back with other bytes" for row in rows if not row.exact]
+        return cls(title, rows[:-1], rows[-1])
+
+    def total(self, field: str) -> float:
+        return sum(getattr(row, field) for row in self.rows)
+
+
 def medians(walks: Sequence[Sequence[Row]]) -> list[Row]:
     """Of several walks: the median of each time, the greatest peak; exact if each was."""
     return [_median(rows) for rows in zip(*walks, strict=True)]
@@ -102,7 +140,3 @@ def _median(rows: Sequence[Row]) -> Row:
         restore_peak=max(row.restore_peak for row in rows),
         exact=all(row.exact for row in rows),
     )
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)

@@ -129,4 +129,4 @@ thread.start()
 thread.join()
 print(found[0], through_pools())
 """
-    assert run(code, STEMMATA_THREADS="2") == "(10, 10, 10, 10) (0, 0, 0, 0)\n"
+    assert run(code, STEMMATA_THREADS="2") == "(5, 5, 5, 5) (0, 0, 0, 0)\n"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import keeping
 from corpus import history
 from doc_blocks import ROOT
-from history import AGAIN, Walked, chosen
 from manifests import Entry, Line, Shelf
-from walking import OUT, walk
+from walking import AGAIN, OUT, Walked, chosen, walk
 
 
 def _line(name: str, *versions: str, fails: bool = False) -> Line:
@@ -86,6 +87,17 @@ class Forgetful:
         return 0
 
 
+class Copied(Forgetful):
+    """A tool that says what it is, and forgets all the same."""
+
+    how = "`copied`"
+
+    def install(self) -> None: ...
+
+    def version(self) -> str:
+        return "1"
+
+
 def test_a_version_that_comes_back_with_other_bytes_is_told(made: list[Entry], tmp_path: Path) -> None:
     missed: list[str] = []
     walked = Walked.of("forgetful", [walk(Forgetful(), made, tmp_path / "work")], missed)
@@ -108,3 +120,48 @@ def test_histories_are_walked_as_whole_processes_and_in_one(made: list[Entry], t
     whole, within = rows
     assert float(whole[9]) > 10, "a process with Python in it has more than 10 MiB"
     assert len(within) == len(whole) - 2
+
+
+def _benchmarks(work: Path, *options: str) -> str:
+    ran = subprocess.run(
+        [sys.executable, ROOT / "bench" / "benchmarks.py", "--work", work, "--histories", "H", *options],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+def test_benchmarks_go_on_where_they_stopped_and_write_a_page(tmp_path: Path) -> None:
+    Shelf(tmp_path / "corpus" / "H").make([_line("one", "base", "epoch-1")])
+    told = _benchmarks(tmp_path, "--only-tools", "cp", "--repeat", "2")
+    assert "[2/2] H, cp -r, walk 2" in told
+    page = tmp_path / "benchmarks" / "docs" / "benchmarks.md"
+    assert "median over 2 walks" in page.read_text(), "a page of less than all does not go to docs/"
+    (tmp_path / "benchmarks" / "walks" / "H-cp-1.json").unlink()
+    told = _benchmarks(tmp_path, "--only-tools", "cp", "--repeat", "2")
+    assert "[1/1] H, cp -r, walk 1" in told
+    page.unlink()
+    assert "walk" not in _benchmarks(tmp_path, "--only-tools", "cp", "--page").replace("/walk", "")
+    assert "median over 2 walks" in page.read_text()
+
+
+def test_a_walk_under_other_conditions_is_measured_again(made: list[Entry], tmp_path: Path) -> None:
+    shelf, machine = keeping.Shelf(tmp_path / "walks"), {"processor": "abacus"}
+    tool = Copied()
+    now = keeping.conditions("copied", tool, "H", made, machine)
+    walked = keeping.measure(tool, made, tmp_path / "work", 1)
+    shelf.put(now, walked)
+    assert shelf.get(now, 1) == walked
+    assert shelf.get(now, 2) is None
+    for other in (
+        {"version": "2"},
+        {"machine": {"processor": "other"}},
+        {"versions": []},
+        {"sources": "changed"},
+    ):
+        assert shelf.get(replace(now, **other), 1) is None, other
+    shelf.put(replace(now, version="2"), replace(walked, number=2, began="3020-01-01 00:00:00"))
+    assert [(kept.version, w.number) for kept, w in shelf.newest(["H"], ["copied"])] == [("2", 2)]

@@ -55,8 +55,8 @@ class Threads(ThreadPoolExecutor):
 
 
 _here = threading.local()
-_BEHIND = 10
-"""What is added to the nice value: a tenth of a processor's time remains where others want all of it."""
+_BEHIND = 5
+"""What is added to the nice value: a quarter of a processor is left where one other thread wants it all."""
 
 
 def stay_behind() -> None:

@@ -1,0 +1,170 @@
+"""Measures stemmata beside what else people keep models with, and writes docs/benchmarks.md.
+
+    .venv/bin/python bench/benchmarks.py
+    .venv/bin/python bench/benchmarks.py --histories tiny --only-tools stemmata restic
+
+Gets the others' programs, trains the histories that are missing, walks. Each walk is kept in the work folder:
+the same command goes on where an interrupted one stopped. See bench/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import benchpage
+import corpus
+import peers
+import trackers
+from keeping import Conditions, Measured, Results, Shelf, conditions, measure
+from manifests import RECIPES, Entry
+from measuring import ROOT, machine_facts
+from ours import Whole
+from programs import Programs
+from walking import chosen
+
+RESULTS = ROOT / "bench" / "results" / "benchmarks.json"
+"""What the page in docs/ is made of."""
+USUAL = ("H", "G")
+TOOLS = (
+    "stemmata",
+    "cp",
+    "zstd",
+    "restic",
+    "borg-lz4",
+    "borg-zstd",
+    "dvc",
+    "git-lfs",
+    "trackio",
+    "mlflow",
+)
+
+
+def main() -> int:
+    options = parse_options()
+    work = Path(options.work).absolute()
+    shelf = Shelf(work / "benchmarks" / "walks")
+    failed: list[str] = []
+    if not options.page:
+        try:
+            failed = measure_all(shelf, options, work)
+        except KeyboardInterrupt:
+            print("\nInterrupted. What was measured is kept; the same command goes on from there.")
+            return 130
+    docs, file, results = target(shelf, options, work)
+    failed += benchpage.inexact(results)
+    for line in failed:
+        print(f"FAILED: {line}")
+    if failed and not options.page:
+        print("No page was written. What was measured is kept; --page writes a page of it.")
+        return 1
+    results.write(file)
+    benchpage.write(results, docs, file)
+    print(f"{docs / 'benchmarks.md'} is written, its figures are in {file}.")
+    return 1 if failed else 0
+
+
+def target(shelf: Shelf, options: argparse.Namespace, work: Path) -> tuple[Path, Path, Results]:
+    """Where the page and its results go, and the results: of what is kept, else of the page that is there.
+
+    What is not all tools on H and G does not replace the page of it, unless that is asked for.
+    """
+    ours = ROOT / "docs"
+    kept = shelf.newest(options.histories, options.only_tools)
+    if not kept:
+        return ours, RESULTS, Results.read(RESULTS)
+    results = Results.of(kept)
+    walked = {(history.name, *history.walks) for history in results.histories}
+    whole = walked == {(name, *TOOLS) for name in USUAL}
+    docs = Path(options.docs).resolve() if options.docs else ours if whole else work / "benchmarks" / "docs"
+    return docs, RESULTS if docs == ours else docs / RESULTS.name, results
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure stemmata beside other tools, and write the page.")
+    parser.add_argument("--histories", nargs="+", default=USUAL, choices=RECIPES, help="default: H G")
+    parser.add_argument("--only-tools", nargs="+", default=TOOLS, choices=TOOLS, metavar="TOOL",
+                        help=f"of {', '.join(TOOLS)}; default: all")  # fmt: skip
+    parser.add_argument("--repeat", type=int, default=1, help="walks of each tool; medians count; default: 1")
+    parser.add_argument("--work", default="bench-work", help="folder for everything that is written")
+    parser.add_argument("--page", action="store_true", help="measure nothing, write the page of what is kept")
+    parser.add_argument(
+        "--docs",
+        metavar="FOLDER",
+        help="where the page goes; default: docs, but below the work folder if not all tools walk H and G",
+    )
+    return parser.parse_args()
+
+
+def found(keys: Sequence[str], programs: Programs) -> dict[str, Measured]:
+    """The tools, with their programs got if they are not there yet."""
+    every: dict[str, Measured] = {
+        "stemmata": Whole(),
+        "cp": peers.Copies(programs),
+        "zstd": peers.Archives(programs),
+        "restic": peers.Restic(programs),
+        "borg-lz4": peers.Borg(programs, "lz4"),
+        "borg-zstd": peers.Borg(programs, "zstd,3"),
+        "dvc": peers.Dvc(programs),
+        "git-lfs": peers.GitLfs(programs),
+        "trackio": trackers.Trackio(programs),
+        "mlflow": trackers.MLflow(programs),
+    }
+    for key in keys:
+        every[key].install()
+    return {key: every[key] for key in keys}
+
+
+def measure_all(shelf: Shelf, options: argparse.Namespace, work: Path) -> list[str]:
+    """All walks that are not kept yet. Returns what failed."""
+    tools = found(options.only_tools, Programs(work / "peers"))
+    histories = {name: versions(name, work / "corpus") for name in options.histories}
+    facts = machine_facts(work)
+    due = [
+        (name, key, number)
+        for number in range(1, options.repeat + 1)
+        for name in histories
+        for key in turned(options.only_tools, number - 1)
+    ]
+    states: dict[tuple[str, str], Conditions] = {
+        (name, key): conditions(key, tool, name, histories[name], facts)
+        for name in histories
+        for key, tool in tools.items()
+    }
+    due = [(name, key, n) for name, key, n in due if shelf.get(states[name, key], n) is None]
+    failed = []
+    for at, (name, key, number) in enumerate(due, 1):
+        started = time.perf_counter()
+        print(f"[{at}/{len(due)}] {name}, {tools[key].title}, walk {number}", end="", flush=True)
+        try:
+            walked = measure(tools[key], histories[name], work / "walking", number)
+        except SystemExit as error:  # a program failed: the others' figures are worth having
+            failed.append(f"{name}, {tools[key].title}: {error}")
+        else:
+            shelf.put(states[name, key], walked)
+        shutil.rmtree(work / "walking", ignore_errors=True)
+        print(f": {time.perf_counter() - started:.0f} s, load {os.getloadavg()[0]:.1f}", flush=True)
+    return failed
+
+
+def versions(name: str, folder: Path) -> list[Entry]:
+    """A history's, trained in a process of its own if it is not there yet."""
+    script = ROOT / "bench" / "corpus.py"
+    subprocess.run([sys.executable, script, name, "--work", folder], check=True)
+    return chosen(corpus.history(name, folder))
+
+
+def turned(keys: Sequence[str], by: int) -> list[str]:
+    """In each round another tool is first, so that none always has the machine as the same one left it."""
+    by %= len(keys)
+    return [*keys[by:], *keys[:by]]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
