@@ -495,9 +495,11 @@ class Repository:
         )
         return found
 
-    def repack(self, *, dry_run: bool = False) -> Collection:
-        """Write all packs anew: fewer, larger, without waste; see `collecting.repack`."""
-        found: Collection = _collecting().repack(self._session, dry_run=dry_run)
+    def repack(self, model: str | None = None, *, dry_run: bool = False) -> Collection:
+        """Code tensors anew where that makes them smaller, in fewer packs; see `collecting.repack`."""
+        self._session.refresh()
+        key = self._model_key(model) if model is not None else None
+        found: Collection = _collecting().repack(self._session, key, dry_run=dry_run)
         return found
 
     def refresh(self) -> None:

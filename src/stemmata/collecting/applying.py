@@ -24,6 +24,8 @@ from stemmata.session import Session
 _MOST = 16 << 20
 """Bytes of one entry, roughly; more are divided. The limit of a reader is 64 MiB."""
 _OP = 160
+_ROUNDS = 3
+"""How often coding anew is tried: what is left of it may find other tensors to lean on each time."""
 
 Replan = Callable[[frozenset[bytes]], Plan]
 
@@ -50,7 +52,7 @@ def rewritten(picture: Picture, replan: Replan, first: Plan) -> tuple[Plan, Movi
 
     Raises Damage, and as storages do; nothing is left over then.
     """
-    found, apart = first, frozenset[bytes]()
+    found, apart, rounds = first, frozenset[bytes](), 0
     while True:
         moving = Moving(picture.copies, found.packs, picture.session.storage, picture.session.reader)
         try:
@@ -69,6 +71,9 @@ def rewritten(picture: Picture, replan: Replan, first: Plan) -> tuple[Plan, Movi
             moving.discard()
             raise
         moving.discard()
+        rounds += 1
+        if rounds == _ROUNDS:
+            worse |= {bytes(picture.copies.digest[row]) for row in later}
         apart |= worse
         found = replan(apart)
 

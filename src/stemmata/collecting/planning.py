@@ -15,6 +15,7 @@ import numpy as np
 from stemmata.collecting.copies import Copies, Mask, Rows
 from stemmata.collecting.picture import Kept, Picture
 from stemmata.ids import PackName, VersionId
+from stemmata.objects.writing import PACK_BYTES
 
 TOLERANCE = 0.05
 """Part of a pack that may be tensors nobody needs. A twentieth, for the rest is copied to be rid of it, and a
@@ -58,12 +59,14 @@ def plan(
     forget: Iterable[VersionId] = (),
     *,
     apart: frozenset[bytes] = frozenset(),
-    everything: bool = False,
+    repack: bool = False,
+    model: str | None = None,
 ) -> Plan:
     """Which packs go once these deleted versions are forgotten.
 
-    `apart`: tensors, by digest, that were found to be no smaller when coded anew. `everything`: write also
-    what is fine as it is, as `repack` does. Raises Damage if it cannot be told what a version needs.
+    `apart`: tensors, by digest, that were found to be no smaller when coded anew. `repack`: try that with all
+    tensors, or those of versions of a model (by its key), and put together what is in small packs.
+    Raises Damage if it cannot be told what a version needs.
     """
     copies = picture.copies
     over = set(forget)
@@ -71,14 +74,14 @@ def plan(
     stay = [v for v in picture.kept if v.id not in over]
     roots = picture.roots(stay)
     needed = copies.mask(copies.closure(roots))
-    clusters = [c for c in _clusters(copies, roots, needed) if not _is_apart(copies, c, apart)]
+    scope = picture.roots(v for v in stay if model in (None, v.model)) if repack else None
+    clusters = [c for c in _clusters(copies, roots, needed, scope) if not _is_apart(copies, c, apart)]
     wanted = _wasteful(copies, needed)
-    if everything:
-        wanted |= set(range(len(copies.packs)))
     for cluster in clusters:
         wanted |= set(np.unique(copies.pack[np.concatenate([cluster.leaning, cluster.ghosts])]).tolist())
-    small = [i for i, pack in enumerate(copies.packs) if pack.size < SMALL]
-    if len(small) > MANY:
+    limit, most = (PACK_BYTES // 2, 1) if repack else (SMALL, MANY)
+    small = [i for i, pack in enumerate(copies.packs) if pack.size < limit]
+    if len(small) > most:
         wanted |= set(small)
     packs = _with_all_upon(copies, wanted)
     inside = np.isin(copies.pack, [copies.place[name] for name in packs])
@@ -115,13 +118,18 @@ def _with_all_upon(copies: Copies, wanted: set[int]) -> set[PackName]:
     return found
 
 
-def _clusters(copies: Copies, roots: Rows, needed: Mask) -> list[Cluster]:
-    """Tensors that lean on what no version holds, and what they lean on, put together where they share it."""
+def _clusters(copies: Copies, roots: Rows, needed: Mask, scope: Rows | None) -> list[Cluster]:
+    """Tensors that lean on what no version holds, and what they lean on, put together where they share it.
+
+    With `scope`: all tensors there and what is related to them.
+    """
     held = np.isin(copies.digest, copies.digest[roots])
     ghost = needed & ~held
-    if not ghost.any():
-        return []
     leaning = copies.upon(ghost) & needed & held
+    if scope is not None:
+        leaning |= needed & held & ~copies.text
+    if not leaning.any():
+        return []
     parent: dict[int, int] = {}
 
     def top(row: int) -> int:
@@ -137,11 +145,12 @@ def _clusters(copies: Copies, roots: Rows, needed: Mask) -> list[Cluster]:
     for row in np.flatnonzero(leaning | ghost).tolist():
         groups.setdefault(top(row), []).append(row)
     found = []
+    inside = set(scope.tolist()) if scope is not None else set()
     for rows in groups.values():
         each = np.array(rows, np.int64)
         cluster = Cluster(each[leaning[each]], each[ghost[each]])
         part = copies.stored[cluster.ghosts].sum() / copies.stored[each].sum()
-        if part > LITTLE_LEANING:
+        if part > LITTLE_LEANING if scope is None else not inside.isdisjoint(rows):
             found.append(cluster)
     return found
 

@@ -46,9 +46,13 @@ def gc(
     return _Run(session, dry_run, now, trust_clock).collect(undo_window, grace)
 
 
-def repack(session: Session, *, dry_run: bool = False) -> Collection:
-    """Write all packs anew: fewer, larger, without waste. Raises as `gc`."""
-    return _Run(session, dry_run, None, False).repack()
+def repack(session: Session, model: str | None = None, *, dry_run: bool = False) -> Collection:
+    """Code all tensors (of a model, by its key) anew where that makes them smaller, put small packs together.
+
+    The store's live packs never become larger. A dry run tells what is looked at: how much smaller it
+    becomes is known when it is done. Raises as `gc`.
+    """
+    return _Run(session, dry_run, None, False).repack(model)
 
 
 class _Run:
@@ -68,7 +72,7 @@ class _Run:
         left = dropping.look(self._session, self._clock, readers=readers, writers=writers)
         self._drop(left)
         self._retire_orphans(left)
-        self._decide_and_apply(due, everything=False, why="nobody needs it")
+        self._decide_and_apply(due, why="nobody needs it")
         if readers <= 0 and not self._dry:
             self._drop(
                 dropping.look(self._session, self._clock, readers=0, writers=writers + 1 if writers else 1)
@@ -80,8 +84,8 @@ class _Run:
         self._tidy()
         return self.report
 
-    def repack(self) -> Collection:
-        self._decide_and_apply([], everything=True, why="repacked")
+    def repack(self, model: str | None) -> Collection:
+        self._decide_and_apply([], repack=True, model=model, why="repacked")
         return self.report
 
     def _due(self, window: float | None) -> list[VersionId]:
@@ -107,17 +111,19 @@ class _Run:
         else:
             self.report.orphans = len(dropping.retire_orphans(self._session, left.orphans))
 
-    def _decide_and_apply(self, due: Iterable[VersionId], *, everything: bool, why: str) -> None:
+    def _decide_and_apply(
+        self, due: Iterable[VersionId], *, why: str, repack: bool = False, model: str | None = None
+    ) -> None:
         over = list(due)
         for _ in range(_ATTEMPTS):
             picture = Picture(self._session)
 
             def decide(apart: frozenset[bytes] = frozenset(), picture: Picture = picture) -> Plan:
-                return planning.plan(picture, over, apart=apart, everything=everything)
+                return planning.plan(picture, over, apart=apart, repack=repack, model=model)
 
             decided = decide()
             if self._dry:
-                self._tell(decided)
+                self.report.freed, self.report.rewritten = decided.freed, decided.rewritten
                 self.report.packs_retired, self.report.forgotten = (
                     len(decided.packs),
                     self._forgotten(picture, [v.id for v in decided.forget]),
@@ -133,15 +139,14 @@ class _Run:
             except Overtaken:
                 moving.discard()
                 continue
-            self._tell(decided)
             self.report.forgotten = self._forgotten(picture, done.forgotten)
+            sizes = {pack.name: pack.size for pack in picture.copies.packs}
+            self.report.rewritten = sum(pack.size for pack in done.added)
+            self.report.freed = sum(sizes[name] for name in done.retired) - self.report.rewritten
             self.report.packs_retired, self.report.packs_added = len(done.retired), len(done.added)
             self.report.versions_placed = done.placed
             return
         raise CommitContention(attempts=_ATTEMPTS)
-
-    def _tell(self, decided: Plan) -> None:
-        self.report.freed, self.report.rewritten = decided.freed, decided.rewritten
 
     def _forgotten(self, picture: Picture, gone: list[VersionId]) -> list[Forgotten]:
         if not gone:

@@ -1,10 +1,9 @@
-"""Shop: a history to collect from. Small tensors that resemble each other, and text to look for afterwards."""
+"""Shop: a history to collect from: small tensors that resemble each other, and text to look for later."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from makers import safetensors_bytes
 from stemmata import checking
 from stemmata.log import ops
 from stemmata.repository import Repository
-from stemmata.session import Session
 from stemmata.storage.base import Storage, StoredKey
 from stemmata.version import Version
 
@@ -93,18 +91,6 @@ def live(repo: Repository) -> int:
 def require_sound(storage: Storage) -> None:
     report = checking.check(storage)
     assert not report.problems, report.problems
-
-
-@contextmanager
-def another(storage: Storage) -> Iterator[Repository]:
-    """Another process' view of the same store."""
-    session = Session(storage, author="other")
-    repo = Repository.__new__(Repository)
-    repo._session = session
-    try:
-        yield repo
-    finally:
-        session.close()
 
 
 class Dated:
