@@ -46,20 +46,6 @@ def test_every_text_of_what_was_forgotten_is_gone(epochs: Epochs) -> None:
     require_sound(repo.session.storage)
 
 
-def test_tensors_that_nobody_needs_may_stay_where_they_are_a_twentieth(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """Else every collection would copy nearly everything."""
-    repo = Repository.in_memory()
-    epochs = Epochs(tmp_path / "e", layers=1, width=256)
-    first = epochs.save(repo, 0)
-    second = epochs.save(repo, 1, first)
-    delete(repo, first)
-    before = repo.gc(undo_window=0, grace=0)
-    assert before.packs_added  # text was in the way
-    repo.gc(undo_window=0, grace=0)
-    epochs.require(repo, 1)
-    assert repo.session.row(second.id)
-
-
 def test_a_dry_run_tells_the_same_and_writes_nothing(epochs: Epochs) -> None:
     repo = Repository.in_memory()
     versions = epochs.history(repo, 4)

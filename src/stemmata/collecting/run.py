@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from stemmata.catalog import queries
 from stemmata.checkouts import eviction
@@ -13,7 +13,7 @@ from stemmata.collecting.holding import Holdings
 from stemmata.collecting.picture import Kept, Picture
 from stemmata.collecting.planning import Plan
 from stemmata.collecting.report import Collection, Forgotten
-from stemmata.errors import CommitContention
+from stemmata.errors import CommitContention, Damage
 from stemmata.ids import VersionId
 from stemmata.log.fold import DELETED, FORGOTTEN
 from stemmata.session import Session
@@ -116,37 +116,48 @@ class _Run:
     ) -> None:
         over = list(due)
         for _ in range(_ATTEMPTS):
-            picture = Picture(self._session)
-
-            def decide(apart: frozenset[bytes] = frozenset(), picture: Picture = picture) -> Plan:
-                return planning.plan(picture, over, apart=apart, repack=repack, model=model)
-
-            decided = decide()
-            if self._dry:
-                self.report.freed, self.report.rewritten = decided.freed, decided.rewritten
-                self.report.packs_retired, self.report.forgotten = (
-                    len(decided.packs),
-                    self._forgotten(picture, [v.id for v in decided.forget]),
-                )
-                return
-            if not decided:
-                return
-            decided, moving = rewritten(picture, decide, decided)
-            if not decided:
-                return
+            seen = self._session.catalog.position
             try:
-                done = apply(self._session, picture, decided, moving, why)
-            except Overtaken:
-                moving.discard()
-                continue
-            self.report.forgotten = self._forgotten(picture, done.forgotten)
-            sizes = {pack.name: pack.size for pack in picture.copies.packs}
-            self.report.rewritten = sum(pack.size for pack in done.added)
-            self.report.freed = sum(sizes[name] for name in done.retired) - self.report.rewritten
-            self.report.packs_retired, self.report.packs_added = len(done.retired), len(done.added)
-            self.report.versions_placed = done.placed
-            return
+                picture = Picture(self._session)
+                seen = picture.position
+                if self._decide_upon(picture, over, why, repack, model):
+                    return
+            except Damage:
+                # Another collection may have deleted what this one was reading; then it looks again.
+                if self._session.catalog.refresh() == seen:
+                    raise
         raise CommitContention(attempts=_ATTEMPTS)
+
+    def _decide_upon(
+        self, picture: Picture, over: Sequence[VersionId], why: str, repack: bool, model: str | None
+    ) -> bool:
+        """Plan and apply; False: others were faster, and it is to be done again."""
+
+        def decide(apart: frozenset[bytes] = frozenset()) -> Plan:
+            return planning.plan(picture, over, apart=apart, repack=repack, model=model)
+
+        decided = decide()
+        if self._dry:
+            self.report.freed, self.report.rewritten = decided.freed, decided.rewritten
+            self.report.packs_retired = len(decided.packs)
+            self.report.forgotten = self._forgotten(picture, [v.id for v in decided.forget])
+            return True
+        if decided:
+            decided, moving = rewritten(picture, decide, decided)
+        if not decided:
+            return True
+        try:
+            done = apply(self._session, picture, decided, moving, why)
+        except Overtaken:
+            moving.discard()
+            return False
+        self.report.forgotten = self._forgotten(picture, done.forgotten)
+        sizes = {pack.name: pack.size for pack in picture.copies.packs}
+        self.report.rewritten = sum(pack.size for pack in done.added)
+        self.report.freed = sum(sizes[name] for name in done.retired) - self.report.rewritten
+        self.report.packs_retired, self.report.packs_added = len(done.retired), len(done.added)
+        self.report.versions_placed = done.placed
+        return True
 
     def _forgotten(self, picture: Picture, gone: list[VersionId]) -> list[Forgotten]:
         if not gone:
