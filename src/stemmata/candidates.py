@@ -130,6 +130,17 @@ def candidates_for(
     return Candidates(relative for _, relative in best)
 
 
+def among(
+    versions: Iterable[tuple[Tree, Sequence[PackName]]],
+    further: Iterable[tuple[Tree, Sequence[PackName]]] = (),
+) -> Candidates:
+    """What a version may be coded against, given the files of others and where they lie; see `Candidates`."""
+    return Candidates(
+        (_Relative.of(tree, packs) for tree, packs in versions),
+        lambda: (_Relative.of(tree, packs) for tree, packs in further),
+    )
+
+
 def _rows(session: Session, versions: Iterable[VersionId]) -> list[VersionRow]:
     found = (queries.version_by_id(session.catalog.connection, version) for version in versions)
     return [row for row in found if row is not None]

@@ -505,6 +505,16 @@ class IncompleteCheckpoint(SafetyRefusal):
     next_step = "look at what the training logged while it wrote that folder; its next one is tried anew"
 
 
+class ClockDoubted(SafetyRefusal):
+    kind = "clock-doubted"
+    what = "by the times of the store {what} ({moment}) is {how} what came before ({other})"
+    untouched = "nothing was deleted, for it cannot be told how long ago anything was"
+    next_step = (
+        "set the clock right and write one more entry; or say yourself that the time is over, with "
+        "--undo-window 0 and --grace 0, or that these times are right, with --trust-clock"
+    )
+
+
 class MissingExtra(StemmataError):
     kind = "missing-extra"
     what = "{feature} needs {package}, which is not installed"

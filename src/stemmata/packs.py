@@ -42,7 +42,9 @@ _MAGIC, _END = b"STMPACK1", b"STMPKEND"
 _ROW = struct.Struct("<32sQQQ8s")
 _FOOTER = struct.Struct("<QQ32sQ8s")
 _TABLE = [("digest", ">u8", (4,)), ("where", "<u8", (3,)), ("check", "<u8")]
-"""An index as numpy sees it."""
+"""An index as numpy checks it."""
+_FIELDS = [("digest", "S32"), ("offset", "<u8"), ("stored", "<u8"), ("raw", "<u8"), ("check", "V8")]
+"""And as it is worked with. Of S32 numpy leaves zero bytes at the end off: all have one length."""
 _CHUNK = 4 << 20
 _LONG = 256 << 10
 """Bytes that are handed on at once: gathering them would be a copy for nothing."""
@@ -83,6 +85,12 @@ class PackIndex:
     def digests(self) -> Iterator[Digest]:
         """All of them, sorted."""
         return (Digest(self._digest_at(at)) for at in range(len(self)))
+
+    def table(self) -> npt.NDArray[Any]:
+        """All rows as numpy sees them, sorted by digest: digest, offset, stored, raw, check."""
+        import numpy as np
+
+        return np.frombuffer(self._rows, np.dtype(_FIELDS))
 
     def _digest_at(self, at: int) -> bytes:
         return self._rows[at * _ROW.size : at * _ROW.size + Digest.SIZE]
@@ -131,12 +139,17 @@ class PackWriter:
         if self.contains(digest):
             raise ValueError(f"pack {self.name} holds {digest} already")
         if base is not None:
-            self._bases.add(base)
+            self.lean_on(base)
         offset = self.size
         for part in parts:
             self._write(part)
         check = check_of(parts)
         self._rows[digest.raw] = _ROW.pack(digest.raw, offset, self.size - offset, raw_length, check)
+
+    def lean_on(self, base: PackName) -> None:
+        """Note that an object in here leans on one of the pack `base`; on one of this very pack it may."""
+        if base != self.name:
+            self._bases.add(base)
 
     def commit(self) -> PackSummary:
         """Make the pack durable (I1). Raises StorageFull, StorageFailed, StorageReadOnly, KeyExists."""

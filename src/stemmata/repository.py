@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from stemmata import capture, checking, moves, resuming
 from stemmata.arguments import instant_of, require_text
@@ -46,6 +46,9 @@ from stemmata.timephrases import parse_when
 from stemmata.transaction import default_author
 from stemmata.version import Version
 from stemmata.versions import Query, VersionList
+
+if TYPE_CHECKING:
+    from stemmata.collecting import Collection
 
 FOLDER = ".stemmata"
 VARIABLE = "STEMMATA_REPO"
@@ -342,6 +345,7 @@ class Repository:
     def save_request(self, request: SaveRequest) -> tuple[Version, Saved]:
         """As `save`, with an account of what was left out and of the bytes."""
         saved = save(self._session, request)
+        _collecting().merge_small(self._session)
         return Version(self._session, self._session.row(saved.version)), saved
 
     def run(
@@ -471,6 +475,33 @@ class Repository:
 
     # --- housekeeping -------------------------------------------------------------------------
 
+    def gc(
+        self,
+        *,
+        dry_run: bool = False,
+        undo_window: float | None = None,
+        grace: float | None = None,
+        now: float | None = None,
+        trust_clock: bool = False,
+    ) -> Collection:
+        """Free the bytes that no version needs; see `collecting.gc`."""
+        found: Collection = _collecting().gc(
+            self._session,
+            dry_run=dry_run,
+            undo_window=undo_window,
+            grace=grace,
+            now=now,
+            trust_clock=trust_clock,
+        )
+        return found
+
+    def repack(self, model: str | None = None, *, dry_run: bool = False) -> Collection:
+        """Code tensors anew where that makes them smaller, in fewer packs; see `collecting.repack`."""
+        self._session.refresh()
+        key = self._model_key(model) if model is not None else None
+        found: Collection = _collecting().repack(self._session, key, dry_run=dry_run)
+        return found
+
     def refresh(self) -> None:
         """Take in what other processes have committed; every call above does so by itself."""
         self._session.refresh()
@@ -496,6 +527,11 @@ class Repository:
             names = ", ".join(m.name for m in known[:8]) or "none yet"
             raise ModelNotFound(model=model, hint=f"models here: {names}")
         return key
+
+
+def _collecting() -> Any:
+    """Loaded when it is needed: with numpy, which takes a tenth of a second."""
+    return importlib.import_module("stemmata.collecting")
 
 
 def _instant(at: str | datetime | None) -> str | None:

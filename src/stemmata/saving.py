@@ -57,7 +57,8 @@ from stemmata.sources import MemoryFolder, Source, SourceFile
 from stemmata.trees import MAX_TREE_BYTES, Tree, content_of, encode_tree
 
 _TREE_CHUNK = 64 << 20
-_ATTEMPTS = 3
+_ATTEMPTS = 10
+"""How often all is stored anew because packs that it was built on were collected, or put together."""
 _MAX_PROVENANCE = 64 << 20
 _MAX_ARGUMENTS = 1000
 _MAX_ARGUMENTS_BYTES = 16 << 20  # some kilobytes in practice
@@ -198,6 +199,9 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
 
     def plan(catalog: Catalog) -> list[Op]:
         if any(not catalog.pack_is_live(base) for pack in packs for base in pack.bases):
+            raise _PacksGone()
+        if any(catalog.pack_state(pack.name) is not None for pack in packs):
+            # It took so long that a collection has taken them for leftovers.
             raise _PacksGone()
         ops, name[0] = _plan(catalog, request, record, version, tree_digests, needed, {p.name for p in packs})
         return ops

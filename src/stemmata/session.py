@@ -104,15 +104,21 @@ class Session:
     def packs(self, row: VersionRow) -> list[PackName]:
         return queries.packs_of(self.catalog.connection, row.seq)
 
+    def packs_now(self, row: VersionRow) -> list[PackName]:
+        """The packs of a version whose row may be old: a collection may have moved its objects since.
+
+        Raises VersionNotFound if it was deleted.
+        """
+        self.refresh()
+        return self.packs(self.row(row.id))
+
     def read_object(self, row: VersionRow, digest: str) -> bytes | bytearray:
         """Decoded, verified bytes of one object that `row` needs (I4)."""
         wanted = _digest(digest)
         try:
             return self.reader.read(wanted, self.packs(row))
         except (MissingPack, MissingObject):
-            # A collector or a repack may have moved it since this row was read.
-            self.refresh()
-            return self.reader.read(wanted, self.packs(self.row(row.id)))
+            return self.reader.read(wanted, self.packs_now(row))
 
     def object_reader(self, row: VersionRow) -> VersionObjects:
         """A reader of `row`'s objects that looks its packs up once."""
@@ -123,12 +129,13 @@ class Session:
         packs, buffers = self.packs(row), Buffers()
 
         def fill(digest: str, into: memoryview) -> None:
+            nonlocal packs
             wanted = _digest(digest)
             try:
                 self.reader.fill(wanted, packs, into, buffers)
             except (MissingPack, MissingObject):
-                self.refresh()
-                self.reader.fill(wanted, self.packs(self.row(row.id)), into, buffers)
+                packs = self.packs_now(row)
+                self.reader.fill(wanted, packs, into, buffers)
 
         return fill
 
@@ -169,10 +176,9 @@ class VersionObjects:
         try:
             return self._session.reader.lend(wanted, self._packs, self._buffers)
         except (MissingPack, MissingObject):
-            # A collector or a repack may have moved it since this row was read.
-            self._session.refresh()
-            packs = self._session.packs(self._session.row(self._row.id))
-            return self._session.reader.lend(wanted, packs, self._buffers)
+            # For what is read after this too: a long checkout may outlive several collections.
+            self._packs = self._session.packs_now(self._row)
+            return self._session.reader.lend(wanted, self._packs, self._buffers)
 
     def give_back(self, data: Buffer) -> None:
         """Let the memory be used for another object."""

@@ -181,9 +181,13 @@ class Catalog:
 
     # --- packs ----------------------------------------------------------------------------------
 
-    def pack_is_live(self, pack: PackName) -> bool:
+    def pack_state(self, pack: PackName) -> str | None:
+        """live, retired or dropped; None of a pack that the log has never named."""
         row = self.connection.execute("SELECT state FROM packs WHERE name = ?", (pack.raw,)).fetchone()
-        return row is not None and row[0] == LIVE
+        return str(row[0]) if row is not None else None
+
+    def pack_is_live(self, pack: PackName) -> bool:
+        return self.pack_state(pack) == LIVE
 
     def packs_holding(self, digest: Digest) -> list[PackName]:
         """Live packs that are known to hold an object. Others may: this is a cache."""

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,6 +91,25 @@ def make_room(folder: Path) -> None:
             return
         if _remove(each):
             total -= each.size
+
+
+def remove_all(folder: Path, names: Collection[str]) -> int:
+    """Remove the checkouts with these names: of versions that are gone for good; how many there were."""
+    done = 0
+    try:
+        found = [path for path in folder.iterdir() if path.name in names]
+    except OSError:
+        return 0
+    for home in found:
+        aside = home.parent / f".{home.name}.{secrets.token_hex(8)}"
+        try:
+            # First out of sight, in one step; who has a file of it open reads on.
+            home.rename(aside)
+        except OSError:
+            continue  # another process was quicker, or it is another user's
+        shutil.rmtree(aside, ignore_errors=True)
+        done += 1
+    return done
 
 
 def _remove(found: Checkout) -> bool:

@@ -167,6 +167,21 @@ class LocalStorage:
     def require_writable(self) -> None:
         self._find_means(again=True)
 
+    def sweep(self, before: float) -> int:
+        """Delete unfinished files that nobody has written to since `before`; how many."""
+        done = 0
+        try:
+            with os.scandir(self.root / "tmp") as found:
+                for entry in found:
+                    if entry.stat(follow_symlinks=False).st_mtime < before and not entry.is_dir():
+                        Path(entry.path).unlink(missing_ok=True)
+                        done += 1
+        except _ABSENT:
+            pass  # another collector's, or no writer has ever been here
+        except OSError as error:
+            raise write_failure(error, self.where) from error
+        return done
+
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
 

@@ -1,0 +1,18 @@
+"""Collecting: which stored bytes nobody needs any more, and how they go. Owns FORMAT.md, section 8.
+
+    look        what is stored, who needs what of it        copies, picture
+    decide      what is to go and what is written anew       planning
+    write       new packs, durable and read back             rewriting, rebasing
+    commit      one entry that places, forgets and retires   applying
+    drop        after the readers' grace: commit, then delete   dropping
+
+Every step may be cut off at any moment and is taken up by the next run. A byte is deleted only after the
+log says that nobody can need it, and never because of what a clock alone says.
+"""
+
+from stemmata.collecting.holding import Holding, Holdings, holdings
+from stemmata.collecting.merging import merge_small
+from stemmata.collecting.report import Collection
+from stemmata.collecting.run import gc, repack
+
+__all__ = ["Collection", "Holding", "Holdings", "gc", "holdings", "merge_small", "repack"]

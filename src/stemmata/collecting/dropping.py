@@ -1,0 +1,126 @@
+"""Dropping: the bytes of retired packs go, after the readers' grace. Owns every delete of a pack.
+
+The log says so first. What a killed run has left lying is deleted by the next one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from stemmata.catalog.catalog import Catalog
+from stemmata.collecting.clocks import StoreClock
+from stemmata.ids import PackName
+from stemmata.log.fold import DROPPED, RETIRED
+from stemmata.log.ops import Op, PackDrop, PackRetire
+from stemmata.session import Session
+from stemmata.storage.base import StoredKey
+
+READERS = 3600.0
+"""Seconds for which the bytes of a retired pack stay: a reader may have looked it up before."""
+WRITERS = 24 * 3600.0
+"""Seconds after which a pack that no log names is taken for what a killed save left behind."""
+
+_KEY = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{32})\.pack", re.ASCII)
+_AT_ONCE = 10_000
+
+
+class Lying(NamedTuple):
+    """A pack's file as it lies in the store."""
+
+    name: PackName
+    stored: StoredKey
+
+
+class Leftovers(NamedTuple):
+    """Packs that may go. `dropped`: their bytes at once; `due`: after the log has dropped them;
+    `orphans`: after it has retired and dropped them."""
+
+    dropped: list[Lying]
+    due: list[Lying]
+    orphans: list[Lying]
+    unlisted: list[PackName]
+    """Due as well, and not there any more."""
+    waiting: int
+    """Bytes of retired packs whose grace is not over."""
+
+
+def look(session: Session, clock: StoreClock, *, readers: float, writers: float) -> Leftovers:
+    """What lies in the store that nobody needs. Raises ClockDoubted if that hangs on a time in doubt."""
+    lying = [
+        Lying(PackName.parse(found[1]), key)
+        for key in session.storage.list("packs/")
+        if (found := _KEY.fullmatch(key.key))
+    ]
+    # Listed before the log is read: a pack whose save has ended since is known by then.
+    session.refresh()
+    states = _states(session.catalog)
+    over = {name for name, (state, n) in states.items() if state == RETIRED and clock.is_over(n, readers)}
+    there = {each.name for each in lying}
+    orphans = [
+        each
+        for each in lying
+        if each.name not in states and (writers <= 0 or clock.age(each.stored.modified) >= writers)
+    ]
+    return Leftovers(
+        dropped=[each for each in lying if states.get(each.name, ("",))[0] == DROPPED],
+        due=[each for each in lying if each.name in over],
+        orphans=orphans,
+        unlisted=sorted(over - there),
+        waiting=sum(
+            each.stored.size
+            for each in lying
+            if each.name not in over and states.get(each.name, ("",))[0] == RETIRED
+        ),
+    )
+
+
+def drop(session: Session, found: Leftovers) -> int:
+    """Drop what is due, then delete the bytes; how many."""
+    names = [*(each.name for each in found.due), *found.unlisted]
+    for part in _parts(names):
+
+        def ops(catalog: Catalog, part: Sequence[PackName] = part) -> Sequence[Op]:
+            left = [name.hex for name in part if catalog.pack_state(name) == RETIRED]
+            return [PackDrop(packs=left)] if left else []
+
+        session.commit(ops)
+    return _delete(session, [*found.dropped, *found.due])
+
+
+def retire_orphans(session: Session, orphans: Sequence[Lying]) -> list[PackName]:
+    """Retire packs that no log has named, so that no sleeping writer can add them any more."""
+    done: list[PackName] = []
+    for part in _parts([each.name for each in orphans]):
+        kept: list[PackName] = []
+
+        def ops(
+            catalog: Catalog, part: Sequence[PackName] = part, kept: list[PackName] = kept
+        ) -> Sequence[Op]:
+            kept[:] = left = [name for name in part if catalog.pack_state(name) is None]
+            why = "left behind by a save that did not end"
+            return [PackRetire(packs=[name.hex for name in left], why=why)] if left else []
+
+        session.commit(ops)
+        done += kept
+    return done
+
+
+def _delete(session: Session, packs: Iterable[Lying]) -> int:
+    freed = 0
+    for each in packs:
+        if session.catalog.pack_state(each.name) == DROPPED:
+            session.storage.delete(each.stored.key)
+            session.reader.forget(each.name)
+            freed += each.stored.size
+    return freed
+
+
+def _states(catalog: Catalog) -> dict[PackName, tuple[str, int]]:
+    rows = catalog.connection.execute("SELECT name, state, n FROM packs")
+    return {PackName(name): (state, n) for name, state, n in rows}
+
+
+def _parts(names: Sequence[PackName]) -> Iterable[Sequence[PackName]]:
+    return (names[i : i + _AT_ONCE] for i in range(0, len(names), _AT_ONCE))

@@ -1,0 +1,193 @@
+"""Merging: many small packs become one, after the save that made them many. Owns which, and when.
+
+In tiers: 16 packs of single saves become one, five of those one that is left alone. So each byte is copied
+twice at most, of ten thousand saves not two hundred packs are left, and what one save has to copy is
+bounded. The packs that went are retired; a collection deletes them after the readers' grace, and so does
+every merge of the second tier.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from stemmata.catalog import queries
+from stemmata.catalog.catalog import Catalog
+from stemmata.codecs.frames import Reference
+from stemmata.collecting import dropping
+from stemmata.collecting.clocks import StoreClock
+from stemmata.collecting.copies import LivePack
+from stemmata.collecting.picture import live_packs
+from stemmata.collecting.rewriting import moved
+from stemmata.errors import InvalidArgument, StemmataError
+from stemmata.ids import Digest, PackName
+from stemmata.log.ops import Op, PackAdd, PackRetire, VersionPlace
+from stemmata.packs import PackReader, PackSummary, PackWriter
+from stemmata.session import Session
+
+VARIABLE = "STEMMATA_MERGE"
+"""`off`: saves merge nothing."""
+SINGLE = 2 << 20
+"""Bytes below which a pack is one of the first tier."""
+GROWN = 16 << 20
+"""And of the second; larger ones are left alone."""
+SINGLES, GROWNS = 16, 5
+"""So many of a tier are put together."""
+USERS = 256
+"""Versions that may name a pack that is put together with others: each of them is placed anew."""
+
+_log = logging.getLogger("stemmata")
+
+
+class _Overtaken(StemmataError):
+    kind = "overtaken"
+    what = "the packs to merge changed meanwhile"
+
+
+def merge_small(session: Session) -> int:
+    """Put small packs together if there are many; how many went. What fails here is no failure of a save.
+
+    Raises InvalidArgument for a value of STEMMATA_MERGE that means nothing.
+    """
+    if not is_wanted():
+        return 0
+    try:
+        chosen = choose(session.catalog)
+        if not chosen:
+            return 0
+        merge(session, chosen)
+        if any(pack.size >= SINGLE for pack in chosen):
+            _drop_old(session)
+    except StemmataError as error:
+        _log.debug("small packs were not merged: %s", error)
+        return 0
+    return len(chosen)
+
+
+def is_wanted() -> bool:
+    """What STEMMATA_MERGE says. Raises InvalidArgument."""
+    given = os.environ.get(VARIABLE, "").strip().lower()
+    if given in ("", "on", "1", "true", "yes"):
+        return True
+    if given in ("off", "0", "false", "no"):
+        return False
+    raise InvalidArgument(argument=VARIABLE, reason=f"{given!r} is neither 'on' nor 'off'")
+
+
+def choose(catalog: Catalog) -> list[LivePack]:
+    """The packs to put together now, oldest first; none if there are few."""
+    sql = "SELECT COUNT(*) FROM packs WHERE state = 'live' AND size < ?"
+    if catalog.connection.execute(sql, (SINGLE,)).fetchone()[0] < SINGLES:
+        return []
+    with catalog.lock:
+        packs = live_packs(catalog)
+        small = {pack.name for pack in packs if pack.size < GROWN}
+        small -= {name for name in small if _is_used_by_many(catalog, name)}
+    # What a pack that stays leans on stays as well.
+    while pinned := {base for p in packs if p.name not in small for base in p.bases} & small:
+        small -= pinned
+    singles = [p for p in packs if p.name in small and p.size < SINGLE]
+    grown = [p for p in packs if p.name in small and p.size >= SINGLE]
+    if len(singles) < SINGLES:
+        return []
+    chosen = {p.name for p in singles} | ({p.name for p in grown} if len(grown) + 1 >= GROWNS else set())
+    # Those that stay may lean on some of these: then these stay too.
+    while pinned := {base for p in packs if p.name not in chosen for base in p.bases} & chosen:
+        chosen -= pinned
+    found = [p for p in packs if p.name in chosen]
+    return found if len(found) >= SINGLES else []
+
+
+def merge(session: Session, chosen: Sequence[LivePack]) -> PackSummary:
+    """Put packs together, in one entry. Raises Damage, and as storages and commits do; then nothing
+    changed."""
+    names = {pack.name for pack in chosen}
+    new = _write(session, chosen)
+
+    def ops(catalog: Catalog) -> Sequence[Op]:
+        live = {pack.name: pack for pack in live_packs(catalog)}
+        upon = {base for pack in live.values() if pack.name not in names for base in pack.bases}
+        if not names <= set(live) or upon & names or not live.keys() >= set(new.bases):
+            raise _Overtaken()
+        made: list[Op] = [
+            PackAdd(
+                pack=new.name.hex,
+                size=new.size,
+                digest=new.digest.hex,
+                bases=[base.hex for base in new.bases],
+            )
+        ]
+        made += _places(catalog, names, new.name)
+        made.append(PackRetire(packs=sorted(name.hex for name in names), why="merged"))
+        return made
+
+    try:
+        session.commit(ops)
+    except _Overtaken:
+        session.storage.delete(new.name.key)  # no log has named it
+        raise
+    session.catalog.remember_pack(new.name, new.index.digests())
+    return new
+
+
+def _write(session: Session, chosen: Sequence[LivePack]) -> PackSummary:
+    """All objects of these packs in a new one, durable; of several copies the oldest."""
+    names = {pack.name for pack in chosen}
+    writer = PackWriter(session.storage)
+    there: set[Digest] = set()
+
+    def where(base: Reference) -> PackName:
+        if base.pack not in names:
+            return base.pack
+        if base.digest not in there:
+            raise _Overtaken()  # it lies behind what leans on it: a collection can do that, this cannot
+        return writer.name
+
+    try:
+        for pack in chosen:
+            reader = PackReader(session.storage, pack.name)
+            rows = [(digest, row) for digest in reader.index.digests() if (row := reader.index.find(digest))]
+            for digest, row in sorted(rows, key=lambda each: each[1].offset):
+                if digest not in there:
+                    parts, bases = moved(reader.read_row(digest, row), digest, pack.name, where)
+                    writer.add(digest, parts, row.raw)
+                    for base in bases:
+                        writer.lean_on(base)
+                    there.add(digest)
+        return writer.commit()
+    except BaseException:
+        writer.abort()
+        raise
+
+
+def _places(catalog: Catalog, names: set[PackName], new: PackName) -> Iterator[VersionPlace]:
+    """Every version that named one of the packs names the new one instead."""
+    found: set[int] = set()
+    for name in names:
+        rows = catalog.connection.execute("SELECT version FROM version_packs WHERE pack = ?", (name.raw,))
+        found |= {row[0] for row in rows}
+    for seq in sorted(found):
+        rows = catalog.connection.execute("SELECT lower(hex(id)), tree FROM versions WHERE seq = ?", (seq,))
+        version, tree = rows.fetchone()
+        packs = {*queries.packs_of(catalog.connection, seq)} - names | {new}
+        yield VersionPlace(
+            version=version,
+            tree=msgspec.json.decode(tree, type=list[str]),
+            packs=sorted(p.hex for p in packs),
+        )
+
+
+def _is_used_by_many(catalog: Catalog, pack: PackName) -> bool:
+    sql = "SELECT COUNT(*) FROM (SELECT 1 FROM version_packs WHERE pack = ? LIMIT ?)"
+    return int(catalog.connection.execute(sql, (pack.raw, USERS)).fetchone()[0]) >= USERS
+
+
+def _drop_old(session: Session) -> None:
+    """Delete what was merged away before the readers' grace: else ten thousand saves would lie there
+    thrice."""
+    clock = StoreClock(session.storage)
+    left = dropping.look(session, clock, readers=dropping.READERS, writers=float("inf"))
+    dropping.drop(session, left)

@@ -1,0 +1,136 @@
+"""Picture: what is stored at one position of the log, and which objects each version needs. Decides
+nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from stemmata.catalog import queries
+from stemmata.catalog.catalog import Catalog
+from stemmata.catalog.queries import VersionRow
+from stemmata.collecting.copies import Copies, LivePack, Rows, in_order
+from stemmata.errors import HostileData
+from stemmata.ids import Digest, PackName, VersionId
+from stemmata.log.fold import DELETED, LIVE, VISIBLE
+from stemmata.objects import ObjectReader
+from stemmata.records import decode_record
+from stemmata.session import Session
+from stemmata.trees import Tree, decode_tree, join_tree
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A version that is visible or can be restored, as the log places it."""
+
+    id: VersionId
+    model: str
+    name: str
+    state: str
+    state_n: int
+    """The entry that made it visible, or deleted it."""
+    tree: tuple[str, ...]
+    packs: tuple[PackName, ...]
+
+    @property
+    def placed(self) -> tuple[object, ...]:
+        """What a `version.place` would replace."""
+        return self.tree, self.packs
+
+
+class Picture:
+    """Everything live at one moment. Reading what a version needs raises Damage where it cannot be told."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        with session.catalog.lock:
+            session.refresh()
+            self.position = session.catalog.position
+            self.kept = kept_versions(session.catalog)
+            packs = live_packs(session.catalog)
+        self.copies = Copies(session.storage, packs)
+        self._rows: dict[VersionId, Rows] = {}
+        self._by_id = {version.id: version for version in self.kept}
+
+    def as_it_was(self, version: VersionId) -> Kept:
+        return self._by_id[version]
+
+    def rows(self, version: Kept) -> Rows:
+        """The copies that a version reads, what they lean on aside; 8 bytes each are kept."""
+        found = self._rows.get(version.id)
+        if found is None:
+            needed = objects_of(self.session, version)
+            found = self._rows[version.id] = self.copies.among(sorted(needed), version.packs)
+        return found
+
+    def roots(self, versions: Iterable[Kept]) -> Rows:
+        """The copies that any of these reads."""
+        each = [self.rows(version) for version in versions]
+        return np.unique(np.concatenate(each)) if each else np.empty(0, np.int64)
+
+
+def kept_versions(catalog: Catalog) -> list[Kept]:
+    """Visible and restorable versions, oldest first."""
+    sql = (
+        "SELECT v.seq, v.id, v.model, v.name, v.state, v.state_n, v.tree FROM versions v"
+        " WHERE v.state IN (?, ?) ORDER BY v.seq"
+    )
+    found = []
+    for seq, version, model, name, state, state_n, tree in catalog.connection.execute(
+        sql, (VISIBLE, DELETED)
+    ):
+        packs = tuple(queries.packs_of(catalog.connection, seq))
+        listed = tuple(msgspec.json.decode(tree, type=list[str]))
+        found.append(Kept(VersionId(version), model, name, state, state_n, listed, packs))
+    return found
+
+
+def live_packs(catalog: Catalog) -> list[LivePack]:
+    """Live packs, each after those that it leans on."""
+    bases: dict[bytes, list[PackName]] = {}
+    for pack, base in catalog.connection.execute("SELECT pack, base FROM pack_bases ORDER BY pack, base"):
+        bases.setdefault(pack, []).append(PackName(base))
+    rows = catalog.connection.execute("SELECT name, size, n FROM packs WHERE state = ?", (LIVE,))
+    return in_order({PackName(name): (size, n, tuple(bases.get(name, ()))) for name, size, n in rows})
+
+
+def objects_of(session: Session, version: Kept) -> set[Digest]:
+    """The objects that a version needs: of its tree, its files, and what it holds beside them and was not
+    redacted. Raises Damage."""
+    row = row_of(session.catalog, version.id)
+    redacted = queries.redacted_items(session.catalog.connection, row.seq)
+    beside = dict(decode_record(row.record, row.id).provenance)
+    for added in queries.annotations_of(session.catalog.connection, row.seq):
+        beside |= added.objects
+    needed = {_digest(text) for kind, text in beside.items() if kind not in redacted}
+    needed |= {_digest(text) for text in version.tree}
+    for file in tree_of(session.reader, row, version.packs).files:
+        for segment in file.segments:
+            needed |= {_digest(text) for text in segment.objects}
+    return needed
+
+
+def tree_of(reader: ObjectReader, row: VersionRow, packs: Sequence[PackName]) -> Tree:
+    """A version's files, whatever its state. Raises Damage."""
+    parts = (reader.read(_digest(text), packs) for text in row.tree)
+    return decode_tree(
+        join_tree(row.id.short, parts), decode_record(row.record, row.id).content, row.id.short
+    )
+
+
+def row_of(catalog: Catalog, version: VersionId) -> VersionRow:
+    row = queries.version_by_id(catalog.connection, version)
+    if row is None:
+        raise LookupError(f"version {version.short} left the catalog")
+    return row
+
+
+def _digest(text: str) -> Digest:
+    """A digest that a record or tree states. Raises HostileData for what is none."""
+    try:
+        return Digest.parse(text)
+    except ValueError as error:
+        raise HostileData(where=f"digest {text[:80]!r}", reason=str(error)) from None

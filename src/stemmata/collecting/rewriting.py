@@ -1,0 +1,143 @@
+"""Rewriting: what is needed of some packs, written into new ones. Owns how an encoded object moves.
+
+Its frames are copied as they are, checksums held. Where it leans on something that moves as well, its header
+is written anew, for that names the pack. What it leans on is written before it, so that no deltas go in
+circles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+
+from stemmata.codecs.faults import translated
+from stemmata.codecs.frames import Reference, read_header, write_header
+from stemmata.collecting.copies import Copies
+from stemmata.errors import Damage, HostileData
+from stemmata.ids import Digest, PackName
+from stemmata.objects import ObjectReader
+from stemmata.objects.writing import PACK_BYTES, PACK_OBJECTS
+from stemmata.packs import PackReader, PackSummary, PackWriter
+from stemmata.storage.base import Storage
+
+
+class Moving:
+    """Moves objects out of `packs`. Nothing that it writes is named by the log before somebody commits it."""
+
+    def __init__(
+        self, copies: Copies, packs: Collection[PackName], storage: Storage, reader: ObjectReader
+    ) -> None:
+        self.written: list[PackSummary] = []
+        self._copies, self._packs = copies, set(packs)
+        self._storage, self._reader = storage, reader
+        self._where: dict[Digest, PackName] = {}
+        self._begun: set[Digest] = set()
+        self._open: PackWriter | None = None
+
+    def place_of(self, row: int) -> PackName:
+        """Where what is copy `row` now will lie; for a pack that goes, after `move`."""
+        name = self._copies.name_at(row)
+        return self._where[self._copies.digest_at(row)] if name in self._packs else name
+
+    def is_moved(self, digest: Digest) -> bool:
+        return digest in self._where
+
+    def take(self, pack: PackSummary) -> None:
+        """Somebody else has written these objects anew."""
+        self.written.append(pack)
+        for digest in pack.index.digests():
+            self._where[digest] = pack.name
+
+    def move(self, rows: Iterable[int]) -> None:
+        """Make sure that these copies are outside of the packs that go. Raises Damage, and as storages do."""
+        for row in rows:
+            if self._copies.name_at(row) in self._packs:
+                self._move(self._copies.digest_at(row))
+
+    def close(self) -> None:
+        """Make what was written so far durable (I1)."""
+        if self._open is not None:
+            pack, self._open = self._open, None
+            self.written.append(pack.commit())
+
+    def discard(self) -> None:
+        """Delete what was written: no log has ever named it."""
+        pack, self._open = self._open, None
+        if pack is not None:
+            pack.abort()
+        for summary in self.written:
+            self._storage.delete(summary.name.key)
+
+    def prove(self, progress: Callable[[int], None] | None = None) -> None:
+        """Read back every object that was written, through what it leans on. Raises Damage."""
+        for summary in self.written:
+            for digest in summary.index.digests():
+                length = len(self._reader.read(digest, [summary.name]))
+                if progress is not None:
+                    progress(length)
+
+    def _move(self, digest: Digest) -> PackName:
+        found = self._where.get(digest)
+        if found is not None:
+            return found
+        if digest in self._begun:
+            raise HostileData(where=f"object {digest}", reason="it leans on itself")
+        self._begun.add(digest)
+        row = self._sound(digest)
+        name = self._copies.name_at(row)
+        self._where[digest] = name if name not in self._packs else self._copy(row, digest)
+        return self._where[digest]
+
+    def _sound(self, digest: Digest) -> int:
+        """The copy to keep: one that stays if there is one, else the oldest. Where others are let go for it,
+        it is read: of two copies a damaged one must not be the one that is left."""
+        rows = self._copies.all_of(digest)
+        rows.sort(key=lambda row: self._copies.name_at(row) in self._packs)  # stable: the oldest first
+        if len(rows) == 1:
+            return rows[0]
+        failure: Damage | None = None
+        for row in rows:
+            try:
+                self._reader.read(digest, [self._copies.name_at(row)])
+                self._copies.leans_on(row)
+            except Damage as error:
+                failure = failure or error
+            else:
+                return row
+        raise failure or HostileData(where=f"object {digest}", reason="it has no copy")
+
+    def _copy(self, row: int, digest: Digest) -> PackName:
+        lies = {
+            Reference(name, there): self._move(there) if name in self._packs else name
+            for base in self._copies.leans_on(row)
+            for there, name in [(self._copies.digest_at(base), self._copies.name_at(base))]
+        }
+        name = self._copies.name_at(row)
+        where = self._reader.locate(digest, [name])[1]
+        stored = PackReader(self._storage, name).read_row(digest, where)
+        parts, bases = moved(stored, digest, name, lambda base: lies[base])
+        if self._open is None:
+            self._open = PackWriter(self._storage)
+        pack = self._open
+        pack.add(digest, parts, where.raw)
+        for base in bases:
+            pack.lean_on(base)
+        if pack.size >= PACK_BYTES or len(pack) >= PACK_OBJECTS:
+            self.close()
+        return pack.name
+
+
+def moved(
+    stored: bytes, digest: Digest, pack: PackName, where: Callable[[Reference], PackName]
+) -> tuple[list[memoryview], list[PackName]]:
+    """An encoded object of `pack` as it is to be stored where its bases lie in other packs, and those packs.
+
+    Nothing but the names in its header changes: a base is its content, and that is the same.
+    """
+    view = memoryview(stored)
+    with translated(digest.hex, pack.hex):
+        header = read_header(view)
+    if not header.references:
+        return [view], []
+    bases = [Reference(where(base), base.digest) for base in header.references]
+    head = write_header(header.dtype, header.frames, header.raw_length, bases)
+    return [memoryview(head), view[header.size :]], [base.pack for base in bases]

@@ -1,0 +1,82 @@
+"""Nothing is deleted because of a clock: ages are of the store's own times, and those are doubted."""
+
+from __future__ import annotations
+
+import pytest
+
+from shop import Dated, Epochs, delete
+from stemmata.errors import ClockDoubted
+from stemmata.log.identity import create_identity
+from stemmata.repository import Repository
+from stemmata.storage.memory import MemoryStorage
+
+DAY = 86400.0
+
+
+@pytest.fixture
+def dated() -> Dated:
+    inner = MemoryStorage()
+    create_identity(inner)
+    return Dated(inner, now=100 * DAY)
+
+
+def deleted(dated: Dated, epochs: Epochs) -> Repository:
+    repo = Repository(dated)  # type: ignore[arg-type]
+    delete(repo, epochs.history(repo, 2)[0])
+    return repo
+
+
+def test_the_window_is_over_by_the_stores_own_times(dated: Dated, epochs: Epochs) -> None:
+    repo = deleted(dated, epochs)
+    dated.now += 13 * DAY
+    assert not repo.gc(grace=0).forgotten
+    dated.now += 2 * DAY
+    assert repo.gc(grace=0).forgotten
+
+
+@pytest.mark.parametrize("days", [-40, 800])
+def test_a_present_before_or_far_after_the_last_entry(dated: Dated, epochs: Epochs, days: int) -> None:
+    repo = deleted(dated, epochs)
+    before = {key.key for key in dated.list("")}
+    dated.now += days * DAY
+    with pytest.raises(ClockDoubted):
+        repo.gc()
+    assert {key.key for key in dated.list("")} == before
+    epochs.require(repo, 1)
+
+
+def test_a_clock_that_was_wrong_when_the_deletion_was_written(dated: Dated, epochs: Epochs) -> None:
+    """A computer that begins in 1970 deletes; afterwards that looks like decades ago."""
+    dated.now = 20_000 * DAY
+    repo = Repository(dated)  # type: ignore[arg-type]
+    first, second = epochs.history(repo, 2)
+    dated.now = 1 * DAY
+    delete(repo, first)
+    dated.now = 20_001 * DAY
+    repo.annotate(second, labels={"a": "b"})
+    with pytest.raises(ClockDoubted):
+        repo.gc()
+
+
+def test_a_clock_that_was_ahead_when_others_wrote(dated: Dated, epochs: Epochs) -> None:
+    repo = deleted(dated, epochs)
+    dated.now += 900 * DAY
+    repo.annotate("m@e1", labels={"a": "b"})
+    with pytest.raises(ClockDoubted):
+        repo.gc()
+    assert not repo.gc(dry_run=True, undo_window=0).deleted
+
+
+def test_a_clock_a_little_behind_is_no_reason_to_stop(dated: Dated, epochs: Epochs) -> None:
+    repo = deleted(dated, epochs)
+    dated.now -= 60
+    assert not repo.gc().forgotten
+
+
+def test_what_overrides_it(dated: Dated, epochs: Epochs) -> None:
+    repo = deleted(dated, epochs)
+    dated.now += 800 * DAY
+    assert repo.gc(dry_run=True, trust_clock=True, now=dated.now).forgotten
+    found = repo.gc(undo_window=0, grace=0)
+    assert found.forgotten
+    assert found.deleted
