@@ -180,8 +180,7 @@ def deleted(session: Session, model: str | None = None, *, n: int | None = None)
             entries[row.state_n] = _said(session, row.state_n)
         by, reasons = entries[row.state_n]
         at = deletions.state_since(connection, row.seq)
-        window = timedelta(seconds=undo_window(queries.settings(connection, row.model)))
-        until = _after(at, window)
+        until = _after(at, undo_window(queries.settings(connection, row.model)))
         name = queries.model_name(connection, row.model)
         found.append(
             Deleted(row.id, row.name, row, name, row.state_n, at, by, reasons.get(row.id.hex, ""), until)
@@ -309,8 +308,8 @@ def _day(stamp: str) -> str:
     return f"{stamp[:16].replace('T', ' ')} UTC"
 
 
-def _after(stamp: str, window: timedelta) -> str:
+def _after(stamp: str, seconds: int) -> str:
     try:
-        return instant_of("undo_window", datetime.fromisoformat(stamp) + window)
+        return instant_of("undo_window", datetime.fromisoformat(stamp) + timedelta(seconds=seconds))
     except (OverflowError, InvalidArgument):
         return "9999-12-31T23:59:59.999999Z"

@@ -53,7 +53,9 @@ def name_version(session: Session, model: str, name: str, version: VersionId, *,
         if taken is not None:
             raise NameTaken(model=model, name=name, holder=holder_of(catalog, taken))
         row = queries.version_by_id(catalog.connection, version)
-        if row is None or row.model != name_key(model) or row.state != "visible":
+        if row is not None:
+            session.row(version)  # a deleted one is told as such
+        if row is None or row.model != name_key(model):
             raise VersionNotFound(
                 reference=version.short,
                 reason=f"it is not a version of {model!r}",

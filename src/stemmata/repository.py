@@ -242,9 +242,12 @@ class Repository:
 
     def diff(self, a: Target, b: Target) -> Diff:
         """What differs between two versions: config, metrics, data, files, tensors, LoRA."""
-        return compare(self._side(self.get(a)), self._side(self.get(b)))
+        sides = self.get(a), self.get(b)
+        self._session.refresh()
+        return compare(*map(self._side, sides))
 
     def _side(self, version: Version) -> Side:
+        self._session.row(version.id)  # one in hand may have been deleted since
         return Side(
             id=version.id,
             label=f"{version.model}@{version.name}",
@@ -486,16 +489,15 @@ class Repository:
     ) -> list[Going]:
         """Hide versions, all or none; `restore` shows them again, for 14 days at least.
 
-        Raises VersionInUse if an alias or tag points at one, or unless `force` another version is loaded on
-        it; AlreadyDeleted, VersionNotFound. With `dry_run` nothing is changed.
+        Raises VersionInUse if an alias or tag points at one or (unless `force`) another version is loaded on
+        it, AlreadyDeleted, VersionNotFound. With `dry_run` nothing is changed.
         """
         wanted = self._ids(versions, deleting.meant)
         return deleting.delete(self._session, wanted, why=why, force=force, dry_run=dry_run)[0]
 
     def restore(self, versions: Target | Sequence[Target]) -> list[Version]:
         """Show deleted versions again: by id, or by a name of theirs. Raises NotDeleted, UndoOver."""
-        wanted = self._ids(versions, deleting.restorable)
-        deleting.restore(self._session, wanted)
+        deleting.restore(self._session, wanted := self._ids(versions, deleting.restorable))
         return [self.get(v) for v in wanted]
 
     def deleted(self, model: str | None = None) -> list[Deleted]:
@@ -522,8 +524,7 @@ class Repository:
         `undo_window` sets for how long a deletion can be undone at least. With `dry_run` nothing is
         changed. Raises NothingKept, InvalidArgument.
         """
-        self._session.refresh()
-        self._model_key(model)
+        self.versions(model)  # raises ModelNotFound
         policy = Policy.of(last=last, best=best, every=every, within=within) or None
         if dry_run:
             return retaining.simulate(self._session, model, policy)
@@ -532,8 +533,7 @@ class Repository:
 
     def retention(self, model: str) -> Policy | None:
         """The model's policy, if it has one."""
-        self._session.refresh()
-        self._model_key(model)
+        self.versions(model)  # raises ModelNotFound
         return retaining.stored_policy(self._session, model)
 
     def redact(
@@ -547,14 +547,11 @@ class Repository:
     ) -> list[Erased]:
         """Hand out no more, for good, what a version's provenance says (`command`, `environment`, …).
 
-        `everywhere`: of every version that holds the same bytes. Collecting the repository erases them.
-        Raises NotFound, Redacted.
+        `everywhere`: of every version that holds the same bytes; collecting erases them. Raises Redacted.
         """
-        wanted = [kinds] if isinstance(kinds, str) else kinds
-        target = self.get(version).id
-        return redacting.redact(
-            self._session, target, wanted, why=why, everywhere=everywhere, dry_run=dry_run
-        )[0]
+        wanted, target = [kinds] if isinstance(kinds, str) else kinds, self.get(version).id
+        how = {"everywhere": everywhere, "dry_run": dry_run}
+        return redacting.redact(self._session, target, wanted, why=why, **how)[0]
 
     def _ids(
         self, versions: Target | Sequence[Target], find: Callable[[Session, str], VersionId]

@@ -159,7 +159,7 @@ def _named(connection: sqlite3.Connection, key: str, policy: Policy) -> tuple[Po
     primary, declared = settings.get("primary_metric"), settings.get("direction")
     named: list[Best] = []
     for best in policy.best:
-        metric = best.metric
+        metric = best.metric or (primary if isinstance(primary, str) else None)
         if metric is None:
             try:
                 metric = best_of(connection, key).metric

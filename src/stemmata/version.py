@@ -248,6 +248,10 @@ class Version:
         """What was redacted of it: kind, when, by whom, why."""
         return deletions.redactions(self._session.catalog.connection, self._row.seq)
 
+    def _as(self, what: str, **kwargs: Any) -> Any:
+        self._require_visible()
+        return _loader()(self, what, **kwargs)
+
     def _require_visible(self) -> None:
         """A version in hand may have been deleted since, by anybody: its bytes are not handed out then.
         Raises VersionNotFound."""
@@ -270,11 +274,11 @@ class Version:
         (fold an adapter into its base), `adapter=` (of several, the active one), `allow_pickle=True`.
         Raises BaseMismatch, BaseMissing, PickleRefused, NotLoadable.
         """
-        return _loader()(self, "model", **kwargs)
+        return self._as("model", **kwargs)
 
     def load_tokenizer(self, **kwargs: Any) -> Any:
         """The tokenizer that was saved with the weights."""
-        return _loader()(self, "tokenizer", **kwargs)
+        return self._as("tokenizer", **kwargs)
 
     def load_processor(self, **kwargs: Any) -> Any:
         """The processor of a vision, audio or multimodal model, as it was saved with the weights.
@@ -282,18 +286,18 @@ class Version:
         A feature extractor or an image processor where that is all there is; a text model's tokenizer.
         Raises NotLoadable.
         """
-        return _loader()(self, "processor", **kwargs)
+        return self._as("processor", **kwargs)
 
     def state_dict(self, **kwargs: Any) -> dict[str, Any]:
         """All tensors by name, in memory of their own; `tensors=[…]` names those to read. For an
         adapter: the adapter's alone. Raises TensorNotInVersion, PickleRefused, NotLoadable.
         """
-        tensors: dict[str, Any] = _loader()(self, "state_dict", **kwargs)
+        tensors: dict[str, Any] = self._as("state_dict", **kwargs)
         return tensors
 
     def tensor(self, name: str, **kwargs: Any) -> Any:
         """One tensor; no other one is read. Raises as `state_dict`, and takes what that takes."""
-        return _loader()(self, "state_dict", tensors=[name], **kwargs)[name]
+        return self._as("state_dict", tensors=[name], **kwargs)[name]
 
     @property
     def source(self) -> Session:
