@@ -184,6 +184,34 @@ class NothingToRollBack(Conflict):
     next_step = "name a version with --to"
 
 
+class VersionInUse(Conflict):
+    kind = "version-in-use"
+    what = "{version} cannot be deleted: {holders}"
+    untouched = "nothing was deleted"
+    next_step = "{hint}"
+
+
+class AlreadyDeleted(Conflict):
+    kind = "already-deleted"
+    what = "{version} was deleted before: {how}"
+    untouched = "nothing was deleted"
+    next_step = "leave it out"
+
+
+class NotDeleted(Conflict):
+    kind = "not-deleted"
+    what = "{version} is not deleted"
+    untouched = "nothing was restored"
+    next_step = "stemmata log --deleted lists what can be restored"
+
+
+class UndoOver(Conflict):
+    kind = "undo-over"
+    what = "{version} cannot be restored: its time to be undone was over, and it was given up on {at}"
+    untouched = "nothing was restored"
+    next_step = "stemmata log --deleted lists what can still be restored"
+
+
 class Refused(Conflict):
     kind = "refused"
     what = "the repository refuses this change: {reason}"
@@ -464,10 +492,18 @@ class NotLoadable(SafetyRefusal):
     next_step = "{hint}"
 
 
+class NothingKept(SafetyRefusal):
+    kind = "nothing-kept"
+    what = "the policy ({policy}) would keep none of the {count} versions of {model}: {reason}"
+    untouched = "nothing was deleted and the policy was not set"
+    next_step = "widen it, or name what is to go with: stemmata delete"
+
+
 class Redacted(SafetyRefusal):
     kind = "redacted"
-    what = "{item} of version {version} was redacted"
-    next_step = "it cannot be brought back"
+    what = "{item} of version {version} was redacted on {at} by {by}{why}"
+    untouched = "it is not handed out"
+    next_step = "it cannot be brought back; stemmata gc erases its bytes"
 
 
 class TrainingSaveFailed(StemmataError):

@@ -65,7 +65,9 @@ def set_alias(
 
     def plan(catalog: Catalog) -> list[Op]:
         row = queries.version_by_id(catalog.connection, to)
-        if row is None or row.state != "visible" or row.model != name_key(model):
+        if row is not None:
+            session.row(to)  # a deleted one is told as such
+        if row is None or row.model != name_key(model):
             raise VersionNotFound(
                 reference=to.short,
                 reason=f"it is not a version of {model!r}",

@@ -28,7 +28,7 @@ def alias_op(
     """`ref.set` of an alias from its value at the log's end. Raises NameTaken for a tag's name."""
     current = queries.ref(catalog.connection, name_key(model), name_key(name))
     if current is not None and current.kind != "alias":
-        raise NameTaken(model=model, name=name, holder=f"{current.kind} of {current.target.short}")
+        raise NameTaken(model=model, name=name, holder=holder_of(catalog, current))
     return RefSet(
         model=model,
         kind="alias",
@@ -51,10 +51,11 @@ def name_version(session: Session, model: str, name: str, version: VersionId, *,
         if taken is not None and (taken.kind, taken.target) == (kind, version):
             return []
         if taken is not None:
-            holder = f"{taken.kind} of {taken.target.short}"
-            raise NameTaken(model=model, name=name, holder=holder)
+            raise NameTaken(model=model, name=name, holder=holder_of(catalog, taken))
         row = queries.version_by_id(catalog.connection, version)
-        if row is None or row.model != name_key(model) or row.state != "visible":
+        if row is not None:
+            session.row(version)  # a deleted one is told as such
+        if row is None or row.model != name_key(model):
             raise VersionNotFound(
                 reference=version.short,
                 reason=f"it is not a version of {model!r}",
@@ -63,3 +64,10 @@ def name_version(session: Session, model: str, name: str, version: VersionId, *,
         return [RefSet(model=model, kind=kind, name=name, to=version.hex, expect=None, why="")]
 
     session.commit(plan)
+
+
+def holder_of(catalog: Catalog, taken: queries.RefRow) -> str:
+    """What has a name, in words: a deleted version keeps its own."""
+    row = queries.version_by_id(catalog.connection, taken.target)
+    gone = ", which was deleted" if row is not None and row.state != "visible" else ""
+    return f"{taken.kind} of {taken.target.short}{gone}"

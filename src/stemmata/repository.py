@@ -16,11 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from stemmata import capture, checking, moves, resuming
+from stemmata import capture, checking, deleting, moves, redacting, resuming, retaining
 from stemmata.arguments import instant_of, require_text
 from stemmata.catalog import queries
 from stemmata.checking import Report
 from stemmata.compare.diff import Diff, Side, compare
+from stemmata.deleting import Deleted, Going
 from stemmata.errors import (
     InvalidArgument,
     MissingExtra,
@@ -34,7 +35,10 @@ from stemmata.moves import Move
 from stemmata.names import clean_name, name_key
 from stemmata.naming import name_version
 from stemmata.records import Base, Run
+from stemmata.redacting import Erased
 from stemmata.resolve import BestFound, Resolved, best_of, resolve
+from stemmata.retaining import Retained
+from stemmata.retention import Policy, seconds_of
 from stemmata.saving import Saved, SaveRequest, save
 from stemmata.session import Session
 from stemmata.sources import MemoryFolder
@@ -241,13 +245,17 @@ class Repository:
 
     def diff(self, a: Target, b: Target) -> Diff:
         """What differs between two versions: config, metrics, data, files, tensors, LoRA."""
-        return compare(self._side(self.get(a)), self._side(self.get(b)))
+        sides = self.get(a), self.get(b)
+        self._session.refresh()
+        return compare(*map(self._side, sides))
 
     def _side(self, version: Version) -> Side:
+        self._session.row(version.id)  # one in hand may have been deleted since
         return Side(
             id=version.id,
             label=f"{version.model}@{version.name}",
             record=version.record,
+            redacted={gone.item: gone.at for gone in version.redactions},
             metrics=version.metrics,
             tree=version.tree(),
             read=version.read,
@@ -472,6 +480,92 @@ class Repository:
             raise InvalidArgument(argument="direction", reason=f"{direction!r} is neither 'min' nor 'max'")
         settings = {"primary_metric": metric, "direction": direction}
         moves.configure(self._session, clean_name(model), {k: v for k, v in settings.items() if v})
+
+    # --- deleting and keeping -----------------------------------------------------------------
+
+    def delete(
+        self,
+        versions: Target | Sequence[Target],
+        *,
+        why: str = "",
+        force: bool = False,
+        dry_run: bool = False,
+    ) -> list[Going]:
+        """Hide versions, all or none; `restore` shows them again, for 14 days at least.
+
+        Raises VersionInUse if an alias or tag points at one or (unless `force`) another version is loaded on
+        it, AlreadyDeleted, VersionNotFound. With `dry_run` nothing is changed.
+        """
+        wanted = self._ids(versions, deleting.meant)
+        return deleting.delete(self._session, wanted, why=why, force=force, dry_run=dry_run)[0]
+
+    def restore(self, versions: Target | Sequence[Target]) -> list[Version]:
+        """Show deleted versions again: by id, or by a name of theirs. Raises NotDeleted, UndoOver."""
+        deleting.restore(self._session, wanted := self._ids(versions, deleting.restorable))
+        return [self.get(v) for v in wanted]
+
+    def deleted(self, model: str | None = None) -> list[Deleted]:
+        """What can be restored, the last deleted first: when, by whom, why, until when."""
+        self._session.refresh()
+        return deleting.deleted(self._session, self._model_key(model) if model is not None else None)
+
+    def retain(
+        self,
+        model: str,
+        *,
+        last: int | None = None,
+        best: str | int | Sequence[str] | None = None,
+        every: str | int | None = None,
+        within: str | int | None = None,
+        undo_window: str | int | None = None,
+        why: str = "",
+        dry_run: bool = False,
+    ) -> Retained:
+        """Set a model's policy and delete what it does not keep; without a rule, apply the stored one.
+
+        Kept is what any rule keeps: the `last` N, the `best` ("2:eval_loss"), the newest of `every` "7d",
+        what is `within` "30d" of the newest; and what an alias, a tag or a kept version's base needs.
+        `undo_window` sets for how long a deletion can be undone at least. With `dry_run` nothing is
+        changed. Raises NothingKept, InvalidArgument.
+        """
+        self.versions(model)  # raises ModelNotFound
+        policy = Policy.of(last=last, best=best, every=every, within=within) or None
+        if dry_run:
+            return retaining.simulate(self._session, model, policy)
+        window = None if undo_window is None else seconds_of("undo_window", undo_window)
+        return retaining.retain(self._session, model, policy, undo_window=window, why=why)
+
+    def retention(self, model: str) -> Policy | None:
+        """The model's policy, if it has one."""
+        self.versions(model)  # raises ModelNotFound
+        return retaining.stored_policy(self._session, model)
+
+    def redact(
+        self,
+        version: Target,
+        kinds: str | Sequence[str],
+        *,
+        why: str = "",
+        everywhere: bool = False,
+        dry_run: bool = False,
+    ) -> list[Erased]:
+        """Hand out no more, for good, what a version's provenance says (`command`, `environment`, …).
+
+        `everywhere`: of every version that holds the same bytes; collecting erases them. Raises Redacted.
+        """
+        wanted, target = [kinds] if isinstance(kinds, str) else kinds, self.get(version).id
+        how = {"everywhere": everywhere, "dry_run": dry_run}
+        return redacting.redact(self._session, target, wanted, why=why, **how)[0]
+
+    def _ids(
+        self, versions: Target | Sequence[Target], find: Callable[[Session, str], VersionId]
+    ) -> list[VersionId]:
+        self._session.refresh()
+        given = [versions] if isinstance(versions, Version | VersionId | str) else versions
+        return [
+            v.id if isinstance(v, Version) else v if isinstance(v, VersionId) else find(self._session, v)
+            for v in given
+        ]
 
     # --- housekeeping -------------------------------------------------------------------------
 

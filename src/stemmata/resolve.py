@@ -65,11 +65,15 @@ def resolve(
     at: str | datetime | None = None,
     now: datetime | None = None,
     tz: tzinfo | None = None,
+    prefer: str = "visible",
+    hidden: bool = False,
 ) -> Resolved:
     """The one visible version that `reference` names, or named at `at` (a phrase or a moment).
 
-    `now` and `tz` (default: the system's) are what phrases are read against. Raises InvalidReference,
-    InvalidTime, ModelNotFound, VersionNotFound, AmbiguousReference.
+    `hidden`: one of any state is handed out; where an id could mean several, those in the state `prefer` come
+    first. `now` and `tz` (default: the system's) are what phrases
+    are read against. Raises InvalidReference, InvalidTime, ModelNotFound, VersionNotFound,
+    AmbiguousReference.
     """
     parsed = parse_reference(reference)
     if at is not None and parsed.when is not None:
@@ -78,7 +82,7 @@ def resolve(
     if isinstance(moment, str):
         moment = parse_when(moment, now or datetime.now(UTC), tz)
     instant = instant_of("at", moment) if moment is not None else None
-    found = _Resolver(connection, parsed, instant).find()
+    found = _Resolver(connection, parsed, instant, prefer).find(hidden=hidden)
     return replace(found, at_utc=instant)
 
 
@@ -164,10 +168,13 @@ def _close(text: str, known: Iterable[str]) -> list[str]:
 class _Resolver:
     """One reference against the catalog, as of `at` (None: now)."""
 
-    def __init__(self, connection: sqlite3.Connection, reference: Reference, at: str | None) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, reference: Reference, at: str | None, prefer: str
+    ) -> None:
         self.connection = connection
         self.reference = reference
         self.at = at
+        self.prefer = prefer
 
     # --- what goes wrong ------------------------------------------------------------------------
 
@@ -186,7 +193,7 @@ class _Resolver:
 
     # --- the reference --------------------------------------------------------------------------
 
-    def find(self) -> Resolved:
+    def find(self, *, hidden: bool) -> Resolved:
         reference = self.reference
         if reference.id_prefix is None:
             found = self.in_model(self.model())
@@ -195,7 +202,8 @@ class _Resolver:
         else:
             found = self.hex_word(reference.model, reference.id_prefix)
         row = self.ancestor(found.row, reference.ancestors)
-        self.require_visible(row)
+        if not hidden:
+            self.require_visible(row)
         return replace(found, row=row)
 
     def is_model(self, name: str) -> bool:
@@ -219,7 +227,7 @@ class _Resolver:
 
     def hex_word(self, model: str, prefix: str) -> Resolved:
         """A bare word that names a model and may also be the beginning of an id."""
-        versions = self.visible(queries.ids_by_prefix(self.connection, prefix, limit=_MANY + 1))
+        versions = self.wanted(queries.ids_by_prefix(self.connection, prefix, limit=_MANY + 1))
         if not versions:
             return self.in_model(name_key(model))
         try:
@@ -240,7 +248,7 @@ class _Resolver:
             return self.best(model, None)
         named, prefixed = self.named(model, selector), self.prefixed(model, selector)
         if named is not None:
-            others = [row for row in self.visible(prefixed) if row.id != named.id]
+            others = [row for row in self.wanted(prefixed) if row.id != named.id]
             if others:
                 raise self.ambiguous([named, *others])
             return Resolved(self.reference.text, named)
@@ -336,8 +344,8 @@ class _Resolver:
 
     # --- versions -------------------------------------------------------------------------------
 
-    def visible(self, rows: list[VersionRow]) -> list[VersionRow]:
-        return [row for row in rows if row.state == "visible"]
+    def wanted(self, rows: list[VersionRow]) -> list[VersionRow]:
+        return [row for row in rows if row.state == self.prefer]
 
     def row(self, version: VersionId) -> VersionRow:
         found = queries.version_by_id(self.connection, version)
@@ -349,12 +357,12 @@ class _Resolver:
 
     def by_id(self, prefix: str, model: str | None) -> VersionRow:
         rows = queries.ids_by_prefix(self.connection, prefix, model=model, limit=1000)
-        visible = self.visible(rows)
-        if len(visible) > 1:
-            raise self.ambiguous(visible)
+        wanted = self.wanted(rows)
+        if len(wanted) > 1:
+            raise self.ambiguous(wanted)
         if not rows:
             raise self.missing("no id begins so", "stemmata log lists the ids that there are")
-        row = visible[0] if visible else rows[0]
+        row = wanted[0] if wanted else rows[0]
         if self.at is not None and row.at > self.at:
             raise self.missing(f"version {row.id.short} did not exist then", "leave the time out")
         return row
@@ -379,9 +387,7 @@ class _Resolver:
             return
         name = queries.model_name(self.connection, row.model)
         if row.state == "deleted":
-            hint = (
-                f"it can be restored until it is collected; stemmata log {name} lists the versions there are"
-            )
+            hint = f"bring it back with: stemmata restore {row.id.short}"
         else:
             hint = f"it cannot be brought back; stemmata log {name} lists the versions there are"
         raise self.missing(f"{self.shown(row)} was deleted", hint)

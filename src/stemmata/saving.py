@@ -40,7 +40,7 @@ from stemmata.errors import (
 from stemmata.ids import PackName, VersionId
 from stemmata.log.ops import Op, VersionAdd, VersionAnnotate
 from stemmata.names import clean_name, name_key
-from stemmata.naming import alias_op, name_version
+from stemmata.naming import alias_op, holder_of, name_version
 from stemmata.objects import ObjectWriter
 from stemmata.records import (
     Base,
@@ -370,7 +370,7 @@ def _refuse_taken_name(catalog: Catalog, request: SaveRequest) -> str | None:
         key = name_key(name) if name is not None else ""
         taken = queries.ref(catalog.connection, name_key(request.model), key)
         if taken is not None and taken.kind != movable:
-            raise NameTaken(model=request.model, name=name, holder=f"{taken.kind} of {taken.target.short}")
+            raise NameTaken(model=request.model, name=name, holder=holder_of(catalog, taken))
     if request.name and request.alias and name_key(request.name) == name_key(request.alias):
         raise NameTaken(model=request.model, name=request.alias, holder="name of this version")
     return request.name

@@ -78,10 +78,14 @@ class Session:
         """The catalog's row of a visible version. Raises VersionNotFound."""
         found = queries.version_by_id(self.catalog.connection, version)
         if found is None or found.state != "visible":
-            reason = "it is not in this repository" if found is None else "it was deleted"
-            raise VersionNotFound(
-                reference=version.short, reason=reason, hint="stemmata log lists what is there"
-            )
+            reason, hint = "it is not in this repository", "stemmata log lists what is there"
+            if found is not None:
+                reason = (
+                    f"{queries.model_name(self.catalog.connection, found.model)}@{found.name} was deleted"
+                )
+                if found.state == "deleted":
+                    hint = f"bring it back with: stemmata restore {version.short}"
+            raise VersionNotFound(reference=version.short, reason=reason, hint=hint)
         return found
 
     def record(self, row: VersionRow) -> Record:

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from stemmata import checkouts
-from stemmata.catalog import queries
+from stemmata.catalog import deletions, queries
 from stemmata.catalog.queries import AnnotationRow, VersionRow
 from stemmata.compare import lora
 from stemmata.compare.lora import LoraFacts
-from stemmata.errors import FileNotInVersion, MissingExtra, NotFound, Redacted
+from stemmata.errors import FileNotInVersion, MissingExtra, NotFound
 from stemmata.ids import SHORT, VersionId
 from stemmata.metricnames import by_interest
 from stemmata.records import Base, Record, Run, Value, load_metrics, load_value
+from stemmata.redacting import redacted
 from stemmata.session import Session
 from stemmata.trees import Tree, TreeFile
 
@@ -185,6 +186,7 @@ class Version:
 
     def read(self, path: str) -> bytes:
         """All bytes of one file, verified. Raises FileNotInVersion, Damage."""
+        self._require_visible()
         return checkouts.read_file(self.file(path), self._session.object_reader(self._row))
 
     def checkout(
@@ -201,6 +203,7 @@ class Version:
         (TargetNotEmpty) unless `force`, which replaces files of the same names only.
         """
         target = Path(directory)
+        self._require_visible()
         read = self._session.object_reader(self._row)
         checkouts.write(self.tree(), read, target, force=force, only=only, progress=progress)
         return target
@@ -211,16 +214,19 @@ class Version:
         Without `weights` it is the same folder, but the files of weights may be missing from it: for
         who reads configuration or a tokenizer.
         """
+        self._require_visible()
         read = self._session.object_reader(self._row)
         return checkouts.shared(self._session.cache_folder(), self.id, self.tree(), read, weights=weights)
 
     def cached(self) -> Path | None:
         """The folder of `path()`, if it is in the cache with all files; nothing is made."""
+        self._require_visible()
         return checkouts.find(self._session.cache_folder(), self.id, self.tree())
 
     def tensor_file(self, path: str) -> checkouts.TensorFile | None:
         """A safetensors file, to read tensors of it into memory of one's own; None if it was stored as
         plain bytes. Raises FileNotInVersion, Damage."""
+        self._require_visible()
         read = self._session.object_reader(self._row)
         return checkouts.TensorFile.of(self.file(path), read, self._session.object_filler(self._row))
 
@@ -231,9 +237,26 @@ class Version:
         digest = {**attached, **self.record.provenance}.get(kind)
         if digest is None:
             raise NotFound(reason=f"version {self.short} has no provenance named {kind!r}")
-        if kind in queries.redacted_items(self._session.catalog.connection, self._row.seq):
-            raise Redacted(item=kind, version=self.short)
+        self._require_visible()
+        for gone in self.redactions:
+            if gone.item == kind:
+                raise redacted(gone, self.id)
         return bytes(self._session.read_object(self._row, digest))
+
+    @property
+    def redactions(self) -> list[deletions.Redaction]:
+        """What was redacted of it: kind, when, by whom, why."""
+        return deletions.redactions(self._session.catalog.connection, self._row.seq)
+
+    def _as(self, what: str, **kwargs: Any) -> Any:
+        self._require_visible()
+        return _loader()(self, what, **kwargs)
+
+    def _require_visible(self) -> None:
+        """A version in hand may have been deleted since, by anybody: its bytes are not handed out then.
+        Raises VersionNotFound."""
+        self._session.refresh()
+        self._session.row(self.id)
 
     def lora(self) -> LoraFacts | None:
         """Rank, alpha and targets read from the weights' shapes; None if there is no LoRA."""
@@ -251,11 +274,11 @@ class Version:
         (fold an adapter into its base), `adapter=` (of several, the active one), `allow_pickle=True`.
         Raises BaseMismatch, BaseMissing, PickleRefused, NotLoadable.
         """
-        return _loader()(self, "model", **kwargs)
+        return self._as("model", **kwargs)
 
     def load_tokenizer(self, **kwargs: Any) -> Any:
         """The tokenizer that was saved with the weights."""
-        return _loader()(self, "tokenizer", **kwargs)
+        return self._as("tokenizer", **kwargs)
 
     def load_processor(self, **kwargs: Any) -> Any:
         """The processor of a vision, audio or multimodal model, as it was saved with the weights.
@@ -263,18 +286,18 @@ class Version:
         A feature extractor or an image processor where that is all there is; a text model's tokenizer.
         Raises NotLoadable.
         """
-        return _loader()(self, "processor", **kwargs)
+        return self._as("processor", **kwargs)
 
     def state_dict(self, **kwargs: Any) -> dict[str, Any]:
         """All tensors by name, in memory of their own; `tensors=[…]` names those to read. For an
         adapter: the adapter's alone. Raises TensorNotInVersion, PickleRefused, NotLoadable.
         """
-        tensors: dict[str, Any] = _loader()(self, "state_dict", **kwargs)
+        tensors: dict[str, Any] = self._as("state_dict", **kwargs)
         return tensors
 
     def tensor(self, name: str, **kwargs: Any) -> Any:
         """One tensor; no other one is read. Raises as `state_dict`, and takes what that takes."""
-        return _loader()(self, "state_dict", tensors=[name], **kwargs)[name]
+        return self._as("state_dict", tensors=[name], **kwargs)[name]
 
     @property
     def source(self) -> Session:

@@ -298,7 +298,7 @@ def test_deleted_versions_are_not_resolved_and_it_is_said_why(shelf: Shelf) -> N
     shelf.delete(second)
     for reference in ("m@b", f"id:{second.short}", f"m@{second.short}", "m@c~1"):
         assert "was deleted" in reason(shelf, reference)
-        assert "can be restored" in reason(shelf, reference)
+        assert "stemmata restore" in reason(shelf, reference)
     assert name(shelf, "m@c~2") == "a"
     assert find(shelf, "m").version_id == third
     assert "was deleted" in reason(shelf, f"m@{{{shelf.time(shelf.n - 2)}}}")

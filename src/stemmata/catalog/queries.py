@@ -62,6 +62,7 @@ __all__ = [
     "version_by_id",
     "version_with_content",
     "versions",
+    "versions_where",
 ]
 
 Connection = sqlite3.Connection
@@ -97,6 +98,10 @@ def _made(
 
 def _versions(connection: Connection, rest: str, *values: Parameter | bytes) -> list[VersionRow]:
     return _made(connection, VersionRow.of, f"SELECT {VERSION_COLUMNS} FROM versions v {rest}", *values)
+
+
+versions_where = _versions
+"""For the other modules of questions: they share how damaged rows are met."""
 
 
 def _visible(at: str | None) -> tuple[str, tuple[str, ...]]:

@@ -32,6 +32,9 @@ At = Annotated[
 ]
 Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, kept in the history.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", metavar="", help="Do not ask.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", metavar="", help="Show what would be done, and change nothing.")
+]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.", show_default=False)]
 Ref = Annotated[
     str,
@@ -40,6 +43,10 @@ Ref = Annotated[
         help="A version: model@production, model@run/epoch-3, model@best, an id …",
         show_default=False,
     ),
+]
+Refs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="REF…", help="Versions, as in every command.", show_default=False),
 ]
 
 TakeIn = Annotated[

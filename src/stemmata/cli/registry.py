@@ -47,6 +47,14 @@ COMMANDS: dict[str, Entry] = {
     "rollback": Entry("rollback", _NAME, "Move an alias back to what it was before."),
     "annotate": Entry("annotate", _NAME, "Add metrics, labels or notes to a version."),
     "label": Entry("label", _NAME, "Set or remove labels of a version."),
+    "delete": Entry("delete", _KEEP, "Hide versions; they can be restored for 14 days at least."),
+    "restore": Entry("restore", _KEEP, "Show deleted versions again."),
+    "retain": Entry(
+        "retain",
+        _KEEP,
+        "Set what a model keeps, and delete the rest; without a rule, apply the policy it has.",
+    ),
+    "redact": Entry("redact", _KEEP, "Hand out no more, for good, what a version's provenance says."),
     "check": Entry("check", _KEEP, "Verify every byte of the repository."),
     "doctor": Entry("doctor", _KEEP, "Look at Python, packages, repository, disk and cache; say what to do."),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from stemmata.compare import lora
@@ -35,6 +35,8 @@ class Side:
     metrics: Mapping[str, float]
     tree: Tree
     read: Callable[[str], bytes]
+    redacted: Mapping[str, str] = field(default_factory=dict)
+    """Kinds of provenance that count as erased, and since when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class Diff:
     """Every metric that either side has, equal ones too."""
     data: Changes
     provenance: Changes
-    """By kind, the digests of environment, packages, code and command."""
+    """By kind, the digests of environment, packages, code and command; `redacted …` of what was."""
     files: FilesDiff
     tensors: TensorsDiff
     lora: LoraDiff
@@ -108,7 +110,7 @@ def compare(a: Side, b: Side) -> Diff:
         config=config_changes(a.record, b.record),
         metrics=metric_changes(a.metrics, b.metrics),
         data=data_changes(a.record, b.record),
-        provenance=provenance_changes(a.record, b.record),
+        provenance=provenance_changes(a.record, b.record, a.redacted, b.redacted),
         files=compare_files(a.tree, b.tree),
         tensors=compare_tensors(a.tree, b.tree),
         lora=_compare_lora(lora.facts(a.tree, a.read), lora.facts(b.tree, b.read)),

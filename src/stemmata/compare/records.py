@@ -9,6 +9,8 @@ from typing import Any
 
 from stemmata.records import Record, Value, load_value
 
+_NONE: Mapping[str, str] = {}
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -107,9 +109,16 @@ def about_changes(a: Record, b: Record) -> Changes:
     return changes(_about(a), _about(b))
 
 
-def provenance_changes(a: Record, b: Record) -> Changes:
-    """Kinds of provenance by digest: whether the environment, the packages or the code differ."""
-    return changes(dict(a.provenance), dict(b.provenance))
+def provenance_changes(
+    a: Record, b: Record, redacted_a: Mapping[str, str] = _NONE, redacted_b: Mapping[str, str] = _NONE
+) -> Changes:
+    """Kinds of provenance by digest: whether the environment, the packages or the code differ. Of what was
+    redacted nothing is said, not even whether it is the same: a digest tells those who can guess."""
+    sides = [
+        {k: f"redacted on {gone[k][:10]}" if k in gone else digest for k, digest in record.provenance.items()}
+        for record, gone in ((a, redacted_a), (b, redacted_b))
+    ]
+    return changes(*(dict[str, Value](side) for side in sides))
 
 
 def _loaded(stored: Mapping[str, Any]) -> dict[str, Value]:

@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 
 from stemmata.bases import Weights, hash_file, weight_paths, weights_of_folder, weights_of_tree
+from stemmata.catalog import queries
 from stemmata.catalog.catalog import user_cache_folder
 from stemmata.errors import InvalidArgument, StemmataError
 from stemmata.hf.distributed import is_part
@@ -86,16 +87,16 @@ def describe_base(model: Any, session: Session) -> Base:
         _complete(folder, session)
     weights = folder_weights(folder) if folder is not None else None
     noted = _came_from.get(inner)
-    if noted is not None and noted[0] == session.identity.repository:
-        stored = Version(session, session.row(noted[1]))
+    stored = _stored(session, noted[1]) if noted and noted[0] == session.identity.repository else None
+    if stored is not None:
         if stored.kind == "adapter":
             # An adapter's version that is a base itself: merged, it is loaded so again.
-            return Base(name_or_path="", version=noted[1].hex)
+            return Base(name_or_path="", version=stored.id.hex)
         trained = weights_of_tree(stored.tree())
         if weights is None or weights.digest != trained.digest:
             # Trained on in memory: the folder that its name still says holds what it was before.
             folder, name, revision, weights = None, "", None, trained
-        version: VersionId | None = noted[1]
+        version: VersionId | None = stored.id
     else:
         version = _version_of_files(name, revision, session) if folder is not None else None
     if folder is None or weights is None:
@@ -114,6 +115,13 @@ def describe_base(model: Any, session: Session) -> Base:
         files=list(rows),
         version=version.hex if version is not None else None,
     )
+
+
+def _stored(session: Session, version: VersionId) -> Version | None:
+    """The version that a model in memory came from, also if it was deleted since: a training that is under
+    way goes on. None where it cannot be read any more."""
+    row = queries.version_by_id(session.catalog.connection, version)
+    return Version(session, row) if row is not None and row.state != "forgotten" else None
 
 
 def _complete(folder: Path, session: Session) -> None:

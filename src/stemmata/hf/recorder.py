@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stemmata.errors import IncompleteCheckpoint, NameTaken, SpaceShort
+from stemmata.errors import IncompleteCheckpoint, NameTaken, SpaceShort, VersionNotFound
 from stemmata.hf import facts, filesets
 from stemmata.hf.failures import Failures, OnError, Task
 from stemmata.hf.keeping import Keep, Keeping, metric_of
@@ -256,7 +257,8 @@ class Recorder:
                 task.waits = True
                 saved.late.append(task)
             else:
-                self.repository.annotate(saved.version, metrics=metrics, event=event)
+                with suppress(VersionNotFound):  # deleted while it was measured: nobody asks any more
+                    self.repository.annotate(saved.version, metrics=metrics, event=event)
 
         task = Task(f"{saved.name} ({event} metrics)", job, again=True)
         if metrics:
@@ -273,6 +275,8 @@ class Recorder:
                 return
             try:
                 self.repository.name(self.model, full, saved.version)
+            except VersionNotFound:
+                pass  # deleted meanwhile
             except NameTaken:
                 if full not in self.again:
                     raise

@@ -7,6 +7,7 @@ import secrets
 from datetime import datetime
 from typing import Any
 
+from stemmata.catalog import queries
 from stemmata.names import clean_name, name_key, slug
 from stemmata.repository import Repository
 
@@ -46,8 +47,9 @@ def free_name(repository: Repository, model: str, wanted: str) -> str:
     name = wanted
     if name_key(model) not in {name_key(m) for m in repository.models()}:
         return name
-    versions = repository.versions(model)
-    while versions.where(f"run == {_quoted(name)}").limit(1):
+    # Also of runs whose versions are deleted: those keep their names.
+    taken = set(queries.runs(repository.session.catalog.connection, name_key(model)))
+    while name in taken:
         name = next_name(name)
     return name
 
@@ -58,7 +60,3 @@ def next_name(name: str) -> str:
     if dash and number.isdigit() and 1 < int(number) < 10_000 and not number.startswith("0"):
         return f"{stem}-{int(number) + 1}"
     return f"{name}-2"
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

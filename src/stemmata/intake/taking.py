@@ -120,9 +120,13 @@ def _known(repository: Repository, found: Found, source: Source) -> Outcome | No
     taken = queries.ref(session.catalog.connection, name_key(found.model), name_key(found.name))
     if taken is None:
         return None
-    if session.row(taken.target).content != _content(source):
+    row = queries.version_by_id(session.catalog.connection, taken.target)
+    if row is None or row.content != _content(source):
         holder = f"{taken.kind} of {taken.target.short}, with other content; name the run with --run"
         raise NameTaken(model=found.model, name=found.name, holder=holder)
+    if row.state != "visible":
+        # Whoever deleted it meant it: a folder that is still there does not bring it back.
+        return Outcome(found, "known", taken.target, reason="it was deleted since it was taken in")
     return Outcome(found, "known", taken.target)
 
 

@@ -171,8 +171,11 @@ def _provenance(changes: Changes) -> list[_Row]:
     """Which kinds differ; their digests tell people nothing."""
     from rich.text import Text
 
-    kinds = [c.key for c in changes.changed]
-    rows = [(text.plain(kind), Text("differs")) for kind in kinds]
+    rows = []
+    for change in changes.changed:
+        # Of what was redacted only that is said.
+        words = [str(v) for v in (change.a, change.b) if str(v).startswith("redacted")]
+        rows.append((text.plain(change.key), Text(words[0] if words else "differs")))
     rows += [(text.plain(kind), Text("only in a", "red")) for kind in changes.removed]
     rows += [(text.plain(kind), Text("only in b", "green")) for kind in changes.added]
     return rows

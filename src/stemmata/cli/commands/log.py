@@ -11,8 +11,10 @@ from stemmata.cli import text
 from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.options import At, Json, Repo, instant, open_repo, output_for
 from stemmata.cli.registry import command_app
+from stemmata.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from stemmata.cli.output import Output
     from stemmata.repository import Repository
     from stemmata.version import Version
 
@@ -26,9 +28,11 @@ _SHOWN = 50
         "stemmata log",
         "stemmata log sentiment --run r8 --metric eval_loss --metric f1",
         'stemmata log sentiment --at "last friday"',
+        "stemmata log --deleted",
         json="versions (list, newest first: id, model, name, names, aliases, tags, created_at, author, "
         "message, parents, run, step, epoch, event, kind, metrics, labels, notes, config, data, "
-        "base, files, bytes), total (how many there are), at (UTC or null). Without --limit all are listed.",
+        "base, files, bytes), total (how many there are), at (UTC or null). Without --limit all are listed. "
+        "With --deleted: deleted (list of id, model, name, bytes, at, by, why, until, entry), total.",
     ),
 )
 def log(
@@ -46,6 +50,9 @@ def log(
         typer.Option("--metric", metavar="NAME", help="Show this metric; may be given again."),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", "-a", help="Show all of them.")] = False,
+    deleted: Annotated[
+        bool, typer.Option("--deleted", metavar="", help="List the deleted versions that can be restored.")
+    ] = False,
     at: At = None,
     repo: Repo = None,
     as_json: Json = False,
@@ -60,6 +67,11 @@ def log(
     moment = instant(at)
     with open_repo(context, repo) as repository:
         repository.versions(model)  # refuses a model that is not there
+        if deleted:
+            if run is not None or at is not None:
+                raise InvalidArgument(argument="--deleted", reason="neither --run nor --at goes with it")
+            _tell_deleted(output, repository, model, limit or (None if everything or output.json else _SHOWN))
+            return
         shown, total = _versions(
             repository, model, run, moment, limit or (None if everything or output.json else _SHOWN)
         )
@@ -108,3 +120,50 @@ def _versions(
     rows = queries.versions(connection, key, run=run, at=then, limit=limit)
     total = queries.count_versions(connection, key, run=run, at=then) if limit else len(rows)
     return [Version(session, row) for row in rows], total
+
+
+def _tell_deleted(output: Output, repository: Repository, model: str | None, limit: int | None) -> None:
+    """What can be restored, the last deleted first."""
+    every = repository.deleted(model)
+    found = every[:limit]
+    if output.json:
+        rows = [
+            {
+                "id": each.version.hex,
+                "model": each.model,
+                "name": each.name,
+                "bytes": each.row.bytes,
+                "at": each.at,
+                "by": each.by,
+                "why": each.why,
+                "until": each.until,
+                "entry": each.n,
+            }
+            for each in found
+        ]
+        output.document({"deleted": rows, "total": len(every)})
+        return
+    if not found:
+        output.note("nothing that was deleted can be restored")
+        return
+    from datetime import UTC
+
+    from stemmata.cli.listing import DIM, ID, NAME
+    from stemmata.cli.tables import Column, table
+
+    now = datetime.now(UTC)
+    columns = [Column("version", shrink=16), Column("id"), Column("size", 5, right=True)]
+    columns += [Column("deleted", 1, right=True), Column("by", 4), Column("entry", 2, right=True)]
+    columns += [Column("restorable until", 3), Column("why", 1, shrink=16)]
+    for each in found:
+        columns[0].add(text.plain(f"{each.model}@{each.name}"), NAME)
+        columns[1].add(each.version.short, ID)
+        columns[2].add(text.size(each.row.bytes), DIM)
+        columns[3].add(text.age(each.at, now), DIM)
+        columns[4].add(text.plain(each.by))
+        columns[5].add(str(each.n))
+        columns[6].add(text.local(each.until), DIM)
+        columns[7].add(text.plain(each.why))
+    output.show(table(columns, output.width))
+    if len(found) < len(every):
+        output.note(f"{text.count(len(every) - len(found), 'earlier one')} not shown; see all with --all")

@@ -32,6 +32,7 @@ app = command_app()
         "stemmata show 3f9a12bc --files --tensors",
         "stemmata show 'sentiment@production@{3 weeks ago}'",
         json="version (as in log), lora (rank, alpha, targets, … or null), provenance (list of kinds), "
+        "redacted (list of item, at, by, why), "
         "files (list of path, size, digest, executable), tensors (list of name, dtype, shape, bytes, file; "
         "with --tensors), annotations (list of at, by, metrics, labels, notes, event, why), at (UTC or null)",
     ),
@@ -78,6 +79,7 @@ def _document(version: Version, *, tensors: bool) -> dict[str, object]:
         "version": version.to_dict(),
         "lora": version.lora(),
         "provenance": sorted(version.record.provenance),
+        "redacted": version.redactions,
         "files": [
             {"path": f.path, "size": f.size, "digest": f.digest, "executable": f.executable}
             for f in version.files
@@ -124,6 +126,7 @@ def _tell(output: Output, repository: Repository, version: Version, *, all_setti
             for a in version.annotations
             if a.notes
         ],
+        "provenance": _provenance(version),
     }
     for title, rows in sections.items():
         if rows:
@@ -131,6 +134,22 @@ def _tell(output: Output, repository: Repository, version: Version, *, all_setti
         if title == "config" and left_out:
             more = f"  {text.count(left_out, 'more setting')} of the Trainer; list all with --config"
             output.show(Text(more, "dim"))
+
+
+def _provenance(version: Version) -> list[tuple[str, Text]]:
+    """What captured the run, by kind; of what was redacted the tombstone."""
+    from rich.text import Text
+
+    gone = {each.item: each for each in version.redactions}
+    attached = {kind for a in version.annotations for kind in a.objects}
+    kept = sorted((set(version.record.provenance) | attached) - set(gone))
+    rows = [("kept", Text(text.plain(", ".join(kept)), "dim"))] if kept else []
+    for kind, each in gone.items():
+        words = f"redacted on {text.local(each.at)} by {text.plain(each.by)}"
+        rows.append(
+            (text.plain(kind), Text(words + (f": {text.plain(each.why)}" if each.why else ""), "red"))
+        )
+    return rows
 
 
 def _facts(repository: Repository, version: Version) -> list[tuple[str, Text]]:
@@ -184,9 +203,24 @@ def _parents(repository: Repository, version: Version) -> list[tuple[str, Text]]
             found = repository.get(VersionId.parse(parent))
             line.append(f"  {text.plain(found.model)}@{text.plain(found.name)}")
         except (NotFound, ValueError):
-            line.append("  not in this repository", "dim")
+            line.append(f"  {_gone(repository, parent)}", "dim")
         rows.append(("parent", line))
     return rows
+
+
+def _gone(repository: Repository, parent: str) -> str:
+    """Why a parent cannot be looked at: the link to it stays all the same."""
+    from stemmata.catalog import queries
+    from stemmata.ids import VersionId
+
+    try:
+        row = queries.version_by_id(repository.session.catalog.connection, VersionId.parse(parent))
+    except ValueError:
+        row = None
+    if row is None:
+        return "not in this repository"
+    name = queries.model_name(repository.session.catalog.connection, row.model)
+    return f"{text.plain(name)}@{text.plain(row.name)}, which was deleted"
 
 
 def _metrics(version: Version) -> list[tuple[str, Text]]:

@@ -1,0 +1,113 @@
+"""Deletions: what the catalog knows of versions that go, and of who needs those that stay.
+
+`model` is a model's key. Why a version was deleted, and by whom, stands in the log entry alone.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+import msgspec
+
+from stemmata.catalog.queries import VersionRow, versions_where
+from stemmata.ids import VersionId
+
+DELETED, FORGOTTEN, VISIBLE = "deleted", "forgotten", "visible"
+
+
+class _Base(msgspec.Struct):
+    version: str | None = None
+
+
+class _Need(msgspec.Struct):
+    """As much of a record as says what it needs."""
+
+    base: _Base | None = None
+
+
+class _Held(msgspec.Struct):
+    """As much of a record as says which erasable objects it has."""
+
+    provenance: dict[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Redaction:
+    """An object that counts as erased."""
+
+    item: str
+    at: str
+    by: str
+    why: str
+
+
+def deleted_versions(
+    connection: sqlite3.Connection, model: str | None = None, *, n: int | None = None
+) -> list[VersionRow]:
+    """Versions that can be restored, the last deleted first; `n`: deleted by that entry of the log."""
+    where, values = ["v.state = 'deleted'"], list[str | int]()
+    if model is not None:
+        where.append("v.model = ?")
+        values.append(model)
+    if n is not None:
+        where.append("v.state_n = ?")
+        values.append(n)
+    rest = f"WHERE {' AND '.join(where)} ORDER BY v.state_n DESC, v.seq DESC"
+    return versions_where(connection, rest, *values)
+
+
+def state_since(connection: sqlite3.Connection, seq: int) -> str:
+    """Effective time of the entry that made a version what it is now."""
+    sql = "SELECT at FROM version_states WHERE version = ? ORDER BY n DESC, rowid DESC LIMIT 1"
+    return str(connection.execute(sql, (seq,)).fetchone()[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A visible version, of the model with this key, that is loaded on another: its base."""
+
+    version: VersionId
+    model: str
+    name: str
+    base: VersionId
+
+
+def needs(connection: sqlite3.Connection) -> list[Need]:
+    """Every visible version whose record names a version as its base, oldest first."""
+    # A record without these words need not be decoded.
+    sql = (
+        "SELECT id, model, name, record FROM versions"
+        " WHERE state = 'visible' AND instr(record, ?) ORDER BY seq"
+    )
+    found = []
+    for version, model, name, record in connection.execute(sql, (b'"base":{',)).fetchall():
+        base = base_of(record)
+        if base is not None:
+            found.append(Need(VersionId(version), str(model), str(name), base))
+    return found
+
+
+def base_of(record: bytes) -> VersionId | None:
+    """The version that a record names as what it is loaded on."""
+    try:
+        base = msgspec.json.decode(record, type=_Need).base
+        return VersionId.parse(base.version) if base is not None and base.version is not None else None
+    except (msgspec.DecodeError, ValueError):
+        return None  # a record may say anything; what names no version needs none
+
+
+def holders_of(connection: sqlite3.Connection, digest: str) -> list[tuple[VersionRow, str]]:
+    """Versions, visible or deleted, whose record has this object as provenance: each with its kind."""
+    rest = "WHERE v.state IN ('visible', 'deleted') AND instr(v.record, ?) ORDER BY v.seq"
+    found: list[tuple[VersionRow, str]] = []
+    for row in versions_where(connection, rest, digest.encode()):
+        held = msgspec.json.decode(row.record, type=_Held).provenance
+        found += [(row, kind) for kind, other in sorted(held.items()) if other == digest]
+    return found
+
+
+def redactions(connection: sqlite3.Connection, seq: int) -> list[Redaction]:
+    """What was redacted of a version, by kind."""
+    sql = "SELECT item, at, by, why FROM redactions WHERE version = ? ORDER BY item"
+    return [Redaction(*row) for row in connection.execute(sql, (seq,)).fetchall()]
