@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 
 from stemmata.arguments import instant_of, require_text
-from stemmata.catalog import queries
+from stemmata.catalog import queries, selecting
 from stemmata.catalog.queries import VersionRow
 from stemmata.errors import AmbiguousReference, InvalidReference, ModelNotFound, VersionNotFound
 from stemmata.ids import VersionId
@@ -107,19 +107,19 @@ def best_of(
     chosen = metric or (declared if isinstance(declared, str) else None)
     guessed = chosen is None
     if chosen is None:
-        chosen = _guess(queries.metric_names(connection, model, at=at), shown, name)
+        chosen = _guess(selecting.metric_names(connection, model, at=at), shown, name)
     way, way_guessed = direction, False
     if way is None and chosen == declared:
         way = settings.get("direction")
     if way not in ("min", "max"):
         way, way_guessed = direction_of(chosen), True
     wanted = run if run is None or isinstance(run, str) else list(run)
-    found = queries.best(connection, model, chosen, way, run=wanted, at=at)
+    found = selecting.best(connection, model, chosen, way, run=wanted, at=at)
     if found is None:
         names = queries.runs(connection, model)
         if isinstance(run, str) and run not in names:
             raise no_such_run(name, run, names, shown)
-        close = _close(chosen, queries.metric_names(connection, model, at=at))
+        close = _close(chosen, selecting.metric_names(connection, model, at=at))
         hint = f"did you mean {', '.join(close)}?" if close else f"stemmata log {name} shows what there is"
         of_run = f" of run {run!r}" if isinstance(run, str) else ""
         reason = f"no version{of_run} has a number for the metric {chosen!r}"
@@ -298,7 +298,7 @@ class _Resolver:
         return f"stemmata log {name} lists its versions"
 
     def newest(self, model: str, run: list[str] | None) -> VersionRow:
-        found = queries.latest(self.connection, model, run=run, at=self.at)
+        found = selecting.latest(self.connection, model, run=run, at=self.at)
         if found is None:
             raise self.missing("there is no version", "stemmata log lists what is there")
         return found

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, overload
 
-from stemmata.catalog import queries
+from stemmata.catalog import selecting
 from stemmata.errors import InvalidArgument, MissingExtra
 from stemmata.session import Session
 from stemmata.version import Version
@@ -37,7 +37,7 @@ class VersionList(Sequence[Version]):
 
     def where(self, expression: str) -> VersionList:
         """Those for which the expression holds. Raises InvalidExpression."""
-        queries.check_expression(expression)
+        selecting.check_expression(expression)
         return self._with(expressions=(*self._query.expressions, expression))
 
     def sort(self, key: str, *, descending: bool = False) -> VersionList:
@@ -57,7 +57,7 @@ class VersionList(Sequence[Version]):
     def _versions(self) -> list[Version]:
         if self._found is None:
             q = self._query
-            rows = queries.versions(
+            rows = selecting.versions(
                 self._session.catalog.connection,
                 q.model,
                 expressions=q.expressions,

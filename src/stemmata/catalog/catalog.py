@@ -17,7 +17,7 @@ from threading import RLock
 from typing import Self
 
 from stemmata.catalog.connection import Connection, connect, is_damage, is_place
-from stemmata.catalog.schema import SCHEMA, VERSION
+from stemmata.catalog.schema import INDEXES, SCHEMA, VERSION
 from stemmata.catalog.state import SqliteState
 from stemmata.errors import DamagedLog, InvalidArgument, StemmataError
 from stemmata.ids import Digest, PackName
@@ -31,6 +31,8 @@ from stemmata.storage.mounts import has_shared_locks
 
 FILE = f"catalog-v{VERSION}.sqlite"
 _MENDS = 4
+_LONG = 1000
+"""Entries of a log after which it is quicker to make the indexes when all rows are there."""
 _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 _POSITION = "SELECT value FROM meta WHERE key = 'position'"
 
@@ -160,23 +162,32 @@ class Catalog:
         return data is not None and Digest.of(data) == here.hash
 
     def _fold(self, here: Position) -> Position:
-        state = SqliteState(self._database)
+        is_long = here.n == 0 and exists(self._storage, _LONG)
+        if is_long:
+            self._run([f"DROP INDEX {name}" for name in _INDEXES])
+        state = SqliteState(self._database, long=True)
+
+        def settle() -> None:
+            """What came before stands, also when the log turns out damaged further on."""
+            state.flush()
+            if is_long:
+                self._run(_split(INDEXES))
+            self._remember(here)
+
         try:
             for position, found, _ in read_log(self._storage, here):
                 reason = found.reason if isinstance(found, Void) else apply(state, position, found)
                 if reason is not None:
                     state.add_void(position.n, reason)
                 here = position
-        except DamagedLog:
-            if not exists(self._storage, here.n + 1):
+        except StemmataError as error:
+            if isinstance(error, DamagedLog) and not exists(self._storage, here.n + 1):
                 # A hole. Only a reader from the beginning looks for holes: let the next one do so too.
                 self._wipe()
-                here = self._identity.genesis
+            else:
+                settle()
             raise
-        finally:
-            # Also when the log turns out damaged further on: what came before it stands.
-            with suppress(sqlite3.Error):
-                self._remember(here)
+        settle()
         return here
 
     # --- packs ----------------------------------------------------------------------------------
@@ -283,6 +294,11 @@ class Catalog:
         cursor.executemany("INSERT INTO meta VALUES (?, ?)", rows)
         self._remember(self._identity.genesis)
 
+    def _run(self, statements: Iterable[str]) -> None:
+        cursor = self._database.cursor(sqlite3.Cursor)
+        for statement in statements:
+            cursor.execute(statement)
+
     def _position(self) -> Position | None:
         """As the file says; None if it says nothing that can be read."""
         cursor = self._database.cursor(sqlite3.Cursor)
@@ -388,5 +404,6 @@ def _split(script: str) -> list[str]:
     return found
 
 
-_STATEMENTS = _split(SCHEMA)
+_STATEMENTS = _split(SCHEMA + INDEXES)
+_INDEXES = re.findall(r"CREATE INDEX (\w+)", INDEXES)
 _NAMES = set(re.findall(r"CREATE TABLE (\w+)", SCHEMA))

@@ -251,7 +251,7 @@ def version_annotate(state: State, moment: Moment, op: ops.VersionAnnotate) -> N
     _digests(list((op.objects or {}).values()))
     _require_live(state, op.packs)
     # A kind names one object for good, so that redacting it is never ambiguous.
-    taken = state.object_kinds(version) & set(op.objects or {})
+    taken = state.object_kinds(version) & set(op.objects) if op.objects else ()
     _require(not taken, f"version {version.short} already has {sorted(taken)[:1]}")
     state.annotate(moment, version, op)
 
