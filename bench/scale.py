@@ -22,7 +22,7 @@ from statistics import median
 
 import simulated
 import stemmata
-from measuring import COMMAND, ROOT, Peaks, folder_bytes, keep, load, machine, peak_of, timed
+from measuring import COMMAND, Peaks, folder_bytes, keep, load, machine, peak_of, timed
 from stemmata.repository import Repository
 
 SIZES = (100, 10_000, 100_000)

@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 import msgspec
+
 import stemmata
 from stemmata.ids import Digest, VersionId
 from stemmata.log import ops

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from ledger import TREE, add_pack, add_version, alias, fold_ops, pack, record, version_of
+from stemmata.catalog.facts import fact_of, metric_of
 from stemmata.catalog.schema import SCHEMA
-from stemmata.catalog.state import SqliteState, fact_of, metric_of
+from stemmata.catalog.state import SqliteState
 from stemmata.ids import Digest
 from stemmata.log import ops
 from stemmata.log.entries import Position

@@ -14,6 +14,8 @@ from typing import Any, Self
 from stemmata.storage.mounts import is_network, mount_of
 
 _FOLD_BUSY_SECONDS = 5.0
+_CACHE_KIB = 64 << 10
+"""Pages in memory, at most: the rows of a long log are put in all over the file."""
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _PLACE = frozenset(
     {
@@ -124,6 +126,7 @@ def connect(file: Path | None, guard: Any, *, busy: float | None = None) -> Conn
         # With WAL, "normal" is consistent after a power loss and waits for no disk at each commit.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         if file is not None:
             _set_journal(connection, file)
     except BaseException:

@@ -143,7 +143,9 @@ def _digests(texts: list[str]) -> None:
 def _name(text: str, what: str) -> str:
     size = len(text.encode("utf-8"))
     _require(0 < size <= MAX_NAME_BYTES, f"a {what} of {size} bytes")
-    _require(not any(unicodedata.category(c) == "Cc" for c in text), f"a {what} with a control character")
+    if not text.isprintable():
+        # What is printable is no control character; a space or a mark that is not may still be none.
+        _require(not any(unicodedata.category(c) == "Cc" for c in text), f"a {what} with a control character")
     return name_key(text)
 
 
