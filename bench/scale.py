@@ -243,7 +243,7 @@ def table(found: dict[int, dict[str, float]]) -> list[str]:
     lines = ["| ms | " + " | ".join(f"{size:,}" for size in sizes) + " |", "| --- |" + " ---: |" * len(sizes)]
     keys = list(found[sizes[-1]])
     for key in keys:
-        if key.startswith("peak: ") or key.startswith("bytes"):
+        if key.startswith(("peak: ", "bytes")):
             continue
         lines.append(f"| {key} | " + " | ".join(f"{found[s][key] * 1000:,.1f}" for s in sizes) + " |")
     lines += [
@@ -252,7 +252,7 @@ def table(found: dict[int, dict[str, float]]) -> list[str]:
         "| --- |" + " ---: |" * len(sizes),
     ]
     for key in keys:
-        if key.startswith("peak: ") or key.startswith("bytes"):
+        if key.startswith(("peak: ", "bytes")):
             lines.append(f"| {key} | " + " | ".join(f"{found[s][key] / 2**20:,.0f}" for s in sizes) + " |")
     return lines
 

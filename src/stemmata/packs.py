@@ -84,6 +84,10 @@ class PackIndex:
         """All of them, sorted."""
         return (Digest(self._digest_at(at)) for at in range(len(self)))
 
+    def rows(self) -> Iterator[tuple[Digest, IndexRow]]:
+        """Every object and where it lies, sorted by digest."""
+        return ((Digest(row[0]), IndexRow(*row[1:])) for row in _ROW.iter_unpack(self._rows))
+
     def _digest_at(self, at: int) -> bytes:
         return self._rows[at * _ROW.size : at * _ROW.size + Digest.SIZE]
 

@@ -24,6 +24,8 @@ from stemmata.names import RESERVED, Reference, name_key, parse_reference
 from stemmata.timephrases import parse_when
 
 _MANY = 8
+_NEAR = 1000
+"""Names that are compared with one that is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,13 +281,13 @@ class _Resolver:
             if name_key(word) == "latest":
                 return Resolved(self.reference.text, self.newest(model, same))
             return self.best(model, same)
-        names = [ref.name for ref in queries.refs(self.connection, model)]
         move = queries.ref_moves(self.connection, model, name_key(selector))
         if move:
             deleted = move[-1].target is None
             reason = f"{selector!r} was deleted" if deleted else f"{selector!r} named nothing"
             raise self.missing(reason, f"stemmata history {model} {selector} shows its values")
         reason = f"the model has no alias, tag, version or id {selector!r}"
+        names = queries.names_near(self.connection, model, name_key(selector), _NEAR)
         raise self.missing(reason, self.suggestion(model, selector, [*names, *RESERVED]))
 
     def suggestion(self, model: str, text: str, known: list[str], suffix: str = "") -> str:

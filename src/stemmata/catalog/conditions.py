@@ -3,6 +3,8 @@
 Conditions speak of the row `v` of `versions`, are never NULL, and hold names and values as parameters alone.
 """
 
+# ruff: noqa: S608 - statements are put together from fixed parts; every value is a parameter
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -149,8 +151,8 @@ def _own_fact(space: str, name: Name, at: str | None) -> Clause:
         )
     then = "COALESCE(s.at, v.at) <= ?"
     return Clause(
-        f"SELECT {rank} AS rank, num, text FROM (SELECT {_NEWEST} AS id, s.num, s.text, 0 AS removed FROM keys k"
-        f" JOIN facts s ON s.key = k.id AND s.version = v.seq WHERE {key} AND {then}"
+        f"SELECT {rank} AS rank, num, text FROM (SELECT {_NEWEST} AS id, s.num, s.text, 0 AS removed"
+        f" FROM keys k JOIN facts s ON s.key = k.id AND s.version = v.seq WHERE {key} AND {then}"
         f" UNION ALL SELECT s.id, s.num, s.text, s.removed FROM keys k"
         f" JOIN fact_moves s ON s.key = k.id AND s.version = v.seq WHERE {key} AND {then}"
         " ORDER BY id DESC LIMIT 1) WHERE removed = 0",

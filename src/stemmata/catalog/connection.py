@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -144,3 +145,21 @@ def _set_journal(connection: Connection, file: Path) -> None:
         # Another process is at it just now; whichever mode it leaves is as good.
         if _code(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise
+
+
+def throw_away(file: Path) -> None:
+    """Remove a database and what SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        with suppress(OSError):
+            file.with_name(file.name + suffix).unlink()
+
+
+def inode_of(file: Path | None) -> tuple[int, int] | None:
+    """What tells a file from another one at its place; None where there is none."""
+    if file is None:
+        return None
+    try:
+        about = file.stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino

@@ -45,6 +45,8 @@ def fact_of(value: Stored) -> Fact:
 
 def metric_of(value: float | str) -> Fact:
     """As `fact_of`; a text that is no tagged number counts as NaN."""
+    if type(value) is float:
+        return value, None  # JSON has neither NaN nor infinity
     num, text = fact_of(value)
     return (num, text) if num is not None else (None, "nan")
 

@@ -1,8 +1,8 @@
 """Questions to the catalog: models, single versions, names. Writes nothing and resolves no reference.
 
-`selecting` has those about many versions. Every function takes the catalog's connection. `model` is always a model's key (`names.name_key`),
-times are stored times (RFC 3339 in UTC, compared as text). With `at`, the answer is as the log stood
-then: entries whose effective time is later do not count.
+`selecting` has the questions about many versions. Every function takes the catalog's connection. `model` is
+always a model's key (`names.name_key`), times are stored times (RFC 3339 in UTC, compared as text). With
+`at`, the answer is as the log stood then: entries whose effective time is later do not count.
 """
 
 # ruff: noqa: S608 - statements are put together from fixed parts; every value is a parameter
@@ -36,6 +36,7 @@ __all__ = [
     "ids_by_prefix",
     "model_name",
     "models",
+    "names_near",
     "names_of",
     "newest_of",
     "newest_of_others",
@@ -202,6 +203,15 @@ def refs(connection: Connection, model: str, *, kind: str | None = None) -> list
     if kind is None:
         return _refs(connection, "WHERE model = ? ORDER BY key", model)
     return _refs(connection, "WHERE model = ? AND kind = ? ORDER BY key", model, kind)
+
+
+def names_near(connection: Connection, model: str, key: str, count: int) -> list[str]:
+    """Names of the model next to `key` in the order of keys, `count` at most: what may have been meant."""
+    found: list[str] = []
+    for side, way in ((">=", "ASC"), ("<", "DESC")):
+        sql = f"SELECT name FROM refs WHERE model = ? AND key {side} ? ORDER BY key {way} LIMIT ?"
+        found += [row[0] for row in rows(connection, sql, model, key, count // 2)]
+    return found
 
 
 def names_of(connection: Connection, version: VersionId) -> list[RefRow]:

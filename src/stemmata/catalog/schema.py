@@ -7,14 +7,17 @@ entry's number and `at` the entry's effective time. `version` is `versions.seq`,
 
 from __future__ import annotations
 
+import re
+import sqlite3
+
 VERSION = 2
 """Raised whenever a table changes. Part of the file's name, so that releases do not fight over it."""
 
-# A fact is a value by which versions are found. A number is `num` (a bool also has text 'true' or 'false', an
-# integer beyond 63 bits its digits as text); NaN is num NULL, text 'nan'; a string or a list (as JSON) is text
-# alone; None is NULL in both. Metrics and labels are facts of one version. Config and data never change, and
-# all versions of a run have the same: each such object is kept once, as `shared`.
-# fact_moves: the values that `facts` no longer has; num and text NULL with `removed` set is a label taken away.
+# A fact is a value by which versions are found. A number is `num` (a bool also has text 'true' or 'false',
+# an integer beyond 63 bits its digits as text); NaN is num NULL, text 'nan'; a string or a list (as JSON) is
+# text alone; None is NULL in both. Metrics and labels are facts of one version. Config and data never change,
+# and all versions of a run have the same: each such object is kept once, as `shared`.
+# fact_moves: values that `facts` no longer has; num and text NULL with `removed` set is a label taken away.
 # `at` is NULL in both where it is that of the version.
 # ref_moves: target NULL is a deletion.
 SCHEMA = """
@@ -46,7 +49,7 @@ CREATE TABLE versions (
     bytes INTEGER NOT NULL, files INTEGER NOT NULL, content TEXT NOT NULL,
     config INTEGER NOT NULL, data INTEGER NOT NULL  -- shared.id; 0 is an empty object
 );
-CREATE TABLE records (version INTEGER PRIMARY KEY, record BLOB NOT NULL);  -- apart: many pages that few ask for
+CREATE TABLE records (version INTEGER PRIMARY KEY, record BLOB NOT NULL);  -- apart: large, seldom read
 
 CREATE TABLE version_packs (
     version INTEGER NOT NULL, pack BLOB NOT NULL, PRIMARY KEY (version, pack)
@@ -72,7 +75,10 @@ CREATE TABLE fact_moves (
     id INTEGER PRIMARY KEY, key INTEGER NOT NULL, version INTEGER NOT NULL, num REAL, text TEXT,
     removed INTEGER NOT NULL, n INTEGER NOT NULL, at TEXT
 );
-CREATE TABLE shared (id INTEGER PRIMARY KEY, space TEXT NOT NULL, digest BLOB NOT NULL, UNIQUE (digest, space));
+CREATE TABLE shared (
+    id INTEGER PRIMARY KEY, space TEXT NOT NULL, digest BLOB NOT NULL,  -- digest: BLAKE3 of its JSON
+    UNIQUE (digest, space)
+);
 CREATE TABLE shared_facts (
     key INTEGER NOT NULL, shared INTEGER NOT NULL, num REAL, text TEXT, PRIMARY KEY (key, shared)
 ) WITHOUT ROWID;
@@ -105,6 +111,12 @@ CREATE TABLE ref_moves (
 -- Where objects are known to be; filled as packs are read or written, not by the log.
 CREATE TABLE objects (digest BLOB NOT NULL, pack BLOB NOT NULL, PRIMARY KEY (digest, pack)) WITHOUT ROWID;
 
+-- What packs and versions hold, for whoever asks how much: filled when asked, not by the log.
+CREATE TABLE pack_contents (pack BLOB PRIMARY KEY, objects BLOB NOT NULL);
+CREATE TABLE version_contents (
+    version INTEGER PRIMARY KEY, tree TEXT NOT NULL, files BLOB NOT NULL, beside BLOB NOT NULL
+);
+
 CREATE TABLE voids (n INTEGER PRIMARY KEY, reason TEXT NOT NULL);
 """
 
@@ -122,3 +134,19 @@ CREATE INDEX versions_by_data ON versions (data);
 CREATE INDEX ref_moves_by_name ON ref_moves (model, key, n);
 """
 """What the fold itself does not look at: of a long log these are made when it has been folded."""
+
+
+def statements(script: str) -> list[str]:
+    """The statements of a script. `executescript` would commit the caller's transaction first."""
+    found: list[str] = []
+    pending = ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            found.append(pending)
+            pending = ""
+    return found
+
+
+INDEX_NAMES = re.findall(r"CREATE INDEX (\w+)", INDEXES)
+TABLE_NAMES = set(re.findall(r"CREATE TABLE (\w+)", SCHEMA))

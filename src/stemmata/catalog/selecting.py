@@ -125,14 +125,15 @@ def _by_fact(
     if space in SHARED:
         table, column, holder = "shared_facts", "shared", f"v.{space}"
     sql = (
-        f"SELECT v.seq FROM versions v LEFT JOIN {table} f ON f.key IN ({_list(keys)}) AND f.{column} = {holder}"
+        f"SELECT v.seq FROM versions v LEFT JOIN {table} f"
+        f" ON f.key IN ({_list(keys)}) AND f.{column} = {holder}"
         f" WHERE {where.sql} ORDER BY {_order('f.num', 'f.text', way)} LIMIT ? OFFSET ?"
     )
     return [row[0] for row in rows(connection, sql, *where.parameters, *page)]
 
 
 def _by_value(connection: Connection, key: SortKey, where: _Where, way: str, *page: Parameter) -> list[int]:
-    """The page by a field, by what several spaces have, or as of a time: each version's value is looked up."""
+    """The page by a field, by a key of several spaces, or as of a time: each version's value is looked up."""
     sql = (
         f"SELECT seq FROM (SELECT v.seq AS seq, {key.number.sql} AS number, {key.text.sql} AS words"
         f" FROM versions v WHERE {where.sql}) v ORDER BY {_order('number', 'words', way)} LIMIT ? OFFSET ?"

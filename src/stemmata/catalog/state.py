@@ -129,6 +129,7 @@ class SqliteState:
         )
         if state == DROPPED:
             self._do("DELETE FROM objects WHERE pack = ?", pack.raw)
+            self._do("DELETE FROM pack_contents WHERE pack = ?", pack.raw)
         self._waiting.note(pack.raw, state)
 
     def add_version(self, moment: Moment, version: VersionId, record: Record, op: ops.VersionAdd) -> None:
