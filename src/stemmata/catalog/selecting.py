@@ -86,7 +86,7 @@ def numbers(
     if spaces is not None and len(spaces) == 1:
         space, keys = next(iter(spaces.items()))
         if limit is not None and space not in SHARED:
-            found = _by_number(connection, keys, where, way, *page)
+            found = _by_number(connection, keys, where, way, limit, offset)
             if len(found) == limit:
                 return found
         return _by_fact(connection, space, keys, where, way, *page)
@@ -107,14 +107,17 @@ def _spaces_of(connection: Connection, name: Name, model: str | None) -> dict[st
 
 
 def _by_number(
-    connection: Connection, keys: list[int], where: _Where, way: str, limit: Parameter, offset: Parameter
+    connection: Connection, keys: list[int], where: _Where, way: str, limit: int, offset: int
 ) -> list[int]:
-    """The page of those that have a number, along the index of numbers."""
+    """The page of those that have a number, along the index of numbers: a key's part of it at a time."""
     sql = (
-        f"SELECT v.seq FROM facts f CROSS JOIN versions v ON v.seq = f.version WHERE f.key IN ({_list(keys)})"
-        f" AND f.num IS NOT NULL AND {where.sql} ORDER BY f.num {way}, v.seq DESC LIMIT ? OFFSET ?"
+        "SELECT f.num, v.seq FROM facts f CROSS JOIN versions v ON v.seq = f.version WHERE f.key = ?"
+        f" AND f.num IS NOT NULL AND {where.sql} ORDER BY f.num {way}, v.seq DESC LIMIT ?"
     )
-    return [row[0] for row in rows(connection, sql, *where.parameters, limit, offset)]
+    found = [row for key in keys for row in rows(connection, sql, key, *where.parameters, limit + offset)]
+    sign = 1 if way == "ASC" else -1
+    found.sort(key=lambda row: (sign * row[0], -row[1]))
+    return [seq for _, seq in found[offset : offset + limit]]
 
 
 def _by_fact(
