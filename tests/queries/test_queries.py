@@ -267,10 +267,44 @@ def test_annotations_packs_and_redactions(shelf: Shelf) -> None:
         ("ref_moves WHERE model = 'm' AND key = 'k' ORDER BY n, rowid", "ref_moves_by_name"),
         ("facts f WHERE f.key = 1 AND f.num IS NOT NULL ORDER BY f.num LIMIT 5", "facts_by_number"),
         ("versions v WHERE v.model = 'm' AND v.run IN ('r') AND +v.state = 'visible'", "versions_by_run"),
-        ("packs WHERE state = 'live' AND remembered = 0 ORDER BY n", "packs_unremembered"),
     ],
 )
 def test_the_queries_of_large_repositories_use_their_indexes(shelf: Shelf, sql: str, index: str) -> None:
     plan = shelf.connection.execute(f"EXPLAIN QUERY PLAN SELECT * FROM {sql}").fetchall()
     assert any(index in row[3] for row in plan)
     assert not any("TEMP B-TREE" in row[3] or row[3].startswith("SCAN") for row in plan)
+
+
+def test_packs_that_are_remembered_already_are_not_looked_at(shelf: Shelf) -> None:
+    sql = "EXPLAIN QUERY PLAN SELECT name FROM packs WHERE state = 'live' AND remembered = 0 ORDER BY n"
+    (step,) = shelf.connection.execute(sql).fetchall()
+    assert step[3].endswith("USING INDEX packs_unremembered")
+
+
+def test_pages_by_a_metric_are_the_same_however_they_are_found(shelf: Shelf) -> None:
+    """Along the index of numbers, by what one space has, and by each version's value."""
+    for i in range(12):
+        metrics = {"loss": [0.5, 0.25, math.nan, -1.0][i % 4]} if i % 5 else {}
+        saved = shelf.save("m" if i % 3 else "other", f"v{i}", metrics=metrics, config={"alone": i % 3})
+    shelf.annotate(saved, loss=0.25)
+
+    def pages(count: int, **how: object) -> list[str]:
+        found: list[str] = []
+        for offset in range(0, 12, count):
+            rows = selecting.versions(shelf.connection, limit=count, offset=offset, **how)  # type: ignore[arg-type]
+            found += names(rows)
+        return found
+
+    later = shelf.time(shelf.n)
+    for model in ("m", "other", None):
+        for descending in (False, True):
+            how = {"model": model, "sort": "loss", "descending": descending}
+            whole = names(selecting.versions(shelf.connection, **how))  # type: ignore[arg-type]
+            assert pages(1, **how) == pages(5, **how) == pages(12, **how) == whole
+            assert names(selecting.versions(shelf.connection, at=later, **how)) == whole  # type: ignore[arg-type]
+    # A config key of that name: now each version is asked for what it has first.
+    before = {key: pages(5, sort=key) for key in ("metrics.loss", "alone")}
+    shelf.save("m", "last", config={"loss": 7})
+    assert pages(5, sort="loss")[:3] == before["metrics.loss"][:3]
+    assert [name for name in pages(13, sort="metrics.loss") if name != "last"] == before["metrics.loss"]
+    assert [name for name in pages(13, sort="alone") if name != "last"] == before["alone"]
