@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from stemmata import resuming
 from stemmata.arguments import instant_of, text_of
 from stemmata.capture import mask
-from stemmata.catalog import deletions, queries
+from stemmata.catalog import deletions, queries, selecting
 from stemmata.catalog.catalog import Catalog
 from stemmata.catalog.deletions import DELETED, FORGOTTEN, VISIBLE
 from stemmata.catalog.lines import DELETABLE, is_mark
@@ -120,7 +120,7 @@ def marked(connection: sqlite3.Connection, model: str) -> list[VersionId]:
     nothing needs now: no alias or tag, no version that is loaded on them; nor the newest, nor the best."""
     found: list[VersionId] = []
     for key in (name_key(model), name_key(model + resuming.SUFFIX)):
-        rows = queries.versions(connection, key, expressions=[f"label.{DELETABLE} is not none"])
+        rows = selecting.versions(connection, key, expressions=[f"label.{DELETABLE} is not none"])
         held = {row.id for row in queries.newest_of(connection, key, 1)}
         with suppress(VersionNotFound):  # nothing tells its versions apart
             held.add(best_of(connection, key).row.id)

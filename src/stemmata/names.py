@@ -68,6 +68,8 @@ def clean_name(text: str, *, reserved: frozenset[str] = RESERVED) -> str:
 
 def name_key(name: str) -> str:
     """What two names must differ in: NFC of the case folding of NFC."""
+    if name.isascii():
+        return name.lower()
     folded = unicodedata.normalize("NFC", name).casefold()
     return unicodedata.normalize("NFC", folded)
 

@@ -53,6 +53,7 @@ from stemmata.versions import Query, VersionList
 
 if TYPE_CHECKING:
     from stemmata.collecting import Collection
+    from stemmata.usage import Usage
 
 FOLDER = ".stemmata"
 VARIABLE = "STEMMATA_REPO"
@@ -264,6 +265,20 @@ class Repository:
     def check(self, *, progress: Callable[[int, int], None] | None = None) -> Report:
         """Read and verify every byte of the repository; see `checking.check`."""
         return checking.check(self._session.storage, progress=progress)
+
+    def stats(self, model: str | None = None, *, progress: Callable[[int, int], None] | None = None) -> Usage:
+        """How much space the repository takes, or one of its models: by model, run, version and codec,
+        what dedup, deltas and casts saved, and how it grew. Sizes are bytes.
+
+        `progress` gets how many packs and versions were looked at, and of how many. Raises ModelNotFound.
+        """
+        from stemmata.usage import measure  # it needs numpy
+
+        self._session.refresh()
+        name = None
+        if model is not None:
+            name = queries.model_name(self._session.catalog.connection, self._model_key(model))
+        return measure(self._session, name, progress)
 
     def version_of_path(self, path: str | os.PathLike[str]) -> VersionId | None:
         """The version whose cached checkout (`Version.path()`) this folder is, else None."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 
 from stemmata.arguments import instant_of, require_text
-from stemmata.catalog import queries
+from stemmata.catalog import queries, selecting
 from stemmata.catalog.queries import VersionRow
 from stemmata.errors import AmbiguousReference, InvalidReference, ModelNotFound, VersionNotFound
 from stemmata.ids import VersionId
@@ -24,6 +24,8 @@ from stemmata.names import RESERVED, Reference, name_key, parse_reference
 from stemmata.timephrases import parse_when
 
 _MANY = 8
+_NEAR = 1000
+"""Names that are compared with one that is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,19 +113,19 @@ def best_of(
     chosen = metric or (declared if isinstance(declared, str) else None)
     guessed = chosen is None
     if chosen is None:
-        chosen = _guess(queries.metric_names(connection, model, at=at), shown, name)
+        chosen = _guess(selecting.metric_names(connection, model, at=at), shown, name)
     way, way_guessed = direction, False
     if way is None and chosen == declared:
         way = settings.get("direction")
     if way not in ("min", "max"):
         way, way_guessed = direction_of(chosen), True
     wanted = run if run is None or isinstance(run, str) else list(run)
-    found = queries.best(connection, model, chosen, way, run=wanted, at=at)
+    found = selecting.best(connection, model, chosen, way, run=wanted, at=at)
     if found is None:
         names = queries.runs(connection, model)
         if isinstance(run, str) and run not in names:
             raise no_such_run(name, run, names, shown)
-        close = _close(chosen, queries.metric_names(connection, model, at=at))
+        close = _close(chosen, selecting.metric_names(connection, model, at=at))
         hint = f"did you mean {', '.join(close)}?" if close else f"stemmata log {name} shows what there is"
         of_run = f" of run {run!r}" if isinstance(run, str) else ""
         reason = f"no version{of_run} has a number for the metric {chosen!r}"
@@ -287,13 +289,13 @@ class _Resolver:
             if name_key(word) == "latest":
                 return Resolved(self.reference.text, self.newest(model, same))
             return self.best(model, same)
-        names = [ref.name for ref in queries.refs(self.connection, model)]
         move = queries.ref_moves(self.connection, model, name_key(selector))
         if move:
             deleted = move[-1].target is None
             reason = f"{selector!r} was deleted" if deleted else f"{selector!r} named nothing"
             raise self.missing(reason, f"stemmata history {model} {selector} shows its values")
         reason = f"the model has no alias, tag, version or id {selector!r}"
+        names = queries.names_near(self.connection, model, name_key(selector), _NEAR)
         raise self.missing(reason, self.suggestion(model, selector, [*names, *RESERVED]))
 
     def suggestion(self, model: str, text: str, known: list[str], suffix: str = "") -> str:
@@ -306,7 +308,7 @@ class _Resolver:
         return f"stemmata log {name} lists its versions"
 
     def newest(self, model: str, run: list[str] | None) -> VersionRow:
-        found = queries.latest(self.connection, model, run=run, at=self.at)
+        found = selecting.latest(self.connection, model, run=run, at=self.at)
         if found is None:
             raise self.missing("there is no version", "stemmata log lists what is there")
         return found

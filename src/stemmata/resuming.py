@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from stemmata import checkouts
-from stemmata.catalog import queries
+from stemmata.catalog import queries, selecting
 from stemmata.catalog.queries import VersionRow
 from stemmata.errors import IncompleteState
 from stemmata.names import clean_name, name_key, slug
@@ -117,7 +117,7 @@ def find_states(
     if command is not None:
         conditions.append(f"{COMMAND} == {json.dumps(command)}")
     key = name_key(states_of(model))
-    return queries.versions(session.catalog.connection, key, expressions=conditions, limit=limit)
+    return selecting.versions(session.catalog.connection, key, expressions=conditions, limit=limit)
 
 
 def resume(session: Session, model: str, run: str | None = None, step: int | None = None) -> Path | None:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from stemmata.catalog import deletions, queries
+from stemmata.catalog import deletions, queries, selecting
 from stemmata.catalog.catalog import Catalog
 from stemmata.catalog.queries import VersionRow
 from stemmata.deleting import delete_ops
@@ -122,7 +122,7 @@ def _stored(session: Session, model: str) -> Policy:
 
 def _judged(connection: sqlite3.Connection, model: str, policy: Policy) -> Retained:
     key = name_key(model)
-    rows = queries.versions(connection, key)
+    rows = selecting.versions(connection, key)
     wanted, directions = _named(connection, key, policy)
     bases: dict[VersionId, VersionId] = {}
     pins: dict[VersionId, list[str]] = {}
@@ -181,8 +181,9 @@ def _metrics(connection: sqlite3.Connection, key: str, names: Collection[str]) -
     found: dict[int, dict[str, float]] = {}
     for name in names:
         sql = (
-            "SELECT v.seq, f.num FROM versions v JOIN facts f ON f.version = v.seq AND f.space = 'metric'"
-            " AND f.key = ? WHERE v.model = ? AND v.state = 'visible'"
+            "SELECT v.seq, f.num FROM keys k JOIN facts f ON f.key = k.id"
+            " JOIN versions v ON v.seq = f.version"
+            " WHERE k.space = 'metric' AND k.key = ? AND k.model = ? AND v.state = 'visible'"
         )
         for seq, number in connection.execute(sql, (name, key)).fetchall():
             found.setdefault(seq, {})[name] = math.nan if number is None else float(number)

@@ -21,7 +21,7 @@ from stemmata.arguments import finite_of, instant_of, key_of, labels_of, metrics
 from stemmata.bases import complete
 from stemmata.candidates import candidates_for
 from stemmata.capture import mask, mask_config, mask_value
-from stemmata.catalog import queries
+from stemmata.catalog import queries, selecting
 from stemmata.catalog.catalog import Catalog, user_cache_folder
 from stemmata.catalog.queries import VersionRow
 from stemmata.compare import lora
@@ -245,7 +245,7 @@ def _parents(session: Session, request: SaveRequest) -> list[VersionId]:
     """A run's versions form a line; without a run nothing is claimed about ancestry."""
     if request.run is None:
         return []
-    row = queries.latest(session.catalog.connection, name_key(request.model), run=request.run.name)
+    row = selecting.latest(session.catalog.connection, name_key(request.model), run=request.run.name)
     return [row.id] if row is not None else []
 
 

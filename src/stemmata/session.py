@@ -43,6 +43,7 @@ class Session:
         self.catalog = Catalog.open(storage, self.identity)
         self.reader = ObjectReader(storage)
         self.author = author
+        self._unread: set[PackName] = set()
         self._trees: dict[tuple[VersionId, tuple[str, ...]], Tree] = {}
 
     def refresh(self) -> None:
@@ -63,9 +64,13 @@ class Session:
         A pack that cannot be read teaches nothing: a missed duplicate costs bytes, never correctness.
         """
         for name in self.catalog.unremembered_packs():
+            if name in self._unread:
+                continue
             try:
                 digests = list(PackReader(self.storage, name).index.digests())
             except (Damage, StorageProblem):
+                # Asked once: a save must not grow slower with what is lost.
+                self._unread.add(name)
                 continue
             self.catalog.remember_pack(name, digests)
 

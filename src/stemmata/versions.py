@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, overload
 
-from stemmata.catalog import queries
+from stemmata.catalog import asking, selecting
 from stemmata.errors import InvalidArgument, MissingExtra
 from stemmata.session import Session
 from stemmata.version import Version
@@ -24,8 +25,17 @@ class Query:
     at: str | None = None
 
 
+_PAGE = 200
+"""Versions that are read at a time."""
+_PAGES = 4
+"""Pages that stay in memory."""
+
+
 class VersionList(Sequence[Version]):
-    """Visible versions, newest first until sorted. Read from the catalog when first looked at.
+    """Visible versions, newest first until sorted.
+
+    Which ones and in which order is settled when it is first looked at; each version is read from the
+    catalog when it is asked for, a page at a time. A list of very many takes eight bytes for each.
 
     repo.versions("sentiment").where("eval_loss < 0.5 and lora.r == 8").sort("eval_loss")[:5]
     """
@@ -33,11 +43,12 @@ class VersionList(Sequence[Version]):
     def __init__(self, session: Session, query: Query) -> None:
         self._session = session
         self._query = query
-        self._found: list[Version] | None = None
+        self._found: array[int] | None = None
+        self._pages: dict[int, list[Version]] = {}
 
     def where(self, expression: str) -> VersionList:
         """Those for which the expression holds. Raises InvalidExpression."""
-        queries.check_expression(expression)
+        selecting.check_expression(expression)
         return self._with(expressions=(*self._query.expressions, expression))
 
     def sort(self, key: str, *, descending: bool = False) -> VersionList:
@@ -54,10 +65,10 @@ class VersionList(Sequence[Version]):
         return VersionList(self._session, replace(self._query, **changes))
 
     @property
-    def _versions(self) -> list[Version]:
+    def _numbers(self) -> array[int]:
         if self._found is None:
             q = self._query
-            rows = queries.versions(
+            found = selecting.numbers(
                 self._session.catalog.connection,
                 q.model,
                 expressions=q.expressions,
@@ -66,21 +77,37 @@ class VersionList(Sequence[Version]):
                 limit=q.limit,
                 at=q.at,
             )
-            self._found = [Version(self._session, row) for row in rows]
+            self._found = array("q", found)
         return self._found
+
+    def _page(self, number: int) -> list[Version]:
+        page = self._pages.get(number)
+        if page is None:
+            wanted = self._numbers[number * _PAGE : (number + 1) * _PAGE]
+            rows = asking.versions_numbered(self._session.catalog.connection, wanted)
+            page = [Version(self._session, row) for row in rows]
+            while len(self._pages) >= _PAGES:
+                # Other threads may drop the same one.
+                self._pages.pop(next(iter(self._pages)), None)
+            self._pages[number] = page
+        return page
 
     @overload
     def __getitem__(self, index: int) -> Version: ...
     @overload
     def __getitem__(self, index: slice) -> list[Version]: ...
     def __getitem__(self, index: int | slice) -> Version | list[Version]:
-        return self._versions[index]
+        places = range(len(self))[index]
+        if isinstance(places, range):
+            return [self._page(place // _PAGE)[place % _PAGE] for place in places]
+        return self._page(places // _PAGE)[places % _PAGE]
 
     def __len__(self) -> int:
-        return len(self._versions)
+        return len(self._numbers)
 
     def __iter__(self) -> Iterator[Version]:
-        return iter(self._versions)
+        for number in range(-(-len(self) // _PAGE)):
+            yield from self._page(number)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         return [v.to_dict() for v in self]
@@ -94,21 +121,29 @@ class VersionList(Sequence[Version]):
             import pandas
         except ModuleNotFoundError as error:
             raise MissingExtra(feature="to_pandas()", package="pandas", extra="pandas") from error
-        rows = []
-        for version in self:
-            row: dict[str, Any] = {
-                "id": version.short,
-                "name": version.name,
-                "run": version.run.name if version.run else None,
-                "epoch": version.epoch,
-                "step": version.step,
-                "created_at": version.created_at,
-            }
-            row.update(version.metrics)
-            row.update({f"config.{k}": v for k, v in version.config.items()})
-            row.update({f"label.{k}": v for k, v in version.labels.items()})
-            rows.append(row)
-        return pandas.DataFrame(rows)
+        columns: dict[str, list[Any]] = {}
+        for place, version in enumerate(self):
+            for key, value in dict(_cells(version)).items():
+                column = columns.setdefault(key, [])
+                # What earlier versions do not have is None, as it is in a frame made of rows.
+                column.extend([None] * (place - len(column)))
+                column.append(value)
+        for column in columns.values():
+            column.extend([None] * (len(self) - len(column)))
+        return pandas.DataFrame(columns)
 
     def __repr__(self) -> str:
-        return f"[{', '.join(map(repr, self._versions[:10]))}{', …' if len(self._versions) > 10 else ''}]"
+        return f"[{', '.join(map(repr, self[:10]))}{', …' if len(self) > 10 else ''}]"
+
+
+def _cells(version: Version) -> Iterator[tuple[str, Any]]:
+    """A version's row of a table, by column."""
+    yield "id", version.short
+    yield "name", version.name
+    yield "run", version.run.name if version.run else None
+    yield "epoch", version.epoch
+    yield "step", version.step
+    yield "created_at", version.created_at
+    yield from version.metrics.items()
+    yield from ((f"config.{key}", value) for key, value in version.config.items())
+    yield from ((f"label.{key}", value) for key, value in version.labels.items())

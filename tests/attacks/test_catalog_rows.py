@@ -34,7 +34,7 @@ def repo(tmp_path: Path) -> Iterator[Repository]:
         "UPDATE annotations SET metrics = CAST(x'ff' AS TEXT)",
         "UPDATE ref_moves SET evidence = '{'",
         "UPDATE ref_moves SET target = x'00'",
-        "UPDATE versions SET record = CAST(x'7b' AS BLOB)",
+        "UPDATE records SET record = CAST(x'7b' AS BLOB)",
     ],
 )
 def test_damaged_rows_are_read_from_the_log_again(repo: Repository, damage: str) -> None:

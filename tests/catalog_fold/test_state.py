@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from ledger import TREE, add_pack, add_version, alias, fold_ops, pack, record, version_of
+from stemmata.catalog.facts import fact_of, metric_of
 from stemmata.catalog.schema import SCHEMA
-from stemmata.catalog.state import SqliteState, fact_of, metric_of
+from stemmata.catalog.state import SqliteState
 from stemmata.ids import Digest
 from stemmata.log import ops
 from stemmata.log.entries import Position
@@ -90,11 +91,12 @@ def test_a_version_row(tables: Tables) -> None:
     raw = record(0, **said)
     assert tables.rows("SELECT * FROM versions") == [
         (
-            *(1, bytes.fromhex(version_of(raw)), "model", "Run/1", 2, AT, "visible", 2, raw),
+            *(1, bytes.fromhex(version_of(raw)), "model", "Run/1", 2, AT, "visible", 2),
             *(msgspec.json.encode(TREE).decode(), AT, "Run", "id1", 7, 1.5, "manual", "files", "a", "hi"),
-            *(10, 2, "cd" * 32),
+            *(10, 2, "cd" * 32, 0, 0),
         )
     ]
+    assert tables.rows("SELECT * FROM records") == [(1, raw)]
     assert tables.rows("SELECT * FROM models") == [("model", "Model", 2)]
     assert tables.rows("SELECT * FROM version_packs") == [(1, bytes.fromhex(pack(1)))]
     assert tables.rows("SELECT model, key, kind, name, n FROM refs") == [
@@ -118,29 +120,47 @@ def test_facts_of_a_record(tables: Tables) -> None:
             0, metrics={"loss": "~nan", "acc": 0.5}, config={"lora.r": 8, "a": ["x"]}, data={"rows": 12}
         )
     )
-    assert tables.rows("SELECT space, key, num, text, n FROM facts ORDER BY space, key") == [
-        ("config", "a", None, '["x"]', 2),
-        ("config", "lora.r", 8.0, None, 2),
-        ("data", "rows", 12.0, None, 2),
-        ("metric", "acc", 0.5, None, 2),
-        ("metric", "loss", None, "nan", 2),
+    assert tables.rows(
+        "SELECT k.space, k.key, k.model, f.num, f.text, f.n, f.at"
+        " FROM facts f JOIN keys k ON k.id = f.key ORDER BY k.key"
+    ) == [("metric", "acc", "m", 0.5, None, 2, None), ("metric", "loss", "m", None, "nan", 2, None)]
+    assert tables.rows(
+        "SELECT s.space, k.key, k.model, f.num, f.text, v.seq FROM shared s JOIN shared_facts f"
+        " ON f.shared = s.id JOIN keys k ON k.id = f.key AND k.space = s.space"
+        " JOIN versions v ON s.id IN (v.config, v.data) ORDER BY k.key"
+    ) == [
+        ("config", "a", "", None, '["x"]', 1),
+        ("config", "lora.r", "", 8.0, None, 1),
+        ("data", "rows", "", 12.0, None, 1),
     ]
+
+
+def test_versions_of_the_same_config_share_its_facts(tables: Tables) -> None:
+    for nonce, rank in enumerate([8, 8, 16, 8]):
+        tables.fold(add_version(nonce, config={"lora.r": rank}))
+    tables.fold(add_version(4, data={"lora.r": 8}))
+    found = tables.rows("SELECT config, data FROM versions ORDER BY seq")
+    assert found == [(1, 0), (1, 0), (2, 0), (1, 0), (0, 3)]
+    assert len(tables.rows("SELECT * FROM shared_facts")) == 3
 
 
 def test_annotations_replace_facts_and_keep_their_history(tables: Tables) -> None:
-    tables.fold(add_version(0))
-    tables.fold(ops.VersionAnnotate(version=V0, metrics={"loss": 1.0}, labels={"stage": "good"}))
+    tables.fold(add_version(0, metrics={"loss": 2.0}))
+    v0 = version_of(record(0, metrics={"loss": 2.0}))
+    tables.fold(ops.VersionAnnotate(version=v0, metrics={"loss": 1.0}, labels={"stage": "good"}))
     tables.fold(
-        ops.VersionAnnotate(version=V0, metrics={"loss": "~inf"}, labels={"stage": None}, notes="n", why="w")
+        ops.VersionAnnotate(version=v0, metrics={"loss": "~inf"}, labels={"stage": None}, notes="n", why="w")
     )
-    assert tables.rows("SELECT space, key, num, text, n FROM facts") == [
-        ("metric", "loss", math.inf, None, 4)
+    named = "SELECT k.space, k.key, {} FROM {} f JOIN keys k ON k.id = f.key"
+    assert tables.rows(named.format("num, text, n, at", "facts")) == [
+        ("metric", "loss", math.inf, None, 4, AT)
     ]
-    assert tables.rows("SELECT space, key, num, text, removed, n FROM fact_moves ORDER BY rowid") == [
-        ("metric", "loss", 1.0, None, 0, 3),
-        ("label", "stage", None, "good", 0, 3),
-        ("metric", "loss", math.inf, None, 0, 4),
-        ("label", "stage", None, None, 1, 4),
+    moves = tables.rows(named.format("num, text, removed, n, at", "fact_moves") + " ORDER BY f.id")
+    assert moves == [
+        ("metric", "loss", 2.0, None, 0, 2, None),
+        ("metric", "loss", 1.0, None, 0, 3, AT),
+        ("label", "stage", None, "good", 0, 3, AT),
+        ("label", "stage", None, None, 1, 4, AT),
     ]
     assert tables.rows("SELECT n, at, by, metrics, labels, notes, event, why FROM annotations") == [
         (3, AT, "tester", '{"loss":1.0}', '{"stage":"good"}', "", "", ""),
@@ -179,7 +199,6 @@ def test_states_are_kept_with_their_times(tables: Tables) -> None:
     tables.fold(ops.VersionDelete(version=V0))
     tables.fold(ops.VersionForget(versions=[V0]))
     assert tables.rows("SELECT version, n, at, state FROM version_states") == [
-        (1, 2, AT, "visible"),
         (1, 3, AT, "deleted"),
         (1, 4, AT, "forgotten"),
     ]

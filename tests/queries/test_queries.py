@@ -7,7 +7,7 @@ import math
 import pytest
 
 from shelf import Shelf
-from stemmata.catalog import queries
+from stemmata.catalog import queries, selecting
 from stemmata.errors import InvalidExpression
 from stemmata.ids import Digest, VersionId
 from stemmata.records import Record, decode_record
@@ -60,32 +60,32 @@ def test_versions_are_newest_first_visible_and_of_the_model(shelf: Shelf) -> Non
     shelf.save("other", "x")
     shelf.save("m", "c", run="s")
     shelf.delete(gone)
-    assert names(queries.versions(shelf.connection, "m")) == ["c", "a"]
-    assert names(queries.versions(shelf.connection)) == ["c", "x", "a"]
-    assert names(queries.versions(shelf.connection, "m", run="r")) == ["a"]
-    assert names(queries.versions(shelf.connection, "m", run=["r", "s"])) == ["c", "a"]
-    assert queries.versions(shelf.connection, "nowhere") == []
-    assert queries.count_versions(shelf.connection, "m") == 2
+    assert names(selecting.versions(shelf.connection, "m")) == ["c", "a"]
+    assert names(selecting.versions(shelf.connection)) == ["c", "x", "a"]
+    assert names(selecting.versions(shelf.connection, "m", run="r")) == ["a"]
+    assert names(selecting.versions(shelf.connection, "m", run=["r", "s"])) == ["c", "a"]
+    assert selecting.versions(shelf.connection, "nowhere") == []
+    assert selecting.count_versions(shelf.connection, "m") == 2
     assert queries.runs(shelf.connection, "m") == ["r", "s"]
 
 
 def test_filters_and_pages_combine(shelf: Shelf) -> None:
     for i in range(7):
         shelf.save("m", f"v{i}", metrics={"loss": i / 10}, config={"r": i % 2})
-    found = queries.versions(shelf.connection, "m", expressions=["loss < 0.6", "r == 1"])
+    found = selecting.versions(shelf.connection, "m", expressions=["loss < 0.6", "r == 1"])
     assert names(found) == ["v5", "v3", "v1"]
-    assert queries.count_versions(shelf.connection, "m", expressions=["loss < 0.6", "r == 1"]) == 3
-    assert names(queries.versions(shelf.connection, "m", limit=2, offset=1)) == ["v5", "v4"]
-    page = queries.versions(shelf.connection, "m", limit=3)
-    after = queries.versions(shelf.connection, "m", limit=3, before=page[-1].seq)
+    assert selecting.count_versions(shelf.connection, "m", expressions=["loss < 0.6", "r == 1"]) == 3
+    assert names(selecting.versions(shelf.connection, "m", limit=2, offset=1)) == ["v5", "v4"]
+    page = selecting.versions(shelf.connection, "m", limit=3)
+    after = selecting.versions(shelf.connection, "m", limit=3, before=page[-1].seq)
     assert names(page + after) == ["v6", "v5", "v4", "v3", "v2", "v1"]
     with pytest.raises(InvalidExpression):
-        queries.versions(shelf.connection, "m", expressions=["loss <"])
+        selecting.versions(shelf.connection, "m", expressions=["loss <"])
     with pytest.raises(InvalidExpression):
-        queries.check_expression("loss <")
+        selecting.check_expression("loss <")
     with pytest.raises(InvalidExpression):
-        queries.check_sort("loss desc")
-    assert queries.check_expression("loss < 1 and r == 2") == ("loss", "r")
+        selecting.check_sort("loss desc")
+    assert selecting.check_expression("loss < 1 and r == 2") == ("loss", "r")
 
 
 def test_sorting_puts_what_has_no_number_last_either_way(shelf: Shelf) -> None:
@@ -94,13 +94,16 @@ def test_sorting_puts_what_has_no_number_last_either_way(shelf: Shelf) -> None:
         shelf.save(
             "m", name, metrics={} if value is None else {"loss": value}, config={"optim": name.upper()}
         )
-    rising = names(queries.versions(shelf.connection, "m", sort="loss"))
-    falling = names(queries.versions(shelf.connection, "m", sort="loss", descending=True))
+    rising = names(selecting.versions(shelf.connection, "m", sort="loss"))
+    falling = names(selecting.versions(shelf.connection, "m", sort="loss", descending=True))
     assert rising == ["c", "g", "d", "a", "f", "e", "b"]
     assert falling == ["f", "d", "a", "g", "c", "e", "b"]
-    assert names(queries.versions(shelf.connection, "m", sort="config.optim", limit=2)) == ["a", "b"]
-    assert names(queries.versions(shelf.connection, "m", sort="name", descending=True, limit=2)) == ["g", "f"]
-    assert names(queries.versions(shelf.connection, "m", sort="created_at", limit=2)) == ["a", "b"]
+    assert names(selecting.versions(shelf.connection, "m", sort="config.optim", limit=2)) == ["a", "b"]
+    assert names(selecting.versions(shelf.connection, "m", sort="name", descending=True, limit=2)) == [
+        "g",
+        "f",
+    ]
+    assert names(selecting.versions(shelf.connection, "m", sort="created_at", limit=2)) == ["a", "b"]
 
 
 def test_as_of_then_a_list_holds_what_was_visible_with_the_metrics_of_then(shelf: Shelf) -> None:
@@ -112,11 +115,11 @@ def test_as_of_then_a_list_holds_what_was_visible_with_the_metrics_of_then(shelf
     deleted = shelf.time(shelf.n)
     shelf.restore(second)
     connection = shelf.connection
-    assert names(queries.versions(connection, "m", sort="loss", at=then)) == ["b", "a"]
-    assert names(queries.versions(connection, "m", sort="loss")) == ["a", "b"]
-    assert names(queries.versions(connection, "m", at=deleted)) == ["a"]
-    assert names(queries.versions(connection, "m", expressions=["loss > 0.2"], at=then)) == ["b", "a"]
-    assert queries.versions(connection, "m", at="2000-01-01") == []
+    assert names(selecting.versions(connection, "m", sort="loss", at=then)) == ["b", "a"]
+    assert names(selecting.versions(connection, "m", sort="loss")) == ["a", "b"]
+    assert names(selecting.versions(connection, "m", at=deleted)) == ["a"]
+    assert names(selecting.versions(connection, "m", expressions=["loss > 0.2"], at=then)) == ["b", "a"]
+    assert selecting.versions(connection, "m", at="2000-01-01") == []
     row = queries.version_by_id(connection, second)
     assert row is not None
     states = [
@@ -129,32 +132,32 @@ def test_latest_is_the_last_committed_whatever_its_own_clock_says(shelf: Shelf) 
     shelf.save("m", "a", run="r", created_at="2030-01-01T00:00:00.000000Z")
     then = shelf.time(shelf.n)
     shelf.save("m", "b", run="s", created_at="2020-01-01T00:00:00.000000Z")
-    latest = queries.latest(shelf.connection, "m")
+    latest = selecting.latest(shelf.connection, "m")
     assert latest is not None
     assert latest.name == "b"
-    in_run = queries.latest(shelf.connection, "m", run="r")
+    in_run = selecting.latest(shelf.connection, "m", run="r")
     assert in_run is not None
     assert in_run.name == "a"
-    earlier = queries.latest(shelf.connection, "m", at=then)
+    earlier = selecting.latest(shelf.connection, "m", at=then)
     assert earlier is not None
     assert earlier.name == "a"
-    assert queries.latest(shelf.connection, "m", run="t") is None
+    assert selecting.latest(shelf.connection, "m", run="t") is None
 
 
 def test_best_passes_over_nan_and_reports_ties_earliest_first(shelf: Shelf) -> None:
     for name, value in {"a": math.nan, "b": 0.3, "c": 0.3, "d": 0.9, "e": 0.3}.items():
         shelf.save("m", name, metrics={"x": value}, run="r" if name in "ac" else "s")
     shelf.save("other", "f", metrics={"x": -1.0})
-    least = queries.best(shelf.connection, "m", "x", "min")
+    least = selecting.best(shelf.connection, "m", "x", "min")
     assert least is not None
     assert (least.row.name, least.value, names(list(least.ties))) == ("b", 0.3, ["c", "e"])
-    most = queries.best(shelf.connection, "m", "x", "max")
+    most = selecting.best(shelf.connection, "m", "x", "max")
     assert most is not None
     assert (most.row.name, most.ties) == ("d", ())
-    in_run = queries.best(shelf.connection, "m", "x", "max", run="r")
+    in_run = selecting.best(shelf.connection, "m", "x", "max", run="r")
     assert in_run is not None
     assert in_run.row.name == "c"
-    assert queries.best(shelf.connection, "m", "y", "min") is None
+    assert selecting.best(shelf.connection, "m", "y", "min") is None
 
 
 def test_best_as_of_then_uses_the_metrics_known_then(shelf: Shelf) -> None:
@@ -163,16 +166,16 @@ def test_best_as_of_then_uses_the_metrics_known_then(shelf: Shelf) -> None:
     then = shelf.time(shelf.n)
     shelf.annotate(first, x=0.9)
     shelf.annotate(first, x=0.1)
-    before = queries.best(shelf.connection, "m", "x", "min", at=then)
-    after = queries.best(shelf.connection, "m", "x", "min", at=shelf.time(shelf.n))
-    between = queries.best(shelf.connection, "m", "x", "max", at=shelf.time(shelf.n - 1))
+    before = selecting.best(shelf.connection, "m", "x", "min", at=then)
+    after = selecting.best(shelf.connection, "m", "x", "min", at=shelf.time(shelf.n))
+    between = selecting.best(shelf.connection, "m", "x", "max", at=shelf.time(shelf.n - 1))
     assert before is not None
     assert after is not None
     assert between is not None
     assert [(b.row.name, b.value) for b in (before, after, between)] == [("b", 0.4), ("a", 0.1), ("a", 0.9)]
-    assert queries.metric_names(shelf.connection, "m", at="2000") == []
-    assert queries.metric_names(shelf.connection, "m", at=then) == ["x"]
-    assert queries.metric_names(shelf.connection, "m") == ["x"]
+    assert selecting.metric_names(shelf.connection, "m", at="2000") == []
+    assert selecting.metric_names(shelf.connection, "m", at=then) == ["x"]
+    assert selecting.metric_names(shelf.connection, "m") == ["x"]
 
 
 def test_ids_are_found_by_prefix_of_even_and_odd_length(shelf: Shelf) -> None:
@@ -262,10 +265,46 @@ def test_annotations_packs_and_redactions(shelf: Shelf) -> None:
         ("versions v WHERE v.id BETWEEN x'00' AND x'01'", "sqlite_autoindex_versions"),
         ("refs WHERE target = x'00'", "refs_by_target"),
         ("ref_moves WHERE model = 'm' AND key = 'k' ORDER BY n, rowid", "ref_moves_by_name"),
-        ("(SELECT version, num FROM facts WHERE space = 'metric' AND key = 'k')", "facts_by_key"),
+        ("facts f WHERE f.key = 1 AND f.num IS NOT NULL ORDER BY f.num LIMIT 5", "facts_by_number"),
+        ("versions v WHERE v.model = 'm' AND v.run IN ('r') AND +v.state = 'visible'", "versions_by_run"),
     ],
 )
 def test_the_queries_of_large_repositories_use_their_indexes(shelf: Shelf, sql: str, index: str) -> None:
     plan = shelf.connection.execute(f"EXPLAIN QUERY PLAN SELECT * FROM {sql}").fetchall()
     assert any(index in row[3] for row in plan)
     assert not any("TEMP B-TREE" in row[3] or row[3].startswith("SCAN") for row in plan)
+
+
+def test_packs_that_are_remembered_already_are_not_looked_at(shelf: Shelf) -> None:
+    sql = "EXPLAIN QUERY PLAN SELECT name FROM packs WHERE state = 'live' AND remembered = 0 ORDER BY n"
+    (step,) = shelf.connection.execute(sql).fetchall()
+    assert step[3].endswith("USING INDEX packs_unremembered")
+
+
+def test_pages_by_a_metric_are_the_same_however_they_are_found(shelf: Shelf) -> None:
+    """Along the index of numbers, by what one space has, and by each version's value."""
+    for i in range(12):
+        metrics = {"loss": [0.5, 0.25, math.nan, -1.0][i % 4]} if i % 5 else {}
+        saved = shelf.save("m" if i % 3 else "other", f"v{i}", metrics=metrics, config={"alone": i % 3})
+    shelf.annotate(saved, loss=0.25)
+
+    def pages(count: int, **how: object) -> list[str]:
+        found: list[str] = []
+        for offset in range(0, 12, count):
+            rows = selecting.versions(shelf.connection, limit=count, offset=offset, **how)  # type: ignore[arg-type]
+            found += names(rows)
+        return found
+
+    later = shelf.time(shelf.n)
+    for model in ("m", "other", None):
+        for descending in (False, True):
+            how = {"model": model, "sort": "loss", "descending": descending}
+            whole = names(selecting.versions(shelf.connection, **how))  # type: ignore[arg-type]
+            assert pages(1, **how) == pages(5, **how) == pages(12, **how) == whole
+            assert names(selecting.versions(shelf.connection, at=later, **how)) == whole  # type: ignore[arg-type]
+    # A config key of that name: now each version is asked for what it has first.
+    before = {key: pages(5, sort=key) for key in ("metrics.loss", "alone")}
+    shelf.save("m", "last", config={"loss": 7})
+    assert pages(5, sort="loss")[:3] == before["metrics.loss"][:3]
+    assert [name for name in pages(13, sort="metrics.loss") if name != "last"] == before["metrics.loss"]
+    assert [name for name in pages(13, sort="alone") if name != "last"] == before["alone"]

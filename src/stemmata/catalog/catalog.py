@@ -8,16 +8,15 @@ into the file, into one in the user's cache folder, or into memory (I8).
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
 from typing import Self
 
-from stemmata.catalog.connection import Connection, connect, is_damage, is_place
-from stemmata.catalog.schema import SCHEMA, VERSION
+from stemmata.catalog.connection import Connection, connect, inode_of, is_damage, is_place, throw_away
+from stemmata.catalog.schema import INDEX_NAMES, INDEXES, SCHEMA, TABLE_NAMES, VERSION, statements
 from stemmata.catalog.state import SqliteState
 from stemmata.errors import DamagedLog, InvalidArgument, StemmataError
 from stemmata.ids import Digest, PackName
@@ -31,6 +30,8 @@ from stemmata.storage.mounts import has_shared_locks
 
 FILE = f"catalog-v{VERSION}.sqlite"
 _MENDS = 4
+_LONG = 1000
+"""Entries of a log after which it is quicker to make the indexes when all rows are there."""
 _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 _POSITION = "SELECT value FROM meta WHERE key = 'position'"
 
@@ -160,23 +161,32 @@ class Catalog:
         return data is not None and Digest.of(data) == here.hash
 
     def _fold(self, here: Position) -> Position:
-        state = SqliteState(self._database)
+        is_long = here.n == 0 and exists(self._storage, _LONG)
+        if is_long:
+            self._run([f"DROP INDEX {name}" for name in INDEX_NAMES])
+        state = SqliteState(self._database, long=True)
+
+        def settle() -> None:
+            """What came before stands, also when the log turns out damaged further on."""
+            state.flush()
+            if is_long:
+                self._run(statements(INDEXES))
+            self._remember(here)
+
         try:
             for position, found, _ in read_log(self._storage, here):
                 reason = found.reason if isinstance(found, Void) else apply(state, position, found)
                 if reason is not None:
                     state.add_void(position.n, reason)
                 here = position
-        except DamagedLog:
-            if not exists(self._storage, here.n + 1):
+        except StemmataError as error:
+            if isinstance(error, DamagedLog) and not exists(self._storage, here.n + 1):
                 # A hole. Only a reader from the beginning looks for holes: let the next one do so too.
                 self._wipe()
-                here = self._identity.genesis
+            else:
+                settle()
             raise
-        finally:
-            # Also when the log turns out damaged further on: what came before it stands.
-            with suppress(sqlite3.Error):
-                self._remember(here)
+        settle()
         return here
 
     # --- packs ----------------------------------------------------------------------------------
@@ -205,12 +215,19 @@ class Catalog:
     def remember_pack(self, pack: PackName, digests: Iterable[Digest]) -> None:
         """Note what a pack holds, so that nothing is stored twice. Best effort."""
         rows = [(digest.raw, pack.raw) for digest in digests]
+        self.keep_hints(
+            ("INSERT OR IGNORE INTO objects VALUES (?, ?)", rows),
+            ("UPDATE packs SET remembered = 1 WHERE name = ?", [(pack.raw,)]),
+        )
+
+    def keep_hints(self, *changes: tuple[str, Sequence[tuple[object, ...]]]) -> None:
+        """Write rows that the log does not say, each statement with its rows. Best effort."""
         with self.lock:
             try:
                 with self._transaction():
                     cursor = self._database.cursor(sqlite3.Cursor)
-                    cursor.executemany("INSERT OR IGNORE INTO objects VALUES (?, ?)", rows)
-                    cursor.execute("UPDATE packs SET remembered = 1 WHERE name = ?", (pack.raw,))
+                    for sql, rows in changes:
+                        cursor.executemany(sql, rows)
             except sqlite3.Error as error:
                 self._replace(error)
 
@@ -240,12 +257,12 @@ class Catalog:
                     self._connection = None
                     connection.close()
                     raise
-                self._inode = _inode(file)
+                self._inode = inode_of(file)
             except (sqlite3.Error, OSError) as error:
                 if file is None:
                     raise
                 if isinstance(error, sqlite3.Error) and not is_place(error) and not thrown_away:
-                    _throw_away(file)
+                    throw_away(file)
                     thrown_away = True
                 else:
                     del self._files[0]
@@ -270,7 +287,7 @@ class Catalog:
             if is_place(error) or is_damage(error):
                 raise
             return False  # no such table: a new file
-        if not tables >= _NAMES:
+        if not tables >= TABLE_NAMES:
             return False
         return rows.get("schema") == str(VERSION) and rows.get("repository") == self._identity.repository
 
@@ -281,11 +298,16 @@ class Catalog:
         for _, name in cursor.execute(listing).fetchall():
             quoted = str(name).replace('"', '""')
             cursor.execute(f'DROP TABLE "{quoted}"')
-        for statement in _STATEMENTS:
+        for statement in statements(SCHEMA + INDEXES):
             cursor.execute(statement)
         rows = [("schema", str(VERSION)), ("repository", self._identity.repository)]
         cursor.executemany("INSERT INTO meta VALUES (?, ?)", rows)
         self._remember(self._identity.genesis)
+
+    def _run(self, statements: Iterable[str]) -> None:
+        cursor = self._database.cursor(sqlite3.Cursor)
+        for statement in statements:
+            cursor.execute(statement)
 
     def _position(self) -> Position | None:
         """As the file says; None if it says nothing that can be read."""
@@ -333,7 +355,7 @@ class Catalog:
         """A cache may vanish at any time, or be replaced; a forked process needs its own connection."""
         if self.file is None or self._connection is None:
             return
-        if self._inode == _inode(self.file) and self._pid == os.getpid():
+        if self._inode == inode_of(self.file) and self._pid == os.getpid():
             return
         self._pid = os.getpid()
         self._open()
@@ -346,7 +368,7 @@ class Catalog:
         if is_place(error):
             del self._files[0]
         else:
-            _throw_away(file)
+            throw_away(file)
         self._open()
 
     def _mend(self, error: sqlite3.Error) -> Connection:
@@ -362,35 +384,3 @@ def _parse_position(row: tuple[object, ...] | None) -> Position | None:
         return Position(int(n), Digest.parse(digest), effective)
     except ValueError:
         return None
-
-
-def _throw_away(file: Path) -> None:
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        with suppress(OSError):
-            file.with_name(file.name + suffix).unlink()
-
-
-def _inode(file: Path | None) -> tuple[int, int] | None:
-    if file is None:
-        return None
-    try:
-        about = file.stat()
-    except OSError:
-        return None
-    return about.st_dev, about.st_ino
-
-
-def _split(script: str) -> list[str]:
-    """The statements of a script. `executescript` would commit the caller's transaction first."""
-    found: list[str] = []
-    pending = ""
-    for line in script.splitlines(keepends=True):
-        pending += line
-        if sqlite3.complete_statement(pending):
-            found.append(pending)
-            pending = ""
-    return found
-
-
-_STATEMENTS = _split(SCHEMA)
-_NAMES = set(re.findall(r"CREATE TABLE (\w+)", SCHEMA))

@@ -3,6 +3,8 @@
 Conditions speak of the row `v` of `versions`, are never NULL, and hold names and values as parameters alone.
 """
 
+# ruff: noqa: S608 - statements are put together from fixed parts; every value is a parameter
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -10,7 +12,11 @@ from dataclasses import dataclass
 
 Parameter = str | int | float
 
-_RANK = "CASE f.space WHEN 'metric' THEN 0 WHEN 'label' THEN 1 WHEN 'config' THEN 2 ELSE 3 END"
+SPACES = ("metric", "label", "config", "data")
+"""Where a name is looked for, the first that has it wins."""
+SHARED = frozenset({"config", "data"})
+"""Spaces of facts that many versions have in common: see `schema`."""
+_NEWEST = 2**63 - 1
 _NUMBERS = {"step": "v.step", "epoch": "v.epoch", "size": "v.bytes", "files": "v.files"}
 _TEXTS = {
     "run": "v.run",
@@ -60,28 +66,98 @@ class Value:
     written: str
 
 
-def _facts(name: Name, at: str | None) -> Clause:
-    """`FROM …` that yields at most one row `f` with num and text: the fact that `name` means."""
-    spaces = [name.space] if name.space else ["metric", "label", "config", "data"]
-    if at is None:
-        marks = ", ".join("?" * len(spaces))
-        sql = f"FROM facts f WHERE f.version = v.seq AND f.key = ? AND f.space IN ({marks})"
-        return Clause(f"{sql} ORDER BY {_RANK} LIMIT 1", (name.key, *spaces))
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a filter is asked of: one model (by key) or all, now or as of `at`."""
+
+    model: str | None = None
+    at: str | None = None
+
+
+def _spaces(name: Name) -> list[str]:
+    return [name.space] if name.space else list(SPACES)
+
+
+def _key(space: str, key: str, scope: Scope) -> Clause:
+    """The numbers of a key: of all models, of the one that is asked about, or of `v`'s."""
+    if space in SHARED:
+        return Clause("SELECT id FROM keys WHERE space = ? AND key = ? AND model = ''", (space, key))
+    if scope.model is None:
+        return Clause("SELECT id FROM keys WHERE space = ? AND key = ?", (space, key))
+    return Clause("SELECT id FROM keys WHERE space = ? AND key = ? AND model = ?", (space, key, scope.model))
+
+
+def _holders(space: str, name: Name, condition: Clause | None, scope: Scope) -> Clause:
+    """Versions with a fact of that space that meets the condition; never NULL.
+
+    The subquery depends on no row: SQLite makes the set once.
+    """
+    key = _key(space, name.key, scope)
+    column, table, holder = ("v.config", "shared_facts", "shared")
+    if space not in SHARED:
+        column, table, holder = "v.seq", "facts", "version"
+    elif space == "data":
+        column = "v.data"
+    sql = f"{column} IN (SELECT f.{holder} FROM {table} f WHERE f.key IN ({key.sql})"
+    if condition is None:
+        return Clause(f"{sql})", key.parameters)
+    return Clause(f"{sql} AND {condition.sql})", (*key.parameters, *condition.parameters))
+
+
+def _on_facts(name: Name, condition: Clause, scope: Scope) -> Clause:
+    """The condition on the first of the spaces that have the name."""
     parts: list[str] = []
     parameters: list[Parameter] = []
-    for space in spaces:
-        if space in ("metric", "label"):
+    above: list[Clause] = []
+    for space in _spaces(name):
+        found = _holders(space, name, condition, scope)
+        # Most names are of one space: the empty sets of the others are looked at first.
+        parts.append(" AND ".join([found.sql, *(f"NOT {has.sql}" for has in above)]))
+        parameters += found.parameters
+        for has in above:
+            parameters += has.parameters
+        above.append(_holders(space, name, None, scope))
+    return Clause(f"({' OR '.join(parts)})", tuple(parameters))
+
+
+def _facts(name: Name, scope: Scope) -> Clause:
+    """`FROM …` that yields at most one row `f` with num and text: the fact of `v` that `name` means."""
+    parts: list[str] = []
+    parameters: list[Parameter] = []
+    for space in _spaces(name):
+        if space in SHARED:
+            rank = SPACES.index(space)
             parts.append(
-                "SELECT * FROM (SELECT space, num, text, removed FROM fact_moves WHERE space = ? AND key = ?"
-                " AND version = v.seq AND at <= ? ORDER BY n DESC, rowid DESC LIMIT 1) WHERE removed = 0"
-            )
-            parameters += [space, name.key, at]
-        else:
-            parts.append(
-                "SELECT space, num, text, 0 FROM facts WHERE version = v.seq AND space = ? AND key = ?"
+                f"SELECT {rank} AS rank, s.num, s.text FROM keys k JOIN shared_facts s ON s.key = k.id"
+                f" AND s.shared = v.{space} WHERE k.space = ? AND k.key = ? AND k.model = ''"
             )
             parameters += [space, name.key]
-    return Clause(f"FROM ({' UNION ALL '.join(parts)}) f ORDER BY {_RANK} LIMIT 1", tuple(parameters))
+        else:
+            own = _own_fact(space, name, scope.at)
+            parts.append(own.sql)
+            parameters += own.parameters
+    return Clause(f"FROM ({' UNION ALL '.join(parts)}) f ORDER BY f.rank LIMIT 1", tuple(parameters))
+
+
+def _own_fact(space: str, name: Name, at: str | None) -> Clause:
+    """A metric or label of `v`: the value that stands, or the last one that was set by `at`."""
+    key = "k.space = ? AND k.key = ? AND k.model = v.model"
+    rank = SPACES.index(space)
+    if at is None:
+        return Clause(
+            f"SELECT {rank} AS rank, s.num, s.text FROM keys k JOIN facts s ON s.key = k.id"
+            f" AND s.version = v.seq WHERE {key}",
+            (space, name.key),
+        )
+    then = "COALESCE(s.at, v.at) <= ?"
+    return Clause(
+        f"SELECT {rank} AS rank, num, text FROM (SELECT {_NEWEST} AS id, s.num, s.text, 0 AS removed"
+        f" FROM keys k JOIN facts s ON s.key = k.id AND s.version = v.seq WHERE {key} AND {then}"
+        f" UNION ALL SELECT s.id, s.num, s.text, s.removed FROM keys k"
+        f" JOIN fact_moves s ON s.key = k.id AND s.version = v.seq WHERE {key} AND {then}"
+        " ORDER BY id DESC LIMIT 1) WHERE removed = 0",
+        (space, name.key, at, space, name.key, at),
+    )
 
 
 def _ref_names(kind: str, at: str | None) -> Clause:
@@ -135,60 +211,62 @@ def _columns(name: Name) -> tuple[str, str]:
     return _NUMBERS.get(name.key, "NULL"), _TEXTS.get(name.key, "NULL")
 
 
-def _on(name: Name, condition: Clause, at: str | None) -> Clause:
+def _on(name: Name, condition: Clause, scope: Scope) -> Clause:
     """The condition on the row that holds the name's value; false where there is none."""
     if not name.is_field:
-        source = _facts(name, at)
+        if scope.at is None:
+            return _on_facts(name, condition, scope)
+        source = _facts(name, scope)
         sql = f"COALESCE((SELECT {condition.sql} {source.sql}), 0)"
         return Clause(sql, (*condition.parameters, *source.parameters))
     if name.key in _REFS:
-        source = _ref_names(name.key, at)
+        source = _ref_names(name.key, scope.at)
         sql = f"(v.id IN (SELECT r.target {source.sql} AND {condition.sql}))"
         return Clause(sql, (*source.parameters, *condition.parameters))
     return Clause(f"COALESCE({condition.sql}, 0)", condition.parameters)
 
 
-def compares(name: Name, op: str, value: Value, at: str | None) -> Clause:
+def compares(name: Name, op: str, value: Value, scope: Scope) -> Clause:
     """`name op value`; op: == != < <= > >= and ~ for "contains"."""
     if op == "!=" and name.is_field and name.key in _REFS:
-        return compares(name, "==", value, at).negated()
+        return compares(name, "==", value, scope).negated()
     number, words = _columns(name)
     if name.is_field and name.key == "id":
         value = Value(value.written.lower(), value.written.lower())
         if op in ("==", "!="):
             # Ids are written by their first digits everywhere else too.
             words = f"substr({words}, 1, {max(4, len(value.written))})"
-    return _on(name, _comparison(number, words, op, value), at)
+    return _on(name, _comparison(number, words, op, value), scope)
 
 
-def member_of(name: Name, values: Sequence[Value], *, negated: bool, at: str | None) -> Clause:
+def member_of(name: Name, values: Sequence[Value], *, negated: bool, scope: Scope) -> Clause:
     """`name in [values]`, or `not in`, which is as false for an absent value as `in`."""
     number, words = _columns(name)
     found = _membership(number, words, values)
     if negated and name.is_field and name.key in _REFS:
-        return _on(name, found, at).negated()
+        return _on(name, found, scope).negated()
     if negated:
         found = Clause(f"({_present(number, words)} AND NOT COALESCE({found.sql}, 0))", found.parameters)
-    return _on(name, found, at)
+    return _on(name, found, scope)
 
 
-def is_there(name: Name, at: str | None) -> Clause:
+def is_there(name: Name, scope: Scope) -> Clause:
     """The version has a value of that name, be it NaN."""
     number, words = _columns(name) if name.is_field else ("f.num", "f.text")
-    return _on(name, Clause(_present(number, words)), at)
+    return _on(name, Clause(_present(number, words)), scope)
 
 
-def is_nan(name: Name, at: str | None) -> Clause:
+def is_nan(name: Name, scope: Scope) -> Clause:
     condition = "0" if name.is_field else "(f.num IS NULL AND f.text = 'nan')"
-    return _on(name, Clause(condition), at)
+    return _on(name, Clause(condition), scope)
 
 
-def value_of(name: Name, at: str | None) -> tuple[Clause, Clause]:
+def value_of(name: Name, scope: Scope) -> tuple[Clause, Clause]:
     """SQL of the number and of the text to order by."""
     if name.is_field:
         number, words = ("NULL", "v.name") if name.key in _REFS else _columns(name)
         return Clause(number), Clause(words)
-    source = _facts(name, at)
+    source = _facts(name, scope)
     return (
         Clause(f"(SELECT f.num {source.sql})", source.parameters),
         Clause(f"(SELECT f.text {source.sql})", source.parameters),

@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 from stemmata.storage.mounts import is_network, mount_of
 
 _FOLD_BUSY_SECONDS = 5.0
+_CACHE_KIB = 64 << 10
+"""Pages in memory, at most: the rows of a long log are put in all over the file."""
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _PLACE = frozenset(
     {
@@ -124,6 +127,7 @@ def connect(file: Path | None, guard: Any, *, busy: float | None = None) -> Conn
         # With WAL, "normal" is consistent after a power loss and waits for no disk at each commit.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         if file is not None:
             _set_journal(connection, file)
     except BaseException:
@@ -141,3 +145,21 @@ def _set_journal(connection: Connection, file: Path) -> None:
         # Another process is at it just now; whichever mode it leaves is as good.
         if _code(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise
+
+
+def throw_away(file: Path) -> None:
+    """Remove a database and what SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        with suppress(OSError):
+            file.with_name(file.name + suffix).unlink()
+
+
+def inode_of(file: Path | None) -> tuple[int, int] | None:
+    """What tells a file from another one at its place; None where there is none."""
+    if file is None:
+        return None
+    try:
+        about = file.stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino

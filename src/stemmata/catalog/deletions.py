@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from stemmata.catalog.queries import VersionRow, versions_where
+from stemmata.catalog.asking import versions_where
+from stemmata.catalog.rows import VersionRow
 from stemmata.ids import VersionId
 
 DELETED, FORGOTTEN, VISIBLE = "deleted", "forgotten", "visible"
@@ -59,7 +60,10 @@ def deleted_versions(
 
 def state_since(connection: sqlite3.Connection, seq: int) -> str:
     """Effective time of the entry that made a version what it is now."""
-    sql = "SELECT at FROM version_states WHERE version = ? ORDER BY n DESC, rowid DESC LIMIT 1"
+    sql = (
+        "SELECT COALESCE((SELECT s.at FROM version_states s WHERE s.version = v.seq"
+        " ORDER BY s.n DESC, s.rowid DESC LIMIT 1), v.at) FROM versions v WHERE v.seq = ?"
+    )
     return str(connection.execute(sql, (seq,)).fetchone()[0])
 
 
@@ -77,8 +81,8 @@ def needs(connection: sqlite3.Connection) -> list[Need]:
     """Every visible version whose record names a version as its base, oldest first."""
     # A record without these words need not be decoded.
     sql = (
-        "SELECT id, model, name, record FROM versions"
-        " WHERE state = 'visible' AND instr(record, ?) ORDER BY seq"
+        "SELECT v.id, v.model, v.name, r.record FROM versions v JOIN records r ON r.version = v.seq"
+        " WHERE v.state = 'visible' AND instr(r.record, ?) ORDER BY v.seq"
     )
     found = []
     for version, model, name, record in connection.execute(sql, (b'"base":{',)).fetchall():
@@ -99,7 +103,7 @@ def base_of(record: bytes) -> VersionId | None:
 
 def holders_of(connection: sqlite3.Connection, digest: str) -> list[tuple[VersionRow, str]]:
     """Versions, visible or deleted, whose record has this object as provenance: each with its kind."""
-    rest = "WHERE v.state IN ('visible', 'deleted') AND instr(v.record, ?) ORDER BY v.seq"
+    rest = "WHERE v.state IN ('visible', 'deleted') AND instr(r.record, ?) ORDER BY v.seq"
     found: list[tuple[VersionRow, str]] = []
     for row in versions_where(connection, rest, digest.encode()):
         held = msgspec.json.decode(row.record, type=_Held).provenance

@@ -28,6 +28,7 @@ from stemmata.catalog.conditions import (
     Clause,
     Name,
     Parameter,
+    Scope,
     Value,
     compares,
     is_nan,
@@ -37,8 +38,9 @@ from stemmata.catalog.conditions import (
 )
 from stemmata.errors import InvalidExpression
 
-__all__ = ["FIELDS", "Filter", "Parameter", "SortKey", "compile_filter", "compile_sort"]
+__all__ = ["FIELDS", "Filter", "Parameter", "Scope", "SortKey", "compile_filter", "compile_sort"]
 
+NOW = Scope()
 MAX_LENGTH = 2000
 MAX_DEPTH = 50
 
@@ -80,6 +82,7 @@ class SortKey:
 
     number: Clause
     text: Clause
+    name: Name
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,26 +92,27 @@ class _Token:
     position: int
 
 
-def compile_filter(text: str, *, at: str | None = None) -> Filter:
-    """Compile an expression; with `at` (stored time) on metrics, labels and names as they stood then.
+def compile_filter(text: str, scope: Scope = NOW) -> Filter:
+    """Compile an expression; with a time, on metrics, labels and names as they stood then.
 
     Raises InvalidExpression with the position of what cannot be read.
     """
-    parser = _Parser(text, at)
+    parser = _Parser(text, scope)
     clause = parser.whole()
     return Filter(clause.sql, clause.parameters, tuple(dict.fromkeys(parser.names)))
 
 
-def compile_sort(name: str, *, at: str | None = None) -> SortKey:
+def compile_sort(text: str, scope: Scope = NOW) -> SortKey:
     """Compile a single name to order by. Raises InvalidExpression."""
-    number, text = value_of(_Parser(name, at).single_name(), at)
-    return SortKey(number, text)
+    name = _Parser(text, scope).single_name()
+    number, words = value_of(name, scope)
+    return SortKey(number, words, name)
 
 
 @dataclass(slots=True)
 class _Parser:
     text: str
-    at: str | None
+    scope: Scope
     names: list[str] = field(default_factory=list)
     tokens: list[_Token] = field(default_factory=list)
     index: int = 0
@@ -281,9 +285,9 @@ class _Parser:
         if right.value is None:
             if op not in ("==", "!="):
                 raise self._error(position, "'none' has no order")
-            there = is_there(left, self.at)
+            there = is_there(left, self.scope)
             return there if op == "!=" else there.negated()
-        return compares(left, op, right, self.at)
+        return compares(left, op, right, self.scope)
 
     def list_of(self, name: Name, *, negated: bool) -> Clause:
         closing = {"[": "]", "(": ")"}.get(self.take("[", "(") or "")
@@ -300,15 +304,15 @@ class _Parser:
             values.append(value)
         if not values:
             raise self._error(self.here.position, "the list is empty")
-        return member_of(name, values, negated=negated, at=self.at)
+        return member_of(name, values, negated=negated, scope=self.scope)
 
     def state_of(self, name: Name) -> Clause:
         negated = self.take("not") is not None
         if self.take("none", "null"):
-            there = is_there(name, self.at)
+            there = is_there(name, self.scope)
             return there if negated else there.negated()
         if self.take("nan"):
-            found = is_nan(name, self.at)
+            found = is_nan(name, self.scope)
             return found.negated() if negated else found
         raise self.refuse("'none' or 'nan'")
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from stemmata.catalog import queries
+from stemmata.catalog import selecting
 from stemmata.catalog.queries import VersionRow
 from stemmata.ids import VersionId
 from stemmata.records import Run
@@ -21,7 +21,7 @@ from stemmata.records import Run
 DELETABLE = "deletable"
 """Label of a version that the policy of its run no longer needs; its value is that policy: `keep=3`."""
 
-_OF_RUN = "v.model = ? AND v.run = ? AND v.run_id = ? AND v.state = 'visible'"
+_OF_RUN = "v.model = ? AND v.run = ? AND v.run_id = ? AND +v.state = 'visible'"
 
 
 class _Base(msgspec.Struct):
@@ -41,7 +41,7 @@ def is_mark(label: str | None) -> bool:
 
 def versions(connection: sqlite3.Connection, model: str, run: Run) -> list[VersionRow]:
     """The run's visible versions, in the order in which they were committed."""
-    rows = queries.versions(connection, model, run=run.name)
+    rows = selecting.versions(connection, model, run=run.name)
     return [row for row in reversed(rows) if row.run_id == run.id]
 
 
@@ -77,7 +77,10 @@ def sources(connection: sqlite3.Connection, model: str, run: Run) -> set[Version
 def bases(connection: sqlite3.Connection, after: int = 0) -> tuple[int, set[VersionId]]:
     """Versions that adapters committed after `after` name as their base; and how far that looked."""
     (newest,) = connection.execute("SELECT COALESCE(MAX(seq), 0) FROM versions").fetchone()
-    sql = "SELECT record FROM versions WHERE seq > ? AND seq <= ? AND kind = 'adapter'"
+    sql = (
+        "SELECT record FROM versions JOIN records ON version = seq"
+        " WHERE seq > ? AND seq <= ? AND kind = 'adapter'"
+    )
     found: set[VersionId] = set()
     for (record,) in connection.execute(sql, (after, newest)).fetchall():
         try:
@@ -93,8 +96,8 @@ def _facts(
     connection: sqlite3.Connection, model: str, run: Run, space: str, key: str
 ) -> list[tuple[VersionId, float | None, str | None]]:
     sql = (
-        "SELECT v.id, f.num, f.text FROM versions v JOIN facts f ON f.version = v.seq"
-        f" AND f.space = ? AND f.key = ? WHERE {_OF_RUN}"
+        "SELECT v.id, f.num, f.text FROM versions v JOIN facts f ON f.version = v.seq AND f.key ="
+        f" (SELECT id FROM keys WHERE space = ? AND key = ? AND model = ?) WHERE {_OF_RUN}"
     )
-    found = connection.execute(sql, (space, key, model, run.name, run.id)).fetchall()
+    found = connection.execute(sql, (space, key, model, model, run.name, run.id)).fetchall()
     return [(VersionId(row[0]), row[1], row[2]) for row in found]

@@ -12,7 +12,7 @@ from stemmata.ids import VersionId
 Row: TypeAlias = tuple[Any, ...]
 
 VERSION_COLUMNS = (
-    "v.seq, v.id, v.model, v.name, v.n, v.at, v.state, v.state_n, v.record, v.tree, v.created_at, v.run,"
+    "v.seq, v.id, v.model, v.name, v.n, v.at, v.state, v.state_n, r.record, v.tree, v.created_at, v.run,"
     " v.run_id, v.step, v.epoch, v.event, v.kind, v.author, v.message, v.bytes, v.files, v.content"
 )
 
@@ -49,7 +49,7 @@ class VersionRow:
 
     @classmethod
     def of(cls, row: Row) -> VersionRow:
-        """From the columns VERSION_COLUMNS. ValueError for what no fold wrote: see `queries`."""
+        """From the columns VERSION_COLUMNS. ValueError for what no fold wrote: see `asking`."""
         values = list(row)
         values[1] = VersionId(row[1])
         if VersionId.of(row[8]) != values[1]:

@@ -2,142 +2,126 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
-from stemmata.ids import PackName, VersionId
+from stemmata.catalog.facts import dumps, fact_of, metric_of, shared_of
+from stemmata.catalog.waiting import Waiting
+from stemmata.ids import Digest, PackName, VersionId
 from stemmata.log import ops
 from stemmata.log.fold import DROPPED, FORGOTTEN, LIVE, NAME, VISIBLE, Moment, Pointer, Standing
 from stemmata.names import name_key
-from stemmata.records import Record, Stored, decode_record, load_value
+from stemmata.records import Record, Stored, decode_record
 
-Fact: TypeAlias = tuple[float | None, str | None]
-"""A value as (num, text): see the schema."""
-
-_json = msgspec.json.Encoder()
-_INT_MAX = 2**63 - 1
+_NOTHING = b"{}"
+_ABSENT = "absent"
 
 
-def fact_of(value: Stored) -> Fact:
-    """How a stored value is kept for searching."""
-    if isinstance(value, str):
-        if not value.startswith("~"):
-            return None, value
-        try:
-            loaded = load_value(value)
-        except ValueError:
-            return None, value  # '~int:' with no digits behind it
-    else:
-        loaded = value
-    if loaded is None or isinstance(loaded, str):
-        return None, loaded
-    if isinstance(loaded, bool):
-        return float(loaded), "true" if loaded else "false"
-    if isinstance(loaded, list):
-        return None, _dumps(value)
-    if isinstance(loaded, float):
-        return (None, "nan") if math.isnan(loaded) else (loaded, None)
-    if -_INT_MAX <= loaded <= _INT_MAX:
-        return float(loaded), None
-    try:
-        return float(loaded), str(loaded)
-    except (OverflowError, ValueError):
-        return None, str(value)  # more digits than Python turns into text
+class _Known(NamedTuple):
+    """What is asked of a version most often."""
 
-
-def metric_of(value: float | str) -> Fact:
-    """As `fact_of`; a text that is no tagged number counts as NaN."""
-    num, text = fact_of(value)
-    return (num, text) if num is not None else (None, "nan")
-
-
-def _dumps(value: object) -> str:
-    return _json.encode(value).decode("utf-8")
+    seq: int
+    model: str
+    state: str
 
 
 class SqliteState:
     """Implements `fold.State` over the catalog's tables. Runs inside the caller's transaction."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, long: bool = False) -> None:
+        """`long`: many entries are to come; call `flush` after the last."""
         # A plain cursor: the connection's own kind fetches eagerly, for other threads' sake.
         self._cursor = connection.cursor(sqlite3.Cursor)
+        self._waiting = Waiting(self._cursor, long=long)
+        self._format: int | None = None
 
-    @contextmanager
-    def savepoint(self) -> Iterator[None]:
-        self._cursor.execute("SAVEPOINT entry")
-        try:
-            yield
-        except BaseException:
-            try:
-                self._cursor.execute("ROLLBACK TO entry")
-                self._cursor.execute("RELEASE entry")
-            except sqlite3.Error:
-                pass  # SQLite has rolled the whole transaction back itself; the first error says why
-            raise
-        self._cursor.execute("RELEASE entry")
+    def savepoint(self) -> AbstractContextManager[object]:
+        return self._waiting.entry()
+
+    def flush(self) -> None:
+        """Bring the tables up to date."""
+        self._waiting.write()
 
     # --- what the fold asks ---------------------------------------------------------------------
 
     def format(self) -> int:
-        row = self._one("SELECT value FROM meta WHERE key = 'format'")
-        return int(row[0]) if row is not None else 1
+        found = self._waiting.known("format")
+        if found is None:
+            row = self._one("SELECT value FROM meta WHERE key = 'format'")
+            found = int(row[0]) if row is not None else 1
+            self._waiting.note("format", found)
+        return int(found)
 
     def pack_state(self, pack: PackName) -> str | None:
-        row = self._one("SELECT state FROM packs WHERE name = ?", pack.raw)
-        return str(row[0]) if row is not None else None
+        found = self._waiting.known(pack.raw)
+        if found is None and not self._waiting.is_all:
+            row = self._one("SELECT state FROM packs WHERE name = ?", pack.raw)
+            if row is not None:
+                found = str(row[0])
+                self._waiting.note(pack.raw, found)
+        return str(found) if found is not None else None
 
     def packs_upon(self, pack: PackName) -> Iterable[PackName]:
+        self._waiting.settle()
         self._do("SELECT pack FROM pack_bases WHERE base = ?", pack.raw)
         return [PackName(row[0]) for row in self._cursor.fetchall()]
 
     def pack_is_named(self, pack: PackName) -> bool:
+        self._waiting.settle()
         # Forgotten versions have no rows in version_packs.
         return self._one("SELECT 1 FROM version_packs WHERE pack = ?", pack.raw) is not None
 
     def version(self, version: VersionId) -> Standing | None:
-        row = self._one("SELECT model, state FROM versions WHERE id = ?", version.raw)
-        return Standing(str(row[0]), str(row[1])) if row is not None else None
+        found = self._find(version)
+        return Standing(found.model, found.state) if found is not None else None
 
     def object_kinds(self, version: VersionId) -> set[str]:
-        row = self._one("SELECT record FROM versions WHERE id = ?", version.raw)
+        self._waiting.settle()
+        seq = self._get(version).seq
+        row = self._one("SELECT record FROM records WHERE version = ?", seq)
         kinds = set(decode_record(row[0]).provenance) if row is not None else set()
-        self._do("SELECT objects FROM annotations WHERE version = ?", self._seq(version))
+        self._do("SELECT objects FROM annotations WHERE version = ?", seq)
         for (objects,) in self._cursor.fetchall():
             kinds |= set(msgspec.json.decode(objects))
         return kinds
 
     def redacted(self, version: VersionId) -> set[str]:
-        self._do("SELECT item FROM redactions WHERE version = ?", self._seq(version))
+        self._waiting.settle()
+        self._do("SELECT item FROM redactions WHERE version = ?", self._get(version).seq)
         return {row[0] for row in self._cursor.fetchall()}
 
     def is_pointed_at(self, version: VersionId) -> bool:
+        self._waiting.settle()
         found = self._one("SELECT 1 FROM refs WHERE target = ? AND kind <> ?", version.raw, NAME)
         return found is not None
 
     def ref(self, model: str, key: str) -> Pointer | None:
-        row = self._one("SELECT kind, target FROM refs WHERE model = ? AND key = ?", model, key)
-        return Pointer(row[0], VersionId(row[1])) if row is not None else None
+        found = self._waiting.known((model, key))
+        if found is None and not self._waiting.is_all:
+            row = self._one("SELECT kind, target FROM refs WHERE model = ? AND key = ?", model, key)
+            if row is not None:
+                found = Pointer(row[0], VersionId(row[1]))
+        return found if isinstance(found, Pointer) else None
 
     # --- what the fold changes ------------------------------------------------------------------
 
     def set_format(self, to: int) -> None:
+        self._waiting.settle()
         self._do("INSERT OR REPLACE INTO meta VALUES ('format', ?)", str(to))
+        self._waiting.note("format", to)
 
     def add_pack(self, moment: Moment, pack: PackName, op: ops.PackAdd) -> None:
-        self._do(
-            "INSERT INTO packs (name, state, size, digest, n) VALUES (?, ?, ?, ?, ?)",
-            *(pack.raw, LIVE, op.size, op.digest, moment.n),
-        )
-        for base in op.bases:
-            raw = PackName.parse(base).raw
-            self._do("INSERT OR IGNORE INTO pack_bases VALUES (?, ?)", pack.raw, raw)
+        rows = self._waiting.rows
+        rows["packs"].append((pack.raw, LIVE, op.size, op.digest, moment.n))
+        rows["pack_bases"] += [(pack.raw, PackName.parse(base).raw) for base in op.bases]
+        self._waiting.note(pack.raw, LIVE)
 
     def set_pack_state(self, moment: Moment, pack: PackName, state: str) -> None:
+        self._waiting.settle()
         self._do(
             "INSERT INTO packs (name, state, n) VALUES (?, ?, ?)"
             " ON CONFLICT (name) DO UPDATE SET state = excluded.state, n = excluded.n",
@@ -145,62 +129,76 @@ class SqliteState:
         )
         if state == DROPPED:
             self._do("DELETE FROM objects WHERE pack = ?", pack.raw)
+            self._do("DELETE FROM pack_contents WHERE pack = ?", pack.raw)
+        self._waiting.note(pack.raw, state)
 
     def add_version(self, moment: Moment, version: VersionId, record: Record, op: ops.VersionAdd) -> None:
         model = name_key(op.model)
-        run = record.run
-        self._do(
-            "INSERT INTO versions (id, model, name, n, at, state, state_n, record, tree, created_at, run,"
-            " run_id, step, epoch, event, kind, author, message, bytes, files, content)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            *(version.raw, model, op.name, moment.n, moment.at, VISIBLE, moment.n, bytes(op.record)),
-            *(_dumps(op.tree), record.created_at),
-            *((run.name, run.id) if run is not None else (None, None)),
-            *(record.step, record.epoch, record.event, record.kind, record.author, record.message),
-            *(record.content.bytes, record.content.files, record.content.digest),
+        run, content = record.run, record.content
+        common = shared_of(op.record)
+        rows = self._waiting.rows
+        seq = self._waiting.number("versions")
+        rows["versions"].append(
+            (
+                *(seq, version.raw, model, op.name, moment.n, moment.at, VISIBLE, moment.n),
+                *(dumps(op.tree), record.created_at),
+                *((run.name, run.id) if run is not None else (None, None)),
+                *(record.step, record.epoch, record.event, record.kind, record.author, record.message),
+                *(content.bytes, content.files, content.digest),
+                self._share("config", bytes(common.config), record.config),
+                self._share("data", bytes(common.data), record.data),
+            )
         )
-        seq = self._cursor.lastrowid
-        if seq is None:
-            raise sqlite3.InternalError("an insert without a row")
+        rows["records"].append((seq, bytes(op.record)))
+        self._waiting.note(version.raw, _Known(seq, model, VISIBLE))
         self._add_model(moment, op.model)
-        self._do("INSERT INTO version_states VALUES (?, ?, ?, ?)", seq, moment.n, moment.at, VISIBLE)
         self._add_packs(seq, op.packs)
         self._add_parents(seq, record.parents)
-        self._add_facts(moment, seq, record)
+        rows["facts"] += [
+            (self._key("metric", key, model), seq, *metric_of(value), False, moment.n, None)
+            for key, value in record.metrics.items()
+        ]
         self._point(moment, version, op.model, NAME, op.name, "", None)
 
     def place_version(self, version: VersionId, op: ops.VersionPlace) -> None:
-        seq = self._seq(version)
-        self._do("UPDATE versions SET tree = ? WHERE seq = ?", _dumps(op.tree), seq)
+        self._waiting.settle()
+        seq = self._get(version).seq
+        self._do("UPDATE versions SET tree = ? WHERE seq = ?", dumps(op.tree), seq)
         self._do("DELETE FROM version_packs WHERE version = ?", seq)
         self._add_packs(seq, op.packs)
 
     def set_version_state(self, moment: Moment, version: VersionId, state: str) -> None:
-        seq = self._seq(version)
-        self._do("UPDATE versions SET state = ?, state_n = ? WHERE seq = ?", state, moment.n, seq)
-        self._do("INSERT INTO version_states VALUES (?, ?, ?, ?)", seq, moment.n, moment.at, state)
+        self._waiting.settle()
+        found = self._get(version)
+        self._do("UPDATE versions SET state = ?, state_n = ? WHERE seq = ?", state, moment.n, found.seq)
+        self._do("INSERT INTO version_states VALUES (?, ?, ?, ?)", found.seq, moment.n, moment.at, state)
         if state == FORGOTTEN:
-            self._do("DELETE FROM version_packs WHERE version = ?", seq)
+            self._do("DELETE FROM version_packs WHERE version = ?", found.seq)
+        self._waiting.note(version.raw, found._replace(state=state))
 
     def annotate(self, moment: Moment, version: VersionId, op: ops.VersionAnnotate) -> None:
-        seq = self._seq(version)
+        found = self._get(version)
         metrics: Mapping[str, float | str] = op.metrics or {}
         labels: Mapping[str, str | None] = op.labels or {}
-        self._do(
-            "INSERT INTO annotations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            *(seq, moment.n, moment.at, moment.by, _dumps(metrics), _dumps(labels)),
-            *(op.notes or "", _dumps(op.details or {}), _dumps(op.objects or {}), op.event, op.why),
+        self._waiting.rows["annotations"].append(
+            (
+                *(found.seq, moment.n, moment.at, moment.by, dumps(metrics), dumps(labels)),
+                *(op.notes or "", dumps(op.details or {}), dumps(op.objects or {}), op.event, op.why),
+            )
         )
-        self._add_packs(seq, op.packs)
-        for key, number in metrics.items():
-            self._set_fact(moment, seq, "metric", key, metric_of(number))
-        for key, label in labels.items():
-            self._set_fact(moment, seq, "label", key, None if label is None else (None, label))
+        self._add_packs(found.seq, op.packs)
+        said = [("metric", key, metric_of(value), False) for key, value in metrics.items()]
+        said += [("label", key, (None, label), label is None) for key, label in labels.items()]
+        self._waiting.rows["facts"] += [
+            (self._key(space, key, found.model), found.seq, *fact, removed, moment.n, moment.at)
+            for space, key, fact, removed in said
+        ]
 
     def redact(self, moment: Moment, version: VersionId, item: str, why: str) -> None:
+        self._waiting.settle()
         self._do(
             "INSERT INTO redactions VALUES (?, ?, ?, ?, ?, ?)",
-            *(self._seq(version), item, moment.n, moment.at, moment.by, why),
+            *(self._get(version).seq, item, moment.n, moment.at, moment.by, why),
         )
 
     def set_ref(self, moment: Moment, target: VersionId, op: ops.RefSet) -> None:
@@ -208,19 +206,21 @@ class SqliteState:
 
     def delete_ref(self, moment: Moment, op: ops.RefDelete) -> None:
         model, key = name_key(op.model), name_key(op.name)
+        self._waiting.settle()
         self._do("DELETE FROM refs WHERE model = ? AND key = ?", model, key)
-        self._do(
-            "INSERT INTO ref_moves VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?, '{}', ?)",
-            *(model, key, op.kind, op.name, moment.n, moment.at, moment.by, op.why, moment.txn),
+        self._waiting.note((model, key), _ABSENT)
+        self._waiting.rows["ref_moves"].append(
+            (model, key, op.kind, op.name, moment.n, moment.at, moment.by, None, op.why, "{}", moment.txn)
         )
 
     def configure(self, moment: Moment, op: ops.ModelConfigure) -> None:
         model = name_key(op.model)
         self._add_model(moment, op.model)
+        self._waiting.settle()
         for key, value in op.settings.items():
             self._do("DELETE FROM settings WHERE model = ? AND key = ?", model, key)
             if value is not None:
-                self._do("INSERT INTO settings VALUES (?, ?, ?)", model, key, _dumps(value))
+                self._do("INSERT INTO settings VALUES (?, ?, ?)", model, key, dumps(value))
 
     def add_void(self, n: int, reason: str) -> None:
         """Remember that entry `n` has no effect, and why."""
@@ -235,18 +235,27 @@ class SqliteState:
         row: tuple[Any, ...] | None = self._cursor.execute(sql, values).fetchone()
         return row
 
-    def _seq(self, version: VersionId) -> int:
-        row = self._one("SELECT seq FROM versions WHERE id = ?", version.raw)
-        if row is None:
-            raise sqlite3.InternalError("a version that the fold has seen is not there")
-        return int(row[0])
+    def _find(self, version: VersionId) -> _Known | None:
+        found: _Known | None = self._waiting.known(version.raw)
+        if found is None and not self._waiting.is_all:
+            row = self._one("SELECT seq, model, state FROM versions WHERE id = ?", version.raw)
+            if row is not None:
+                found = _Known(*row)
+                self._waiting.note(version.raw, found)
+        return found
+
+    def _get(self, version: VersionId) -> _Known:
+        return self._find(version) or _missing()
 
     def _add_model(self, moment: Moment, name: str) -> None:
-        self._do("INSERT OR IGNORE INTO models VALUES (?, ?, ?)", name_key(name), name, moment.n)
+        key = name_key(name)
+        if not self._waiting.known(("model", key, "")):
+            self._waiting.rows["models"].append((key, name, moment.n))
+            self._waiting.note(("model", key, ""), True)
 
     def _add_packs(self, seq: int, packs: list[str]) -> None:
-        rows = [(seq, PackName.parse(pack).raw) for pack in packs]
-        self._cursor.executemany("INSERT OR IGNORE INTO version_packs VALUES (?, ?)", rows)
+        # The fold has found them to be names.
+        self._waiting.rows["version_packs"] += [(seq, bytes.fromhex(pack)) for pack in packs]
 
     def _add_parents(self, seq: int, parents: list[str]) -> None:
         for position, text in enumerate(parents):
@@ -254,28 +263,40 @@ class SqliteState:
                 parent = VersionId.parse(text)
             except ValueError:
                 continue  # a record may say anything; what is no id has no parent
-            self._do("INSERT INTO parents VALUES (?, ?, ?)", seq, parent.raw, position)
+            self._waiting.rows["parents"].append((seq, parent.raw, position))
 
-    def _add_facts(self, moment: Moment, seq: int, record: Record) -> None:
-        metrics = [(seq, "metric", k, *metric_of(v), moment.n) for k, v in record.metrics.items()]
-        rows = [*metrics]
-        rows += [(seq, "config", k, *fact_of(v), moment.n) for k, v in record.config.items()]
-        rows += [(seq, "data", k, *fact_of(v), moment.n) for k, v in record.data.items()]
-        self._cursor.executemany("INSERT INTO facts VALUES (?, ?, ?, ?, ?, ?)", rows)
-        moves = [(*row, moment.at) for row in metrics]
-        self._cursor.executemany("INSERT INTO fact_moves VALUES (?, ?, ?, ?, ?, 0, ?, ?)", moves)
+    def _key(self, space: str, key: str, model: str = "") -> int:
+        """The number of a key, new or known."""
+        place = (space, key, model)
+        found = self._waiting.known(place)
+        if found is None:
+            sql = "SELECT id FROM keys WHERE space = ? AND key = ? AND model = ?"
+            row = None if self._waiting.is_all else self._one(sql, *place)
+            found = int(row[0]) if row is not None else self._waiting.number("keys")
+            if row is None:
+                self._waiting.rows["keys"].append((found, *place))
+            self._waiting.note(place, found)
+        return int(found)
 
-    def _set_fact(self, moment: Moment, seq: int, space: str, key: str, fact: Fact | None) -> None:
-        num, text = fact if fact is not None else (None, None)
-        if fact is None:
-            self._do("DELETE FROM facts WHERE version = ? AND space = ? AND key = ?", seq, space, key)
-        else:
-            row = (seq, space, key, num, text, moment.n)
-            self._do("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?)", *row)
-        self._do(
-            "INSERT INTO fact_moves VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            *(seq, space, key, num, text, int(fact is None), moment.n, moment.at),
-        )
+    def _share(self, space: str, text: bytes, values: Mapping[str, Stored]) -> int:
+        """The number of a config or of what is said of data, new or known; `text` is how it was written."""
+        if text == _NOTHING:
+            return 0
+        digest = Digest.of(text).raw
+        place = (space, digest)
+        found = self._waiting.known(place)
+        if found is None:
+            sql = "SELECT id FROM shared WHERE space = ? AND digest = ?"
+            row = None if self._waiting.is_all else self._one(sql, *place)
+            found = int(row[0]) if row is not None else self._waiting.number("shared")
+            if row is None:
+                rows = self._waiting.rows
+                rows["shared"].append((found, *place))
+                rows["shared_facts"] += [
+                    (self._key(space, key), found, *fact_of(value)) for key, value in values.items()
+                ]
+            self._waiting.note(place, found)
+        return int(found)
 
     def _point(
         self,
@@ -288,8 +309,12 @@ class SqliteState:
         evidence: Mapping[str, object] | None,
     ) -> None:
         at = (name_key(model), name_key(name), kind, name)
-        self._do("INSERT OR REPLACE INTO refs VALUES (?, ?, ?, ?, ?, ?)", *at, target.raw, moment.n)
-        self._do(
-            "INSERT INTO ref_moves VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            *(*at, moment.n, moment.at, moment.by, target.raw, why, _dumps(evidence or {}), moment.txn),
-        )
+        said = dumps(evidence) if evidence else "{}"
+        rows = self._waiting.rows
+        rows["refs"].append((*at, target.raw, moment.n))
+        rows["ref_moves"].append((*at, moment.n, moment.at, moment.by, target.raw, why, said, moment.txn))
+        self._waiting.note(at[:2], Pointer(kind, target))
+
+
+def _missing() -> NoReturn:
+    raise sqlite3.InternalError("a version that the fold has seen is not there")

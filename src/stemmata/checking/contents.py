@@ -267,7 +267,8 @@ def _packs_of(catalog: Catalog) -> Iterator[_Pack]:
 def _versions_of(catalog: Catalog) -> Iterator[_Version]:
     ask = catalog.connection.execute
     rows = ask(
-        "SELECT seq, id, record, tree FROM versions WHERE state IN ('visible', 'deleted') ORDER BY seq"
+        "SELECT seq, id, record, tree FROM versions JOIN records ON version = seq"
+        " WHERE state IN ('visible', 'deleted') ORDER BY seq"
     )
     for seq, version, record, tree in rows.fetchall():
         packs = ask("SELECT pack FROM version_packs WHERE version = ? ORDER BY pack", (seq,)).fetchall()

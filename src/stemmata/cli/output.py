@@ -94,19 +94,24 @@ class Output:
             self.errors.print(wrapped, style="dim", soft_wrap=True)
 
     @contextmanager
-    def progress(self, doing: str, total: int | None = None) -> Iterator[Bar | None]:
-        """A bar over bytes; None where nobody looks: with --json, and in a pipe."""
+    def progress(
+        self, doing: str, total: int | None = None, *, counted: bool = False
+    ) -> Iterator[Bar | None]:
+        """A bar over bytes, or over things that are `counted`; None where nobody looks (--json, a pipe)."""
         if self.json or not sys.stderr.isatty():
             yield None
             return
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            DownloadColumn(),
-            TransferSpeedColumn(),
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TransferSpeedColumn,
         )
+
+        amounts = (MofNCompleteColumn(),) if counted else (DownloadColumn(), TransferSpeedColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), *amounts)
         with Progress(*columns, console=self.errors, transient=True) as bar:
             yield Bar(bar, bar.add_task(doing, total=total))
 

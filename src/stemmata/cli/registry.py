@@ -41,6 +41,7 @@ COMMANDS: dict[str, Entry] = {
     "best": Entry("best", _LOOK, "Show the best version of a model by a metric."),
     "search": Entry("search", _LOOK, "Find versions by metrics, config and labels."),
     "models": Entry("models", _LOOK, "List the models of the repository."),
+    "stats": Entry("stats", _LOOK, "Show how much space versions take, what was saved, and where."),
     "history": Entry("history", _LOOK, "Show who moved an alias, when and why."),
     "tag": Entry("tag", _NAME, "Give a version a tag, a name that never moves."),
     "alias": Entry("alias", _NAME, "Set or list aliases, names that move."),

@@ -137,6 +137,12 @@ def read_frames(encoded: memoryview, header: Header) -> list[Frame]:
     return frames
 
 
+def peek_frame(head: memoryview) -> tuple[int, int, int]:
+    """Codec, raw length and stored length, as the 16 bytes at a frame's begin say; nothing is checked."""
+    codec, _, _, raw_length, stored, _ = _FRAME.unpack_from(head)
+    return codec, raw_length, stored
+
+
 def _read_frame(encoded: memoryview, at: int, offset: int, references: int) -> tuple[Frame, int]:
     if len(encoded) - at < FRAME_OVERHEAD:
         raise DamagedFault("a frame's header is cut off")

@@ -143,7 +143,9 @@ def _digests(texts: list[str]) -> None:
 def _name(text: str, what: str) -> str:
     size = len(text.encode("utf-8"))
     _require(0 < size <= MAX_NAME_BYTES, f"a {what} of {size} bytes")
-    _require(not any(unicodedata.category(c) == "Cc" for c in text), f"a {what} with a control character")
+    if not text.isprintable():
+        # What is printable is no control character; a space or a mark that is not may still be none.
+        _require(not any(unicodedata.category(c) == "Cc" for c in text), f"a {what} with a control character")
     return name_key(text)
 
 
@@ -251,7 +253,7 @@ def version_annotate(state: State, moment: Moment, op: ops.VersionAnnotate) -> N
     _digests(list((op.objects or {}).values()))
     _require_live(state, op.packs)
     # A kind names one object for good, so that redacting it is never ambiguous.
-    taken = state.object_kinds(version) & set(op.objects or {})
+    taken = state.object_kinds(version) & set(op.objects) if op.objects else ()
     _require(not taken, f"version {version.short} already has {sorted(taken)[:1]}")
     state.annotate(moment, version, op)
 

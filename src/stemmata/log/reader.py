@@ -134,10 +134,11 @@ def _walk(storage: Storage, name: BundleName, hashes: list[Digest], after: Posit
         for offset, data in enumerate(entries_of(storage, name)):
             if name.first + offset <= here.n:
                 continue
-            if Digest.of(data) != hashes[offset]:
+            digest = Digest.of(data)
+            if digest != hashes[offset]:
                 return
             found = read_entry(here.n + 1, data, here)
-            here = advance(here, data, found)
+            here = advance(here, data, found, digest)
             yield here, found, data
     except (DamagedBundle, KeyMissing):
         return

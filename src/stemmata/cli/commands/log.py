@@ -108,7 +108,7 @@ def _versions(
     repository: Repository, model: str | None, run: str | None, at: datetime | None, limit: int | None
 ) -> tuple[list[Version], int]:
     """The newest `limit` versions, and how many there are."""
-    from stemmata.catalog import queries
+    from stemmata.catalog import selecting
     from stemmata.names import name_key
     from stemmata.records import timestamp
     from stemmata.version import Version
@@ -117,8 +117,8 @@ def _versions(
     key = name_key(model) if model is not None else None
     then = timestamp(at) if at is not None else None
     connection = session.catalog.connection
-    rows = queries.versions(connection, key, run=run, at=then, limit=limit)
-    total = queries.count_versions(connection, key, run=run, at=then) if limit else len(rows)
+    rows = selecting.versions(connection, key, run=run, at=then, limit=limit)
+    total = selecting.count_versions(connection, key, run=run, at=then) if limit else len(rows)
     return [Version(session, row) for row in rows], total
 
 

@@ -45,7 +45,7 @@ def search(
     """
     output = output_for(context, as_json)
     with open_repo(context, repo) as repository:
-        from stemmata.catalog.queries import check_expression
+        from stemmata.catalog.selecting import check_expression
         from stemmata.cli.hints import unknown_keys
 
         name = None if model == "-" else model

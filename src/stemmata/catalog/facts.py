@@ -1,0 +1,69 @@
+"""Facts: values by which versions are found. Owns how a value of a record becomes one (see `schema`)."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias
+
+import msgspec
+
+from stemmata.records import Stored, load_value
+
+Fact: TypeAlias = tuple[float | None, str | None]
+"""A value as (num, text): see the schema."""
+
+_json = msgspec.json.Encoder()
+_INT_MAX = 2**63 - 1
+
+
+def fact_of(value: Stored) -> Fact:
+    """How a stored value is kept for searching."""
+    if isinstance(value, str):
+        if not value.startswith("~"):
+            return None, value
+        try:
+            loaded = load_value(value)
+        except ValueError:
+            return None, value  # '~int:' with no digits behind it
+    else:
+        loaded = value
+    if loaded is None or isinstance(loaded, str):
+        return None, loaded
+    if isinstance(loaded, bool):
+        return float(loaded), "true" if loaded else "false"
+    if isinstance(loaded, list):
+        return None, dumps(value)
+    if isinstance(loaded, float):
+        return (None, "nan") if math.isnan(loaded) else (loaded, None)
+    if -_INT_MAX <= loaded <= _INT_MAX:
+        return float(loaded), None
+    try:
+        return float(loaded), str(loaded)
+    except (OverflowError, ValueError):
+        return None, str(value)  # more digits than Python turns into text
+
+
+def metric_of(value: float | str) -> Fact:
+    """As `fact_of`; a text that is no tagged number counts as NaN."""
+    if type(value) is float:
+        return value, None  # JSON has neither NaN nor infinity
+    num, text = fact_of(value)
+    return (num, text) if num is not None else (None, "nan")
+
+
+def dumps(value: object) -> str:
+    return _json.encode(value).decode("utf-8")
+
+
+class Shared(msgspec.Struct, frozen=True):
+    """The parts of a record that a run's versions have in common, as written."""
+
+    config: msgspec.Raw = msgspec.Raw(b"{}")
+    data: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+_shared = msgspec.json.Decoder(Shared)
+
+
+def shared_of(record: bytes | msgspec.Raw) -> Shared:
+    return _shared.decode(record)

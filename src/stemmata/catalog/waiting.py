@@ -1,0 +1,171 @@
+"""Waiting: rows that go into the tables together, and what is known of the tables meanwhile.
+
+A statement costs more than its row. So what an entry adds waits in memory, and what a rule asks - is there
+such a version, such a name - is answered from there too. What an entry changed is undone if it is void.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+_ROWS = 100_000
+"""Rows that wait at most, about."""
+_KNOWN = 300_000
+"""Answers that are kept at most, about."""
+_INSERTS = {
+    "versions": f"INSERT INTO versions VALUES ({', '.join('?' * 23)})",  # noqa: S608 - nothing but marks
+    "records": "INSERT INTO records VALUES (?, ?)",
+    "models": "INSERT OR IGNORE INTO models VALUES (?, ?, ?)",
+    "packs": "INSERT INTO packs (name, state, size, digest, n) VALUES (?, ?, ?, ?, ?)",
+    "pack_bases": "INSERT OR IGNORE INTO pack_bases VALUES (?, ?)",
+    "version_packs": "INSERT OR IGNORE INTO version_packs VALUES (?, ?)",
+    "parents": "INSERT INTO parents VALUES (?, ?, ?)",
+    "keys": "INSERT INTO keys VALUES (?, ?, ?, ?)",
+    "shared": "INSERT INTO shared VALUES (?, ?, ?)",
+    "shared_facts": "INSERT INTO shared_facts VALUES (?, ?, ?, ?)",
+    "annotations": "INSERT INTO annotations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "refs": "INSERT OR REPLACE INTO refs VALUES (?, ?, ?, ?, ?, ?)",
+    "ref_moves": "INSERT INTO ref_moves VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+}
+_SORTED = frozenset({"shared_facts"})
+"""Put in in the order of their keys, so that each page is looked for once."""
+_FACTS = "facts"
+
+FactRow: TypeAlias = tuple[int, int, float | None, str | None, bool, int, str | None]
+"""key, version, num, text, removed, n, at: as in the schema."""
+
+
+class Waiting:
+    """What has been folded and is not in the tables yet. Runs inside the caller's transaction."""
+
+    def __init__(self, cursor: sqlite3.Cursor, *, long: bool) -> None:
+        self._cursor = cursor
+        self._long = long
+        self.rows: dict[str, list[Any]] = {table: [] for table in (*_INSERTS, _FACTS)}
+        self._known: dict[object, Any] = {}
+        self._next: dict[str, int] = {}
+        self._marks: dict[str, int] = {}
+        self._undo: list[tuple[object, Any]] = []
+        self._is_opened = False
+        newest = cursor.execute("SELECT 1 FROM versions UNION ALL SELECT 1 FROM packs LIMIT 1").fetchone()
+        self.is_all = newest is None
+        """There is nothing in the tables that is not known."""
+
+    # --- what is known --------------------------------------------------------------------------
+
+    def known(self, place: object) -> Any:
+        """What was noted under `place`; None if nothing was."""
+        return self._known.get(place)
+
+    def note(self, place: object, value: Any) -> None:
+        """Something that the tables say, or will."""
+        self._undo.append((place, self._known.get(place)))
+        self._known[place] = value
+
+    def number(self, table: str) -> int:
+        """The next number of a table whose numbers grow by one."""
+        if table not in self._next:
+            column = "seq" if table == "versions" else "id"
+            sql = f"SELECT COALESCE(MAX({column}), 0) + 1 FROM {table}"  # noqa: S608 - names of our own schema
+            self._next[table] = int(self._cursor.execute(sql).fetchone()[0])
+        self._next[table] += 1
+        return self._next[table] - 1
+
+    # --- one entry ------------------------------------------------------------------------------
+
+    @contextmanager
+    def entry(self) -> Iterator[None]:
+        """What is added inside is undone if the block is left by an exception."""
+        self._marks = {table: len(rows) for table, rows in self.rows.items()}
+        numbers = dict(self._next)
+        self._undo.clear()
+        self._is_opened = False
+        try:
+            yield
+        except BaseException:
+            self._take_back(numbers)
+            raise
+        if self._is_opened:
+            self._cursor.execute("RELEASE entry")
+        if not self._long or sum(map(len, self.rows.values())) > _ROWS:
+            self.write()
+
+    def settle(self) -> None:
+        """Before tables are read or changed directly: bring them up to date, so that it can be undone."""
+        if not self._is_opened:
+            for table, mark in self._marks.items():
+                self._write_some(table, self.rows[table][:mark])
+                del self.rows[table][:mark]
+            self._cursor.execute("SAVEPOINT entry")
+            self._is_opened = True
+        self._write_all()
+
+    def write(self) -> None:
+        """Between two entries: write the rows that wait."""
+        self._write_all()
+        if len(self._known) > _KNOWN:
+            self._known.clear()
+            self.is_all = False
+
+    def _take_back(self, numbers: dict[str, int]) -> None:
+        for place, before in reversed(self._undo):
+            self._known[place] = before
+        self._next = numbers
+        for table, rows in self.rows.items():
+            # What was there before the entry has been written if the savepoint was opened.
+            del rows[0 if self._is_opened else self._marks[table] :]
+        if self._is_opened:
+            try:
+                self._cursor.execute("ROLLBACK TO entry")
+                self._cursor.execute("RELEASE entry")
+            except sqlite3.Error:
+                pass  # SQLite has rolled the whole transaction back itself; the first error says why
+
+    # --- into the tables ------------------------------------------------------------------------
+
+    def _write_all(self) -> None:
+        for table, rows in self.rows.items():
+            self._write_some(table, rows)
+            rows.clear()
+
+    def _write_some(self, table: str, rows: list[Any]) -> None:
+        if not rows:
+            return
+        if table == _FACTS:
+            self._write_facts(rows)
+        else:
+            self._cursor.executemany(_INSERTS[table], sorted(rows) if table in _SORTED else rows)
+
+    def _write_facts(self, rows: list[FactRow]) -> None:
+        """The last value of each key stands; those before it, of these rows and of the table, have moved."""
+        last: dict[tuple[int, int], FactRow] = {}
+        moved: list[FactRow] = []
+        for row in rows:
+            place = row[:2]
+            before = last.get(place)
+            if before is None and row[6] is not None:
+                before = self._standing_fact(*place)
+            if before is not None and not before[4]:
+                moved.append(before)
+            if row[4]:
+                moved.append(row)
+            last[place] = row
+        self._cursor.executemany(
+            "INSERT INTO fact_moves (key, version, num, text, removed, n, at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            moved,
+        )
+        ordered = sorted(last.items())
+        gone = [place for place, row in ordered if row[4]]
+        self._cursor.executemany("DELETE FROM facts WHERE key = ? AND version = ?", gone)
+        self._cursor.executemany(
+            "INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?)",
+            [(*row[:4], *row[5:]) for _, row in ordered if not row[4]],
+        )
+
+    def _standing_fact(self, key: int, version: int) -> FactRow | None:
+        sql = "SELECT key, version, num, text, 0, n, at FROM facts WHERE key = ? AND version = ?"
+        row = self._cursor.execute(sql, (key, version)).fetchone()
+        return None if row is None else (row[0], row[1], row[2], row[3], False, row[5], row[6])
