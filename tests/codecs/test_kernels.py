@@ -55,9 +55,11 @@ def hold(data: Bytes, base: Bytes, dtype: DType) -> DeltaParts:
     """Each splits, each joins what either split. Returns the parts."""
     parts = kept(numpy_kernels.delta_split(data, base, dtype))
     assert np.array_equal(joined(numpy_kernels, base, parts, dtype), data)
-    if native.library is not None:
-        assert same(parts, kept(native.delta_split(data, base, dtype)))
-        assert np.array_equal(joined(native, base, parts, dtype), data)
+    for suffix in native.suffixes if native.library is not None else ():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(native, "suffix", suffix)
+            assert same(parts, kept(native.delta_split(data, base, dtype)))
+            assert np.array_equal(joined(native, base, parts, dtype), data)
     return parts
 
 

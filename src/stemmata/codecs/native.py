@@ -22,7 +22,7 @@ from stemmata.codecs.numpy_kernels import DRIFTED, SCATTERED, Bytes, DeltaParts
 
 VARIABLE = "STEMMATA_NATIVE"
 FILE = Path(__file__).with_name("_kernels.so")
-_ABI = 2
+_ABI = 3
 """Of what was compiled: rises with every change of what a function takes. A stale library would crash."""
 _GROUPS = 33
 _FRAME_ELEMENTS = 128 << 10
@@ -50,6 +50,10 @@ def _load() -> tuple[Any, str]:
 
 library: Any
 library, why_not = _load()
+suffixes = ("", "_modern") if library is not None and library.stm_modern() else ("",)
+"""Of the functions that this processor can run, which all do the same."""
+suffix = suffixes[-1]
+"""Of those that run: the fastest."""
 
 
 class _Scratch(threading.local):
@@ -77,7 +81,7 @@ def _at(array: Bytes) -> ctypes.c_void_p:
 
 
 def _call(name: str, dtype: DType) -> Any:
-    return getattr(library, f"{name}_{8 * dtype.itemsize}")
+    return getattr(library, f"{name}_{8 * dtype.itemsize}{suffix}")
 
 
 def delta_split(data: Bytes, base: Bytes, dtype: DType) -> DeltaParts:
