@@ -128,6 +128,8 @@ API int stm_modern(void) {
 #endif
 }
 
+API int stm_same(const uint8_t *a, const uint8_t *b, int64_t n) { return !memcmp(a, b, (size_t)n); }
+
 /* Rounding to nearest, ties to even, of float32 bits. 1 if there was a NaN, whose bits no rule settles. */
 API int stm_narrow_bf16(const lane_32 *wide, int64_t n, lane_16 *narrow) {
     uint32_t nan = 0;

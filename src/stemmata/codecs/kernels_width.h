@@ -165,7 +165,10 @@ API int NAME(stm_delta_split)(const LANE *x, const LANE *b, int64_t n, int manti
             for (int i = 0; i < BLOCK; i++) {
                 for (int lane = 0; lane < LANES; lane++) {
                     const int64_t from = lane * span * BLOCK + i;
-                    sorted[at_of[lane][group_of[NAME(key)(under[from], mantissa)]]++] = value[from];
+                    const uint32_t at = at_of[lane][group_of[NAME(key)(under[from], mantissa)]]++;
+                    /* Too many lines are written to in turn for the processor to see what is next. */
+                    __builtin_prefetch(sorted + at + 192 / sizeof(W), 1);
+                    sorted[at] = value[from];
                 }
             }
             continue;
