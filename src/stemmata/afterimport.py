@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    # Importing it takes a twentieth of a short command's time; to be called, its methods are enough.
+    from importlib.abc import Loader
 
 
-class Watcher(MetaPathFinder):
+class Watcher:
     """Finds one module the way everybody else does, and calls `then` with it when it has run.
 
     Put it first on `sys.meta_path`; it goes when the module runs.
@@ -36,7 +40,7 @@ class Watcher(MetaPathFinder):
         finally:
             self._asking = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _Notifier(spec.loader, self)
+            spec.loader = cast("Loader", _Notifier(spec.loader, self))
         return spec
 
     def done(self, module: ModuleType) -> None:
@@ -45,7 +49,7 @@ class Watcher(MetaPathFinder):
             self.then(module)
 
 
-class _Notifier(Loader):
+class _Notifier:
     """The module's own loader, and the word to the watcher after it."""
 
     def __init__(self, real: Loader, watcher: Watcher) -> None:

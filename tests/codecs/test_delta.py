@@ -15,10 +15,11 @@ from crafted_objects import frame, header, plane
 from golden.second_reader import decoded as told
 from kernel_choices import CHOICES, use
 from stemmata.codecs import delta
-from stemmata.codecs.decoding import Fetch, Stored, decode_object, no_bases
+from stemmata.codecs.decoding import Fetch, ObjectDecoder, Stored, decode_object, no_bases
 from stemmata.codecs.dtypes import DType, dtype_of
 from stemmata.codecs.frames import Reference
-from stemmata.codecs.objectcode import Base, encode_object, fits
+from stemmata.codecs.objectcode import Base, StoredBase, encode_object, fits
+from stemmata.errors import DamagedObject
 from stemmata.ids import Digest, PackName
 from tensor_pairs import CODED, pair
 
@@ -294,6 +295,27 @@ def test_what_may_lean_on_what(dtype: str, length: int, base: str, base_length: 
         under = Base(Reference(PACK, Digest.of(b"")), dtype_of(base), memoryview(bytes(base_length)))
         with pytest.raises(ValueError, match="no base"):
             encode_object(bytes(length), dtype_of(dtype), None, under)
+
+
+@pytest.mark.parametrize("at", ["a value", "its structure"])
+def test_nothing_is_built_on_a_base_whose_bytes_are_damaged(at: str) -> None:
+    """Noise that planes store as it is: a changed byte of it decodes without complaint."""
+    data = np.random.default_rng(5).standard_normal(300_000).astype("<f4")
+    stored = bytearray(encode_object(data.tobytes(), F32))
+    digest = Digest.of(data.tobytes())
+    trained = (data + np.float32(1e-6)).tobytes()
+
+    def under() -> StoredBase:
+        decoder = ObjectDecoder(Stored(bytes(stored), data.nbytes, digest, PACK.hex))
+        return StoredBase(Reference(PACK, digest), decoder)
+
+    sound = bytes(encode_object(trained, F32, None, under()))
+    assert sound == bytes(
+        encode_object(trained, F32, None, Base(Reference(PACK, digest), F32, memoryview(data.tobytes())))
+    )
+    stored[1000 if at == "a value" else 48] ^= 0xFF
+    with pytest.raises(DamagedObject, match=digest.hex[:12]), ThreadPoolExecutor(2) as threads:
+        encode_object(trained, F32, threads, under())
 
 
 def test_without_a_way_to_fetch_there_are_no_bases() -> None:

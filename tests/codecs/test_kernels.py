@@ -55,9 +55,11 @@ def hold(data: Bytes, base: Bytes, dtype: DType) -> DeltaParts:
     """Each splits, each joins what either split. Returns the parts."""
     parts = kept(numpy_kernels.delta_split(data, base, dtype))
     assert np.array_equal(joined(numpy_kernels, base, parts, dtype), data)
-    if native.library is not None:
-        assert same(parts, kept(native.delta_split(data, base, dtype)))
-        assert np.array_equal(joined(native, base, parts, dtype), data)
+    for suffix in native.suffixes if native.library is not None else ():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(native, "suffix", suffix)
+            assert same(parts, kept(native.delta_split(data, base, dtype)))
+            assert np.array_equal(joined(native, base, parts, dtype), data)
     return parts
 
 
@@ -303,3 +305,15 @@ def test_the_table_of_mantissas_is_that_of_the_format() -> None:
     found = {d.word: d.mantissa for d in DTYPES if d.is_float}
     assert found == {"F8_E4M3": 3, "F8_E5M2": 2, "F16": 10, "BF16": 7, "F32": 23, "F64": 52}
     assert {d.mantissa for d in DTYPES if not d.is_float} == {-1}
+
+
+@pytest.mark.parametrize("kernel", CHOICES)
+@pytest.mark.parametrize("size", [0, 1, 4099])
+def test_what_differs_anywhere_is_not_the_same(kernel: ModuleType, size: int) -> None:
+    data = np.arange(size, dtype=np.uint32).view(np.uint8)[:size]
+    other = data.copy()
+    assert kernel.same(data, other)
+    for at in {0, size // 2, size - 1} if size else set():
+        other[at] ^= 1
+        assert not kernel.same(data, other)
+        other[at] ^= 1

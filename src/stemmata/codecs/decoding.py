@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stemmata.codecs import cast, delta, planes, zstd
+from stemmata.codecs import cast, delta, kernels, planes, zstd
 from stemmata.codecs.dtypes import MAX_FRAME_BYTES
 from stemmata.codecs.faults import DamagedFault, Fault, HostileFault, translated
 from stemmata.codecs.frames import (
@@ -223,7 +223,7 @@ def comes_back(data: Bytes, frame: Frame, base: Bytes | None) -> bool:
         decode_payload(frame, base, decoded)
     except Fault:
         return False
-    return np.array_equal(decoded, data)
+    return bool(kernels.same(decoded, data))
 
 
 def decode_object(

@@ -12,13 +12,13 @@
 enum { BLOCK = 128, KEYS = 2048, GROUP_MIN = 4096, GROUPS = 33, SMALL = 16, DRIFT_BITS = 6, LANES = 4 };
 enum { SAME = 0, SCATTERED = 1, DRIFTED = 2 };
 
-API int stm_abi(void) { return 2; }
+API int stm_abi(void) { return 3; }
 
 /* Ascending keys are joined until a group has GROUP_MIN elements; a short last one joins the one before. */
-static int group_keys(uint32_t count[LANES][KEYS], uint8_t *group_of, uint32_t *group_count) {
+static int group_lanes(uint32_t count[LANES][KEYS], int keys, uint8_t *group_of, uint32_t *group_count) {
     int groups = 0;
     uint32_t current = 0;
-    for (int key = 0; key < KEYS; key++) {
+    for (int key = 0; key < keys; key++) {
         group_of[key] = (uint8_t)groups;
         for (int lane = 0; lane < LANES; lane++) current += count[lane][key];
         if (current >= GROUP_MIN) {
@@ -35,8 +35,12 @@ static int group_keys(uint32_t count[LANES][KEYS], uint8_t *group_of, uint32_t *
     }
     /* The keys after the last full group belong to it, whether or not they hold anything. */
     const int last = groups ? groups - 1 : 0;
-    for (int key = KEYS - 1; key >= 0 && group_of[key] > last; key--) group_of[key] = (uint8_t)last;
+    for (int key = keys - 1; key >= 0 && group_of[key] > last; key--) group_of[key] = (uint8_t)last;
     return groups;
+}
+
+static int group_keys(uint32_t count[LANES][KEYS], uint8_t *group_of, uint32_t *group_count) {
+    return group_lanes(count, KEYS, group_of, group_count);
 }
 
 static void start_groups(const uint32_t *group_count, int groups, uint32_t *at_of) {
@@ -47,13 +51,28 @@ static void start_groups(const uint32_t *group_count, int groups, uint32_t *at_o
     }
 }
 
+/* Where each lane's part of each group begins: groups one after another, in each the lanes in their order. */
+static void start_lanes(uint32_t count[LANES][KEYS], int keys, const uint8_t *group_of, int groups,
+                        uint32_t at_of[LANES][GROUPS]) {
+    uint32_t size[LANES][GROUPS] = {{0}}, at = 0;
+    for (int lane = 0; lane < LANES; lane++) {
+        for (int key = 0; key < keys; key++) size[lane][group_of[key]] += count[lane][key];
+    }
+    for (int g = 0; g < groups; g++) {
+        for (int lane = 0; lane < LANES; lane++) {
+            at_of[lane][g] = at;
+            at += size[lane][g];
+        }
+    }
+}
+
 static inline uint64_t load64(const uint8_t *at) {
     uint64_t word;
     memcpy(&word, at, 8);
     return word;
 }
 
-/* At most 32 bits, of which fewer than eight wait. Writes eight bytes, counts those that are full. */
+/* At most 56 bits, while fewer than eight wait. Writes eight bytes, counts those that are full. */
 static inline uint8_t *put_bits(uint8_t *at, uint64_t *held, int *waiting, uint64_t value, int width) {
     const uint64_t word = *held | value << *waiting;
     const int bits = *waiting + width;
@@ -71,39 +90,45 @@ typedef uint64_t __attribute__((aligned(1), may_alias)) lane_64;
 
 #define JOINED(a, b) a##_##b
 #define EXPANDED(a, b) JOINED(a, b)
-#define NAME(a) EXPANDED(a, BITS)
+#define NAME(a) EXPANDED(a, SUFFIX)
+#define LANE EXPANDED(lane, BITS)
 
-#define W uint8_t
-#define BITS 8
-#define SUB 3
-#include "kernels_width.h"
-#undef W
-#undef BITS
-#undef SUB
+#define SUFFIXED(bits) bits
+#include "kernels_widths.h"
+#undef SUFFIXED
 
-#define W uint16_t
-#define BITS 16
-#define SUB 3
-#include "kernels_width.h"
-#undef W
-#undef BITS
-#undef SUB
+/* Once more for processors of about 2013 and later, which count leading zeros and shift by a register at once. */
+#if defined(__x86_64__) && defined(__GNUC__)
+#define MODERN 1
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,bmi,bmi2,lzcnt"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,bmi,bmi2,lzcnt")
+#endif
+#define SUFFIXED(bits) bits##_modern
+#include "kernels_widths.h"
+#undef SUFFIXED
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#else
+#define MODERN 0
+#endif
 
-#define W uint32_t
-#define BITS 32
-#define SUB 3
-#include "kernels_width.h"
-#undef W
-#undef BITS
-#undef SUB
+/* Whether the functions whose names end in _modern are there and run on this processor. */
+API int stm_modern(void) {
+#if MODERN
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+#else
+    return 0;
+#endif
+}
 
-#define W uint64_t
-#define BITS 64
-#define SUB 2
-#include "kernels_width.h"
-#undef W
-#undef BITS
-#undef SUB
+API int stm_same(const uint8_t *a, const uint8_t *b, int64_t n) { return !memcmp(a, b, (size_t)n); }
 
 /* Rounding to nearest, ties to even, of float32 bits. 1 if there was a NaN, whose bits no rule settles. */
 API int stm_narrow_bf16(const lane_32 *wide, int64_t n, lane_16 *narrow) {

@@ -12,3 +12,4 @@ delta_join = _chosen.delta_join
 split = _chosen.split
 join = _chosen.join
 narrow = _chosen.narrow
+same = _chosen.same

@@ -1,5 +1,5 @@
 /* The loops of one element width: W the unsigned type, BITS its width, SUB how many bits after the highest
-   a token keeps. Included by kernels.c once for each width. */
+   a token keeps. Included by kernels_widths.h once for each width. */
 
 static inline W NAME(ordered)(W v, int is_float) {
     if (!is_float) return v;
@@ -15,18 +15,20 @@ static inline int NAME(key)(W b, int mantissa) {
     return mantissa < 0 ? 0 : (int)((b >> mantissa) & (W)(((uint64_t)1 << (BITS - 1 - mantissa)) - 1));
 }
 
+/* How many low bits a token leaves out, and the token. With SUB = 3 both follow from one rule, without a branch. */
 static inline int NAME(raw_bits)(uint64_t u) {
-    return BITS == 8 || u < SMALL ? 0 : 63 - __builtin_clzll(u) - SUB;
+    if (BITS == 8) return 0;
+    if (SUB == 3) return 63 - SUB - __builtin_clzll(u | SMALL >> 1);
+    return u < SMALL ? 0 : 63 - SUB - __builtin_clzll(u);
 }
 
-static inline uint8_t NAME(token)(uint64_t u) {
-    if (BITS == 8 || u < SMALL) return (uint8_t)u;
-    int e = 63 - __builtin_clzll(u);
-    return (uint8_t)(SMALL + ((e - 4) << SUB) + ((u >> (e - SUB)) & ((1 << SUB) - 1)));
+static inline uint8_t NAME(token)(uint64_t u, int left) {
+    if (BITS == 8 || (SUB != 3 && u < SMALL)) return (uint8_t)u;
+    return (uint8_t)((left << SUB) + (int)(u >> left) + (SUB == 3 ? 0 : 4));
 }
 
 /* Adds to LANES counts in turn: one alone would wait for itself where neighbours have the same key. */
-static inline void NAME(count_keys)(const NAME(lane) *b, int64_t begin, int64_t end, int mantissa,
+static inline void NAME(count_keys)(const LANE *b, int64_t begin, int64_t end, int mantissa,
                                     uint32_t count[LANES][KEYS]) {
     int64_t i = begin;
     for (; i + LANES <= end; i += LANES) {
@@ -35,85 +37,164 @@ static inline void NAME(count_keys)(const NAME(lane) *b, int64_t begin, int64_t 
     for (; i < end; i++) count[0][NAME(key)(b[i], mantissa)]++;
 }
 
+/* A block's differences to u; its class. */
+static inline uint8_t NAME(differ)(const LANE *x, const LANE *b, int64_t size, int is_float,
+                                   int may_drift, LANE *u) {
+    W odd = 0, any = 0, all = 0;
+    for (int64_t i = 0; i < size; i++) {
+        W d = (W)(NAME(ordered)(x[i], is_float) - NAME(ordered)(b[i], is_float));
+        if (is_float && (b[i] >> (BITS - 1))) d = (W)(0 - d);
+        const W minus = (W)(0 - (d >> (BITS - 1)));
+        const W z = (W)((W)(d << 1) ^ minus);
+        u[i] = z;
+        all |= z;
+        odd += z & 1;
+        any += z != 0;
+    }
+    if (!all) return SAME;
+    const int64_t negative = odd, positive = any - odd;
+    const int64_t most = 20 * (negative > positive ? negative : positive);
+    return may_drift && (uint64_t)all <= 0xffff && most >= 19 * size ? DRIFTED : SCATTERED;
+}
+
+/* Tokens and raw bits of one group, PUT values at a time: each put waits for the one before. */
+static inline uint8_t *NAME(write_group)(const LANE *value, int64_t count, uint8_t *tokens,
+                                         uint8_t *raw) {
+    enum { PUT = BITS == 16 ? 4 : BITS == 32 ? 2 : 1 };
+    uint64_t held = 0;
+    int waiting = 0;
+    int64_t i = 0;
+    for (; i + PUT <= count; i += PUT) {
+        uint64_t bits = 0;
+        int width = 0;
+        for (int k = 0; k < PUT; k++) {
+            const uint64_t z = value[i + k];
+            const int left = NAME(raw_bits)(z);
+            tokens[i + k] = NAME(token)(z, left);
+            if (BITS == 64 && left > 32) {
+                raw = put_bits(raw, &held, &waiting, z & 0xffffffffu, 32);
+                bits = (z & (((uint64_t)1 << left) - 1)) >> 32;
+                width = left - 32;
+            } else {
+                bits |= (z & (((uint64_t)1 << left) - 1)) << width;
+                width += left;
+            }
+        }
+        if (BITS != 8) raw = put_bits(raw, &held, &waiting, bits, width);
+    }
+    for (; i < count; i++) {
+        const uint64_t z = value[i];
+        const int left = NAME(raw_bits)(z);
+        tokens[i] = NAME(token)(z, left);
+        raw = put_bits(raw, &held, &waiting, z & (((uint64_t)1 << left) - 1), left);
+    }
+    if (waiting) *raw++ = (uint8_t)held;
+    return raw;
+}
+
 /* Returns the number of groups; sizes: [0] bytes of raw bits, [1] drifted elements. u, sorted: n elements; raw:
-   room for n elements and 8 bytes. */
-API int NAME(stm_delta_split)(const NAME(lane) *x, const NAME(lane) *b, int64_t n, int mantissa,
-                               NAME(lane) *u, NAME(lane) *sorted, uint8_t *classes, uint8_t *tokens,
+   room for n elements and 8 bytes.
+
+   The frame is gone through in LANES places at once, each with counts of its own: neighbours often have the
+   same key, and one count for all would wait for itself. A group's elements still end up in their order. */
+API int NAME(stm_delta_split)(const LANE *x, const LANE *b, int64_t n, int mantissa,
+                               LANE *u, LANE *sorted, uint8_t *classes, uint8_t *tokens,
                                uint32_t *group_count, uint8_t *raw, uint8_t *low, uint8_t *high,
                                int64_t *sizes) {
-    uint32_t count[LANES][KEYS] = {{0}}, drift_count[1 << DRIFT_BITS] = {0};
+    uint32_t count[LANES][KEYS], drift_count[LANES][1 << DRIFT_BITS] = {{0}};
     uint8_t group_of[KEYS];
     const int is_float = mantissa >= 0;
     const int may_drift = mantissa > DRIFT_BITS;
-    for (int64_t begin = 0; begin < n; begin += BLOCK) {
-        const int64_t end = begin + BLOCK < n ? begin + BLOCK : n;
-        W odd = 0, any = 0, all = 0;
-        for (int64_t i = begin; i < end; i++) {
-            W d = (W)(NAME(ordered)(x[i], is_float) - NAME(ordered)(b[i], is_float));
-            if (is_float && (b[i] >> (BITS - 1))) d = (W)(0 - d);
-            const W minus = (W)(0 - (d >> (BITS - 1)));
-            const W z = (W)((W)(d << 1) ^ minus);
-            u[i] = z;
-            all |= z;
-            odd += z & 1;
-            any += z != 0;
-        }
-        const int64_t negative = odd, positive = any - odd;
-        const int64_t most = 20 * (negative > positive ? negative : positive);
-        uint8_t class = SCATTERED;
-        if (!all) {
-            class = SAME;
-        } else if (may_drift && (BITS <= 16 || all <= (W)0xffff) && most >= 19 * (end - begin)) {
-            class = DRIFTED;
-            for (int64_t i = begin; i < end; i++) {
-                drift_count[(b[i] >> (mantissa - DRIFT_BITS)) & ((1 << DRIFT_BITS) - 1)]++;
+    const int drift_shift = may_drift ? mantissa - DRIFT_BITS : 0, drift_mask = (1 << DRIFT_BITS) - 1;
+    const int keys = is_float ? 1 << (BITS - 1 - mantissa) : 1;
+    const int64_t blocks = (n + BLOCK - 1) / BLOCK;
+    /* Odd, lest the places be a power of two apart and share the cache's sets. */
+    const int64_t span = ((blocks + LANES - 1) / LANES) | 1;
+    for (int lane = 0; lane < LANES; lane++) memset(count[lane], 0, (size_t)keys * sizeof(uint32_t));
+    for (int64_t j = 0; j < span; j++) {
+        int together = 1;
+        for (int lane = 0; lane < LANES; lane++) {
+            const int64_t block = lane * span + j, begin = block * BLOCK;
+            if (block >= blocks) {
+                together = 0;
+                continue;
             }
-        } else {
-            NAME(count_keys)(b, begin, end, mantissa, count);
+            const int64_t size = n - begin < BLOCK ? n - begin : BLOCK;
+            classes[block] = NAME(differ)(x + begin, b + begin, size, is_float, may_drift, u + begin);
+            together &= classes[block] == SCATTERED && size == BLOCK;
         }
-        classes[begin / BLOCK] = class;
+        if (together) {
+            const LANE *under = b + j * BLOCK;
+            for (int i = 0; i < BLOCK; i++) {
+                for (int lane = 0; lane < LANES; lane++) {
+                    count[lane][NAME(key)(under[lane * span * BLOCK + i], mantissa)]++;
+                }
+            }
+            continue;
+        }
+        for (int lane = 0; lane < LANES; lane++) {
+            const int64_t block = lane * span + j, begin = block * BLOCK;
+            if (block >= blocks) break;
+            const int64_t end = begin + BLOCK < n ? begin + BLOCK : n;
+            if (classes[block] == SCATTERED) {
+                for (int64_t i = begin; i < end; i++) count[lane][NAME(key)(b[i], mantissa)]++;
+            } else if (classes[block] == DRIFTED) {
+                for (int64_t i = begin; i < end; i++) drift_count[lane][(b[i] >> drift_shift) & drift_mask]++;
+            }
+        }
     }
-    const int groups = group_keys(count, group_of, group_count);
-    uint32_t at_of[GROUPS];
-    start_groups(group_count, groups, at_of);
-    int64_t drift_at[1 << DRIFT_BITS], drifted = 0;
+    const int groups = group_lanes(count, keys, group_of, group_count);
+    uint32_t at_of[LANES][GROUPS];
+    start_lanes(count, keys, group_of, groups, at_of);
+    uint32_t drifted = 0;
     for (int key = 0; key < 1 << DRIFT_BITS; key++) {
-        drift_at[key] = drifted;
-        drifted += drift_count[key];
+        for (int lane = 0; lane < LANES; lane++) {
+            const uint32_t here = drift_count[lane][key];
+            drift_count[lane][key] = drifted;
+            drifted += here;
+        }
     }
-    for (int64_t begin = 0; begin < n; begin += BLOCK) {
-        const int64_t end = begin + BLOCK < n ? begin + BLOCK : n;
-        const uint8_t class = classes[begin / BLOCK];
-        if (class == DRIFTED) {
-            for (int64_t i = begin; i < end; i++) {
-                const int64_t at = drift_at[(b[i] >> (mantissa - DRIFT_BITS)) & ((1 << DRIFT_BITS) - 1)]++;
-                low[at] = (uint8_t)u[i];
-                high[at] = (uint8_t)((uint64_t)u[i] >> 8);
+    for (int64_t j = 0; j < span; j++) {
+        int together = 1;
+        for (int lane = 0; lane < LANES && together; lane++) {
+            const int64_t block = lane * span + j;
+            together = (block + 1) * BLOCK <= n && classes[block] == SCATTERED;
+        }
+        if (together) {
+            const LANE *under = b + j * BLOCK, *value = u + j * BLOCK;
+            for (int i = 0; i < BLOCK; i++) {
+                for (int lane = 0; lane < LANES; lane++) {
+                    const int64_t from = lane * span * BLOCK + i;
+                    const uint32_t at = at_of[lane][group_of[NAME(key)(under[from], mantissa)]]++;
+                    /* Too many lines are written to in turn for the processor to see what is next. */
+                    __builtin_prefetch(sorted + at + 192 / sizeof(W), 1);
+                    sorted[at] = value[from];
+                }
             }
-        } else if (class == SCATTERED) {
-            for (int64_t i = begin; i < end; i++) sorted[at_of[group_of[NAME(key)(b[i], mantissa)]]++] = u[i];
+            continue;
+        }
+        for (int lane = 0; lane < LANES; lane++) {
+            const int64_t block = lane * span + j, begin = block * BLOCK;
+            if (block >= blocks) break;
+            const int64_t end = begin + BLOCK < n ? begin + BLOCK : n;
+            if (classes[block] == DRIFTED) {
+                for (int64_t i = begin; i < end; i++) {
+                    const uint32_t at = drift_count[lane][(b[i] >> drift_shift) & drift_mask]++;
+                    low[at] = (uint8_t)u[i];
+                    high[at] = (uint8_t)((uint64_t)u[i] >> 8);
+                }
+            } else if (classes[block] == SCATTERED) {
+                for (int64_t i = begin; i < end; i++) {
+                    sorted[at_of[lane][group_of[NAME(key)(b[i], mantissa)]]++] = u[i];
+                }
+            }
         }
     }
     uint8_t *raw_end = raw;
     for (int g = 0; g < groups; g++) {
-        uint64_t held = 0;
-        int waiting = 0;
-        const NAME(lane) *value = sorted;
+        raw_end = NAME(write_group)(sorted, group_count[g], tokens, raw_end);
         sorted += group_count[g];
-        for (; value < sorted; value++) {
-            const uint64_t z = *value;
-            *tokens++ = NAME(token)(z);
-            if (BITS == 8) continue;
-            const int left = NAME(raw_bits)(z);
-            uint64_t rest = z & (((uint64_t)1 << left) - 1);
-            if (BITS == 64 && left > 32) {
-                raw_end = put_bits(raw_end, &held, &waiting, rest & 0xffffffffu, 32);
-                raw_end = put_bits(raw_end, &held, &waiting, rest >> 32, left - 32);
-            } else {
-                raw_end = put_bits(raw_end, &held, &waiting, rest, left);
-            }
-        }
-        if (waiting) *raw_end++ = (uint8_t)held;
+        tokens += group_count[g];
     }
     sizes[0] = raw_end - raw;
     sizes[1] = drifted;
@@ -121,7 +202,7 @@ API int NAME(stm_delta_split)(const NAME(lane) *x, const NAME(lane) *b, int64_t 
 }
 
 /* How many elements each group has, and how many drifted; classes are 0, 1 or 2. Returns the groups. */
-API int NAME(stm_delta_sizes)(const NAME(lane) *b, int64_t n, int mantissa, const uint8_t *classes,
+API int NAME(stm_delta_sizes)(const LANE *b, int64_t n, int mantissa, const uint8_t *classes,
                                uint32_t *group_count, int64_t *drifted) {
     uint32_t count[LANES][KEYS] = {{0}};
     uint8_t group_of[KEYS];
@@ -138,9 +219,9 @@ API int NAME(stm_delta_sizes)(const NAME(lane) *b, int64_t n, int mantissa, cons
 /* 0, or -1 if a class or a token is none of this width or the raw bits are not as many as the tokens say.
    `raw` has 8 readable bytes after its end; sorted: room for n elements. Without drifted blocks low and high
    are not read. */
-API int NAME(stm_delta_join)(const NAME(lane) *b, int64_t n, int mantissa, const uint8_t *classes,
+API int NAME(stm_delta_join)(const LANE *b, int64_t n, int mantissa, const uint8_t *classes,
                               const uint8_t *tokens, const uint8_t *raw, int64_t raw_size, const uint8_t *low,
-                              const uint8_t *high, NAME(lane) *sorted, NAME(lane) *x) {
+                              const uint8_t *high, LANE *sorted, LANE *x) {
     uint32_t count[LANES][KEYS] = {{0}}, drift_count[1 << DRIFT_BITS] = {0}, group_count[GROUPS] = {0};
     uint8_t group_of[KEYS], width[256];
     const int is_float = mantissa >= 0;
@@ -169,9 +250,9 @@ API int NAME(stm_delta_join)(const NAME(lane) *b, int64_t n, int mantissa, const
     const int groups = group_keys(count, group_of, group_count);
     const uint64_t all_bits = 8 * (uint64_t)raw_size;
     uint64_t at = 0;
-    NAME(lane) *next = sorted;
+    LANE *next = sorted;
     for (int g = 0; g < groups; g++) {
-        for (const NAME(lane) *end = next + group_count[g]; next < end; next++) {
+        for (const LANE *end = next + group_count[g]; next < end; next++) {
             const int t = *tokens++;
             /* Also what is no token takes no step beyond the end. */
             if (t >= limit || at > all_bits) return -1;
@@ -206,7 +287,7 @@ API int NAME(stm_delta_join)(const NAME(lane) *b, int64_t n, int mantissa, const
             continue;
         }
         W moved[BLOCK];
-        const NAME(lane) *under = b + begin;
+        const LANE *under = b + begin;
         const int64_t size = end - begin;
         if (class == DRIFTED) {
             for (int64_t i = 0; i < size; i++) {
@@ -218,7 +299,7 @@ API int NAME(stm_delta_join)(const NAME(lane) *b, int64_t n, int mantissa, const
                 moved[i] = sorted[at_of[group_of[NAME(key)(under[i], mantissa)]]++];
             }
         }
-        NAME(lane) *over = x + begin;
+        LANE *over = x + begin;
         for (int64_t i = 0; i < size; i++) {
             W d = (W)((W)(moved[i] >> 1) ^ (W)(0 - (W)(moved[i] & 1)));
             if (is_float && (under[i] >> (BITS - 1))) d = (W)(0 - d);
@@ -229,7 +310,7 @@ API int NAME(stm_delta_join)(const NAME(lane) *b, int64_t n, int mantissa, const
 }
 
 /* Byte k of every element, rotated left by one if asked, to planes[k * stride ...]. */
-API void NAME(stm_split)(const NAME(lane) *x, int64_t n, int rotate, uint8_t *planes, int64_t stride) {
+API void NAME(stm_split)(const LANE *x, int64_t n, int rotate, uint8_t *planes, int64_t stride) {
     for (int k = 0; k < BITS / 8; k++) {
         uint8_t *plane = planes + k * stride;
         const int by = 8 * k;
@@ -243,7 +324,7 @@ API void NAME(stm_split)(const NAME(lane) *x, int64_t n, int rotate, uint8_t *pl
     }
 }
 
-API void NAME(stm_join)(const uint8_t *const *planes, int64_t n, int rotate, NAME(lane) *x) {
+API void NAME(stm_join)(const uint8_t *const *planes, int64_t n, int rotate, LANE *x) {
     for (int64_t i = 0; i < n; i++) {
         W v = 0;
         for (int k = 0; k < BITS / 8; k++) v |= (W)((W)planes[k][i] << (8 * k));

@@ -22,7 +22,7 @@ from stemmata.codecs.numpy_kernels import DRIFTED, SCATTERED, Bytes, DeltaParts
 
 VARIABLE = "STEMMATA_NATIVE"
 FILE = Path(__file__).with_name("_kernels.so")
-_ABI = 2
+_ABI = 3
 """Of what was compiled: rises with every change of what a function takes. A stale library would crash."""
 _GROUPS = 33
 _FRAME_ELEMENTS = 128 << 10
@@ -50,6 +50,14 @@ def _load() -> tuple[Any, str]:
 
 library: Any
 library, why_not = _load()
+suffixes = ("", "_modern") if library is not None and library.stm_modern() else ("",)
+"""Of the functions that this processor can run, which all do the same."""
+suffix = suffixes[-1]
+"""Of those that run: the fastest."""
+
+
+def _at(array: Bytes) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)
 
 
 class _Scratch(threading.local):
@@ -67,33 +75,29 @@ class _Scratch(threading.local):
         self.high = np.empty(_FRAME_ELEMENTS, np.uint8)
         self.groups = (ctypes.c_uint32 * _GROUPS)()
         self.sizes = (ctypes.c_int64 * 2)()
+        # Asking numpy for an address takes longer than anything else before a call.
+        self.planes_at = _at(self.planes)
+        parts = (self.words, self.sorted, self.classes, self.tokens)
+        self.split_at = [
+            *map(_at, parts),
+            self.groups,
+            *map(_at, (self.raw, self.low, self.high)),
+            self.sizes,
+        ]
 
 
 _scratch = _Scratch()
 
 
-def _at(array: Bytes) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)
-
-
 def _call(name: str, dtype: DType) -> Any:
-    return getattr(library, f"{name}_{8 * dtype.itemsize}")
+    return getattr(library, f"{name}_{8 * dtype.itemsize}{suffix}")
 
 
 def delta_split(data: Bytes, base: Bytes, dtype: DType) -> DeltaParts:
     """As `numpy_kernels.delta_split`; the parts are good until this thread splits again."""
     own, count = _scratch, len(data) // dtype.itemsize
     groups = _call("stm_delta_split", dtype)(
-        *(_at(data), _at(base), ctypes.c_int64(count), dtype.mantissa, _at(own.words), _at(own.sorted)),
-        *(
-            _at(own.classes),
-            _at(own.tokens),
-            own.groups,
-            _at(own.raw),
-            _at(own.low),
-            _at(own.high),
-            own.sizes,
-        ),
+        _at(data), _at(base), ctypes.c_int64(count), dtype.mantissa, *own.split_at
     )
     counts = own.groups[:groups]
     raw, drifted = own.sizes
@@ -137,7 +141,8 @@ def split(data: Bytes, dtype: DType) -> list[Bytes]:
     """As `numpy_kernels.split`; the planes are good until this thread splits again."""
     planes, count = _scratch.planes, len(data) // dtype.itemsize
     _call("stm_split", dtype)(
-        *(_at(data), ctypes.c_int64(count), int(dtype.rotate), _at(planes), ctypes.c_int64(planes.shape[1]))
+        *(_at(data), ctypes.c_int64(count), int(dtype.rotate)),
+        *(_scratch.planes_at, ctypes.c_int64(planes.shape[1])),
     )
     return [planes[k, :count] for k in range(dtype.itemsize)]
 
@@ -154,3 +159,8 @@ def narrow(wide: Bytes, dtype: DType) -> Bytes | None:
     into = _scratch.narrowed[: 2 * count]
     call = library.stm_narrow_bf16 if dtype.word == "BF16" else library.stm_narrow_f16
     return None if call(_at(wide), ctypes.c_int64(count), _at(into)) else into
+
+
+def same(a: Bytes, b: Bytes) -> bool:
+    """As `numpy_kernels.same`."""
+    return bool(library.stm_same(_at(a), _at(b), ctypes.c_int64(len(a))))

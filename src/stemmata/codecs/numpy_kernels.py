@@ -123,6 +123,11 @@ def narrow(wide: Bytes, dtype: DType) -> Bytes | None:
     return halves.astype("<u2").view(np.uint8)
 
 
+def same(a: Bytes, b: Bytes) -> bool:
+    """Whether two runs of equally many bytes are the same."""
+    return np.array_equal(a, b)
+
+
 def _half(rest: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Bits of float16 without the sign, from bits of float32 without the sign."""
     exponent = (rest >> 23) - 112

@@ -1,17 +1,26 @@
-"""Objects encoded: the choice of a codec for each frame, and the proof that it comes back."""
+"""Objects encoded: the choice of a codec for each frame, and the proof that it comes back.
+
+A frame passes through memory of its thread: what it leans on is decoded there, its payload made and
+proved there. Only what is stored of it is kept, so that nothing but the object itself is whole in memory.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from math import inf
+from typing import Protocol
 
 import numpy as np
+from blake3 import blake3
 
 from stemmata.codecs import cast, delta, planes, zstd
-from stemmata.codecs.decoding import comes_back
-from stemmata.codecs.dtypes import BYTES, DType
+from stemmata.codecs.decoding import ObjectDecoder, comes_back
+from stemmata.codecs.dtypes import BYTES, MAX_FRAME_BYTES, DType
+from stemmata.codecs.faults import DamagedFault, translated
 from stemmata.codecs.frames import (
     BASED,
     CAST,
@@ -39,18 +48,120 @@ _CLEARLY = 0.95
 """A delta this much smaller than coding alone is taken without trying the other."""
 
 
+class Under(Protocol):
+    """What an object may lean on: another of the same number of elements, `length` bytes of `dtype`."""
+
+    @property
+    def reference(self) -> Reference: ...
+    @property
+    def dtype(self) -> DType: ...
+    @property
+    def length(self) -> int: ...
+
+    def frame(self, element: int, count: int) -> Bytes:
+        """The bytes of the elements of one frame, good until this thread asks for others."""
+        ...
+
+    def seen(self, frame: Bytes) -> None:
+        """Told of each frame that was asked for, in their order."""
+        ...
+
+    def require_whole(self) -> None:
+        """Asked once all were seen: raises Damage if they are not what the digest says."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A stored object to lean on: where it lies and its verified content, of the same number of elements."""
+    """One whose verified content is at hand."""
 
     reference: Reference
     dtype: DType
     content: memoryview
 
-    def frame(self, begin: int, length: int, dtype: DType) -> Bytes:
-        """The bytes of the elements that lie in `length` bytes from `begin` on in an object of `dtype`."""
-        scale = self.dtype.itemsize / dtype.itemsize
-        return np.frombuffer(self.content, np.uint8)[int(begin * scale) : int((begin + length) * scale)]
+    @property
+    def length(self) -> int:
+        return len(self.content)
+
+    def frame(self, element: int, count: int) -> Bytes:
+        size = self.dtype.itemsize
+        return np.frombuffer(self.content, np.uint8)[element * size : (element + count) * size]
+
+    def seen(self, frame: Bytes) -> None:
+        pass
+
+    def require_whole(self) -> None:
+        pass
+
+
+class StoredBase:
+    """One that is decoded where it is needed, and verified when all of it was."""
+
+    def __init__(self, reference: Reference, decoder: ObjectDecoder) -> None:
+        self.reference = reference
+        self.dtype = decoder.header.dtype
+        self.length = decoder.header.raw_length
+        self._decoder = decoder
+        self._hasher = blake3()
+
+    def frame(self, element: int, count: int) -> Bytes:
+        """Raises Damage; also where its frames are cut otherwise."""
+        size = count * self.dtype.itemsize
+        found = self._decoder.frame_at(element)
+        if found is None or found.raw_length != size:
+            with self._told():
+                raise DamagedFault("its frames are not those of what leans on it")
+        into = _scratch.under[:size]
+        self._decoder.decode_into(found, into)
+        return into
+
+    def seen(self, frame: Bytes) -> None:
+        self._hasher.update(frame.data)
+
+    def require_whole(self) -> None:
+        if self._hasher.digest() != self._decoder.digest.raw:
+            with self._told():
+                raise DamagedFault("its content is not what its digest says")
+
+    def _told(self) -> AbstractContextManager[None]:
+        return translated(self._decoder.digest.hex, self._decoder.where)
+
+
+class _Scratch(threading.local):
+    """One frame's memory per thread: it stays in the processor's cache."""
+
+    def __init__(self) -> None:
+        self.under = np.empty(MAX_FRAME_BYTES, np.uint8)
+        self.stored = memoryview(bytearray(MAX_FRAME_BYTES + FRAME_OVERHEAD))
+
+
+_scratch = _Scratch()
+
+
+class _Turns:
+    """Order among threads: frames are coded by several, but follow one another where they are stored."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._next = 0
+        self._broken = False
+
+    def take(self, number: int, work: Callable[[], None]) -> None:
+        """Do `work` after that of all lower numbers. Whoever takes these has begun already."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._next == number or self._broken)
+            if self._broken:
+                raise RuntimeError("an earlier frame failed")
+        work()
+        with self._changed:
+            self._next += 1
+            self._changed.notify_all()
+
+    def break_off(self) -> None:
+        """Let nobody wait any more."""
+        with self._changed:
+            self._broken = True
+            self._changed.notify_all()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +175,24 @@ class Plan:
     habits: delta.Habits | None = None
     cast: bool = False
 
+    def without_base(self) -> Plan:
+        return replace(self, habits=None, cast=False)
+
 
 def encode_object(
     data: Buffer,
     dtype: DType,
     threads: Executor | None = None,
-    base: Base | None = None,
+    base: Under | None = None,
     plan: Plan | None = None,
     into: memoryview | None = None,
 ) -> memoryview:
     """The encoded object; in `into`, which has room for `most_stored` bytes, if that is given.
 
-    Every frame has been decoded and compared when this returns; one that does not come back is
-    stored raw. `data` that is no whole number of elements is coded as bytes. The result does not
+    Every frame has been decoded and compared when this returns, and `base` verified; one that does not come
+    back is stored raw. `data` that is no whole number of elements is coded as bytes. The result does not
     depend on `threads`. `plan`: made of the middle frame, if it was made before. Raises ValueError
-    for more than `dtype.max_object_bytes`.
+    for more than `dtype.max_object_bytes`, and Damage if it is the base's.
     """
     view = memoryview(data).cast("B")
     if len(view) % dtype.itemsize:
@@ -86,38 +200,76 @@ def encode_object(
     if len(view) > dtype.max_object_bytes:
         limit = dtype.max_object_bytes
         raise ValueError(f"an object of {dtype.word} is at most {limit} bytes, not {len(view)}")
-    if base is not None and not fits(dtype, len(view), base.dtype, len(base.content)):
-        raise ValueError(f"{len(base.content)} bytes of {base.dtype.word} are no base for {dtype.word}")
+    if base is not None and not fits(dtype, len(view), base.dtype, base.length):
+        raise ValueError(f"{base.length} bytes of {base.dtype.word} are no base for {dtype.word}")
     content = np.frombuffer(view, np.uint8)
-    step = dtype.max_frame_bytes
-    starts = range(0, len(view), step)
     if plan is None:
-        middle, sample = sample_of(content, dtype)
-        plan = plan_alone(sample, dtype)
-        if base is not None:
-            under = base.frame(middle, len(sample), dtype)
-            plan, _ = plan_against(plan, sample, under, dtype, base.dtype)
+        plan = _planned(content, dtype, base)
     room = memoryview(bytearray(most_stored(len(view), dtype))) if into is None else into
-    # Each frame has a place of its own, as long as it may be; then they are moved together.
-    places = [MAX_HEADER + begin + i * FRAME_OVERHEAD for i, begin in enumerate(starts)]
-
-    def encode(i: int) -> tuple[int, int]:
-        data = content[starts[i] : starts[i] + step]
-        under = base.frame(starts[i], len(data), dtype) if base is not None else None
-        return _encode_frame(data, dtype, plan, base, under, room[places[i] :])
-
-    frames = each(encode, range(len(starts)), threads)
-    leans = base is not None and any(codec in BASED for codec, _ in frames)
-    references = [base.reference] if base is not None and leans else []
-    header = write_header(dtype, len(starts), len(view), references)
+    frames = _encode_frames(content, dtype, plan, base, room, threads)
+    references = [base.reference] if base is not None and frames.lean else []
+    header = write_header(dtype, frames.count, len(view), references)
     begin = MAX_HEADER - len(header)
     room[begin:MAX_HEADER] = header
-    end = MAX_HEADER
-    for place, (_, length) in zip(places, frames, strict=True):
-        if place != end:
-            room[end : end + length] = room[place : place + length]
-        end += length
-    return room[begin:end]
+    return room[begin : frames.end]
+
+
+@dataclass(slots=True)
+class _Frames:
+    """The frames of one object that are written, and where the next one will be."""
+
+    count: int = 0
+    end: int = MAX_HEADER
+    lean: bool = False
+
+
+def _encode_frames(
+    content: Bytes,
+    dtype: DType,
+    plan: Plan,
+    base: Under | None,
+    room: memoryview,
+    threads: Executor | None,
+) -> _Frames:
+    step = dtype.max_frame_bytes
+    written, turns = _Frames(), _Turns()
+
+    def encode(number: int) -> None:
+        data = content[number * step : (number + 1) * step]
+        try:
+            under = None
+            if base is not None:
+                under = base.frame(number * step // dtype.itemsize, len(data) // dtype.itemsize)
+            codec, stored = _encode_frame(data, dtype, plan, base, under)
+
+            def write() -> None:
+                if base is not None and under is not None:
+                    base.seen(under)
+                room[written.end : written.end + len(stored)] = stored
+                written.end += len(stored)
+                written.count += 1
+                written.lean |= codec in BASED
+
+            turns.take(number, write)
+        except BaseException:
+            turns.break_off()
+            raise
+
+    each(encode, range(-(-len(content) // step)), threads)
+    if base is not None:
+        base.require_whole()
+    return written
+
+
+def _planned(content: Bytes, dtype: DType, base: Under | None) -> Plan:
+    middle, sample = sample_of(content, dtype)
+    plan = plan_alone(sample, dtype)
+    if base is None or not len(sample):
+        return plan
+    element, count = middle // dtype.itemsize, len(sample) // dtype.itemsize
+    frame = min(dtype.max_frame_bytes, len(content) - middle) // dtype.itemsize
+    under = base.frame(element, frame)[: count * base.dtype.itemsize]
+    return plan_against(plan, sample, under, dtype, base.dtype)[0]
 
 
 def sample_of(content: Bytes, dtype: DType) -> tuple[int, Bytes]:
@@ -171,9 +323,9 @@ def _size(parts: Sequence[Buffer]) -> int:
 
 
 def _encode_frame(
-    data: Bytes, dtype: DType, plan: Plan, base: Base | None, under: Bytes | None, into: memoryview
-) -> tuple[int, int]:
-    """Write a frame in its smallest form to `into`, proved by decoding it; its codec and how long it is."""
+    data: Bytes, dtype: DType, plan: Plan, base: Under | None, under: Bytes | None
+) -> tuple[int, memoryview]:
+    """A frame in its smallest form, proved by decoding it, and its codec; good until this thread's next."""
     fitted = None
     codec: int
     payload: list[Buffer]
@@ -183,6 +335,7 @@ def _encode_frame(
         codec, payload = CAST, [_NUMBER]
     else:
         codec, payload = _smallest(data, fitted, dtype, plan)
+    into = _scratch.stored
     stored = _place(payload, into)
     if codec not in (RAW, CAST) and not comes_back(
         data, Frame(codec, dtype, 0, len(data), stored[:0], b"", stored), fitted
@@ -190,7 +343,7 @@ def _encode_frame(
         codec, stored = RAW, _place([data.data], into)
     head = write_frame_head(codec, dtype, len(data), [stored])
     into[: len(head)] = head
-    return codec, len(head) + len(stored)
+    return codec, into[: len(head) + len(stored)]
 
 
 def _place(parts: Sequence[Buffer], into: memoryview) -> memoryview:

@@ -6,8 +6,8 @@ themselves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
@@ -15,10 +15,9 @@ from stemmata.codecs.buffers import Buffers
 from stemmata.codecs.decoding import ObjectDecoder
 from stemmata.codecs.dtypes import DType
 from stemmata.codecs.frames import CAST, Reference
-from stemmata.codecs.objectcode import Base, Plan, fits, plan_against, plan_alone, sample_of
+from stemmata.codecs.objectcode import Plan, StoredBase, fits, plan_against, plan_alone, sample_of
 from stemmata.codecs.streams import Bytes
-from stemmata.codecs.workers import frame_pool
-from stemmata.errors import Damage, StemmataError
+from stemmata.errors import StemmataError
 from stemmata.ids import Digest, PackName
 from stemmata.objects.reading import ObjectReader
 
@@ -32,17 +31,22 @@ _STEP = 1.04
 """Decoding as many bytes more as the object has must make it smaller by this factor."""
 
 
-def choose(
+@contextmanager
+def chosen(
     data: memoryview,
     dtype: DType,
     candidates: Sequence[tuple[Digest, Sequence[PackName]]],
     reader: ObjectReader,
     buffers: Buffers,
-) -> tuple[Base | None, Plan | None]:
-    """The best base among the candidates and what they lean on, verified, its content in memory lent by
-    `buffers`; None: none pays. And what was found out of how to code the object, if anything."""
+) -> Iterator[tuple[StoredBase | None, Plan | None]]:
+    """The best base among the candidates and what they lean on, as it is stored, in memory lent by `buffers`
+    until this ends; None: none pays. And what was found out of how to code the object, if anything.
+
+    The base is not verified yet: `encode_object` does that, and raises Damage before anything is built on it.
+    """
     if not candidates or len(data) < _SMALLEST or len(data) % dtype.itemsize or not dtype.has_planes:
-        return None, None
+        yield None, None
+        return
     whole = np.frombuffer(data, np.uint8)
     begin, sample = sample_of(whole, dtype)
     alone = plan_alone(sample, dtype)
@@ -70,15 +74,10 @@ def choose(
                     kept.close()
                     kept.enter_context(opened.pop_all())
         if best is None:
-            return None, alone
-        reference, decoder, plan = best
-        content = buffers.lend(decoder.header.raw_length)
-        try:
-            decoder.fill(content, frame_pool())
-        except Damage:
-            buffers.give_back(content)
-            return None, alone  # nothing is built on damage; `check` will tell of it
-        return Base(reference, decoder.header.dtype, content), plan
+            yield None, alone
+        else:
+            reference, decoder, plan = best
+            yield StoredBase(reference, decoder), plan
 
 
 def _kin(

@@ -15,6 +15,7 @@ from stemmata.codecs.buffers import Buffers
 from stemmata.codecs.dtypes import DType, dtype_of
 from stemmata.codecs.hashing import Buffer, digest_of
 from stemmata.codecs.workers import frame_pool, object_pool
+from stemmata.errors import StemmataError
 from stemmata.ids import Digest, PackName
 from stemmata.objects.reading import ObjectReader
 from stemmata.packs import PackSummary, PackWriter
@@ -71,8 +72,8 @@ class ObjectWriter:
     """Puts objects into new packs, each content once, in the order in which they are handed over.
 
     `submit` may be called while earlier ones are coded on other threads, up to two at a time. Memory: the
-    objects that are not settled, for each as much again for a base and for what it is encoded to, while its
-    base is chosen two candidates as they are stored, and a few MiB. `lookup` names live packs that may hold
+    objects that are not settled, for each what it is encoded to and its base as it is stored (while that is
+    chosen, two candidates), and a few MiB. `lookup` names live packs that may hold
     a digest; each is asked itself before it is relied on.
     """
 
@@ -198,21 +199,23 @@ class ObjectWriter:
             return _Encoded(digest, len(data), pack)
         from stemmata.codecs.frames import read_header
         from stemmata.codecs.objectcode import encode_object, most_stored
-        from stemmata.objects.choosing import choose
+        from stemmata.objects.choosing import chosen
 
-        base, plan = choose(data, dtype, candidates, self._reader, self._buffers)
         room = self._buffers.lend(most_stored(len(data), dtype))
         try:
-            stored = encode_object(data, dtype, frame_pool(), base, plan, room)
+            with chosen(data, dtype, candidates, self._reader, self._buffers) as (base, plan):
+                try:
+                    stored = encode_object(data, dtype, frame_pool(), base, plan, room)
+                except StemmataError:
+                    # Only the base can be at fault. Nothing is built on damage; `check` will tell of it.
+                    alone = plan and plan.without_base()
+                    stored = encode_object(data, dtype, frame_pool(), None, alone, room)
         except BaseException:
             self._buffers.give_back(room)
             raise
-        finally:
-            if base is not None:
-                self._buffers.give_back(base.content)
         self._buffers.instead(room, stored)
-        leans = base is not None and read_header(stored).references
-        return _Encoded(digest, len(data), None, stored, base.reference.pack if base and leans else None)
+        leans = read_header(stored).references
+        return _Encoded(digest, len(data), None, stored, leans[0].pack if leans else None)
 
     def _find(self, digest: Digest, length: int) -> PackName | None:
         found = self._reader.find(digest, self._lookup(digest))

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
+import sys
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from stemmata.storage.base import Buffer
 
@@ -79,6 +83,30 @@ def sync_file(fd: int) -> None:
                 fcntl.fcntl(fd, full)
                 return
     os.fsync(fd)
+
+
+_SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h
+
+
+def begin_sync(fd: int, start: int, length: int) -> None:
+    """Let the disk begin with bytes that were written, so that less is left for `sync_file` to wait for.
+
+    A hint, on Linux alone: it promises nothing, and what goes wrong is said by `sync_file`.
+    """
+    call = _sync_file_range()
+    if call is not None:
+        call(fd, start, length, _SYNC_FILE_RANGE_WRITE)
+
+
+@cache
+def _sync_file_range() -> Any:
+    if sys.platform != "linux":
+        return None
+    with contextlib.suppress(OSError, AttributeError):  # no such function in this C library
+        call = ctypes.CDLL(None).sync_file_range
+        call.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+        return call
+    return None
 
 
 def refresh_names(root: Path, path: Path) -> None:

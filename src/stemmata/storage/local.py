@@ -29,6 +29,7 @@ from stemmata.storage.base import Buffer, NewObject, StoredKey
 from stemmata.storage.descriptors import (
     NEW_FILE,
     READ,
+    begin_sync,
     read_into,
     read_range,
     refresh_names,
@@ -41,6 +42,8 @@ from stemmata.storage.forks import held_at_forks
 from stemmata.storage.keys import check_key, check_prefix, check_range, is_key
 from stemmata.storage.publish import Means, NoMeans
 
+_SYNCED_AT_ONCE = 8 << 20
+"""Bytes of a file that is being written after which the disk is told to begin with them."""
 _ABSENT = (FileNotFoundError, NotADirectoryError)
 _T = TypeVar("_T")
 
@@ -269,6 +272,8 @@ class _LocalObject:
         self._fd: int | None = fd
         self._means = means
         self._failed = False
+        self._written = 0
+        self._begun = 0
 
     def write(self, data: Buffer) -> None:
         fd = self._open_fd()
@@ -277,6 +282,10 @@ class _LocalObject:
         except OSError as error:
             self._failed = True
             raise write_failure(error, self._storage.where) from error
+        self._written += memoryview(data).nbytes
+        if self._written - self._begun >= _SYNCED_AT_ONCE:
+            begin_sync(fd, self._begun, self._written - self._begun)
+            self._begun = self._written
 
     def commit(self) -> None:
         fd = self._open_fd()
