@@ -7,8 +7,10 @@ log again, resolve again, then report.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stemmata.catalog import queries
 from stemmata.catalog.catalog import Catalog, user_cache_folder
@@ -32,6 +34,9 @@ from stemmata.records import Record, decode_record
 from stemmata.storage.base import Buffer, Storage
 from stemmata.transaction import Committed, commit
 from stemmata.trees import Tree, decode_tree, join_tree
+
+if TYPE_CHECKING:
+    from stemmata.codecs.decoding import ObjectDecoder
 
 
 class Session:
@@ -188,6 +193,12 @@ class VersionObjects:
             # For what is read after this too: a long checkout may outlive several collections.
             self._packs = self._session.packs_now(self._row)
             return self._session.reader.lend(wanted, self._packs, self._buffers)
+
+    @contextmanager
+    def opened(self, digest: str) -> Iterator[ObjectDecoder]:
+        """One object as it is stored, to be decoded frame by frame: unverified. Raises as reading does."""
+        with self._session.reader.opened(_digest(digest), self._packs, self._buffers) as (_, decoder):
+            yield decoder
 
     def give_back(self, data: Buffer) -> None:
         """Let the memory be used for another object."""

@@ -16,8 +16,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from stemmata.checkouts.pouring import LEAST, Open, pour
 from stemmata.checkouts.reading import ReadObject, bodies_of, verified
 from stemmata.errors import InvalidArgument, NamesCollide, TargetNotEmpty, UnsafePath
+from stemmata.storage.base import Buffer
 from stemmata.storage.descriptors import NEW_FILE, write_all
 from stemmata.storage.failures import write_failure
 from stemmata.trees import Tree, TreeFile, check_paths
@@ -73,10 +75,13 @@ def fill(
     for path in [*folders, *(f.path for f in files)]:
         if path.count("/") > _MAX_DEPTH:
             raise UnsafePath(path=path, reason=f"it lies more than {_MAX_DEPTH} folders deep")
+    progress = progress or _nobody
     made = {""}
     for path in folders:
         _make_folders(folder, path, made)
-    with closing(bodies_of(files, read)) as bodies:
+    opened: Open | None = getattr(read, "opened", None) if hasattr(os, "pwrite") else None
+    poured = {f.path for f in files if opened is not None and f.size >= LEAST}
+    with closing(bodies_of([f for f in files if f.path not in poured], read)) as bodies:
         for file in files:
             _make_folders(folder, file.path.rpartition("/")[0], made)
             try:
@@ -86,12 +91,47 @@ def fill(
                 # The folder is fresh: two names of the tree are one to this file system.
                 raise NamesCollide(path=file.path) from None
             try:
-                for data in verified(file, bodies):
-                    write_all(fd, data)
-                    if progress is not None:
-                        progress(memoryview(data).nbytes)
+                if opened is not None and file.path in poured:
+                    _write_poured(file, fd, opened, read, progress)
+                else:
+                    _write_whole(file, fd, bodies, progress)
             finally:
                 os.close(fd)
+
+
+def _write_whole(file: TreeFile, fd: int, bodies: Iterator[Buffer], progress: Progress) -> None:
+    """Object by object, each verified by itself: what fails is named."""
+    for data in verified(file, bodies):
+        write_all(fd, data)
+        progress(memoryview(data).nbytes)
+
+
+def _write_poured(file: TreeFile, fd: int, opened: Open, read: ReadObject, progress: Progress) -> None:
+    told = 0
+
+    def first(size: int) -> None:
+        nonlocal told
+        told += size
+        progress(size)
+
+    if pour(file, fd, opened, first):
+        return
+
+    def again(size: int) -> None:
+        # What was told once is not told again.
+        nonlocal told
+        new = max(0, size - told)
+        told = max(0, told - size)
+        if new:
+            progress(new)
+
+    os.ftruncate(fd, 0)
+    with closing(bodies_of([file], read)) as bodies:
+        _write_whole(file, fd, bodies, again)
+
+
+def _nobody(size: int) -> None:
+    """Is told, and says nothing."""
 
 
 def _make_folders(root: Path, path: str, made: set[str]) -> None:

@@ -136,6 +136,15 @@ class ObjectDecoder:
             base = self._base_frame(frame) if frame.codec in BASED else None
             decode_payload(frame, base, into)
 
+    @property
+    def length(self) -> int:
+        """Bytes that it stands for."""
+        return self.header.raw_length
+
+    def decode_frame(self, frame: Frame, into: memoryview) -> None:
+        """As `decode_into`, into any memory."""
+        self.decode_into(frame, np.frombuffer(into, np.uint8))
+
     def content(self, threads: Executor | None = None) -> bytearray:
         """All bytes, verified as `fill` does."""
         content = bytearray(self.header.raw_length)

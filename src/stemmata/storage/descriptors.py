@@ -37,6 +37,13 @@ def write_all(fd: int, data: Buffer) -> None:
             done += os.write(fd, rest[done : done + _MOST])
 
 
+def write_at(fd: int, data: memoryview, start: int) -> None:
+    """Write every byte from `start` on, where the descriptor stands or not. Not on Windows."""
+    done = 0
+    while done < len(data):
+        done += os.pwrite(fd, data[done : done + _MOST], start + done)
+
+
 def read_range(fd: int, start: int, length: int) -> bytes:
     """`length` bytes from `start`; fewer only where the file ends."""
     parts: list[bytes] = []

@@ -1,0 +1,149 @@
+"""Pouring: one file's frames decoded straight into it. Owns that what a file's digest proves is hashed once.
+
+A frame is decoded into a few hundred KiB that stay in the processor's cache, written from there, and hashed
+there when those before it have been. No object is ever whole in memory, and none is held against its own
+digest: the file's covers every byte. Where anything is wrong, the caller reads the file object by object,
+which names the damage or finds another pack that is sound.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, ExitStack
+from queue import SimpleQueue
+from typing import Protocol
+
+from blake3 import blake3
+
+from stemmata.codecs.dtypes import MAX_FRAME_BYTES
+from stemmata.codecs.frames import Frame
+from stemmata.codecs.workers import frame_pool
+from stemmata.errors import StemmataError
+from stemmata.storage.descriptors import write_at
+from stemmata.trees import TreeFile
+
+LEAST = 1 << 20
+"""Bytes of a file for which this is worth its while."""
+_SLOTS = 16
+"""Frames on their way: enough to read the next object meanwhile, few enough to stay in the cache."""
+
+
+class Decoder(Protocol):
+    """One object that can be decoded frame by frame, unverified; see `codecs.decoding`."""
+
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def frames(self) -> Sequence[Frame]: ...
+
+    def decode_frame(self, frame: Frame, into: memoryview) -> None: ...
+
+
+Open = Callable[[str], AbstractContextManager[Decoder]]
+"""The object with this digest (hex), as it is stored."""
+
+
+def pour(file: TreeFile, fd: int, opened: Open, progress: Callable[[int], None]) -> bool:
+    """Fill an empty file. False if its digest came out wrong, or something could not be decoded: it holds
+    rubbish then. `progress` gets the bytes of each object. Raises OSError where writing fails."""
+    stream = _Stream(fd)
+    held: deque[ExitStack] = deque()
+    try:
+        for segment in file.segments:
+            end = stream.taken + segment.length
+            for digest in segment.objects:
+                held.append(ExitStack())
+                decoder = held[-1].enter_context(opened(digest))
+                if stream.taken + decoder.length > end:
+                    return False
+                stream.add(decoder)
+                progress(decoder.length)
+                if len(held) > 1:
+                    stream.settle(keep=len(decoder.frames))
+                    held.popleft().close()
+            if stream.taken != end:
+                return False
+        stream.settle()
+    except StemmataError:
+        return False
+    finally:
+        # Whatever happened: nobody decodes any more when memory is given back.
+        stream.stop()
+        for each in held:
+            each.close()
+    return stream.taken == file.size and stream.hexdigest() == file.digest
+
+
+class _Stream:
+    """Frames on their way into a file, hashed in its order by whichever thread is at hand."""
+
+    def __init__(self, fd: int) -> None:
+        self.taken = 0
+        """Bytes handed over so far."""
+        self._fd = fd
+        self._pool = frame_pool()
+        self._whole = blake3()
+        self._free: SimpleQueue[memoryview | None] = SimpleQueue()
+        for _ in range(_SLOTS):
+            self._free.put(memoryview(bytearray(MAX_FRAME_BYTES)))
+        self._lock = threading.Lock()
+        self._ready: dict[int, tuple[memoryview, memoryview]] = {}
+        self._next = 0
+        self._hashing = False
+        self._under_way: deque[Future[None]] = deque()
+
+    def add(self, decoder: Decoder) -> None:
+        """Hand over an object's frames. Raises what decoding or writing any before them raised."""
+        begin = self.taken
+        for frame in decoder.frames:
+            slot = self._free.get()
+            if slot is None:
+                self.settle()
+                return
+            at = begin + frame.raw_offset
+            if self._pool is None:
+                self._take(decoder, frame, slot, at)
+            else:
+                self._under_way.append(self._pool.submit(self._take, decoder, frame, slot, at))
+        self.taken = begin + decoder.length
+
+    def settle(self, keep: int = 0) -> None:
+        """Wait for all frames but the last `keep`. Raises as `add`."""
+        while len(self._under_way) > keep:
+            self._under_way.popleft().result()
+
+    def stop(self) -> None:
+        """Nothing is under way any more after this."""
+        wait([future for future in self._under_way if not future.cancel()])
+        self._under_way.clear()
+
+    def hexdigest(self) -> str:
+        return self._whole.hexdigest()
+
+    def _take(self, decoder: Decoder, frame: Frame, slot: memoryview, at: int) -> None:
+        part = slot[: frame.raw_length]
+        try:
+            decoder.decode_frame(frame, part)
+            write_at(self._fd, part, at)
+        except BaseException:
+            self._free.put(None)  # whoever waits for a slot learns of it
+            raise
+        with self._lock:
+            self._ready[at] = slot, part
+            if self._hashing:
+                return
+            self._hashing = True
+        while True:
+            with self._lock:
+                found = self._ready.pop(self._next, None)
+                if found is None:
+                    self._hashing = False
+                    return
+            slot, part = found
+            self._whole.update(part)
+            self._next += len(part)
+            self._free.put(slot)
