@@ -34,6 +34,7 @@ ALIASES = ("production", "staging")
 class Life:
     """What is known of one version."""
 
+    number: int
     weights: Bytes
     secret: bytes
     """Text in its provenance that is in no other version."""
@@ -62,6 +63,12 @@ class Machine(RuleBasedStateMachine):
     def open(self) -> Repository:
         return Repository(LocalStorage(self.root / "repo"))
 
+    @staticmethod
+    def chosen(among: dict[str, Life], data: st.DataObject) -> str:
+        """One of them: by their order, for ids differ from one run of the same life to the next."""
+        names = sorted(among, key=lambda name: among[name].number)
+        return names[data.draw(st.integers(0, len(names) - 1))]
+
     # --- versions appear ------------------------------------------------------------------
 
     @rule(who=st.integers(0, 1), data=st.data(), fresh=st.booleans())
@@ -79,9 +86,11 @@ class Machine(RuleBasedStateMachine):
 
     def next_life(self, data: st.DataObject, fresh: bool) -> tuple[str | None, Life]:
         self.count += 1
-        parent = data.draw(st.sampled_from(sorted(self.visible))) if self.visible and not fresh else None
+        parent = self.chosen(self.visible, data) if self.visible and not fresh else None
         before = self.visible[parent].weights if parent else None
-        return parent, Life(next_weights(before, self.count), f"only in life {self.count} of many".encode())
+        return parent, Life(
+            self.count, next_weights(before, self.count), f"only in life {self.count} of many".encode()
+        )
 
     def put(self, repo: Repository, parent: str | None, life: Life) -> Version:
         folder = life.weights.write(self.root / "out")
@@ -94,7 +103,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.visible)
     @rule(who=st.integers(0, 1), name=st.sampled_from(ALIASES), data=st.data())
     def alias(self, who: int, name: str, data: st.DataObject) -> None:
-        target = data.draw(st.sampled_from(sorted(self.visible)))
+        target = self.chosen(self.visible, data)
         self.writers[who].alias("m", name, f"id:{target}")
         for life in self.visible.values():
             life.aliases.discard(name)
@@ -105,7 +114,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.visible)
     @rule(who=st.integers(0, 1), data=st.data())
     def delete(self, who: int, data: st.DataObject) -> None:
-        target = data.draw(st.sampled_from(sorted(self.visible)))
+        target = self.chosen(self.visible, data)
         if self.visible[target].aliases:
             with pytest.raises(errors.StemmataError):
                 self.writers[who].delete(f"id:{target}")
@@ -127,15 +136,14 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.hidden)
     @rule(who=st.integers(0, 1), data=st.data())
     def restore(self, who: int, data: st.DataObject) -> None:
-        target = data.draw(st.sampled_from(sorted(self.hidden)))
+        target = self.chosen(self.hidden, data)
         self.writers[who].restore(f"id:{target}")
         self.visible[target] = self.hidden.pop(target)
 
     @precondition(lambda self: any(not life.redacted for life in self.visible.values()))
     @rule(who=st.integers(0, 1), data=st.data())
     def redact(self, who: int, data: st.DataObject) -> None:
-        open_ones = sorted(name for name, life in self.visible.items() if not life.redacted)
-        target = data.draw(st.sampled_from(open_ones))
+        target = self.chosen({n: life for n, life in self.visible.items() if not life.redacted}, data)
         self.writers[who].redact(f"id:{target}", ["command"], why="it names a person")
         self.visible[target].redacted = True
 
@@ -193,7 +201,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.visible)
     @rule(data=st.data())
     def open_to_read(self, data: st.DataObject) -> None:
-        target = data.draw(st.sampled_from(sorted(self.visible)))
+        target = self.chosen(self.visible, data)
         self.held.append((self.open().get(f"id:{target}"), self.visible[target]))
 
     @precondition(lambda self: self.held)
