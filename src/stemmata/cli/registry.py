@@ -48,6 +48,8 @@ COMMANDS: dict[str, Entry] = {
     "annotate": Entry("annotate", _NAME, "Add metrics, labels or notes to a version."),
     "label": Entry("label", _NAME, "Set or remove labels of a version."),
     "check": Entry("check", _KEEP, "Verify every byte of the repository."),
+    "gc": Entry("gc", _KEEP, "Free the bytes that no version needs."),
+    "repack": Entry("repack", _KEEP, "Code tensors anew where that makes them smaller, in fewer packs."),
     "doctor": Entry("doctor", _KEEP, "Look at Python, packages, repository, disk and cache; say what to do."),
 }
 
