@@ -1,6 +1,6 @@
 """Merging: many small packs become one, after the save that made them many. Owns which, and when.
 
-In tiers: 16 packs of single saves become one, five of those one that is left alone. So each byte is copied
+In tiers: 16 packs of single saves become one, four of those one that is left alone. So each byte is copied
 twice at most, of ten thousand saves not two hundred packs are left, and what one save has to copy is
 bounded. The packs that went are retired; a collection deletes them after the readers' grace, and so does
 every merge of the second tier.
@@ -34,7 +34,7 @@ SINGLE = 2 << 20
 """Bytes below which a pack is one of the first tier."""
 GROWN = 16 << 20
 """And of the second; larger ones are left alone."""
-SINGLES, GROWNS = 16, 5
+SINGLES, GROWNS = 16, 4
 """So many of a tier are put together."""
 USERS = 256
 """Versions that may name a pack that is put together with others: each of them is placed anew."""
@@ -148,12 +148,10 @@ def _write(session: Session, chosen: Sequence[LivePack]) -> PackSummary:
 
     try:
         for pack in chosen:
-            reader = PackReader(session.storage, pack.name)
-            rows = [(digest, row) for digest in reader.index.digests() if (row := reader.index.find(digest))]
-            for digest, row in sorted(rows, key=lambda each: each[1].offset):
+            for digest, raw, stored in PackReader(session.storage, pack.name).read_all():
                 if digest not in there:
-                    parts, bases = moved(reader.read_row(digest, row), digest, pack.name, where)
-                    writer.add(digest, parts, row.raw)
+                    parts, bases = moved(stored, digest, pack.name, where)
+                    writer.add(digest, parts, raw)
                     for base in bases:
                         writer.lean_on(base)
                     there.add(digest)
