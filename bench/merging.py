@@ -17,6 +17,7 @@ import numpy as np
 
 import stemmata
 from stemmata import collecting
+from stemmata.collecting import merging
 
 MODULES = ("q_proj", "v_proj")
 
@@ -55,8 +56,8 @@ def main() -> None:
     rng = np.random.default_rng(0)
     shapes = [(8, width), (width, 8)] * (layers * len(MODULES))
     state = [rng.normal(size=s).astype(np.float32) * 0.02 for s in shapes]
-    alone, merging, merges = [], [], []
-    counted = collecting.merging.merge_small
+    alone, with_merge, merges = [], [], []
+    counted = merging.merge_small
 
     def timed(session: object) -> int:
         begin = time.perf_counter()
@@ -88,7 +89,7 @@ def main() -> None:
                 parents=[last] if last is not None and i % 20 else [],
                 provenance={},
             )
-            (merging if len(merges) > before else alone).append(time.perf_counter() - begin)
+            (with_merge if len(merges) > before else alone).append(time.perf_counter() - begin)
         states = repo.session.catalog.connection.execute(
             "SELECT state, COUNT(*), SUM(size) FROM packs GROUP BY state"
         ).fetchall()
@@ -97,7 +98,7 @@ def main() -> None:
         "adapter_bytes": sum(a.nbytes for a in state),
         "packs": {name: {"count": count, "bytes": size} for name, count, size in states},
         "save_seconds": _told(alone),
-        "save_that_merges_seconds": _told(merging),
+        "save_that_merges_seconds": _told(with_merge),
         "merge_seconds": _told(merges),
     }
     json.dump(found, sys.stdout, indent=1)

@@ -6,7 +6,7 @@ import pytest
 
 from faults import Fault, FaultyStorage, contents, memory_of, run_into
 from shop import Epochs, live, packs_bytes, require_sound
-from stemmata.collecting import merging
+from stemmata.collecting import merging, small
 from stemmata.errors import InvalidArgument
 from stemmata.log.identity import create_identity
 from stemmata.repository import Repository
@@ -16,10 +16,10 @@ from stemmata.storage.memory import MemoryStorage
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same in small: three packs of single saves become one, three of those one that is left alone."""
-    monkeypatch.setattr(merging, "SINGLES", 3)
-    monkeypatch.setattr(merging, "GROWNS", 3)
-    monkeypatch.setattr(merging, "SINGLE", 12_000)
-    monkeypatch.setattr(merging, "GROWN", 30_000)
+    monkeypatch.setattr(small, "SINGLES", 3)
+    monkeypatch.setattr(small, "GROWNS", 3)
+    monkeypatch.setattr(small, "SINGLE", 12_000)
+    monkeypatch.setattr(small, "GROWN", 30_000)
 
 
 def test_packs_stay_few_and_every_version_reads(small_epochs: Epochs) -> None:
@@ -43,11 +43,11 @@ def test_packs_stay_few_and_every_version_reads(small_epochs: Epochs) -> None:
 def test_nothing_is_merged_where_that_is_not_wanted(
     small_epochs: Epochs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(merging.VARIABLE, "off")
+    monkeypatch.setenv(small.VARIABLE, "off")
     repo = Repository.in_memory()
     small_epochs.history(repo, 4)
     assert live(repo) == 4
-    monkeypatch.setenv(merging.VARIABLE, "perhaps")
+    monkeypatch.setenv(small.VARIABLE, "perhaps")
     with pytest.raises(InvalidArgument):
         repo.save(small_epochs.folder(4), "m", provenance={})
 
@@ -55,13 +55,13 @@ def test_nothing_is_merged_where_that_is_not_wanted(
 def test_what_a_pack_that_stays_leans_on_stays(small_epochs: Epochs, monkeypatch: pytest.MonkeyPatch) -> None:
     repo = Repository.in_memory()
     with monkeypatch.context() as off:
-        off.setenv(merging.VARIABLE, "off")
+        off.setenv(small.VARIABLE, "off")
         small_epochs.history(repo, 4)
     packs = {p.name: p for p in merging.live_packs(repo.session.catalog)}
     leaning = [p for p in packs.values() if p.bases]
     assert leaning
     # As if the last one were too large to be put together with others.
-    monkeypatch.setattr(merging, "GROWN", 10**9)
+    monkeypatch.setattr(small, "GROWN", 10**9)
     monkeypatch.setattr(merging, "_is_used_by_many", lambda _, name: name == leaning[-1].name)
     chosen = {p.name for p in merging.choose(repo.session.catalog)}
     assert chosen.isdisjoint({leaning[-1].name, *leaning[-1].bases})
