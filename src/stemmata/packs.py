@@ -86,6 +86,10 @@ class PackIndex:
         """All of them, sorted."""
         return (Digest(self._digest_at(at)) for at in range(len(self)))
 
+    def rows(self) -> Iterator[tuple[Digest, IndexRow]]:
+        """All of them, sorted by digest."""
+        return ((Digest(row[0]), IndexRow(*row[1:])) for row in _ROW.iter_unpack(self._rows))
+
     def table(self) -> npt.NDArray[Any]:
         """All rows as numpy sees them, sorted by digest: digest, offset, stored, raw, check."""
         import numpy as np
@@ -237,6 +241,18 @@ class PackReader:
             raise self._cut_off(digest)
         self.require_sound(digest, row, stored)
         return stored
+
+    def read_all(self) -> Iterator[tuple[Digest, int, memoryview]]:
+        """Every object in the order in which they lie there: digest, raw length and encoded bytes, held
+        against their checksum. The whole pack is in memory: for small ones. Raises as `read`."""
+        rows = sorted(self.index.rows(), key=lambda row: row[1].offset)
+        data = memoryview(self._get(0, rows[-1][1].offset + rows[-1][1].stored if rows else 0))
+        for digest, row in rows:
+            stored = data[row.offset : row.offset + row.stored]
+            if len(stored) != row.stored:
+                raise self._cut_off(digest)
+            self.require_sound(digest, row, stored)
+            yield digest, row.raw, stored
 
     def require_sound(self, digest: Digest, row: IndexRow, stored: Buffer) -> None:
         """Hold an encoded object that was read against its checksum. Raises DamagedObject."""

@@ -16,10 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from stemmata import capture, checking, deleting, moves, redacting, resuming, retaining
+from stemmata import capture, checking, collecting, deleting, moves, redacting, resuming, retaining
 from stemmata.arguments import instant_of, require_text
 from stemmata.catalog import queries
 from stemmata.checking import Report
+from stemmata.collecting import small
 from stemmata.compare.diff import Diff, Side, compare
 from stemmata.deleting import Deleted, Going
 from stemmata.errors import (
@@ -368,7 +369,8 @@ class Repository:
     def save_request(self, request: SaveRequest) -> tuple[Version, Saved]:
         """As `save`, with an account of what was left out and of the bytes."""
         saved = save(self._session, request)
-        _collecting().merge_small(self._session)
+        if small.are_many(self._session.catalog):
+            collecting.merge_small(self._session)
         return Version(self._session, self._session.row(saved.version)), saved
 
     def run(
@@ -594,7 +596,7 @@ class Repository:
         trust_clock: bool = False,
     ) -> Collection:
         """Free the bytes that no version needs; see `collecting.gc`."""
-        found: Collection = _collecting().gc(
+        return collecting.gc(
             self._session,
             dry_run=dry_run,
             undo_window=undo_window,
@@ -602,14 +604,12 @@ class Repository:
             now=now,
             trust_clock=trust_clock,
         )
-        return found
 
     def repack(self, model: str | None = None, *, dry_run: bool = False) -> Collection:
         """Code tensors anew where that makes them smaller, in fewer packs; see `collecting.repack`."""
         self._session.refresh()
         key = self._model_key(model) if model is not None else None
-        found: Collection = _collecting().repack(self._session, key, dry_run=dry_run)
-        return found
+        return collecting.repack(self._session, key, dry_run=dry_run)
 
     def refresh(self) -> None:
         """Take in what other processes have committed; every call above does so by itself."""
@@ -636,11 +636,6 @@ class Repository:
             names = ", ".join(m.name for m in known[:8]) or "none yet"
             raise ModelNotFound(model=model, hint=f"models here: {names}")
         return key
-
-
-def _collecting() -> Any:
-    """Loaded when it is needed: with numpy, which takes a tenth of a second."""
-    return importlib.import_module("stemmata.collecting")
 
 
 def _instant(at: str | datetime | None) -> str | None:

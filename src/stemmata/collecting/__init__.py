@@ -10,9 +10,30 @@ Every step may be cut off at any moment and is taken up by the next run. A byte 
 log says that nobody can need it, and never because of what a clock alone says.
 """
 
-from stemmata.collecting.holding import Holding, Holdings, holdings
-from stemmata.collecting.merging import merge_small
-from stemmata.collecting.report import Collection
-from stemmata.collecting.run import gc, repack
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stemmata.collecting.holding import Holding, Holdings, holdings
+    from stemmata.collecting.merging import merge_small
+    from stemmata.collecting.report import Collection
+    from stemmata.collecting.run import gc, repack
 
 __all__ = ["Collection", "Holding", "Holdings", "gc", "holdings", "merge_small", "repack"]
+
+_HOMES = {
+    "Collection": "report",
+    "Holding": "holding",
+    "Holdings": "holding",
+    "gc": "run",
+    "holdings": "holding",
+    "merge_small": "merging",
+    "repack": "run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # When it is used: most saves ask only whether there is anything to merge.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

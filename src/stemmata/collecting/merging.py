@@ -1,6 +1,6 @@
 """Merging: many small packs become one, after the save that made them many. Owns which, and when.
 
-In tiers: 16 packs of single saves become one, five of those one that is left alone. So each byte is copied
+In tiers: 16 packs of single saves become one, four of those one that is left alone. So each byte is copied
 twice at most, of ten thousand saves not two hundred packs are left, and what one save has to copy is
 bounded. The packs that went are retired; a collection deletes them after the readers' grace, and so does
 every merge of the second tier.
@@ -9,7 +9,6 @@ every merge of the second tier.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -17,27 +16,16 @@ import msgspec
 from stemmata.catalog import queries
 from stemmata.catalog.catalog import Catalog
 from stemmata.codecs.frames import Reference
-from stemmata.collecting import dropping
+from stemmata.collecting import dropping, small
 from stemmata.collecting.clocks import StoreClock
 from stemmata.collecting.copies import LivePack
 from stemmata.collecting.picture import live_packs
 from stemmata.collecting.rewriting import moved
-from stemmata.errors import InvalidArgument, StemmataError
+from stemmata.errors import StemmataError
 from stemmata.ids import Digest, PackName
 from stemmata.log.ops import Op, PackAdd, PackRetire, VersionPlace
 from stemmata.packs import PackReader, PackSummary, PackWriter
 from stemmata.session import Session
-
-VARIABLE = "STEMMATA_MERGE"
-"""`off`: saves merge nothing."""
-SINGLE = 2 << 20
-"""Bytes below which a pack is one of the first tier."""
-GROWN = 16 << 20
-"""And of the second; larger ones are left alone."""
-SINGLES, GROWNS = 16, 5
-"""So many of a tier are put together."""
-USERS = 256
-"""Versions that may name a pack that is put together with others: each of them is placed anew."""
 
 _log = logging.getLogger("stemmata")
 
@@ -52,14 +40,14 @@ def merge_small(session: Session) -> int:
 
     Raises InvalidArgument for a value of STEMMATA_MERGE that means nothing.
     """
-    if not is_wanted():
+    if not small.are_many(session.catalog):
         return 0
     try:
         chosen = choose(session.catalog)
         if not chosen:
             return 0
         merge(session, chosen)
-        if any(pack.size >= SINGLE for pack in chosen):
+        if any(pack.size >= small.SINGLE for pack in chosen):
             _drop_old(session)
     except StemmataError as error:
         _log.debug("small packs were not merged: %s", error)
@@ -67,38 +55,27 @@ def merge_small(session: Session) -> int:
     return len(chosen)
 
 
-def is_wanted() -> bool:
-    """What STEMMATA_MERGE says. Raises InvalidArgument."""
-    given = os.environ.get(VARIABLE, "").strip().lower()
-    if given in ("", "on", "1", "true", "yes"):
-        return True
-    if given in ("off", "0", "false", "no"):
-        return False
-    raise InvalidArgument(argument=VARIABLE, reason=f"{given!r} is neither 'on' nor 'off'")
-
-
 def choose(catalog: Catalog) -> list[LivePack]:
     """The packs to put together now, oldest first; none if there are few."""
-    sql = "SELECT COUNT(*) FROM packs WHERE state = 'live' AND size < ?"
-    if catalog.connection.execute(sql, (SINGLE,)).fetchone()[0] < SINGLES:
-        return []
     with catalog.lock:
         packs = live_packs(catalog)
-        small = {pack.name for pack in packs if pack.size < GROWN}
-        small -= {name for name in small if _is_used_by_many(catalog, name)}
+        little = {pack.name for pack in packs if pack.size < small.GROWN}
+        little -= {name for name in little if _is_used_by_many(catalog, name)}
     # What a pack that stays leans on stays as well.
-    while pinned := {base for p in packs if p.name not in small for base in p.bases} & small:
-        small -= pinned
-    singles = [p for p in packs if p.name in small and p.size < SINGLE]
-    grown = [p for p in packs if p.name in small and p.size >= SINGLE]
-    if len(singles) < SINGLES:
+    while pinned := {base for p in packs if p.name not in little for base in p.bases} & little:
+        little -= pinned
+    singles = [p for p in packs if p.name in little and p.size < small.SINGLE]
+    grown = [p for p in packs if p.name in little and p.size >= small.SINGLE]
+    if len(singles) < small.SINGLES:
         return []
-    chosen = {p.name for p in singles} | ({p.name for p in grown} if len(grown) + 1 >= GROWNS else set())
+    chosen = {p.name for p in singles} | (
+        {p.name for p in grown} if len(grown) + 1 >= small.GROWNS else set()
+    )
     # Those that stay may lean on some of these: then these stay too.
     while pinned := {base for p in packs if p.name not in chosen for base in p.bases} & chosen:
         chosen -= pinned
     found = [p for p in packs if p.name in chosen]
-    return found if len(found) >= SINGLES else []
+    return found if len(found) >= small.SINGLES else []
 
 
 def merge(session: Session, chosen: Sequence[LivePack]) -> PackSummary:
@@ -148,12 +125,10 @@ def _write(session: Session, chosen: Sequence[LivePack]) -> PackSummary:
 
     try:
         for pack in chosen:
-            reader = PackReader(session.storage, pack.name)
-            rows = [(digest, row) for digest in reader.index.digests() if (row := reader.index.find(digest))]
-            for digest, row in sorted(rows, key=lambda each: each[1].offset):
+            for digest, raw, stored in PackReader(session.storage, pack.name).read_all():
                 if digest not in there:
-                    parts, bases = moved(reader.read_row(digest, row), digest, pack.name, where)
-                    writer.add(digest, parts, row.raw)
+                    parts, bases = moved(stored, digest, pack.name, where)
+                    writer.add(digest, parts, raw)
                     for base in bases:
                         writer.lean_on(base)
                     there.add(digest)
@@ -182,7 +157,7 @@ def _places(catalog: Catalog, names: set[PackName], new: PackName) -> Iterator[V
 
 def _is_used_by_many(catalog: Catalog, pack: PackName) -> bool:
     sql = "SELECT COUNT(*) FROM (SELECT 1 FROM version_packs WHERE pack = ? LIMIT ?)"
-    return int(catalog.connection.execute(sql, (pack.raw, USERS)).fetchone()[0]) >= USERS
+    return int(catalog.connection.execute(sql, (pack.raw, small.USERS)).fetchone()[0]) >= small.USERS
 
 
 def _drop_old(session: Session) -> None:

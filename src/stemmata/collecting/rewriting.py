@@ -127,7 +127,7 @@ class Moving:
 
 
 def moved(
-    stored: bytes, digest: Digest, pack: PackName, where: Callable[[Reference], PackName]
+    stored: bytes | memoryview, digest: Digest, pack: PackName, where: Callable[[Reference], PackName]
 ) -> tuple[list[memoryview], list[PackName]]:
     """An encoded object of `pack` as it is to be stored where its bases lie in other packs, and those packs.
 

@@ -1,0 +1,36 @@
+"""Small packs: when there are so many that they are put together. Asked after every save: loads nothing."""
+
+from __future__ import annotations
+
+import os
+
+from stemmata.catalog.catalog import Catalog
+from stemmata.errors import InvalidArgument
+
+VARIABLE = "STEMMATA_MERGE"
+"""`off`: saves merge nothing."""
+SINGLE = 2 << 20
+"""Bytes below which a pack is one of the first tier."""
+GROWN = 16 << 20
+"""And of the second; larger ones are left alone."""
+SINGLES, GROWNS = 16, 4
+"""So many of a tier are put together."""
+USERS = 256
+"""Versions that may name a pack that is put together with others: each of them is placed anew."""
+
+
+def are_many(catalog: Catalog) -> bool:
+    """Is it worth a closer look? Raises InvalidArgument for a STEMMATA_MERGE that means nothing."""
+    if not _is_wanted():
+        return False
+    sql = "SELECT COUNT(*) FROM packs WHERE state = 'live' AND size < ?"
+    return bool(catalog.connection.execute(sql, (SINGLE,)).fetchone()[0] >= SINGLES)
+
+
+def _is_wanted() -> bool:
+    given = os.environ.get(VARIABLE, "").strip().lower()
+    if given in ("", "on", "1", "true", "yes"):
+        return True
+    if given in ("off", "0", "false", "no"):
+        return False
+    raise InvalidArgument(argument=VARIABLE, reason=f"{given!r} is neither 'on' nor 'off'")

@@ -1,0 +1,117 @@
+"""Small packs are put together after the save that made them many."""
+
+from __future__ import annotations
+
+import pytest
+
+from faults import Fault, FaultyStorage, contents, memory_of, run_into
+from shop import Epochs, live, packs_bytes, require_sound
+from stemmata.collecting import merging, small
+from stemmata.errors import InvalidArgument
+from stemmata.log.identity import create_identity
+from stemmata.repository import Repository
+from stemmata.storage.memory import MemoryStorage
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same in small: three packs of single saves become one, three of those one that is left alone."""
+    monkeypatch.setattr(small, "SINGLES", 3)
+    monkeypatch.setattr(small, "GROWNS", 3)
+    monkeypatch.setattr(small, "SINGLE", 12_000)
+    monkeypatch.setattr(small, "GROWN", 30_000)
+
+
+def test_packs_stay_few_and_every_version_reads(small_epochs: Epochs) -> None:
+    repo = Repository.in_memory()
+    counts = []
+    last = None
+    for k in range(20):
+        last = small_epochs.save(repo, k, last)
+        counts.append(live(repo))
+    assert max(counts) <= 7
+    for k in range(20):
+        small_epochs.require(repo, k)
+    require_sound(repo.session.storage)
+    repo.gc(grace=0)
+    assert len(list(repo.session.storage.list("packs/"))) <= max(counts)
+    for k in range(20):
+        small_epochs.require(repo, k)
+    require_sound(repo.session.storage)
+
+
+def test_nothing_is_merged_where_that_is_not_wanted(
+    small_epochs: Epochs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(small.VARIABLE, "off")
+    repo = Repository.in_memory()
+    small_epochs.history(repo, 4)
+    assert live(repo) == 4
+    monkeypatch.setenv(small.VARIABLE, "perhaps")
+    with pytest.raises(InvalidArgument):
+        repo.save(small_epochs.folder(4), "m", provenance={})
+
+
+def test_what_a_pack_that_stays_leans_on_stays(small_epochs: Epochs, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = Repository.in_memory()
+    with monkeypatch.context() as off:
+        off.setenv(small.VARIABLE, "off")
+        small_epochs.history(repo, 4)
+    packs = {p.name: p for p in merging.live_packs(repo.session.catalog)}
+    leaning = [p for p in packs.values() if p.bases]
+    assert leaning
+    # As if the last one were too large to be put together with others.
+    monkeypatch.setattr(small, "GROWN", 10**9)
+    monkeypatch.setattr(merging, "_is_used_by_many", lambda _, name: name == leaning[-1].name)
+    chosen = {p.name for p in merging.choose(repo.session.catalog)}
+    assert chosen.isdisjoint({leaning[-1].name, *leaning[-1].bases})
+
+
+def test_a_save_that_leans_on_what_is_being_merged_wins(small_epochs: Epochs) -> None:
+    inner = MemoryStorage()
+    create_identity(inner)
+    faulty = FaultyStorage(inner)
+    here, other = Repository(faulty), Repository(inner)
+    versions = small_epochs.history(here, 2)
+    happened: list[str] = []
+
+    def act(name: str) -> None:
+        entries = sum(1 for each in faulty.log if each.startswith("put_new log/"))
+        if not happened and name.startswith("put_new log/") and entries == 3:
+            happened.append(name)
+            small_epochs.save(other, 5, other.get(versions[1].id))
+
+    faulty.before_write = act
+    small_epochs.save(here, 2, versions[1])
+    assert happened
+    for k in (0, 1, 2, 5):
+        small_epochs.require(other, k)
+    require_sound(inner)
+    known = other.session.catalog.connection.execute("SELECT COUNT(*) FROM packs").fetchone()[0]
+    assert len(list(inner.list("packs/"))) == known  # what a merge gave up lies nowhere
+
+
+def test_a_merge_that_is_killed_at_any_write_costs_nothing(small_epochs: Epochs) -> None:
+    start = Repository.in_memory()
+    versions = small_epochs.history(start, 2)
+    kept = contents(start.session.storage)
+
+    def save(storage: FaultyStorage) -> None:
+        with Repository(storage) as repo:
+            small_epochs.save(repo, 2, repo.get(versions[1].id))
+
+    whole = FaultyStorage(memory_of(kept))
+    save(whole)
+    assert sum(1 for name in whole.log if name.startswith("put_new log/")) == 2
+    for at in range(whole.writes):
+        for fault in (Fault.CRASH_AFTER, Fault.ENOSPC):
+            inner = memory_of(kept)
+            run_into(fault, lambda i=inner, at=at, fault=fault: save(FaultyStorage(i, at, fault)))  # type: ignore[misc]
+            with Repository(inner) as repo:
+                for k in range(2):
+                    small_epochs.require(repo, k)
+                repo.gc(grace=0)
+                if at >= 4:  # its own entry is written
+                    small_epochs.require(repo, 2)
+            require_sound(inner)
+    assert packs_bytes(whole)
