@@ -96,10 +96,6 @@ class PackIndex:
 
         return np.frombuffer(self._rows, np.dtype(_FIELDS))
 
-    def rows(self) -> Iterator[tuple[Digest, IndexRow]]:
-        """Every object and where it lies, sorted by digest."""
-        return ((Digest(row[0]), IndexRow(*row[1:])) for row in _ROW.iter_unpack(self._rows))
-
     def _digest_at(self, at: int) -> bytes:
         return self._rows[at * _ROW.size : at * _ROW.size + Digest.SIZE]
 
