@@ -14,32 +14,26 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self, cast
 
-from stemmata import capture, checking, collecting, deleting, moves, redacting, resuming, retaining
+from stemmata import capture, collecting, moves, resuming
 from stemmata.arguments import instant_of, require_text
 from stemmata.catalog import queries
-from stemmata.checking import Report
 from stemmata.collecting import small
 from stemmata.compare.diff import Diff, Side, compare
-from stemmata.deleting import Deleted, Going
 from stemmata.errors import (
     InvalidArgument,
     MissingExtra,
-    ModelNotFound,
     RepositoryExists,
     RepositoryNotFound,
 )
 from stemmata.ids import VersionId
 from stemmata.log.identity import create_identity
 from stemmata.moves import Move
-from stemmata.names import clean_name, name_key
+from stemmata.names import clean_name
 from stemmata.naming import name_version
 from stemmata.records import Base, Run
-from stemmata.redacting import Erased
 from stemmata.resolve import BestFound, Resolved, best_of, resolve
-from stemmata.retaining import Retained
-from stemmata.retention import Policy, seconds_of
 from stemmata.saving import Saved, SaveRequest, save
 from stemmata.session import Session
 from stemmata.sources import MemoryFolder
@@ -49,18 +43,12 @@ from stemmata.storage.local import LocalStorage
 from stemmata.storage.memory import MemoryStorage
 from stemmata.timephrases import parse_when
 from stemmata.transaction import default_author
+from stemmata.upkeep import Target, Upkeep
 from stemmata.version import Version
 from stemmata.versions import Query, VersionList
 
-if TYPE_CHECKING:
-    from stemmata.collecting import Collection
-    from stemmata.usage import Usage
-
 FOLDER = ".stemmata"
 VARIABLE = "STEMMATA_REPO"
-
-Target = Version | VersionId | str
-"""How a version may be named in a call: itself, its id or a reference."""
 
 
 def open(path: str | os.PathLike[str] | None = None, *, create: bool = False) -> Repository:
@@ -144,7 +132,7 @@ def _create(folder: Path) -> bool:
     return create_identity(storage)
 
 
-class Repository:
+class Repository(Upkeep):
     """One opened store. Safe to use from many threads; any number of processes may share it."""
 
     def __init__(self, storage: Storage, *, author: str | None = None) -> None:
@@ -262,24 +250,6 @@ class Repository:
             tree=version.tree(),
             read=version.read,
         )
-
-    def check(self, *, progress: Callable[[int, int], None] | None = None) -> Report:
-        """Read and verify every byte of the repository; see `checking.check`."""
-        return checking.check(self._session.storage, progress=progress)
-
-    def stats(self, model: str | None = None, *, progress: Callable[[int, int], None] | None = None) -> Usage:
-        """How much space the repository takes, or one of its models: by model, run, version and codec,
-        what dedup, deltas and casts saved, and how it grew. Sizes are bytes.
-
-        `progress` gets how many packs and versions were looked at, and of how many. Raises ModelNotFound.
-        """
-        from stemmata.usage import measure  # it needs numpy
-
-        self._session.refresh()
-        name = None
-        if model is not None:
-            name = queries.model_name(self._session.catalog.connection, self._model_key(model))
-        return measure(self._session, name, progress)
 
     def version_of_path(self, path: str | os.PathLike[str]) -> VersionId | None:
         """The version whose cached checkout (`Version.path()`) this folder is, else None."""
@@ -498,118 +468,7 @@ class Repository:
         settings = {"primary_metric": metric, "direction": direction}
         moves.configure(self._session, clean_name(model), {k: v for k, v in settings.items() if v})
 
-    # --- deleting and keeping -----------------------------------------------------------------
-
-    def delete(
-        self,
-        versions: Target | Sequence[Target],
-        *,
-        why: str = "",
-        force: bool = False,
-        dry_run: bool = False,
-    ) -> list[Going]:
-        """Hide versions, all or none; `restore` shows them again, for 14 days at least.
-
-        Raises VersionInUse if an alias or tag points at one or (unless `force`) another version is loaded on
-        it, AlreadyDeleted, VersionNotFound. With `dry_run` nothing is changed.
-        """
-        wanted = self._ids(versions, deleting.meant)
-        return deleting.delete(self._session, wanted, why=why, force=force, dry_run=dry_run)[0]
-
-    def restore(self, versions: Target | Sequence[Target]) -> list[Version]:
-        """Show deleted versions again: by id, or by a name of theirs. Raises NotDeleted, UndoOver."""
-        deleting.restore(self._session, wanted := self._ids(versions, deleting.restorable))
-        return [self.get(v) for v in wanted]
-
-    def deleted(self, model: str | None = None) -> list[Deleted]:
-        """What can be restored, the last deleted first: when, by whom, why, until when."""
-        self._session.refresh()
-        return deleting.deleted(self._session, self._model_key(model) if model is not None else None)
-
-    def retain(
-        self,
-        model: str,
-        *,
-        last: int | None = None,
-        best: str | int | Sequence[str] | None = None,
-        every: str | int | None = None,
-        within: str | int | None = None,
-        undo_window: str | int | None = None,
-        why: str = "",
-        dry_run: bool = False,
-    ) -> Retained:
-        """Set a model's policy and delete what it does not keep; without a rule, apply the stored one.
-
-        Kept is what any rule keeps: the `last` N, the `best` ("2:eval_loss"), the newest of `every` "7d",
-        what is `within` "30d" of the newest; and what an alias, a tag or a kept version's base needs.
-        `undo_window` sets for how long a deletion can be undone at least. With `dry_run` nothing is
-        changed. Raises NothingKept, InvalidArgument.
-        """
-        self.versions(model)  # raises ModelNotFound
-        policy = Policy.of(last=last, best=best, every=every, within=within) or None
-        if dry_run:
-            return retaining.simulate(self._session, model, policy)
-        window = None if undo_window is None else seconds_of("undo_window", undo_window)
-        return retaining.retain(self._session, model, policy, undo_window=window, why=why)
-
-    def retention(self, model: str) -> Policy | None:
-        """The model's policy, if it has one."""
-        self.versions(model)  # raises ModelNotFound
-        return retaining.stored_policy(self._session, model)
-
-    def redact(
-        self,
-        version: Target,
-        kinds: str | Sequence[str],
-        *,
-        why: str = "",
-        everywhere: bool = False,
-        dry_run: bool = False,
-    ) -> list[Erased]:
-        """Hand out no more, for good, what a version's provenance says (`command`, `environment`, …).
-
-        `everywhere`: of every version that holds the same bytes; collecting erases them. Raises Redacted.
-        """
-        wanted, target = [kinds] if isinstance(kinds, str) else kinds, self.get(version).id
-        how = {"everywhere": everywhere, "dry_run": dry_run}
-        return redacting.redact(self._session, target, wanted, why=why, **how)[0]
-
-    def _ids(
-        self, versions: Target | Sequence[Target], find: Callable[[Session, str], VersionId]
-    ) -> list[VersionId]:
-        self._session.refresh()
-        given = [versions] if isinstance(versions, Version | VersionId | str) else versions
-        return [
-            v.id if isinstance(v, Version) else v if isinstance(v, VersionId) else find(self._session, v)
-            for v in given
-        ]
-
     # --- housekeeping -------------------------------------------------------------------------
-
-    def gc(
-        self,
-        *,
-        dry_run: bool = False,
-        undo_window: float | None = None,
-        grace: float | None = None,
-        now: float | None = None,
-        trust_clock: bool = False,
-    ) -> Collection:
-        """Free the bytes that no version needs; see `collecting.gc`."""
-        return collecting.gc(
-            self._session,
-            dry_run=dry_run,
-            undo_window=undo_window,
-            grace=grace,
-            now=now,
-            trust_clock=trust_clock,
-        )
-
-    def repack(self, model: str | None = None, *, dry_run: bool = False) -> Collection:
-        """Code tensors anew where that makes them smaller, in fewer packs; see `collecting.repack`."""
-        self._session.refresh()
-        key = self._model_key(model) if model is not None else None
-        return collecting.repack(self._session, key, dry_run=dry_run)
 
     def refresh(self) -> None:
         """Take in what other processes have committed; every call above does so by itself."""
@@ -628,14 +487,6 @@ class Repository:
 
     def __repr__(self) -> str:
         return f"<Repository {self.where}>"
-
-    def _model_key(self, model: str) -> str:
-        key = name_key(clean_name(model))
-        known = queries.models(self._session.catalog.connection)
-        if not any(m.key == key for m in known):
-            names = ", ".join(m.name for m in known[:8]) or "none yet"
-            raise ModelNotFound(model=model, hint=f"models here: {names}")
-        return key
 
 
 def _instant(at: str | datetime | None) -> str | None:

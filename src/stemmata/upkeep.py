@@ -1,0 +1,178 @@
+"""Upkeep: the part of the facade that keeps a repository in health: what goes, what stays, what it takes,
+whether it is whole. Owns what people call for that; every operation itself lies below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from stemmata import checking, collecting, deleting, redacting, retaining
+from stemmata.catalog import queries
+from stemmata.checking import Report
+from stemmata.deleting import Deleted, Going
+from stemmata.errors import (
+    ModelNotFound,
+)
+from stemmata.ids import VersionId
+from stemmata.names import clean_name, name_key
+from stemmata.redacting import Erased
+from stemmata.retaining import Retained
+from stemmata.retention import Policy, seconds_of
+from stemmata.session import Session
+from stemmata.version import Version
+
+if TYPE_CHECKING:
+    from stemmata.collecting import Collection
+    from stemmata.usage import Usage
+
+
+Target = Version | VersionId | str
+"""How a version may be named in a call: itself, its id or a reference."""
+
+
+class Upkeep:
+    """What `Repository` is made on."""
+
+    _session: Session
+
+    def get(self, reference: Target) -> Version:
+        """The version that a reference names; see `Repository.get`."""
+        raise NotImplementedError
+
+    def check(self, *, progress: Callable[[int, int], None] | None = None) -> Report:
+        """Read and verify every byte of the repository; see `checking.check`."""
+        return checking.check(self._session.storage, progress=progress)
+
+    def stats(self, model: str | None = None, *, progress: Callable[[int, int], None] | None = None) -> Usage:
+        """How much space the repository takes, or one of its models: by model, run, version and codec,
+        what dedup, deltas and casts saved, and how it grew. Sizes are bytes.
+
+        `progress` gets how many packs and versions were looked at, and of how many. Raises ModelNotFound.
+        """
+        from stemmata.usage import measure  # it needs numpy
+
+        self._session.refresh()
+        name = None
+        if model is not None:
+            name = queries.model_name(self._session.catalog.connection, self._model_key(model))
+        return measure(self._session, name, progress)
+
+    def delete(
+        self,
+        versions: Target | Sequence[Target],
+        *,
+        why: str = "",
+        force: bool = False,
+        dry_run: bool = False,
+    ) -> list[Going]:
+        """Hide versions, all or none; `restore` shows them again, for 14 days at least.
+
+        Raises VersionInUse if an alias or tag points at one or (unless `force`) another version is loaded on
+        it, AlreadyDeleted, VersionNotFound. With `dry_run` nothing is changed.
+        """
+        wanted = self._ids(versions, deleting.meant)
+        return deleting.delete(self._session, wanted, why=why, force=force, dry_run=dry_run)[0]
+
+    def restore(self, versions: Target | Sequence[Target]) -> list[Version]:
+        """Show deleted versions again: by id, or by a name of theirs. Raises NotDeleted, UndoOver."""
+        deleting.restore(self._session, wanted := self._ids(versions, deleting.restorable))
+        return [self.get(v) for v in wanted]
+
+    def deleted(self, model: str | None = None) -> list[Deleted]:
+        """What can be restored, the last deleted first: when, by whom, why, until when."""
+        self._session.refresh()
+        return deleting.deleted(self._session, self._model_key(model) if model is not None else None)
+
+    def retain(
+        self,
+        model: str,
+        *,
+        last: int | None = None,
+        best: str | int | Sequence[str] | None = None,
+        every: str | int | None = None,
+        within: str | int | None = None,
+        undo_window: str | int | None = None,
+        why: str = "",
+        dry_run: bool = False,
+    ) -> Retained:
+        """Set a model's policy and delete what it does not keep; without a rule, apply the stored one.
+
+        Kept is what any rule keeps: the `last` N, the `best` ("2:eval_loss"), the newest of `every` "7d",
+        what is `within` "30d" of the newest; and what an alias, a tag or a kept version's base needs.
+        `undo_window` sets for how long a deletion can be undone at least. With `dry_run` nothing is
+        changed. Raises NothingKept, InvalidArgument.
+        """
+        self._session.refresh()
+        self._model_key(model)  # raises ModelNotFound
+        policy = Policy.of(last=last, best=best, every=every, within=within) or None
+        if dry_run:
+            return retaining.simulate(self._session, model, policy)
+        window = None if undo_window is None else seconds_of("undo_window", undo_window)
+        return retaining.retain(self._session, model, policy, undo_window=window, why=why)
+
+    def retention(self, model: str) -> Policy | None:
+        """The model's policy, if it has one."""
+        self._session.refresh()
+        self._model_key(model)  # raises ModelNotFound
+        return retaining.stored_policy(self._session, model)
+
+    def redact(
+        self,
+        version: Target,
+        kinds: str | Sequence[str],
+        *,
+        why: str = "",
+        everywhere: bool = False,
+        dry_run: bool = False,
+    ) -> list[Erased]:
+        """Hand out no more, for good, what a version's provenance says (`command`, `environment`, …).
+
+        `everywhere`: of every version that holds the same bytes; collecting erases them. Raises Redacted.
+        """
+        wanted, target = [kinds] if isinstance(kinds, str) else kinds, self.get(version).id
+        how = {"everywhere": everywhere, "dry_run": dry_run}
+        return redacting.redact(self._session, target, wanted, why=why, **how)[0]
+
+    def _ids(
+        self, versions: Target | Sequence[Target], find: Callable[[Session, str], VersionId]
+    ) -> list[VersionId]:
+        self._session.refresh()
+        given = [versions] if isinstance(versions, Version | VersionId | str) else versions
+        return [
+            v.id if isinstance(v, Version) else v if isinstance(v, VersionId) else find(self._session, v)
+            for v in given
+        ]
+
+    def gc(
+        self,
+        *,
+        dry_run: bool = False,
+        undo_window: float | None = None,
+        grace: float | None = None,
+        now: float | None = None,
+        trust_clock: bool = False,
+    ) -> Collection:
+        """Free the bytes that no version needs; see `collecting.gc`."""
+        return collecting.gc(
+            self._session,
+            dry_run=dry_run,
+            undo_window=undo_window,
+            grace=grace,
+            now=now,
+            trust_clock=trust_clock,
+        )
+
+    def repack(self, model: str | None = None, *, dry_run: bool = False) -> Collection:
+        """Code tensors anew where that makes them smaller, in fewer packs; see `collecting.repack`."""
+        self._session.refresh()
+        key = self._model_key(model) if model is not None else None
+        return collecting.repack(self._session, key, dry_run=dry_run)
+
+    def _model_key(self, model: str) -> str:
+        key = name_key(clean_name(model))
+        known = queries.models(self._session.catalog.connection)
+        if not any(m.key == key for m in known):
+            names = ", ".join(m.name for m in known[:8]) or "none yet"
+            raise ModelNotFound(model=model, hint=f"models here: {names}")
+        return key
