@@ -84,7 +84,7 @@ class PackIndex:
 
     def digests(self) -> Iterator[Digest]:
         """All of them, sorted."""
-        return (Digest(self._digest_at(at)) for at in range(len(self)))
+        return (Digest(row[0]) for row in _ROW.iter_unpack(self._rows))
 
     def rows(self) -> Iterator[tuple[Digest, IndexRow]]:
         """All of them, sorted by digest."""

@@ -338,8 +338,9 @@ class Repository(Upkeep):
 
     def save_request(self, request: SaveRequest) -> tuple[Version, Saved]:
         """As `save`, with an account of what was left out and of the bytes."""
+        wanted = small.is_wanted()  # a mistake in it is told before anything is saved
         saved = save(self._session, request)
-        if small.are_many(self._session.catalog):
+        if wanted and small.are_many(self._session.catalog):
             collecting.merge_small(self._session)
         return Version(self._session, self._session.row(saved.version)), saved
 

@@ -50,6 +50,7 @@ def test_nothing_is_merged_where_that_is_not_wanted(
     monkeypatch.setenv(small.VARIABLE, "perhaps")
     with pytest.raises(InvalidArgument):
         repo.save(small_epochs.folder(4), "m", provenance={})
+    assert len(repo.versions("m")) == 4
 
 
 def test_what_a_pack_that_stays_leans_on_stays(small_epochs: Epochs, monkeypatch: pytest.MonkeyPatch) -> None:

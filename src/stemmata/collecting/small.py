@@ -21,13 +21,14 @@ USERS = 256
 
 def are_many(catalog: Catalog) -> bool:
     """Is it worth a closer look? Raises InvalidArgument for a STEMMATA_MERGE that means nothing."""
-    if not _is_wanted():
+    if not is_wanted():
         return False
     sql = "SELECT COUNT(*) FROM packs WHERE state = 'live' AND size < ?"
     return bool(catalog.connection.execute(sql, (SINGLE,)).fetchone()[0] >= SINGLES)
 
 
-def _is_wanted() -> bool:
+def is_wanted() -> bool:
+    """What STEMMATA_MERGE says. Raises InvalidArgument."""
     given = os.environ.get(VARIABLE, "").strip().lower()
     if given in ("", "on", "1", "true", "yes"):
         return True
