@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -21,3 +22,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "stemmata"))
 # Started by nohup, or by a CI that does as it does, children would inherit a hangup that is ignored.
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# Nothing of a test stays in the user's cache, and nothing there decides how a test ends.
+_CACHE = tempfile.TemporaryDirectory(prefix="stemmata-tests-")
+os.environ["XDG_CACHE_HOME"] = _CACHE.name

@@ -412,6 +412,16 @@ class SafetyRefusal(StemmataError):
     exit_code = 8
 
 
+class OlderCopy(SafetyRefusal):
+    kind = "older-copy"
+    what = (
+        "{where} is not what was written there last: its log ends at entry {found}, "
+        "entry {seen} was seen, and {reason}"
+    )
+    untouched = "nothing was written; reading works"
+    next_step = "bring the newer files back, or go on from this copy with: stemmata check --accept-older"
+
+
 class SourceChanged(SafetyRefusal):
     kind = "source-changed"
     what = "{path} changed while it was being saved"

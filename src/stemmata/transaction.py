@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
+from stemmata import heads
 from stemmata.catalog.catalog import Catalog
 from stemmata.errors import (
     CommitContention,
@@ -84,8 +85,9 @@ def commit(
     `plan` is called again whenever another writer was faster; what it raises ends the commit with nothing
     written. Without ops and packs nothing is committed.
 
-    Raises Refused (a precondition fails), CommitContention, CommitUnknown, DamagedLog, NewerFormat and the
-    storage's errors; after all of these but CommitUnknown nothing was written.
+    Raises OlderCopy (restored from a backup), Refused (a precondition fails), CommitContention,
+    CommitUnknown, DamagedLog, NewerFormat and the storage's errors; after all of these but CommitUnknown
+    nothing was written.
     """
     txn = fresh_txn()
     clock = now or _utc_now
@@ -95,6 +97,7 @@ def commit(
     ]
     for attempt in range(ATTEMPTS):
         here = catalog.refresh()
+        heads.require_newest(storage, catalog.identity, here)
         ops: list[Op] = [*added, *plan(catalog)]
         if not ops:
             return Committed(here, None)
@@ -184,6 +187,7 @@ def _settle(storage: Storage, n: int, data: bytes, txn: str) -> _Outcome:
 
 def _follow_up(catalog: Catalog, storage: Storage, position: Position) -> None:
     """After the commit point: nothing here can take the commit back."""
+    heads.remember(storage, catalog.identity, position)
     try:
         catalog.refresh()
     except StemmataError:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from stemmata import checking, collecting, deleting, redacting, retaining
+from stemmata import checking, collecting, deleting, heads, redacting, retaining
 from stemmata.catalog import queries
 from stemmata.checking import Report
 from stemmata.deleting import Deleted, Going
@@ -43,6 +43,10 @@ class Upkeep:
     def check(self, *, progress: Callable[[int, int], None] | None = None) -> Report:
         """Read and verify every byte of the repository; see `checking.check`."""
         return checking.check(self._session.storage, progress=progress)
+
+    def accept_older(self) -> None:
+        """Go on from a repository whose log ends before what this machine has seen: a restored backup."""
+        heads.forget(self._session.storage, self._session.identity)
 
     def stats(self, model: str | None = None, *, progress: Callable[[int, int], None] | None = None) -> Usage:
         """How much space the repository takes, or one of its models: by model, run, version and codec,

@@ -171,7 +171,7 @@ def test_strangers_and_leftovers_are_notes(stored: Stored, tmp_path: Path) -> No
     [
         "UPDATE refs SET target = (SELECT id FROM versions WHERE seq = 3) WHERE key = 'staging'",
         "DELETE FROM versions WHERE seq = 2",
-        "UPDATE facts SET num = 0 WHERE key = 'loss'",
+        "UPDATE facts SET num = 0 WHERE key = (SELECT id FROM keys WHERE key = 'loss')",
         "INSERT INTO voids VALUES (3, 'so they say')",
     ],
 )

@@ -88,6 +88,10 @@ class Catalog:
         return self._database
 
     @property
+    def identity(self) -> Identity:
+        return self._identity
+
+    @property
     def file(self) -> Path | None:
         """Where the catalog lives now; None: in memory."""
         return self._files[0] if self._files else None

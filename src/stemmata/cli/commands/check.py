@@ -9,7 +9,7 @@ import typer
 
 from stemmata.cli import text
 from stemmata.cli.help import HelpCommand, examples
-from stemmata.cli.options import Json, Repo, output_for, repo_folder
+from stemmata.cli.options import Json, Repo, open_repo, output_for, repo_folder
 from stemmata.cli.output import Output
 from stemmata.cli.registry import command_app
 from stemmata.errors import Damage
@@ -40,6 +40,14 @@ def check(
             "--quick", help="Verify digests of packs and the log, without decoding objects and files."
         ),
     ] = False,
+    accept_older: Annotated[
+        bool,
+        typer.Option(
+            "--accept-older",
+            metavar="",
+            help="Go on from a copy that is older than what was written there last: a restored backup.",
+        ),
+    ] = False,
     repo: Repo = None,
     as_json: Json = False,
 ) -> None:
@@ -60,6 +68,9 @@ def check(
         output.document(report.to_dict())
     else:
         _tell(output, report)
+    if accept_older:
+        with open_repo(context, repo) as repository:
+            repository.accept_older()
     if not report.sound:
         raise typer.Exit(Damage.exit_code)
 

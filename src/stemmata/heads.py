@@ -1,0 +1,102 @@
+"""Heads: how far this machine has seen the logs of its repositories go. Owns what is refused because of it.
+
+A folder that was brought back from an older backup is sound in itself, and writing into it would make a
+second history of what happened since. So each commit leaves the number and the hash of its entry in the
+user's cache folder, by repository and place; a log that has not got that far, or has another entry there, may
+be read and not written, until somebody says that this is meant. The memory may vanish at any time: it is a
+reason to ask, never evidence of what a repository holds (I8).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from blake3 import blake3
+
+from stemmata.catalog.catalog import user_cache_folder
+from stemmata.errors import OlderCopy
+from stemmata.ids import Digest
+from stemmata.log.entries import Position
+from stemmata.log.identity import Identity
+from stemmata.log.reader import fetch
+from stemmata.storage.base import Storage
+
+_FOLDER = "heads"
+_LONGEST = 200
+_MOST = 1000
+"""Repositories that are remembered."""
+
+
+def remember(storage: Storage, identity: Identity, here: Position) -> None:
+    """Note that the log reached `here`. Best effort."""
+    file = _file(storage, identity)
+    if file is None:
+        return
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            _make_room(file.parent)
+        fresh = file.with_name(f"{file.name}.{os.getpid()}-{threading.get_ident()}")
+        fresh.write_text(f"{here.n} {here.hash.hex}\n", encoding="ascii")
+        fresh.replace(file)
+
+
+def require_newest(storage: Storage, identity: Identity, here: Position) -> None:
+    """Raise OlderCopy if the log, which ends `here`, is not the one that this machine has written to."""
+    seen = _seen(storage, identity)
+    if seen is None:
+        return
+    n, digest = seen
+    # The entry itself is asked for where the log is shorter: another writer may have come since `here`.
+    found = here.hash if here.n == n else _hash_of(storage, n)
+    if found is None:
+        raise OlderCopy(where=storage.where, found=here.n, seen=n, reason="it is not there")
+    if found != digest:
+        raise OlderCopy(where=storage.where, found=here.n, seen=n, reason="it is another one now")
+
+
+def forget(storage: Storage, identity: Identity) -> None:
+    """Take the log as it is from now on: whoever asks for this means to go on from an older copy."""
+    file = _file(storage, identity)
+    if file is not None:
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+
+
+def _make_room(folder: Path) -> None:
+    """Forget the repositories that were not written for longest."""
+    known = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    for file in known[: max(0, len(known) + 1 - _MOST)]:
+        file.unlink(missing_ok=True)
+
+
+def _hash_of(storage: Storage, n: int) -> Digest | None:
+    data = fetch(storage, n)
+    return Digest.of(data) if data is not None else None
+
+
+def _seen(storage: Storage, identity: Identity) -> tuple[int, Digest] | None:
+    file = _file(storage, identity)
+    if file is None:
+        return None
+    try:
+        with file.open("rb") as opened:
+            n, digest = opened.read(_LONGEST).decode("ascii").split()
+        return int(n), Digest.parse(digest)
+    except (OSError, ValueError):
+        return None
+
+
+def _file(storage: Storage, identity: Identity) -> Path | None:
+    """None for a repository that ends with its process, and for a user without a home."""
+    if storage.where.startswith("memory"):
+        return None
+    where = str(Path(storage.where).resolve()) if storage.cache_folder is not None else storage.where
+    name = f"{identity.repository}-{blake3(os.fsencode(where)).hexdigest(8)}"
+    try:
+        return user_cache_folder() / _FOLDER / name
+    except RuntimeError:
+        return None

@@ -1,0 +1,93 @@
+"""A repository that was brought back from a backup is read, and not written before somebody says so."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import stemmata
+from makers import model_folder
+from stemmata import heads
+from stemmata.errors import OlderCopy
+
+
+@pytest.fixture
+def restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with one version, brought back after a second one was saved."""
+    monkeypatch.setenv("STEMMATA_CACHE", str(tmp_path / "cache"))
+    with stemmata.open(tmp_path / "repo", create=True) as repo:
+        repo.save(model_folder(tmp_path / "out", 1), "m", name="first")
+    shutil.copytree(tmp_path / "repo", tmp_path / "backup")
+    save(tmp_path, "second", 2)
+    shutil.rmtree(tmp_path / "repo")
+    shutil.copytree(tmp_path / "backup", tmp_path / "repo")
+    return tmp_path
+
+
+def save(root: Path, name: str, seed: int) -> None:
+    with stemmata.open(root / "repo") as repo:
+        repo.save(model_folder(root / "out", seed), "m", name=name)
+
+
+def names(root: Path) -> list[str]:
+    with stemmata.open(root / "repo") as repo:
+        return [version.name for version in repo.versions("m")]
+
+
+def test_an_older_copy_is_read_and_not_written(restored: Path) -> None:
+    with pytest.raises(OlderCopy, match="accept-older"):
+        save(restored, "third", 3)
+    assert names(restored) == ["first"]
+    with stemmata.open(restored / "repo") as repo:
+        assert repo.check().sound
+        with pytest.raises(OlderCopy):
+            repo.alias("m", "production", "m@first")
+
+
+def test_whoever_means_it_goes_on_from_the_older_copy(restored: Path) -> None:
+    with stemmata.open(restored / "repo") as repo:
+        repo.accept_older()
+    save(restored, "third", 3)
+    assert names(restored) == ["third", "first"]
+
+
+def test_a_log_that_went_on_elsewhere_is_told_by_its_entry(
+    restored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another computer, which has not seen the second version, writes into the restored copy."""
+    monkeypatch.setenv("STEMMATA_CACHE", str(restored / "another computer's"))
+    save(restored, "elsewhere", 4)
+    monkeypatch.setenv("STEMMATA_CACHE", str(restored / "cache"))
+    with pytest.raises(OlderCopy, match="another one"):
+        save(restored, "third", 3)
+
+
+def test_another_repository_in_that_place_has_its_own_memory(tmp_path: Path, restored: Path) -> None:
+    shutil.rmtree(restored / "repo")
+    with stemmata.open(restored / "repo", create=True) as repo:
+        repo.save(model_folder(tmp_path / "out", 5), "m", name="fresh")
+    assert names(restored) == ["fresh"]
+
+
+def test_i8_the_memory_may_vanish_or_hold_rubbish(restored: Path) -> None:
+    (kept,) = (restored / "cache" / "heads").iterdir()
+    kept.write_text("rubbish")
+    save(restored, "third", 3)
+    assert names(restored) == ["third", "first"]
+
+
+def test_a_copy_in_another_place_is_a_repository_of_its_own(restored: Path) -> None:
+    with stemmata.open(restored / "backup") as repo:
+        repo.save(model_folder(restored / "out", 6), "m", name="there")
+        assert [version.name for version in repo.versions("m")] == ["there", "first"]
+
+
+def test_the_memory_of_many_repositories_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEMMATA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(heads, "_MOST", 3)
+    for number in range(6):
+        with stemmata.open(tmp_path / f"repo{number}", create=True) as repo:
+            repo.save(model_folder(tmp_path / "out", number), "m")
+    assert len(list((tmp_path / "cache" / "heads").iterdir())) == 3
