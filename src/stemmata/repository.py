@@ -250,9 +250,19 @@ class Repository:
             read=version.read,
         )
 
-    def check(self, *, progress: Callable[[int, int], None] | None = None) -> Report:
-        """Read and verify every byte of the repository; see `checking.check`."""
-        return checking.check(self._session.storage, progress=progress)
+    def check(
+        self,
+        *,
+        level: checking.Level = "full",
+        sample: float | None = None,
+        seed: int | None = None,
+        resume: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Report:
+        """Verify the repository as deep as `level` says: structure, stored or full; see `checking.check`."""
+        return checking.check(
+            self._session.storage, level=level, sample=sample, seed=seed, resume=resume, progress=progress
+        )
 
     def version_of_path(self, path: str | os.PathLike[str]) -> VersionId | None:
         """The version whose cached checkout (`Version.path()`) this folder is, else None."""
