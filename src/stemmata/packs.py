@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from stemmata.codecs.dtypes import MAX_RAW_LENGTH
-from stemmata.codecs.frames import MAX_OVERHEAD, MAX_STORED, MIN_STORED
+from stemmata.codecs.faults import translated
+from stemmata.codecs.frames import MAX_HEADER, MAX_OVERHEAD, MAX_STORED, MIN_STORED, Reference, read_header
 from stemmata.codecs.hashing import Buffer, check_of, digest_of
 from stemmata.errors import (
     Damage,
@@ -77,10 +78,13 @@ class PackIndex:
         return len(self._rows)
 
     def find(self, digest: Digest) -> IndexRow | None:
+        at = self.place(digest)
+        return None if at is None else IndexRow(*_ROW.unpack_from(self._rows, at * _ROW.size)[1:])
+
+    def place(self, digest: Digest) -> int | None:
+        """Which of the sorted objects this one is."""
         at = bisect.bisect_left(range(len(self)), digest.raw, key=self._digest_at)
-        if at == len(self) or self._digest_at(at) != digest.raw:
-            return None
-        return IndexRow(*_ROW.unpack_from(self._rows, at * _ROW.size)[1:])
+        return None if at == len(self) or self._digest_at(at) != digest.raw else at
 
     def digests(self) -> Iterator[Digest]:
         """All of them, sorted."""
@@ -220,6 +224,11 @@ class PackReader:
             self._index = self._read_index()
         return self._index
 
+    @property
+    def size(self) -> int:
+        """Bytes of the whole pack. Raises MissingPack."""
+        return self._size()
+
     def read(self, digest: Digest) -> bytes:
         """The encoded object, held against its checksum.
 
@@ -262,6 +271,15 @@ class PackReader:
             count = self._storage.get_into(self.name.key, row.offset, into)
         if count != row.stored:
             raise self._cut_off(digest)
+
+    def references(self, digest: Digest, row: IndexRow) -> tuple[Reference, ...]:
+        """What the object leans on, by its header alone. Raises DamagedObject, HostileData, NewerFormat."""
+        head = self._get(row.offset, min(row.stored, MAX_HEADER))
+        with translated(digest.hex, self.name.hex):
+            header = read_header(memoryview(head))
+        if header.raw_length != row.raw:
+            raise DamagedObject(digest=digest, pack=self.name, reason="its header is not what the index says")
+        return header.references
 
     def verify_all(self, expected_size: int, expected_digest: Digest) -> None:
         """Read every byte and hold the pack against what its `pack.add` says, in little memory.

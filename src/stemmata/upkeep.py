@@ -40,9 +40,19 @@ class Upkeep:
         """The version that a reference names; see `Repository.get`."""
         raise NotImplementedError
 
-    def check(self, *, progress: Callable[[int, int], None] | None = None) -> Report:
-        """Read and verify every byte of the repository; see `checking.check`."""
-        return checking.check(self._session.storage, progress=progress)
+    def check(
+        self,
+        *,
+        level: checking.Level = "full",
+        sample: float | None = None,
+        seed: int | None = None,
+        resume: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Report:
+        """Verify the repository as deep as `level` says: structure, stored or full; see `checking.check`."""
+        return checking.check(
+            self._session.storage, level=level, sample=sample, seed=seed, resume=resume, progress=progress
+        )
 
     def accept_older(self) -> None:
         """Go on from a repository whose log ends before what this machine has seen: a restored backup."""

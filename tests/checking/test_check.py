@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import faults
-from stemmata.checking import Report, check
+from stemmata.checking import LEVELS, Level, Report, check
 from stemmata.errors import NewerFormat, RepositoryNotFound
 from stemmata.ids import Digest, PackName
 from stemmata.log.entries import log_key, seal
@@ -95,8 +95,8 @@ def test_quick_names_all_users_of_a_damaged_pack(stored: Stored) -> None:
     version = stored.names["toy@staging"]
     key = pack_holding(stored, version)
     kept = {**stored.kept, key: faults.damaged(stored.kept[key], faults.Damage.FLIP, 100) or b""}
-    report = check(faults.memory_of(kept), quick=True)
-    assert report.quick
+    report = check(faults.memory_of(kept), level="stored")
+    assert report.level == "stored"
     assert [a.id for a in report.affected] == [version]
 
 
@@ -211,10 +211,10 @@ def test_a_check_writes_nothing_into_the_store(stored: Stored, tmp_path: Path) -
     assert found == stored.kept
 
 
-@pytest.mark.parametrize("quick", [False, True])
-def test_progress_runs_to_its_end(stored: Stored, quick: bool) -> None:
+@pytest.mark.parametrize("level", LEVELS)
+def test_progress_runs_to_its_end(stored: Stored, level: Level) -> None:
     seen: list[tuple[int, int]] = []
-    check(faults.memory_of(stored.kept), quick=quick, progress=lambda done, total: seen.append((done, total)))
+    check(faults.memory_of(stored.kept), level=level, progress=lambda done, total: seen.append((done, total)))
     assert seen == sorted(seen)
     totals = {total for _, total in seen}
     assert len(totals) == 1

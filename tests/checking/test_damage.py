@@ -93,7 +93,7 @@ def test_a_quick_check_finds_the_same_damage(
     stored: Stored, choice: int, how: faults.Damage, at: int
 ) -> None:
     key, bad = spoil(stored, choice, how, at)
-    assert not check(faults.memory_of({**stored.kept, key: bad}), quick=True).sound
+    assert not check(faults.memory_of({**stored.kept, key: bad}), level="stored").sound
 
 
 def test_every_byte_of_a_pack_counts(stored: Stored) -> None:
@@ -102,7 +102,7 @@ def test_every_byte_of_a_pack_counts(stored: Stored) -> None:
     for at in range(0, len(data), max(1, len(data) // 200)):
         bad = faults.damaged(data, faults.Damage.FLIP, at)
         assert bad is not None
-        report = check(faults.memory_of({**stored.kept, key: bad}), quick=True)
+        report = check(faults.memory_of({**stored.kept, key: bad}), level="stored")
         assert [p.where for p in report.problems if p.kind == "pack"] == [key], at
 
 

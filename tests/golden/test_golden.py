@@ -11,7 +11,7 @@ import pytest
 
 from faults import contents
 from golden.make_v1 import expected
-from stemmata.checking import check
+from stemmata.checking import LEVELS, Level, check
 from stemmata.codecs.dtypes import DTYPES
 from stemmata.codecs.frames import PLANES, RAW, ZSTD, read_frames, read_header
 from stemmata.errors import Redacted, VersionNotFound
@@ -44,9 +44,9 @@ def as_told(repo: Repository, told: Any) -> Any:
     return found
 
 
-@pytest.mark.parametrize("quick", [False, True])
-def test_i9_it_is_sound(root: Path, told: Any, quick: bool) -> None:
-    report = check(LocalStorage(root), quick=quick)
+@pytest.mark.parametrize("level", LEVELS)
+def test_i9_it_is_sound(root: Path, told: Any, level: Level) -> None:
+    report = check(LocalStorage(root), level=level)
     assert report.problems == []
     assert [note.kind for note in report.notes] == ["void"]
     assert report.counts.entries == told["entries"]

@@ -15,7 +15,7 @@ from faults import contents
 from golden.make_v2 import expected
 from golden.second_reader import WIDTHS, Streams, stored_in
 from kernel_choices import CHOICES, use
-from stemmata.checking import check
+from stemmata.checking import LEVELS, Level, check
 from stemmata.repository import Repository
 from stemmata.storage.local import LocalStorage
 
@@ -35,9 +35,9 @@ def told() -> Any:
     return json.loads((GOLDEN / "expected.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("quick", [False, True])
-def test_i9_it_is_sound(root: Path, told: Any, quick: bool) -> None:
-    report = check(LocalStorage(root), quick=quick)
+@pytest.mark.parametrize("level", LEVELS)
+def test_i9_it_is_sound(root: Path, told: Any, level: Level) -> None:
+    report = check(LocalStorage(root), level=level)
     assert (report.problems, report.notes) == ([], [])
     assert report.counts.versions == len(told["versions"]) == 8
 

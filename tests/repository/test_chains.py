@@ -369,13 +369,13 @@ def test_i4_a_check_finds_any_flipped_byte_of_bases_and_deltas(tmp_path: Path) -
     rng = np.random.default_rng(1)
     packs = sorted(key for key in kept if key.startswith("packs/"))
     assert len(packs) == 3
-    for quick, times in ((True, 20), (False, 8)):
+    for level, times in (("stored", 20), ("full", 8)):
         for key in packs:
             for at in rng.integers(0, len(kept[key]), times).tolist():
                 bad = faults.damaged(kept[key], faults.Damage.FLIP, at)
                 assert bad is not None
-                report = check(faults.memory_of({**kept, key: bad}), quick=quick)
-                assert not report.sound, (key, at, quick)
+                report = check(faults.memory_of({**kept, key: bad}), level=level)
+                assert not report.sound, (key, at, level)
                 assert any(key in problem.where for problem in report.problems)
 
 

@@ -5,7 +5,8 @@ version's record, tree and files. Changes nothing but one thing: a cached catalo
 the log is thrown away (I8).
 """
 
+from stemmata.checking.extent import LEVELS, Level
 from stemmata.checking.report import Affected, Counts, Note, Problem, Report
 from stemmata.checking.run import check
 
-__all__ = ["Affected", "Counts", "Note", "Problem", "Report", "check"]
+__all__ = ["LEVELS", "Affected", "Counts", "Level", "Note", "Problem", "Report", "check"]

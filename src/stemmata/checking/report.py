@@ -59,7 +59,12 @@ class Counts:
 class Report:
     """What `check` found."""
 
-    quick: bool = False
+    level: str = "full"
+    sample: float | None = None
+    """The part of packs and versions that was read, None for all; `seed` takes the same again."""
+    seed: int | None = None
+    resumed: int = 0
+    """Packs that an interrupted check had read before, and that have not changed since."""
     problems: list[Problem] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     affected: list[Affected] = field(default_factory=list)

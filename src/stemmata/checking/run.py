@@ -9,6 +9,7 @@ from itertools import zip_longest
 
 from stemmata.catalog.catalog import Catalog, catalog_files
 from stemmata.checking.contents import Contents, Progress
+from stemmata.checking.extent import Extent, Level, Progressing
 from stemmata.checking.report import Affected, Note, Problem, Report, reason_of
 from stemmata.errors import Damage, DamagedLog, RepositoryNotFound, StemmataError, StorageFailed
 from stemmata.log import verify
@@ -43,19 +44,35 @@ _TABLES = (
 )
 
 
-def check(storage: Storage, *, progress: Progress | None = None, quick: bool = False) -> Report:
-    """Verify a repository. `quick` leaves out decoding objects and hashing files.
+def check(
+    storage: Storage,
+    *,
+    level: Level = "full",
+    sample: float | None = None,
+    seed: int | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Verify a repository.
 
-    Raises RepositoryNotFound if there is none, NewerFormat if a newer release wrote it.
+    `level`: `structure` reads the log and its chain, bundles, records, the indexes of packs, the headers of
+    objects and the trees, and finds every object that a version or another object needs; `stored` also holds
+    every stored byte against its digest; `full` also decodes every object and hashes every file.
+    `sample`: a part of packs and versions (0.05) to which `stored` and `full` go; of the others the structure
+    is checked. `seed` takes the same sample again. `resume` goes on where a check of this level was
+    interrupted.
+
+    Raises RepositoryNotFound if there is none, NewerFormat if a newer release wrote it, InvalidArgument.
     """
-    report = Report(quick=quick)
+    extent = Extent(level, sample, seed, resume).seeded()
+    report = Report(level=level, sample=sample, seed=extent.seed)
     identity = _check_identity(storage, report)
     if identity is None:
         return report
     catalog = Catalog(storage, identity, [])
     try:
         _check_log(storage, identity, catalog, report)
-        Contents(storage, catalog, report, progress).run()
+        _check_contents(storage, identity, catalog, report, extent, progress)
         _check_refs(catalog, report)
         _check_catalog(storage, identity, catalog, report)
         _note_strangers(storage, catalog, report)
@@ -63,6 +80,24 @@ def check(storage: Storage, *, progress: Progress | None = None, quick: bool = F
     finally:
         catalog.close()
     return report
+
+
+def _check_contents(
+    storage: Storage,
+    identity: Identity,
+    catalog: Catalog,
+    report: Report,
+    extent: Extent,
+    progress: Progress | None,
+) -> None:
+    done = Progressing(storage, identity.repository, catalog.position, extent)
+    report.resumed = done.resumed
+    try:
+        Contents(storage, catalog, report, extent, done, progress).run()
+    except BaseException:
+        done.write()
+        raise
+    done.finish()
 
 
 def _check_identity(storage: Storage, report: Report) -> Identity | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 import typer
 
@@ -12,7 +12,7 @@ from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.options import Json, Repo, open_repo, output_for, repo_folder
 from stemmata.cli.output import Output
 from stemmata.cli.registry import command_app
-from stemmata.errors import Damage
+from stemmata.errors import Damage, InvalidArgument
 
 if TYPE_CHECKING:
     from stemmata.checking import Note, Problem, Report
@@ -26,19 +26,33 @@ app = command_app()
     cls=HelpCommand,
     epilog=examples(
         "stemmata check",
-        "stemmata check --quick -R /data/models",
-        json="sound (bool), quick, problems (list of kind, where, reason, versions), notes (list of kind, "
-        "where, reason), affected (list of id, model, name), counts {entries, bundles, packs, objects, "
-        "versions, files, bytes}",
+        "stemmata check --level structure -R /data/models",
+        "stemmata check --sample 5%",
+        "stemmata check --resume",
+        json="sound (bool), level, sample, seed, resumed, problems (list of kind, where, reason, "
+        "versions), notes (list of kind, where, reason), affected (list of id, model, name), "
+        "counts {entries, bundles, packs, objects, versions, files, bytes}",
     ),
 )
 def check(
     context: typer.Context,
-    quick: Annotated[
-        bool,
+    level: Annotated[
+        str,
         typer.Option(
-            "--quick", help="Verify digests of packs and the log, without decoding objects and files."
+            "--level",
+            metavar="LEVEL",
+            help="structure (fast; reads no weights), stored (every stored byte) or full (all is decoded).",
         ),
+    ] = "full",
+    sample: Annotated[
+        str | None,
+        typer.Option("--sample", metavar="PART", help="Go so deep only in a random part: 5% or 0.05."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Take the sample that an earlier check took.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a check of this level was interrupted.")
     ] = False,
     accept_older: Annotated[
         bool,
@@ -51,11 +65,12 @@ def check(
     repo: Repo = None,
     as_json: Json = False,
 ) -> None:
-    """Verify every byte of the repository.
+    """Verify the repository.
 
     The identity, the log and its chain, bundles, packs, every object decoded, every version's record,
     tree and whole files, aliases, and the catalog, which is thrown away if it is wrong. Nothing else is
-    changed. Exits with 5 if anything is damaged, and names the versions that are affected.
+    changed. --level says how deep, --sample in which part. Exits with 5 if anything is damaged, and names
+    the versions that are affected.
     """
     from stemmata import checking
     from stemmata.storage.local import LocalStorage
@@ -63,7 +78,14 @@ def check(
     output = output_for(context, as_json)
     storage = LocalStorage(repo_folder(context, repo))
     with output.progress("checking") as bar:
-        report = checking.check(storage, progress=bar.to if bar is not None else None, quick=quick)
+        report = checking.check(
+            storage,
+            level=cast("checking.Level", level),
+            sample=_part(sample),
+            seed=seed,
+            resume=resume,
+            progress=bar.to if bar is not None else None,
+        )
     if output.json:
         output.document(report.to_dict())
     else:
@@ -107,7 +129,11 @@ def _tell(output: Output, report: Report) -> None:
             output.show(Text(f"  {text.plain(note.where)}  {text.plain(note.reason)}", DIM))
     verdict = Text()
     verdict.append(*(("sound", "bold green") if report.sound else ("damaged", "bold red")))
-    how = "; objects were not decoded (--quick)" if report.quick else ""
+    how = _HOW[report.level]
+    if report.sample is not None:
+        how += f"; a sample of {100 * report.sample:g}% (--seed {report.seed})"
+    if report.resumed:
+        how += f"; {text.count(report.resumed, 'pack')} read before the interruption"
     verdict.append(
         f"  {text.count(counts.versions, 'version')}, {text.count(counts.files, 'file')}, "
         f"{text.count(counts.objects, 'object')}, {text.count(counts.packs, 'pack')}, "
@@ -120,6 +146,21 @@ def _tell(output: Output, report: Report) -> None:
         )
 
 
+def _part(sample: str | None) -> float | None:
+    """`5%` or `0.05`."""
+    if sample is None:
+        return None
+    try:
+        return float(sample[:-1]) / 100 if sample.endswith("%") else float(sample)
+    except ValueError:
+        raise InvalidArgument(argument="sample", reason=f"{sample!r} is no part such as 5% or 0.05") from None
+
+
+_HOW = {
+    "structure": "; stored bytes were not read (--level structure)",
+    "stored": "; objects were not decoded (--level stored)",
+    "full": "",
+}
 _NOTES = {
     "catalog": "cached catalog thrown away",
     "void": "log entry without effect",
