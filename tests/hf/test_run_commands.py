@@ -50,8 +50,11 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+LAUNCHERS = ("module", "torchrun") if os.environ.get("STEMMATA_TEST_LARGE") else ("torchrun",)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["module", "torchrun"])
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_script_and_its_launcher(tmp_path: Path, launcher: str) -> None:
     """With two processes the first one writes. `accelerate launch` is below: TRL's commands go through it."""
     (tmp_path / "mine.py").write_text(SCRIPT)

@@ -38,6 +38,9 @@ trainer.save_model()
 print("done", flush=True)
 """
 
+WATCHED = ("sft", "dpo", "reward") if os.environ.get("STEMMATA_TEST_LARGE") else ("sft",)
+"""All of TRL's commands run under `stemmata run` in every test run; two are watched in the slow one alone."""
+
 
 class Watched:
     """A watcher and what it told."""
@@ -322,7 +325,7 @@ def test_import_and_watch_as_commands(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("method", ["sft", "dpo", "reward"])
+@pytest.mark.parametrize("method", WATCHED)
 def test_trls_commands_as_they_ship_are_watched(repo: Repository, tmp_path: Path, method: str) -> None:
     """Unmodified, while a watcher looks whenever they write a line."""
     trl_commands = pytest.importorskip("trl_commands", reason="the tiny models need the hf extra")

@@ -13,7 +13,7 @@ from pathlib import Path
 import stemmata
 from makers import model_folder
 
-KILLS = int(os.environ.get("STEMMATA_TEST_KILLS", "50"))
+KILLS = int(os.environ.get("STEMMATA_TEST_KILLS", "30"))
 
 SAVER = """
 import sys, time

@@ -56,7 +56,7 @@ COMMANDS: dict[str, Entry] = {
         "Set what a model keeps, and delete the rest; without a rule, apply the policy it has.",
     ),
     "redact": Entry("redact", _KEEP, "Hand out no more, for good, what a version's provenance says."),
-    "check": Entry("check", _KEEP, "Verify every byte of the repository."),
+    "check": Entry("check", _KEEP, "Verify the repository."),
     "gc": Entry("gc", _KEEP, "Free the bytes that no version needs."),
     "repack": Entry("repack", _KEEP, "Code tensors anew where that makes them smaller, in fewer packs."),
     "doctor": Entry("doctor", _KEEP, "Look at Python, packages, repository, disk and cache; say what to do."),
