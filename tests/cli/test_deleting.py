@@ -56,7 +56,8 @@ def test_delete_shows_what_goes_and_restore_undoes_it(shop: Path, cli: Cli) -> N
     assert {v["name"] for v in back["versions"]} == {"r4/epoch-2", "r8/epoch-2"}
     assert left(cli) == before
     assert "nothing that was deleted" in cli("log", "--deleted").err
-    assert cli("restore", "--entry", "1").code == 3
+    for none in ("1", "-1", "9" * 30):
+        assert cli("restore", "--entry", none).code == 3
 
 
 def test_an_answer_of_no_changes_nothing_and_yes_is_not_asked(shop: Path, cli: Cli, asked: list[str]) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from faults import FaultyStorage
 from shop import Epochs, delete, planted, require_sound, stored_text
+from stemmata.collecting import merging
+from stemmata.collecting.picture import live_packs
 from stemmata.errors import MissingPack
 from stemmata.ids import Digest, PackName
 from stemmata.log import ops
@@ -86,6 +88,30 @@ def test_a_version_that_is_restored_while_it_is_being_forgotten_stays_whole(epoc
     assert not found.forgotten
     for k in range(3):
         epochs.require(shared.here, k)
+    require_sound(shared.faulty.inner)
+
+
+def test_an_object_that_is_attached_meanwhile_stays_though_its_pack_was_the_versions(epochs: Epochs) -> None:
+    shared = Shared()
+    kept, gone = epochs.history(shared.other, 2)
+    merging.merge(shared.other.session, live_packs(shared.other.session.catalog))
+    shared.other.gc(grace=0)
+    delete(shared.other, gone)
+    said = planted("provenance", 1).encode()
+    held = Digest.of(said)
+    (pack,) = live_packs(shared.other.session.catalog)
+
+    def attach() -> None:
+        op = ops.VersionAnnotate(version=kept.id.hex, objects={"outputs": held.hex}, packs=[pack.name.hex])
+        shared.other.session.commit(lambda _: [op])
+
+    happened = shared.before("put_new log/", attach)
+    shared.here.gc(undo_window=0, grace=0)
+    assert happened
+    require_sound(shared.faulty.inner)
+    shared.here.gc(undo_window=0, grace=0)
+    assert said in stored_text(shared.faulty.inner)
+    epochs.require(shared.here, 0)
     require_sound(shared.faulty.inner)
 
 

@@ -51,6 +51,8 @@ def deleted_versions(
     if model is not None:
         where.append("v.model = ?")
         values.append(model)
+    if n is not None and not 0 <= n < 2**63:
+        return []  # no entry has such a number, nor has SQLite
     if n is not None:
         where.append("v.state_n = ?")
         values.append(n)

@@ -7,6 +7,7 @@ and a pack that anything still needs at the log's end is not retired. The next c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from stemmata.catalog.catalog import Catalog
 from stemmata.collecting.copies import LivePack
@@ -140,15 +141,7 @@ def _places(picture: Picture, decided: Plan, moving: Moving) -> Iterator[Kept]:
         if decided.packs.isdisjoint(version.packs):
             continue
         packs = sorted({moving.place_of(row) for row in picture.rows(version).tolist()})
-        yield Kept(
-            version.id,
-            version.model,
-            version.name,
-            version.state,
-            version.state_n,
-            version.tree,
-            tuple(packs),
-        )
+        yield replace(version, packs=tuple(packs))
 
 
 def _unchanged(picture: Picture, now: Kept | None, new: Kept) -> bool:

@@ -34,11 +34,14 @@ class Kept:
     """The entry that made it visible, or deleted it."""
     tree: tuple[str, ...]
     packs: tuple[PackName, ...]
+    attached: int = 0
+    """How many annotations attach objects: only more of them make it need more."""
 
     @property
     def placed(self) -> tuple[object, ...]:
-        """What a `version.place` would replace."""
-        return self.tree, self.packs
+        """What a `version.place` would replace, and what tells whether more lies there by now: an object may
+        be attached that was in a pack of the version's already."""
+        return self.tree, self.packs, self.attached
 
 
 class Picture:
@@ -78,13 +81,19 @@ def kept_versions(catalog: Catalog) -> list[Kept]:
         "SELECT v.seq, v.id, v.model, v.name, v.state, v.state_n, v.tree FROM versions v"
         " WHERE v.state IN (?, ?) ORDER BY v.seq"
     )
+    attached = dict(
+        catalog.connection.execute(
+            "SELECT version, COUNT(*) FROM annotations WHERE objects != '{}' GROUP BY version"
+        ).fetchall()
+    )
     found = []
     for seq, version, model, name, state, state_n, tree in catalog.connection.execute(
         sql, (VISIBLE, DELETED)
     ):
         packs = tuple(queries.packs_of(catalog.connection, seq))
         listed = tuple(msgspec.json.decode(tree, type=list[str]))
-        found.append(Kept(VersionId(version), model, name, state, state_n, listed, packs))
+        more = attached.get(seq, 0)
+        found.append(Kept(VersionId(version), model, name, state, state_n, listed, packs, more))
     return found
 
 
