@@ -6,9 +6,16 @@ import pytest
 
 from faults import Fault, FaultyStorage, contents, memory_of, run_into
 from shop import Epochs, live, packs_bytes, require_sound
+from stemmata.codecs.dtypes import BYTES
+from stemmata.codecs.hashing import digest_of
+from stemmata.codecs.objectcode import encode_object
 from stemmata.collecting import merging, small
-from stemmata.errors import InvalidArgument
+from stemmata.collecting.picture import live_packs
+from stemmata.errors import DamagedObject, InvalidArgument
+from stemmata.ids import Digest
 from stemmata.log.identity import create_identity
+from stemmata.objects import ObjectReader
+from stemmata.packs import PackWriter
 from stemmata.repository import Repository
 from stemmata.storage.memory import MemoryStorage
 
@@ -116,3 +123,25 @@ def test_a_merge_that_is_killed_at_any_write_costs_nothing(small_epochs: Epochs)
                     small_epochs.require(repo, 2)
             require_sound(inner)
     assert packs_bytes(whole)
+
+
+def test_i7_one_of_two_copies_goes_only_if_the_other_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two writers that did not see each other have stored the same object."""
+    with Repository.in_memory() as repo:
+        session, data = repo.session, b"the same bytes " * 500
+        packs = []
+        for _ in range(2):
+            writer = PackWriter(session.storage)
+            writer.add(digest_of(data), [encode_object(data, BYTES)], len(data))
+            packs.append(writer.commit())
+        session.commit(lambda _: [], new_packs=packs)
+        chosen = live_packs(session.catalog)
+        assert len(merging._write(session, chosen).index) == 1
+
+        def unreadable(reader: ObjectReader, digest: Digest, packs: object) -> bytes:
+            raise DamagedObject(digest=digest, pack="of a base", reason="it leans on damage")
+
+        monkeypatch.setattr(ObjectReader, "read", unreadable)
+        with pytest.raises(DamagedObject):
+            merging._write(session, chosen)
+        assert len(live_packs(session.catalog)) == 2

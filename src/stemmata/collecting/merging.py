@@ -111,10 +111,11 @@ def merge(session: Session, chosen: Sequence[LivePack]) -> PackSummary:
 
 
 def _write(session: Session, chosen: Sequence[LivePack]) -> PackSummary:
-    """All objects of these packs in a new one, durable; of several copies the oldest."""
+    """All objects of these packs in a new one, durable; of several copies the oldest, which is read before
+    another is let go: it may lean on what is damaged. Raises Damage then."""
     names = {pack.name for pack in chosen}
     writer = PackWriter(session.storage)
-    there: set[Digest] = set()
+    there: dict[Digest, PackName] = {}
 
     def where(base: Reference) -> PackName:
         if base.pack not in names:
@@ -126,12 +127,14 @@ def _write(session: Session, chosen: Sequence[LivePack]) -> PackSummary:
     try:
         for pack in chosen:
             for digest, raw, stored in PackReader(session.storage, pack.name).read_all():
-                if digest not in there:
-                    parts, bases = moved(stored, digest, pack.name, where)
-                    writer.add(digest, parts, raw)
-                    for base in bases:
-                        writer.lean_on(base)
-                    there.add(digest)
+                if digest in there:
+                    session.reader.read(digest, [there[digest]])
+                    continue
+                parts, bases = moved(stored, digest, pack.name, where)
+                writer.add(digest, parts, raw)
+                for base in bases:
+                    writer.lean_on(base)
+                there[digest] = pack.name
         return writer.commit()
     except BaseException:
         writer.abort()
