@@ -47,7 +47,7 @@ COMMANDS: dict[str, Entry] = {
     "rollback": Entry("rollback", _NAME, "Move an alias back to what it was before."),
     "annotate": Entry("annotate", _NAME, "Add metrics, labels or notes to a version."),
     "label": Entry("label", _NAME, "Set or remove labels of a version."),
-    "check": Entry("check", _KEEP, "Verify every byte of the repository."),
+    "check": Entry("check", _KEEP, "Verify the repository."),
     "doctor": Entry("doctor", _KEEP, "Look at Python, packages, repository, disk and cache; say what to do."),
 }
 
