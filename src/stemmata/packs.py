@@ -27,7 +27,9 @@ from stemmata.errors import (
     KeyMissing,
     MissingObject,
     MissingPack,
+    NewerFormat,
     OutcomeUnknown,
+    StemmataError,
     StorageFailed,
 )
 from stemmata.ids import Digest, PackName
@@ -49,6 +51,10 @@ _FIELDS = [("digest", "S32"), ("offset", "<u8"), ("stored", "<u8"), ("raw", "<u8
 _CHUNK = 4 << 20
 _LONG = 256 << 10
 """Bytes that are handed on at once: gathering them would be a copy for nothing."""
+_SMALL = 16 << 10
+"""Stored bytes of an object below which headers are read together with what lies between them,"""
+_HEADERS = 256 << 10
+"""so many bytes at once."""
 _TAIL = 64 << 10
 """Read from the end at once: the footer, and with it the whole index of most packs."""
 
@@ -85,6 +91,10 @@ class PackIndex:
         """Which of the sorted objects this one is."""
         at = bisect.bisect_left(range(len(self)), digest.raw, key=self._digest_at)
         return None if at == len(self) or self._digest_at(at) != digest.raw else at
+
+    def rows(self) -> Iterator[tuple[Digest, IndexRow]]:
+        """All of them, sorted by digest."""
+        return ((Digest(row[0]), IndexRow(*row[1:])) for row in _ROW.iter_unpack(self._rows))
 
     def digests(self) -> Iterator[Digest]:
         """All of them, sorted."""
@@ -272,9 +282,23 @@ class PackReader:
         if count != row.stored:
             raise self._cut_off(digest)
 
-    def references(self, digest: Digest, row: IndexRow) -> tuple[Reference, ...]:
-        """What the object leans on, by its header alone. Raises DamagedObject, HostileData, NewerFormat."""
-        head = self._get(row.offset, min(row.stored, MAX_HEADER))
+    def references(self) -> Iterator[tuple[Digest, tuple[Reference, ...] | StemmataError]]:
+        """What each object leans on, by its header alone, in the order in which they lie; of a header that is
+        not sound, what is wrong. Raises MissingPack, DamagedPack, HostileData."""
+        window, begin = b"", 0
+        for digest, row in sorted(self.index.rows(), key=lambda item: item[1].offset):
+            length = min(row.stored, MAX_HEADER)
+            if not begin <= row.offset <= begin + len(window) - length:
+                # Small objects are many: one read for those that lie close together.
+                window = self._get(row.offset, _HEADERS if row.stored < _SMALL else length)
+                begin = row.offset
+            at = row.offset - begin
+            try:
+                yield digest, self._references(digest, row, window[at : at + length])
+            except (Damage, NewerFormat) as error:
+                yield digest, error
+
+    def _references(self, digest: Digest, row: IndexRow, head: bytes) -> tuple[Reference, ...]:
         with translated(digest.hex, self.name.hex):
             header = read_header(memoryview(head))
         if header.raw_length != row.raw:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from blake3 import blake3
 
@@ -47,6 +48,8 @@ class Contents:
         self._copies = Copies(storage, self._advance if self._full else None)
         self._failed: dict[Digest, set[str]] = {}
         """Objects that could not be read, with the ids of the versions that wanted them."""
+        self._named: dict[PackName, set[Digest]] = {}
+        """Damaged objects that were reported with their packs."""
         self._sound_files: set[bytes] = set()
         self._bad_files: dict[bytes, StemmataError] = {}
         self._done = self._total = 0
@@ -107,6 +110,7 @@ class Contents:
         """Which of a damaged pack's objects it is, as far as its index tells."""
         try:
             for digest in reader.damaged_objects():
+                self._named.setdefault(pack.name, set()).add(digest)
                 where = f"object {digest.short} in {pack.name.key}"
                 self._report.problems.append(Problem("object", where, "it fails its checksum", tuple(users)))
         except FAULTS:
@@ -114,33 +118,27 @@ class Contents:
 
     def _check_rest(self, pack: PlacedPack) -> None:
         """Go over the copies that no version has led to, and report every copy that is damaged."""
-        skip = self._extent.level == "stored" or self._before.has_decoded(pack)
         decode = self._full and self._extent.takes(pack.name.raw)
-        sound = True
         try:
-            for digest in self._copies.reader(pack.name).index.digests():
-                if not skip:
-                    self._check_copy(pack, digest, decode)
-                error = self._copies.faults.get((pack.name, digest))
-                if error is not None:
-                    sound = False
-                    where = f"object {digest.short} in {pack.name.key}"
-                    self._blame("object", where, error, sorted(self._failed.get(digest, ())))
+            if not decode:
+                self._copies.look(pack.name, pack.bases)
+            elif not self._before.has_decoded(pack):
+                self._decode_rest(pack)
         except FAULTS:
             return  # reported with the pack
-        if sound and decode:
+        faults = self._copies.faults(pack.name)
+        for digest, error in faults.items():
+            if digest not in self._named.get(pack.name, ()):
+                where = f"object {digest.short} in {pack.name.key}"
+                self._blame("object", where, error, sorted(self._failed.get(digest, ())))
+        if decode and not faults:
             self._before.decoded(pack)
 
-    def _check_copy(self, pack: PlacedPack, digest: Digest, decode: bool) -> None:
-        if self._copies.was_met(pack.name, digest) and (decode or self._full):
-            return
-        try:
-            if decode:
-                self._copies.decode(pack.name, digest)
-            else:
-                self._copies.look(pack.name, digest, pack.bases)
-        except FAULTS:
-            pass  # remembered there
+    def _decode_rest(self, pack: PlacedPack) -> None:
+        for digest in self._copies.reader(pack.name).index.digests():
+            if not self._copies.was_met(pack.name, digest):
+                with suppress(*FAULTS):  # remembered there
+                    self._copies.decode(pack.name, digest)
 
     def _check_version(self, version: PlacedVersion) -> None:
         self._report.counts.versions += 1

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from stemmata.checking.report import FAULTS
 from stemmata.codecs.frames import Reference
 from stemmata.codecs.workers import frame_pool
-from stemmata.errors import DamagedObject, MissingObject, StemmataError
+from stemmata.errors import DamagedPack, MissingObject, StemmataError
 from stemmata.ids import Digest, PackName
-from stemmata.packs import PackReader
+from stemmata.packs import PackIndex, PackReader
 from stemmata.storage.base import Storage
 
 if TYPE_CHECKING:
@@ -31,12 +31,18 @@ class Copies:
         self._storage, self._advance = storage, advance
         self._readers: OrderedDict[PackName, PackReader] = OrderedDict()
         self._kept = 0
-        self._seen: dict[PackName, bytearray] = {}
+        self._met: dict[PackName, bytearray] = {}
         """A byte for each object of a pack: was this copy met?"""
-        self.faults: dict[tuple[PackName, Digest], StemmataError] = {}
-        """What is wrong with the copies that are not sound."""
-        self.count = 0
-        """Copies met."""
+        self._faults: dict[PackName, dict[Digest, StemmataError]] = {}
+
+    @property
+    def count(self) -> int:
+        """Copies that were decoded or looked at."""
+        return sum(map(sum, self._met.values()))
+
+    def faults(self, pack: PackName) -> dict[Digest, StemmataError]:
+        """What is wrong with the pack's copies that are not sound, by their digests."""
+        return dict(sorted(self._faults.get(pack, {}).items()))
 
     def reader(self, pack: PackName) -> PackReader:
         """The pack with its index read. Raises MissingPack, DamagedPack, HostileData."""
@@ -53,7 +59,7 @@ class Copies:
 
     def was_met(self, pack: PackName, digest: Digest) -> bool:
         place = self.reader(pack).index.place(digest)
-        return place is not None and pack in self._seen and bool(self._seen[pack][place])
+        return place is not None and pack in self._met and bool(self._met[pack][place])
 
     def find(self, digest: Digest, packs: Iterable[PackName]) -> list[PackName]:
         """Those of `packs` that hold the object. Raises the first pack's fault if none does."""
@@ -81,7 +87,7 @@ class Copies:
 
     def decode(self, pack: PackName, digest: Digest) -> bytes | bytearray:
         """One copy, decoded and verified; what became of it is remembered."""
-        known = self.faults.get((pack, digest))
+        known = self._faults.get(pack, {}).get(digest)
         if known is not None:
             raise known
         from stemmata.codecs.decoding import decode_object
@@ -100,42 +106,49 @@ class Copies:
                 fetch=self._fetch,
             )
         except FAULTS as error:
-            self._meet(pack, digest)
-            self.faults[pack, digest] = error
+            self._meet(pack, reader.index, digest)
+            self._blame(pack, digest, error)
             raise
-        if self._meet(pack, digest) and self._advance is not None:
+        if self._meet(pack, reader.index, digest) and self._advance is not None:
             self._advance(row.stored)
         return content
 
-    def look(self, pack: PackName, digest: Digest, bases: frozenset[PackName]) -> None:
-        """One copy by its header alone: what it leans on is there. What is wrong is remembered.
+    def look(self, pack: PackName, bases: frozenset[PackName]) -> None:
+        """All copies of a pack by their headers alone: what they lean on is there. Remembers what is not.
 
-        `bases`: the packs that the pack's own entry names as bases.
+        `bases`: the packs that the pack's own entry names as bases. Raises as `reader`.
         """
-        self._meet(pack, digest)
-        try:
-            reader = self.reader(pack)
-            row = reader.index.find(digest)
-            if row is None:
-                raise MissingObject(digest=digest)
-            for base in reader.references(digest, row):
-                if base.pack != pack and base.pack not in bases:
-                    reason = f"it leans on pack {base.pack}, which its own pack does not name"
-                    raise DamagedObject(digest=digest, pack=pack, reason=reason)
-                if self.reader(base.pack).index.place(base.digest) is None:
-                    raise MissingObject(digest=base.digest)
-        except FAULTS as error:
-            self.faults[pack, digest] = error
+        reader = self.reader(pack)
+        for digest, found in reader.references():
+            error = found if isinstance(found, StemmataError) else self._missing_base(pack, found, bases)
+            if error is not None:
+                self._blame(pack, digest, error)
+        self._met[pack] = bytearray(b"\1" * len(reader.index))
 
-    def _meet(self, pack: PackName, digest: Digest) -> bool:
+    def _missing_base(
+        self, pack: PackName, references: Iterable[Reference], bases: frozenset[PackName]
+    ) -> StemmataError | None:
+        try:
+            for base in references:
+                if base.pack != pack and base.pack not in bases:
+                    reason = f"an object leans on pack {base.pack}, which its entry in the log does not name"
+                    return DamagedPack(pack=pack, reason=reason)
+                if self.reader(base.pack).index.place(base.digest) is None:
+                    return MissingObject(digest=base.digest)
+        except FAULTS as error:
+            return error
+        return None
+
+    def _blame(self, pack: PackName, digest: Digest, error: StemmataError) -> None:
+        self._faults.setdefault(pack, {}).setdefault(digest, error)
+
+    def _meet(self, pack: PackName, index: PackIndex, digest: Digest) -> bool:
         """Note that a copy was met; True the first time."""
-        index = self.reader(pack).index
         place = index.place(digest)
-        seen = self._seen.setdefault(pack, bytearray(len(index)))
-        if place is None or place >= len(seen) or seen[place]:
+        met = self._met.setdefault(pack, bytearray(len(index)))
+        if place is None or place >= len(met) or met[place]:
             return False
-        seen[place] = 1
-        self.count += 1
+        met[place] = 1
         return True
 
     def _fetch(self, base: Reference) -> Stored:
