@@ -92,10 +92,6 @@ class PackIndex:
         at = bisect.bisect_left(range(len(self)), digest.raw, key=self._digest_at)
         return None if at == len(self) or self._digest_at(at) != digest.raw else at
 
-    def rows(self) -> Iterator[tuple[Digest, IndexRow]]:
-        """All of them, sorted by digest."""
-        return ((Digest(row[0]), IndexRow(*row[1:])) for row in _ROW.iter_unpack(self._rows))
-
     def digests(self) -> Iterator[Digest]:
         """All of them, sorted."""
         return (Digest(row[0]) for row in _ROW.iter_unpack(self._rows))
