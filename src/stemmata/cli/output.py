@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -126,7 +127,11 @@ class Output:
 def _console(stream: TextIO) -> Console:
     from rich.console import Console
 
-    return Console(file=stream, width=width_of(stream), highlight=False, markup=False, emoji=False)
+    # With a height too: rich takes no terminal that calls itself dumb at its width otherwise, but for 80.
+    height = shutil.get_terminal_size().lines
+    return Console(
+        file=stream, width=width_of(stream), height=height, highlight=False, markup=False, emoji=False
+    )
 
 
 def json_safe(value: object) -> Any:
