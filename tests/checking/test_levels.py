@@ -163,8 +163,9 @@ def test_i8_a_note_of_another_log_is_not_believed(stored: Stored, tmp_path: Path
 
 
 def test_the_command_line_takes_all_this(
-    stored: Stored, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stored: Stored, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     root = str(stored.lay_out(tmp_path / "repo"))
     assert run(["-R", root, "check", "--level", "structure"]) == 0
     assert "--level structure" in capsys.readouterr().out
