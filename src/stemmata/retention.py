@@ -30,18 +30,24 @@ _BEST = re.compile(r"([1-9][0-9]{0,8})(?::(.+?))?(?::(min|max))?", re.ASCII)
 _LONGEST = 1000 * _UNITS["y"]
 
 
-def seconds_of(argument: str, given: object) -> int:
-    """A length of time in seconds, from `"30d"` (s, min, h, d, w, y) or a number. Raises InvalidArgument."""
+def seconds_of(argument: str, given: object, *, least: int = 1) -> int:
+    """A length of time in seconds, from `"30d"` (s, min, h, d, w, y; 0 needs no unit) or a number.
+
+    Raises InvalidArgument.
+    """
     found = _LENGTH.fullmatch(given.strip()) if isinstance(given, str) else None
     if found is not None:
         seconds = int(found[1]) * _UNITS[found[2]]
+    elif given == "0":
+        seconds = 0
     elif isinstance(given, int) and not isinstance(given, bool):
         seconds = given
     else:
         reason = f"{given!r} is no length of time; write 30d, 12h or 2w"
         raise InvalidArgument(argument=argument, reason=reason)
-    if not 0 < seconds <= _LONGEST:
-        raise InvalidArgument(argument=argument, reason=f"{given!r} is not between a second and 1000 years")
+    if not least <= seconds <= _LONGEST:
+        reason = f"{given!r} is not between {least} s and 1000 years"
+        raise InvalidArgument(argument=argument, reason=reason)
     return seconds
 
 

@@ -4,7 +4,7 @@ whether it is whole. Owns what people call for that; every operation itself lies
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING
 
 from stemmata import checking, collecting, deleting, heads, redacting, retaining
@@ -166,6 +166,7 @@ class Upkeep:
         grace: float | None = None,
         now: float | None = None,
         trust_clock: bool = False,
+        only: Container[VersionId] | None = None,
     ) -> Collection:
         """Free the bytes that no version needs; see `collecting.gc`."""
         return collecting.gc(
@@ -175,6 +176,7 @@ class Upkeep:
             grace=grace,
             now=now,
             trust_clock=trust_clock,
+            only=only,
         )
 
     def repack(self, model: str | None = None, *, dry_run: bool = False) -> Collection:

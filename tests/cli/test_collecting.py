@@ -44,11 +44,27 @@ def test_within_the_window_nothing_is_forgotten(deleted: Path, cli) -> None:  # 
 
 
 def test_a_person_is_asked(deleted: Path, monkeypatch: pytest.MonkeyPatch, cli) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr("stemmata.cli.output.Output.ask", lambda *_: False)
+    monkeypatch.setattr("stemmata.cli.output.Output.ask", lambda *_, **__: False)
     assert cli("gc", "--undo-window", "0").code == 1
     with open_repository(deleted / ".stemmata") as repo:
         states = repo.session.catalog.connection.execute("SELECT state FROM versions").fetchall()
     assert ("forgotten",) not in states
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]], ids=["text", "json"])
+def test_where_nobody_can_be_asked_nothing_is_forgotten(deleted: Path, cli, words: list[str]) -> None:  # type: ignore[no-untyped-def]
+    said = cli("gc", "--undo-window", "0", "--grace", "0", *words)
+    assert said.code == 2
+    assert "--yes" in said.err
+    assert cli("restore", "sentiment@r4/epoch-1").code == 0
+
+
+def test_only_what_was_shown_is_forgotten(deleted: Path) -> None:
+    with open_repository(deleted / ".stemmata") as repo:
+        shown = {repo.deleted("sentiment")[0].version}
+        gone = repo.gc(undo_window=0, grace=0, only=shown).forgotten
+        assert {version.id for version in gone} == {version.hex for version in shown}
+        assert len(repo.deleted("sentiment")) == 1
 
 
 @pytest.mark.parametrize("given", ["soon", "-1", "1dd", ""])

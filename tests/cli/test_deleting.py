@@ -19,7 +19,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Somebody at the terminal who says no; what was asked."""
     questions: list[str] = []
 
-    def ask(_: Output, question: str) -> bool:
+    def ask(_: Output, question: str, *, undoable: bool = True) -> bool:
         questions.append(question)
         return False
 
@@ -146,7 +146,7 @@ def test_redact_leaves_a_tombstone_that_show_and_diff_tell(shop: Path, cli: Cli)
     reference = "sentiment@r4/epoch-1"
     assert f"Would redact {kind}" in cli("redact", reference, kind, "--dry-run").out
     assert cli("show", reference, "--json").json["redacted"] == []
-    said = cli("redact", reference, kind, "--why", "a token")
+    said = cli("redact", reference, kind, "--why", "a token", "-y")
     assert said.code == 0
     assert "stemmata gc" in said.err
     assert "redacted on" in cli("show", reference).out
@@ -155,3 +155,10 @@ def test_redact_leaves_a_tombstone_that_show_and_diff_tell(shop: Path, cli: Cli)
     assert "redacted on" in cli("diff", reference, "sentiment@r8/epoch-1").out
     again = cli("redact", reference, kind, "--json")
     assert (again.code, again.json["error"]["kind"]) == (8, "redacted")
+
+
+def test_where_nobody_can_be_asked_nothing_is_redacted(shop: Path, cli: Cli) -> None:
+    said = cli("redact", "sentiment@r4/epoch-1", "command")
+    assert said.code == 2
+    assert "--yes" in said.err
+    assert cli("show", "sentiment@r4/epoch-1", "--json").json["redacted"] == []

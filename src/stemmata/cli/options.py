@@ -105,23 +105,6 @@ def instant(at: str | None) -> datetime | None:
     return parse_when(at, datetime.now(UTC))
 
 
-def seconds(given: str | None, option: str) -> float | None:
-    """A length of time in seconds: `0`, `90`, `36h`, `14d`. Raises InvalidArgument."""
-    if given is None:
-        return None
-    number, unit = given.strip().rstrip("smhdw"), given.strip()[-1:]
-    try:
-        amount = float(number) * _SECONDS.get(unit, 1)
-    except ValueError:
-        amount = -1.0
-    if not 0 <= amount < 1e12 or len(given.strip()) - len(number) > 1:
-        raise InvalidArgument(argument=option, reason=f"{given!r} is no length of time such as 0, 36h or 14d")
-    return amount
-
-
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-
-
 def of_model(model: str, reference: str) -> str:
     """REF where the model is named already: `@name` is short for `model@name`."""
     return model + reference if reference.startswith("@") else reference

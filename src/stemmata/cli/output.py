@@ -116,9 +116,13 @@ class Output:
         with Progress(*columns, console=self.errors, transient=True) as bar:
             yield Bar(bar, bar.add_task(doing, total=total))
 
-    def ask(self, question: str) -> bool:
-        """Yes or no from the terminal; where nobody can answer, the command line's word stands."""
+    def ask(self, question: str, *, undoable: bool = True) -> bool:
+        """Yes or no from the terminal. Where nobody can answer, the command line's word stands for what can
+        be undone; for the rest InvalidArgument asks for --yes."""
         if self.json or not sys.stdin.isatty():
+            if not undoable:
+                reason = "this cannot be undone, and nobody can be asked here; say --yes if it is meant"
+                raise InvalidArgument(argument="--yes", reason=reason)
             return True
         self.errors.print(f"{question} [y/N] ", end="", soft_wrap=True)
         return sys.stdin.readline().strip().lower() in ("y", "yes")

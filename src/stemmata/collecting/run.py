@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from stemmata.catalog import queries
 from stemmata.checkouts import eviction
@@ -33,17 +33,19 @@ def gc(
     grace: float | None = None,
     now: float | None = None,
     trust_clock: bool = False,
+    only: Container[VersionId] | None = None,
 ) -> Collection:
     """Free what nobody needs. Times in seconds, `now` in those of the store.
 
     `undo_window`: for how long deleted versions stay restorable (None: as each model says). `grace`: for how
     long bytes stay that a reader or a save may still be at (None: an hour for readers, a day for saves).
+    `only`: no other version is forgotten, as when somebody was shown these.
 
     Raises ClockDoubted, Damage (it cannot be told what a version needs), StorageReadOnly, StorageFull,
     CommitContention and the storage's other errors; whatever was done until then stands, nothing needed is
     lost.
     """
-    return _Run(session, dry_run, now, trust_clock).collect(undo_window, grace)
+    return _Run(session, dry_run, now, trust_clock).collect(undo_window, grace, only)
 
 
 def repack(session: Session, model: str | None = None, *, dry_run: bool = False) -> Collection:
@@ -64,11 +66,13 @@ class _Run:
         self._clock = StoreClock(session.storage, now=now, trusted=trusted, writable=not dry_run)
         self.report = Collection(dry=dry_run)
 
-    def collect(self, window: float | None, grace: float | None) -> Collection:
+    def collect(
+        self, window: float | None, grace: float | None, only: Container[VersionId] | None
+    ) -> Collection:
         readers = dropping.READERS if grace is None else grace
         writers = dropping.WRITERS if grace is None else grace
         # Decided before anything is done: a clock in doubt stops the whole run.
-        due = self._due(window)
+        due = [version for version in self._due(window) if only is None or version in only]
         left = dropping.look(self._session, self._clock, readers=readers, writers=writers)
         self._drop(left)
         self._retire_orphans(left)

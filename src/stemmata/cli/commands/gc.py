@@ -8,16 +8,15 @@ import typer
 
 from stemmata.cli import text
 from stemmata.cli.help import HelpCommand, examples
-from stemmata.cli.options import Json, Repo, Yes, open_repo, output_for, seconds
+from stemmata.cli.options import DryRun, Json, Repo, Yes, open_repo, output_for
 from stemmata.cli.output import Output
 from stemmata.cli.registry import command_app
+from stemmata.ids import VersionId
 
 if TYPE_CHECKING:
     from stemmata.collecting import Collection
 
 app = command_app()
-
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Tell what would be done; change nothing.")]
 
 
 @app.command(
@@ -64,19 +63,30 @@ def gc(
     the readers' grace. It may run beside saves and reads, and be cut off at any moment.
     """
     output = output_for(context, as_json)
-    chosen = {"undo_window": seconds(undo_window, "--undo-window"), "grace": seconds(grace, "--grace")}
+    window, wait = _seconds("--undo-window", undo_window), _seconds("--grace", grace)
     with open_repo(context, repo) as repository:
+        shown = None
         if not dry_run and not yes:
-            told = repository.gc(dry_run=True, trust_clock=trust_clock, **chosen)
+            told = repository.gc(dry_run=True, undo_window=window, grace=wait, trust_clock=trust_clock)
             if told.forgotten:
                 _tell(output, told)
-                if not output.ask("Forget these versions for good?"):
+                if not output.ask("Forget these versions for good?", undoable=False):
                     raise typer.Exit(1)
-        found = repository.gc(dry_run=dry_run, trust_clock=trust_clock, **chosen)
+            # A dry run sees an earlier present than a run does, and others may delete meanwhile.
+            shown = {VersionId.parse(version.id) for version in told.forgotten}
+        found = repository.gc(
+            dry_run=dry_run, undo_window=window, grace=wait, trust_clock=trust_clock, only=shown
+        )
     if output.json:
         output.document(found.to_dict())
     else:
         _tell(output, found)
+
+
+def _seconds(option: str, given: str | None) -> int | None:
+    from stemmata.retention import seconds_of
+
+    return None if given is None else seconds_of(option, given, least=0)
 
 
 def _tell(output: Output, found: Collection) -> None:
@@ -88,7 +98,7 @@ def _tell(output: Output, found: Collection) -> None:
     if output.json:
         return
     if found.forgotten:
-        columns = [Column("VERSION", shrink=16), Column("ID"), Column("FREES ALONE", right=True)]
+        columns = [Column("version", shrink=16), Column("id"), Column("frees alone", right=True)]
         for version in found.forgotten:
             columns[0].add(f"{text.plain(version.model)}@{text.plain(version.name)}")
             columns[1].add(version.id[:12], ID)

@@ -56,7 +56,7 @@ def redact(
         found, others = redacting.redact(session, target, kinds, everywhere=everywhere, dry_run=True)
         if not dry_run:
             question = f"Redact {', '.join(kinds)} of {text.count(len(found), 'version')} for good?"
-            if not (yes or output.ask(text.plain(question))):
+            if not (yes or output.ask(text.plain(question), undoable=False)):
                 raise typer.Abort
             found, others = redacting.redact(session, target, kinds, why=why, everywhere=everywhere)
         if output.json:

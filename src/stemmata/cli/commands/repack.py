@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 
 from stemmata.cli import text
-from stemmata.cli.commands.gc import DryRun
 from stemmata.cli.help import HelpCommand, examples
-from stemmata.cli.options import Json, Repo, open_repo, output_for
+from stemmata.cli.options import DryRun, Json, Repo, open_repo, output_for
 from stemmata.cli.registry import command_app
 
 app = command_app()

@@ -98,9 +98,7 @@ def retain(
         if not output.json and (dry_run or not yes):
             output.show(_table(found, output.width))
         if not dry_run:
-            gone = text.count(len(found.gone), "version")
-            if found.gone and not (yes or output.ask(f"Delete {gone}?")):
-                raise typer.Abort
+            _require_consent(output, found, yes)
             found = retaining.retain(session, model, policy, undo_window=window, why=why, only=found.gone)
         if output.json:
             output.document(_document(repository, found, dry_run))
@@ -110,6 +108,11 @@ def retain(
             tell(output, len(found.gone), found.entry)
         else:
             output.note(f"nothing to delete: {text.plain(str(found.policy))}")
+
+
+def _require_consent(output: Output, found: Retained, yes: bool) -> None:
+    if found.gone and not (yes or output.ask(f"Delete {text.count(len(found.gone), 'version')}?")):
+        raise typer.Abort
 
 
 def _settings(repository: Repository, model: str) -> tuple[dict[str, object] | None, int]:
