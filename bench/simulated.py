@@ -95,6 +95,7 @@ def build(folder: Path, versions: int, seed: int = 1) -> None:
         packs = [pack.hex for pack in repo.session.packs(row)]
         content, tree = first.record.content, list(row.tree)
         here = repo.session.identity.genesis
+        repo.accept_older()  # what follows writes its log anew
     storage = LocalStorage(folder)
     made = read_entry(1, storage.get(log_key(1)), here)
     # As if that had been long ago: no later entry counts as earlier than the first.

@@ -10,6 +10,7 @@ import pytest
 import stemmata
 from makers import model_folder
 from stemmata import heads
+from stemmata.cli.main import run
 from stemmata.errors import OlderCopy
 
 
@@ -91,3 +92,14 @@ def test_the_memory_of_many_repositories_is_bounded(tmp_path: Path, monkeypatch:
         with stemmata.open(tmp_path / f"repo{number}", create=True) as repo:
             repo.save(model_folder(tmp_path / "out", number), "m")
     assert len(list((tmp_path / "cache" / "heads").iterdir())) == 3
+
+
+def test_the_command_line_takes_the_older_copy_as_it_is(
+    restored: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = str(restored / "repo")
+    words = ["-R", where, "save", str(restored / "out"), "m"]
+    assert run(words) == OlderCopy.exit_code
+    assert "stemmata check --accept-older" in " ".join(capsys.readouterr().err.split())
+    assert run(["-R", where, "check", "--accept-older"]) == 0
+    assert run(words) == 0
