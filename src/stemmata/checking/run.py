@@ -159,6 +159,9 @@ def _check_catalog(storage: Storage, identity: Identity, fresh: Catalog, report:
             if cached.file is None or cached.position != fresh.position:
                 continue  # out of reach, or the log has grown since
             wrong = _difference(cached, fresh)
+        except DamagedLog:
+            # The log is at fault; what a catalog keeps of its end may be all that is left of it.
+            continue
         except (sqlite3.Error, StemmataError) as error:
             wrong = str(error)
         finally:
