@@ -128,7 +128,10 @@ def _create(folder: Path) -> bool:
     except OSError as error:
         raise read_failure(error, str(folder)) from error
     if strange:
-        raise RepositoryExists(where=str(folder), reason="files that are not a repository's")
+        reason = "files that are not a repository's"
+        if (folder / "log").is_dir():
+            reason = "a repository without its stemmata.json, which stemmata check --repair looks for"
+        raise RepositoryExists(where=str(folder), reason=reason)
     return create_identity(storage)
 
 

@@ -238,6 +238,16 @@ class Catalog:
     def pack_is_live(self, pack: PackName) -> bool:
         return self.pack_state(pack) == LIVE
 
+    def pack_size(self, pack: PackName) -> int | None:
+        """Bytes of a pack as the log says; None of one that it does not describe."""
+        row = self.connection.execute("SELECT size FROM packs WHERE name = ?", (pack.raw,)).fetchone()
+        return int(row[0]) if row is not None and row[0] is not None else None
+
+    def bases_of(self, pack: PackName) -> list[PackName]:
+        """The packs that objects in a pack lean on."""
+        rows = self.connection.execute("SELECT base FROM pack_bases WHERE pack = ?", (pack.raw,))
+        return [PackName(row[0]) for row in rows]
+
     def packs_holding(self, digest: Digest) -> list[PackName]:
         """Live packs that are known to hold an object. Others may: this is a cache."""
         rows = self.connection.execute(

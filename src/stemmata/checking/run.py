@@ -11,7 +11,7 @@ from stemmata.catalog.catalog import Catalog, catalog_files
 from stemmata.checking.contents import Contents, Progress
 from stemmata.checking.extent import Extent, Level, Progressing
 from stemmata.checking.report import Affected, Note, Problem, Report, reason_of
-from stemmata.errors import Damage, DamagedLog, RepositoryNotFound, StemmataError, StorageFailed
+from stemmata.errors import Damage, DamagedLog, StemmataError, StorageFailed
 from stemmata.log import verify
 from stemmata.log.bundles import BundleName
 from stemmata.log.entries import Position, link_of, log_key
@@ -104,10 +104,6 @@ def _check_identity(storage: Storage, report: Report) -> Identity | None:
     """The repository's identity; where it is damaged, a stand-in that lets the rest be checked."""
     try:
         return read_identity(storage)
-    except RepositoryNotFound:
-        if fetch(storage, 1) is None:
-            raise
-        report.problems.append(Problem("identity", "stemmata.json", "it is missing, but a log is there"))
     except (Damage, StorageFailed) as error:
         report.problems.append(Problem("identity", "stemmata.json", reason_of(error)))
     first = fetch(storage, 1)

@@ -87,6 +87,8 @@ def read_identity(storage: Storage) -> Identity:
     try:
         data = storage.get(KEY, 0, MAX_BYTES + 1)
     except KeyMissing:
+        if any(True for prefix in ("log/", "bundles/", "packs/") for _ in storage.list(prefix)):
+            raise refuse(f"{KEY} is missing, but the rest of a repository is there") from None
         raise RepositoryNotFound(where=storage.where) from None
     if len(data) > MAX_BYTES:
         raise refuse(f"{KEY} is longer than 64 KiB")
