@@ -350,4 +350,5 @@ def test_a_number_beyond_reason_is_refused() -> None:
 
 
 def test_the_surface() -> None:
-    assert sorted(recovering.__all__) == ["Lost", "Recovered", "RecoveryReport", "Vanished", "recover"]
+    surface = ["Lost", "Recovered", "RecoveryReport", "Vanished", "copies_at", "recover"]
+    assert sorted(recovering.__all__) == surface

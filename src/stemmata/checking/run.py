@@ -200,6 +200,10 @@ def _note_strangers(storage: Storage, catalog: Catalog, report: Report) -> None:
     for key in storage.list(""):
         if key.key == "stemmata.json" or key.key.startswith("log/") or BundleName.parse(key.key):
             continue
+        if key.key.startswith("damaged/"):
+            reason = "what was damaged before a recovery put it right; it may be deleted"
+            report.notes.append(Note("aside", key.key, reason))
+            continue
         name = _PACK_KEY.fullmatch(key.key)
         state = states.get(name[1]) if name else None
         if name is None:

@@ -5,7 +5,8 @@ of the log, a sealed bundle or this machine's memory holds. What cannot be prove
 Works on a storage alone: a damaged log may keep the repository from being opened. Packs are not its matter.
 """
 
+from stemmata.recovering.origins import copies_at
 from stemmata.recovering.report import Lost, Recovered, RecoveryReport, Vanished
 from stemmata.recovering.run import recover
 
-__all__ = ["Lost", "Recovered", "RecoveryReport", "Vanished", "recover"]
+__all__ = ["Lost", "Recovered", "RecoveryReport", "Vanished", "copies_at", "recover"]

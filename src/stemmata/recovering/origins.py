@@ -6,7 +6,7 @@ lie.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -22,11 +22,10 @@ from stemmata.log.identity import MAX_BYTES, Identity, encode_identity, read_ide
 from stemmata.log.reader import fetch
 from stemmata.recovering.mending import mended
 from stemmata.storage.base import Storage
+from stemmata.storage.local import LocalStorage
 
 _SPAN = 256
 """Entries of a bundle that are in memory at once."""
-
-Accepted = Callable[[bytes], bool]
 
 
 class Origin(Protocol):
@@ -151,6 +150,19 @@ class Copy:
     def identities(self) -> Iterator[bytes]:
         with suppress(StorageProblem):
             yield self._storage.get(IDENTITY, 0, MAX_BYTES + 1)
+
+
+def copies_at(paths: Iterable[str | Path], storage: Storage) -> list[Storage]:
+    """Those of `paths` that are repositories, or hold one as `.stemmata`, damaged or not; but for
+    `storage`."""
+    found: dict[str, Storage] = {}
+    for path in paths:
+        for folder in (Path(path), Path(path) / ".stemmata"):
+            if any((folder / name).is_dir() for name in ("log", "bundles")):
+                copy = LocalStorage(folder.resolve())
+                found.setdefault(copy.where, copy)
+    found.pop(str(Path(storage.where).resolve()), None)
+    return list(found.values())
 
 
 def identity_of(storage: Storage) -> Identity | None:
