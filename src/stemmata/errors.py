@@ -282,7 +282,7 @@ class DamagedLog(Damage):
     untouched = "nothing after it was read"
     next_step = (
         "run stemmata check --repair; if it does not find what was there, add --from with another copy of "
-        "the repository"
+        "the repository; stemmata --up-to-damage reads what came before"
     )
 
 

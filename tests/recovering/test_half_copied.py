@@ -11,7 +11,7 @@ import pytest
 import stemmata
 from makers import contents, model_folder, safetensors_bytes, weights
 from stemmata.cli.main import run
-from stemmata.errors import DamagedLog, DamagedRepository, MissingPack, RepositoryExists
+from stemmata.errors import DamagedLog, DamagedRepository, MissingPack, RepositoryExists, StorageReadOnly
 from stemmata.log.entries import log_key
 from stemmata.recovering import recover
 from stemmata.storage.local import LocalStorage
@@ -202,3 +202,46 @@ def test_a_log_without_its_end_is_an_older_copy(world: World, left: int) -> None
     report = recover(LocalStorage(world.copy), sources=[LocalStorage(world.original)])
     assert [r.key for r in report.recovered] == [log_key(n) for n in range(left + 1, 4)]
     assert [world.readable(step) for step in range(3)] == [True] * 3
+
+
+@pytest.mark.parametrize("hole", [False, True])
+@pytest.mark.parametrize("cache", [False, True])
+def test_what_came_before_a_lost_entry_reads_and_is_not_written(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], cache: bool, hole: bool
+) -> None:
+    world.half(*[log_key(2)] * hole, cache=cache)
+    if not hole:
+        (world.copy / log_key(2)).write_bytes(b"")
+        shutil.rmtree(world.copy / "cache", ignore_errors=True)
+    before = contents(world.copy)
+    for _ in range(2):
+        with stemmata.open(world.copy, up_to_damage=True) as repo:
+            assert [v.name for v in repo.versions("m")] == ["s0"]
+            assert repo["m@latest"].read("model.safetensors") == world.saved(0)
+            assert repo.session.damage is not None
+            for write in (
+                lambda r=repo: r.save(model_folder(tmp_path / "x"), "m"),
+                lambda r=repo: r.alias("m", "production", "m@s0"),
+                lambda r=repo: r.gc(),
+                lambda r=repo: r.delete("m@s0"),
+            ):
+                with pytest.raises((StorageReadOnly, DamagedLog)):
+                    write()
+        out = tmp_path / "out"
+        shutil.rmtree(out, ignore_errors=True)
+        words = ["-R", str(world.copy), "checkout", "m@latest", "-o", str(out)]
+        assert run(words) == DamagedLog.exit_code
+        assert "--up-to-damage" in capsys.readouterr().err
+        assert run(["--up-to-damage", *words]) == 0
+        assert "log entry 2 is damaged" in capsys.readouterr().err
+        assert contents(out)["model.safetensors"] == world.saved(0)
+    after = {k: v for k, v in contents(world.copy).items() if not k.startswith(("cache/", "tmp/"))}
+    assert after == {k: v for k, v in before.items() if not k.startswith(("cache/", "tmp/"))}
+
+
+def test_a_sound_repository_is_read_whole_up_to_damage(world: World) -> None:
+    with stemmata.open(world.original, up_to_damage=True) as repo:
+        assert len(list(repo.versions("m"))) == 3
+        assert repo.session.damage is None
+        with pytest.raises(StorageReadOnly):
+            repo.alias("m", "production", "m@s0")
