@@ -16,13 +16,14 @@ from threading import RLock
 from typing import Self
 
 from stemmata.catalog.connection import Connection, connect, inode_of, is_damage, is_place, throw_away
+from stemmata.catalog.packs import KnownPacks
 from stemmata.catalog.recent import Recent, parse_position
 from stemmata.catalog.schema import INDEX_NAMES, INDEXES, SCHEMA, TABLE_NAMES, VERSION, statements
 from stemmata.catalog.state import SqliteState
 from stemmata.errors import DamagedLog, InvalidArgument, StemmataError
-from stemmata.ids import Digest, PackName
+from stemmata.ids import Digest
 from stemmata.log.entries import Entry, Position, Void, unseal
-from stemmata.log.fold import LIVE, apply
+from stemmata.log.fold import apply
 from stemmata.log.identity import Identity
 from stemmata.log.reader import exists, fetch, read_log, require_no_hole, require_whole
 from stemmata.storage.base import Storage
@@ -57,7 +58,7 @@ def catalog_files(storage: Storage, identity: Identity) -> list[Path]:
     return [file for file in files if has_shared_locks(file.parent)]
 
 
-class Catalog:
+class Catalog(KnownPacks):
     """A repository's catalog. Safe to use from many threads; any number of processes share the file."""
 
     def __init__(
@@ -227,47 +228,6 @@ class Catalog:
             raise
         settle()
         return here
-
-    # --- packs ----------------------------------------------------------------------------------
-
-    def pack_state(self, pack: PackName) -> str | None:
-        """live, retired or dropped; None of a pack that the log has never named."""
-        row = self.connection.execute("SELECT state FROM packs WHERE name = ?", (pack.raw,)).fetchone()
-        return str(row[0]) if row is not None else None
-
-    def pack_is_live(self, pack: PackName) -> bool:
-        return self.pack_state(pack) == LIVE
-
-    def pack_size(self, pack: PackName) -> int | None:
-        """Bytes of a pack as the log says; None of one that it does not describe."""
-        row = self.connection.execute("SELECT size FROM packs WHERE name = ?", (pack.raw,)).fetchone()
-        return int(row[0]) if row is not None and row[0] is not None else None
-
-    def bases_of(self, pack: PackName) -> list[PackName]:
-        """The packs that objects in a pack lean on."""
-        rows = self.connection.execute("SELECT base FROM pack_bases WHERE pack = ?", (pack.raw,))
-        return [PackName(row[0]) for row in rows]
-
-    def packs_holding(self, digest: Digest) -> list[PackName]:
-        """Live packs that are known to hold an object. Others may: this is a cache."""
-        rows = self.connection.execute(
-            "SELECT o.pack FROM objects o JOIN packs p ON p.name = o.pack WHERE o.digest = ? AND p.state = ?",
-            (digest.raw, LIVE),
-        )
-        return [PackName(row[0]) for row in rows]
-
-    def unremembered_packs(self) -> list[PackName]:
-        """Live packs whose objects nobody has told this catalog of, oldest first."""
-        sql = "SELECT name FROM packs WHERE state = ? AND remembered = 0 ORDER BY n"
-        return [PackName(row[0]) for row in self.connection.execute(sql, (LIVE,))]
-
-    def remember_pack(self, pack: PackName, digests: Iterable[Digest]) -> None:
-        """Note what a pack holds, so that nothing is stored twice. Best effort."""
-        rows = [(digest.raw, pack.raw) for digest in digests]
-        self.keep_hints(
-            ("INSERT OR IGNORE INTO objects VALUES (?, ?)", rows),
-            ("UPDATE packs SET remembered = 1 WHERE name = ?", [(pack.raw,)]),
-        )
 
     def keep_hints(self, *changes: tuple[str, Sequence[tuple[object, ...]]]) -> None:
         """Write rows that the log does not say, each statement with its rows. Best effort."""
