@@ -6,7 +6,7 @@
         inner = MemoryStorage()
         ...  save(FaultyStorage(inner, at, fault))  # raises; then hold `inner` against the invariants
 
-A write is one call of `put_new`, `start_new`, `NewObject.write`, `NewObject.commit` or `delete`.
+A write is one call of `put_new`, `replace`, `start_new`, `NewObject.write`, `NewObject.commit` or `delete`.
 """
 
 from __future__ import annotations
@@ -86,6 +86,10 @@ class FaultyStorage:
             lambda: self.inner.put_new(key, data),
             lambda: _half(self.inner, key, data),
         )
+
+    def replace(self, key: str, data: Buffer) -> None:
+        # Torn: all at once or not at all, so the old bytes stay.
+        self.act(f"replace {key}", key, lambda: self.inner.replace(key, data), _nothing)
 
     def start_new(self, key: str) -> NewObject:
         made: list[NewObject] = []

@@ -115,6 +115,16 @@ class StorageContract:
         new.commit()
         assert storage.size("a") == 100_000
 
+    def test_a_key_is_replaced_where_that_is_meant(self, storage: Storage) -> None:
+        storage.put_new("log/1.json", b"damaged")
+        storage.replace("log/1.json", b"as it was")
+        storage.replace("log/2.json", bytearray(b"was missing"))
+        assert [(s.key, s.size) for s in storage.list("")] == [("log/1.json", 9), ("log/2.json", 11)]
+        assert storage.get("log/1.json") == b"as it was"
+        assert storage.get("log/2.json") == b"was missing"
+        with pytest.raises(ValueError, match="is no key"):
+            storage.replace("tmp/x", b"")
+
     def test_an_aborted_write_leaves_no_key(self, storage: Storage) -> None:
         new = storage.start_new("a")
         new.write(b"x")

@@ -280,14 +280,17 @@ class DamagedLog(Damage):
     kind = "damaged-log"
     what = "log entry {entry} is damaged: {reason}"
     untouched = "nothing after it was read"
-    next_step = "restore that file from a backup, then run stemmata check"
+    next_step = (
+        "run stemmata check --repair; if it does not find what was there, add --from with another copy of "
+        "the repository; stemmata --up-to-damage reads what came before"
+    )
 
 
 class DamagedBundle(Damage):
     kind = "damaged-bundle"
     what = "log bundle {key} is damaged: {reason}"
     untouched = "it was not used; the log entries themselves are read instead"
-    next_step = "it may be deleted"
+    next_step = "stemmata check --repair makes it anew"
 
 
 class DamagedTree(Damage):
@@ -301,7 +304,10 @@ class DamagedRepository(Damage):
     kind = "damaged-repository"
     what = "{where} is not a sound stemmata repository: {reason}"
     untouched = "nothing was changed"
-    next_step = "restore stemmata.json from a backup; the log and the packs do not depend on this machine"
+    next_step = (
+        "run stemmata check --repair, with --from and another copy of the repository if there is one; or "
+        "restore stemmata.json from a backup"
+    )
 
 
 class DamagedRecord(Damage):

@@ -32,7 +32,7 @@ _MOST = 1000
 
 def remember(storage: Storage, identity: Identity, here: Position) -> None:
     """Note that the log reached `here`. Best effort."""
-    file = _file(storage, identity)
+    file = _file(storage, identity.repository)
     if file is None:
         return
     with suppress(OSError):
@@ -46,7 +46,7 @@ def remember(storage: Storage, identity: Identity, here: Position) -> None:
 
 def require_newest(storage: Storage, identity: Identity, here: Position) -> None:
     """Raise OlderCopy if the log, which ends `here`, is not the one that this machine has written to."""
-    seen = _seen(storage, identity)
+    seen = last_seen(storage, identity.repository)
     if seen is None:
         return
     n, digest = seen
@@ -60,7 +60,7 @@ def require_newest(storage: Storage, identity: Identity, here: Position) -> None
 
 def forget(storage: Storage, identity: Identity) -> None:
     """Take the log as it is from now on: whoever asks for this means to go on from an older copy."""
-    file = _file(storage, identity)
+    file = _file(storage, identity.repository)
     if file is not None:
         with suppress(OSError):
             file.unlink(missing_ok=True)
@@ -78,8 +78,9 @@ def _hash_of(storage: Storage, n: int) -> Digest | None:
     return Digest.of(data) if data is not None else None
 
 
-def _seen(storage: Storage, identity: Identity) -> tuple[int, Digest] | None:
-    file = _file(storage, identity)
+def last_seen(storage: Storage, repository: str) -> tuple[int, Digest] | None:
+    """Number and hash of the last entry that this machine committed there, if it knows of any."""
+    file = _file(storage, repository)
     if file is None:
         return None
     try:
@@ -90,12 +91,12 @@ def _seen(storage: Storage, identity: Identity) -> tuple[int, Digest] | None:
         return None
 
 
-def _file(storage: Storage, identity: Identity) -> Path | None:
+def _file(storage: Storage, repository: str) -> Path | None:
     """None for a repository that ends with its process, and for a user without a home."""
     if storage.where.startswith("memory"):
         return None
     where = str(Path(storage.where).resolve()) if storage.cache_folder is not None else storage.where
-    name = f"{identity.repository}-{blake3(os.fsencode(where)).hexdigest(8)}"
+    name = f"{repository}-{blake3(os.fsencode(where)).hexdigest(8)}"
     try:
         return user_cache_folder() / _FOLDER / name
     except RuntimeError:

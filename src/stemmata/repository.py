@@ -51,14 +51,19 @@ FOLDER = ".stemmata"
 VARIABLE = "STEMMATA_REPO"
 
 
-def open(path: str | os.PathLike[str] | None = None, *, create: bool = False) -> Repository:
+def open(
+    path: str | os.PathLike[str] | None = None, *, create: bool = False, up_to_damage: bool = False
+) -> Repository:
     """Open the repository in folder `path`.
 
     Without `path`: the one that `STEMMATA_REPO` names, else the nearest `.stemmata` folder in the
     working directory or above. With `create`, an absent one is made (without `path`:
     `.stemmata` in the working directory).
 
-    Raises RepositoryNotFound, DamagedRepository, NewerFormat.
+    `up_to_damage`: where an entry of the log is damaged, read what came before it and write nothing. Names
+    point where they pointed then.
+
+    Raises RepositoryNotFound, DamagedRepository, DamagedLog, NewerFormat.
     """
     folder = Path(path) if path is not None else locate()
     if folder is None:
@@ -67,7 +72,7 @@ def open(path: str | os.PathLike[str] | None = None, *, create: bool = False) ->
             raise RepositoryNotFound(where=str(folder))
     if create:
         _create(folder)
-    return Repository(LocalStorage(folder))
+    return Repository(LocalStorage(folder), up_to_damage=up_to_damage)
 
 
 def init(path: str | os.PathLike[str] = FOLDER) -> Repository:
@@ -128,15 +133,18 @@ def _create(folder: Path) -> bool:
     except OSError as error:
         raise read_failure(error, str(folder)) from error
     if strange:
-        raise RepositoryExists(where=str(folder), reason="files that are not a repository's")
+        reason = "files that are not a repository's"
+        if (folder / "log").is_dir():
+            reason = "a repository without its stemmata.json, which stemmata check --repair looks for"
+        raise RepositoryExists(where=str(folder), reason=reason)
     return create_identity(storage)
 
 
 class Repository(Upkeep):
     """One opened store. Safe to use from many threads; any number of processes may share it."""
 
-    def __init__(self, storage: Storage, *, author: str | None = None) -> None:
-        self._session = Session(storage, author=author or default_author())
+    def __init__(self, storage: Storage, *, author: str | None = None, up_to_damage: bool = False) -> None:
+        self._session = Session(storage, author=author or default_author(), up_to_damage=up_to_damage)
         self._session.refresh()
 
     @classmethod

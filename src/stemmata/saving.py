@@ -38,6 +38,7 @@ from stemmata.errors import (
     UnsupportedFile,
 )
 from stemmata.ids import PackName, VersionId
+from stemmata.leaning import Leaning
 from stemmata.log.ops import Op, VersionAdd, VersionAnnotate
 from stemmata.names import clean_name, name_key
 from stemmata.naming import alias_op, holder_of, name_version
@@ -174,14 +175,15 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
     )
     if request.listed is not None and tuple(request.listed) != source.on_disk:
         raise SourceChanged(path=str(source.path))
-    writer = ObjectWriter(session.storage, lookup=session.catalog.packs_holding, reader=session.reader)
+    leaning = Leaning(session.storage, session.catalog)
+    writer = ObjectWriter(session.storage, lookup=leaning.packs_holding, reader=session.reader)
     try:
         parents = _parents(session, request) if request.parents is None else request.parents
         alike = candidates_for(session, request.model, parents, sources.planned(source))
         tree = sources.store(source, writer, request.progress, alike.of)
         if not tree.files and not tree.empty_folders:
             raise EmptySource(path=str(source.path))
-        existing = _existing(session, request, tree)
+        existing = _existing(session, request, tree, leaning)
         if existing is not None:
             writer.abort()
             return _second_name(session, request, existing, source)
@@ -383,17 +385,19 @@ def _fresh_name(request: SaveRequest) -> str:
     return f"{request.run.name}/{stamp}" if request.run else f"save-{stamp}"
 
 
-def _existing(session: Session, request: SaveRequest, tree: Tree) -> VersionRow | None:
-    """The visible version of this model (of the run, where there is one) that holds the same bytes."""
+def _existing(session: Session, request: SaveRequest, tree: Tree, leaning: Leaning) -> VersionRow | None:
+    """The visible version of this model (of the run, where there is one) that holds the same bytes, and
+    still has them: a name for what is lost would save nothing."""
     if not request.same_as_existing or request.name is None:
         return None
-    return queries.version_with_content(
+    found = queries.version_with_content(
         session.catalog.connection,
         name_key(request.model),
         content_of(tree).digest,
         run_id=request.run.id if request.run else None,
         step=request.step,
     )
+    return found if found is not None and all(map(leaning.may, session.packs(found))) else None
 
 
 def _second_name(session: Session, request: SaveRequest, row: VersionRow, source: Source) -> Saved:

@@ -18,6 +18,7 @@ from stemmata.catalog.queries import VersionRow
 from stemmata.codecs.buffers import Buffers
 from stemmata.errors import (
     Damage,
+    DamagedLog,
     DamagedRepository,
     HostileData,
     MissingObject,
@@ -32,6 +33,7 @@ from stemmata.objects import ObjectReader
 from stemmata.packs import PackReader, PackSummary
 from stemmata.records import Record, decode_record
 from stemmata.storage.base import Buffer, Storage
+from stemmata.storage.readonly import ReadOnlyStorage
 from stemmata.transaction import Committed, commit
 from stemmata.trees import Tree, decode_tree, join_tree
 
@@ -42,10 +44,18 @@ if TYPE_CHECKING:
 class Session:
     """Everything that the facade and its operations share. Safe to use from many threads."""
 
-    def __init__(self, storage: Storage, *, author: str) -> None:
+    def __init__(self, storage: Storage, *, author: str, up_to_damage: bool = False) -> None:
+        if up_to_damage:
+            storage = ReadOnlyStorage(storage, "it was opened to be read up to what is damaged in its log")
         self.storage = storage
         self.identity: Identity = read_identity(storage)
-        self.catalog = Catalog.open(storage, self.identity)
+        # A cached catalog may know more than the log can still prove.
+        self.catalog = (
+            Catalog(storage, self.identity, []) if up_to_damage else Catalog.open(storage, self.identity)
+        )
+        self.damage: DamagedLog | None = None
+        """Where the log that is read up to its damage ends, and why."""
+        self._up_to_damage = up_to_damage
         self.reader = ObjectReader(storage)
         self.author = author
         self._unread: set[PackName] = set()
@@ -54,7 +64,14 @@ class Session:
     def refresh(self) -> None:
         """Take in what other writers have committed. Raises RepositoryNotFound, DamagedRepository if it is
         no longer there: a log that ends where it begins tells no new repository from a removed one."""
-        if self.catalog.refresh().n == 0 and read_identity(self.storage) != self.identity:
+        try:
+            here = self.catalog.refresh()
+            self.damage = None
+        except DamagedLog as error:
+            if not self._up_to_damage:
+                raise
+            self.damage, here = error, self.catalog.position
+        if here.n == 0 and read_identity(self.storage) != self.identity:
             reason = "another repository has come in its place since it was opened"
             raise DamagedRepository(where=self.storage.where, reason=reason)
 

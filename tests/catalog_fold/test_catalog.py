@@ -20,12 +20,15 @@ import pytest
 from faults import Damage, damage, replace
 from ledger import Ledger, add_pack, add_version, alias, pack, record, version_of
 from stemmata.catalog import catalog as module
+from stemmata.catalog import recent
 from stemmata.catalog.catalog import FILE, Catalog, catalog_files, user_cache_folder
+from stemmata.catalog.recent import kept_in
 from stemmata.errors import DamagedLog, NewerFormat
 from stemmata.ids import Digest, PackName
 from stemmata.log import ops
 from stemmata.log.bundles import write_due_bundles
 from stemmata.log.entries import Entry, advance, encode_entry, log_key, read_entry, seal
+from stemmata.log.identity import encode_identity
 from stemmata.storage.local import LocalStorage
 from stemmata.storage.memory import MemoryStorage
 
@@ -60,12 +63,13 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 def dump(catalog: Catalog) -> dict[str, list[tuple]]:  # type: ignore[type-arg]
-    """Every row of every table."""
+    """Every row of every table, but for which file it is."""
     connection = catalog.connection
     names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
-    return {
+    rows = {
         name: sorted(connection.execute(f"SELECT * FROM {name}").fetchall(), key=repr) for (name,) in names
     }
+    return rows | {"meta": [row for row in rows["meta"] if row[0] != "inode"]}
 
 
 def fresh(world: World) -> dict[str, list[tuple]]:  # type: ignore[type-arg]
@@ -447,3 +451,82 @@ def test_a_mistake_of_ours_is_not_hidden_by_memory(world: World, monkeypatch: py
     catalog = world.keep(Catalog(world.storage, world.ledger.identity, []))
     with pytest.raises(sqlite3.IntegrityError):
         catalog.refresh()
+
+
+def kept(world: World) -> dict[int, bytes]:
+    found = kept_in(world.storage.root / "cache" / FILE)
+    assert found is not None
+    assert (found.repository, found.position) == (world.ledger.identity.repository, world.ledger.here)
+    created = encode_identity(found.repository, found.format, found.created)
+    assert created == world.storage.get("stemmata.json")
+    return found.entries
+
+
+def test_the_last_entries_are_kept_as_they_are(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent, "MOST", 3)
+    catalog = world.open()
+    for n in range(1, 6):
+        grow(world, n, n)
+        catalog.refresh()
+    assert kept(world) == {n: world.storage.get(log_key(n)) for n in (4, 5, 6)}
+
+
+def test_an_entry_that_is_long_is_not_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    grow(world, 1, 1)
+    monkeypatch.setattr(recent, "_LARGEST", len(world.storage.get(log_key(2))) - 1)
+    world.open().refresh()
+    assert set(kept(world)) <= {1}
+
+
+def test_what_is_kept_outlives_the_damage_of_the_last_entry(world: World) -> None:
+    world.open().refresh()
+    good = world.storage.get(log_key(1))
+    damage(world.storage, log_key(1), Damage.CUT, 50)
+    for _ in range(2):
+        with pytest.raises(DamagedLog):
+            world.open().refresh()
+    assert kept(world) == {1: good}
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"no database", None])
+def test_a_file_that_is_no_catalog_keeps_nothing(tmp_path: Path, spoilt: bytes | None) -> None:
+    if spoilt is not None:
+        (tmp_path / FILE).write_bytes(spoilt)
+    assert kept_in(tmp_path / FILE) is None
+
+
+@pytest.mark.parametrize("missing", [1, 2, 4])
+def test_a_catalog_that_was_copied_hides_no_hole(world: World, tmp_path: Path, missing: int) -> None:
+    grow(world, 1, 4)
+    world.open().refresh()
+    world.opened[0].close()
+    # The hole is made in the copy: where the catalog was made, nobody looks for it again.
+    shutil.copytree(world.storage.root, tmp_path / "copy")
+    copy = LocalStorage(tmp_path / "copy")
+    whole = copy.get(log_key(missing))
+    replace(copy, log_key(missing), None)
+    for _ in range(2):
+        with closing(Catalog.open(copy, world.ledger.identity)) as catalog:
+            with pytest.raises(DamagedLog, match="missing"):
+                catalog.refresh()
+            assert catalog.position.n >= missing
+    copy.put_new(log_key(missing), whole)
+    with closing(Catalog.open(copy, world.ledger.identity)) as catalog:
+        assert catalog.refresh() == world.ledger.here
+
+
+def test_what_comes_before_a_hole_stays_and_the_hole_is_not_forgotten(world: World) -> None:
+    grow(world, 1, 5)
+    data = {n: world.storage.get(log_key(n)) for n in (3, 5)}
+    for n in data:
+        replace(world.storage, log_key(n), None)
+    for hole in (3, 3, 5):
+        if hole == 5:
+            world.storage.put_new(log_key(3), data[3])
+        catalog = world.open()
+        with pytest.raises(DamagedLog) as found:
+            catalog.refresh()
+        assert found.value.data["entry"] == hole
+        assert catalog.position.n == hole - 1
+    world.storage.put_new(log_key(5), data[5])
+    assert_true(world, world.open())

@@ -16,14 +16,16 @@ from threading import RLock
 from typing import Self
 
 from stemmata.catalog.connection import Connection, connect, inode_of, is_damage, is_place, throw_away
+from stemmata.catalog.packs import KnownPacks
+from stemmata.catalog.recent import Recent, parse_position
 from stemmata.catalog.schema import INDEX_NAMES, INDEXES, SCHEMA, TABLE_NAMES, VERSION, statements
 from stemmata.catalog.state import SqliteState
 from stemmata.errors import DamagedLog, InvalidArgument, StemmataError
-from stemmata.ids import Digest, PackName
-from stemmata.log.entries import Entry, Position, Void
-from stemmata.log.fold import LIVE, apply
+from stemmata.ids import Digest
+from stemmata.log.entries import Entry, Position, Void, unseal
+from stemmata.log.fold import apply
 from stemmata.log.identity import Identity
-from stemmata.log.reader import exists, fetch, read_log, require_no_hole
+from stemmata.log.reader import exists, fetch, read_log, require_no_hole, require_whole
 from stemmata.storage.base import Storage
 from stemmata.storage.forks import held_at_forks
 from stemmata.storage.mounts import has_shared_locks
@@ -56,7 +58,7 @@ def catalog_files(storage: Storage, identity: Identity) -> list[Path]:
     return [file for file in files if has_shared_locks(file.parent)]
 
 
-class Catalog:
+class Catalog(KnownPacks):
     """A repository's catalog. Safe to use from many threads; any number of processes share the file."""
 
     def __init__(
@@ -68,6 +70,8 @@ class Catalog:
         self._files = list(files)
         self._busy = busy
         self._inode: tuple[int, int] | None = None
+        self._copied = False
+        """Was the file made elsewhere, and may the log have been copied without some of its entries?"""
         self._pid = os.getpid()
         self._connection: Connection | None = None
         with self.lock:
@@ -100,7 +104,7 @@ class Catalog:
     def position(self) -> Position:
         """How far the log has been taken in."""
         row = self.connection.execute(_POSITION).fetchone()
-        return _parse_position(row) or self._identity.genesis
+        return parse_position(row) or self._identity.genesis
 
     def close(self) -> None:
         with self.lock:
@@ -146,9 +150,7 @@ class Catalog:
     def _refresh(self) -> Position:
         here = self._position()
         if here is not None and self._is_confirmed(here) and not exists(self._storage, here.n + 1):
-            if here.n == 0:
-                # Empty, or without its first entry: the others would be missed in silence.
-                require_no_hole(self._storage, 0)
+            self._look_for_holes(here)
             return here
         with self._transaction():
             # Another process may have come first while this one waited for the lock.
@@ -162,67 +164,70 @@ class Catalog:
         if here.n == 0:
             return here == self._identity.genesis
         data = fetch(self._storage, here.n)
-        return data is not None and Digest.of(data) == here.hash
+        if data is None or Digest.of(data) == here.hash:
+            return data is not None
+        try:
+            unseal(data)
+        except ValueError as error:
+            # The log is at fault. What is kept here of its end may be all that is left of it.
+            raise DamagedLog(entry=here.n, reason=str(error)) from None
+        return False
+
+    def _look_for_holes(self, here: Position) -> None:
+        """Who goes on from the middle of a log would take a hole for its end, or never see one before it."""
+        if here.n == 0:
+            # Empty, or without its first entry: the others would be missed in silence.
+            require_no_hole(self._storage, 0)
+        elif self._copied or self._hole():
+            require_whole(self._storage, here.n)
+            self._copied = False
+            with suppress(sqlite3.Error):
+                self._run(["DELETE FROM meta WHERE key = 'hole'"])
+                self._sign()
+
+    def _hole(self) -> bool:
+        """Was the log found to end at a hole?"""
+        cursor = self._database.cursor(sqlite3.Cursor)
+        return cursor.execute("SELECT 1 FROM meta WHERE key = 'hole'").fetchone() is not None
+
+    def _sign(self) -> None:
+        """Say in the file which one it is, so that a copy of it is known for a copy."""
+        inode = inode_of(self.file)
+        if inode is not None:
+            # Of a network drive each computer sees another device.
+            sql = "INSERT OR REPLACE INTO meta VALUES ('inode', ?)"
+            self._database.cursor(sqlite3.Cursor).execute(sql, (str(inode[1]),))
 
     def _fold(self, here: Position) -> Position:
         is_long = here.n == 0 and exists(self._storage, _LONG)
         if is_long:
             self._run([f"DROP INDEX {name}" for name in INDEX_NAMES])
-        state = SqliteState(self._database, long=True)
+        state, recent = SqliteState(self._database, long=True), Recent()
 
         def settle() -> None:
             """What came before stands, also when the log turns out damaged further on."""
             state.flush()
+            recent.write(self._database.cursor(sqlite3.Cursor), here.n)
             if is_long:
                 self._run(statements(INDEXES))
             self._remember(here)
 
         try:
-            for position, found, _ in read_log(self._storage, here):
+            for position, found, data in read_log(self._storage, here):
                 reason = found.reason if isinstance(found, Void) else apply(state, position, found)
                 if reason is not None:
                     state.add_void(position.n, reason)
+                recent.add(position.n, data)
                 here = position
+            self._look_for_holes(here)
         except StemmataError as error:
+            settle()
             if isinstance(error, DamagedLog) and not exists(self._storage, here.n + 1):
-                # A hole. Only a reader from the beginning looks for holes: let the next one do so too.
-                self._wipe()
-            else:
-                settle()
+                # Only a reader from the beginning looks for holes: let the next one do so too.
+                self._run(["INSERT OR REPLACE INTO meta VALUES ('hole', '')"])
             raise
         settle()
         return here
-
-    # --- packs ----------------------------------------------------------------------------------
-
-    def pack_state(self, pack: PackName) -> str | None:
-        """live, retired or dropped; None of a pack that the log has never named."""
-        row = self.connection.execute("SELECT state FROM packs WHERE name = ?", (pack.raw,)).fetchone()
-        return str(row[0]) if row is not None else None
-
-    def pack_is_live(self, pack: PackName) -> bool:
-        return self.pack_state(pack) == LIVE
-
-    def packs_holding(self, digest: Digest) -> list[PackName]:
-        """Live packs that are known to hold an object. Others may: this is a cache."""
-        rows = self.connection.execute(
-            "SELECT o.pack FROM objects o JOIN packs p ON p.name = o.pack WHERE o.digest = ? AND p.state = ?",
-            (digest.raw, LIVE),
-        )
-        return [PackName(row[0]) for row in rows]
-
-    def unremembered_packs(self) -> list[PackName]:
-        """Live packs whose objects nobody has told this catalog of, oldest first."""
-        sql = "SELECT name FROM packs WHERE state = ? AND remembered = 0 ORDER BY n"
-        return [PackName(row[0]) for row in self.connection.execute(sql, (LIVE,))]
-
-    def remember_pack(self, pack: PackName, digests: Iterable[Digest]) -> None:
-        """Note what a pack holds, so that nothing is stored twice. Best effort."""
-        rows = [(digest.raw, pack.raw) for digest in digests]
-        self.keep_hints(
-            ("INSERT OR IGNORE INTO objects VALUES (?, ?)", rows),
-            ("UPDATE packs SET remembered = 1 WHERE name = ?", [(pack.raw,)]),
-        )
 
     def keep_hints(self, *changes: tuple[str, Sequence[tuple[object, ...]]]) -> None:
         """Write rows that the log does not say, each statement with its rows. Best effort."""
@@ -293,6 +298,8 @@ class Catalog:
             return False  # no such table: a new file
         if not tables >= TABLE_NAMES:
             return False
+        inode = inode_of(self.file)
+        self._copied = inode is not None and rows.get("inode") != str(inode[1])
         return rows.get("schema") == str(VERSION) and rows.get("repository") == self._identity.repository
 
     def _wipe(self) -> None:
@@ -304,8 +311,13 @@ class Catalog:
             cursor.execute(f'DROP TABLE "{quoted}"')
         for statement in statements(SCHEMA + INDEXES):
             cursor.execute(statement)
-        rows = [("schema", str(VERSION)), ("repository", self._identity.repository)]
+        rows = [
+            ("schema", str(VERSION)),
+            ("repository", self._identity.repository),
+            ("identity", f"{self._identity.format} {self._identity.created}"),
+        ]
         cursor.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+        self._sign()
         self._remember(self._identity.genesis)
 
     def _run(self, statements: Iterable[str]) -> None:
@@ -316,7 +328,7 @@ class Catalog:
     def _position(self) -> Position | None:
         """As the file says; None if it says nothing that can be read."""
         cursor = self._database.cursor(sqlite3.Cursor)
-        return _parse_position(cursor.execute(_POSITION).fetchone())
+        return parse_position(cursor.execute(_POSITION).fetchone())
 
     def _remember(self, here: Position) -> None:
         value = f"{here.n} {here.hash.hex} {here.effective}"
@@ -380,11 +392,3 @@ class Catalog:
         self._replace(error)
         self.refresh()
         return self._database
-
-
-def _parse_position(row: tuple[object, ...] | None) -> Position | None:
-    try:
-        n, digest, effective = str(row[0] if row is not None else "").split(" ")
-        return Position(int(n), Digest.parse(digest), effective)
-    except ValueError:
-        return None

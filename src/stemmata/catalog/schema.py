@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sqlite3
 
-VERSION = 2
+VERSION = 3
 """Raised whenever a table changes. Part of the file's name, so that releases do not fight over it."""
 
 # A fact is a value by which versions are found. A number is `num` (a bool also has text 'true' or 'false',
@@ -116,6 +116,9 @@ CREATE TABLE pack_contents (pack BLOB PRIMARY KEY, objects BLOB NOT NULL);
 CREATE TABLE version_contents (
     version INTEGER PRIMARY KEY, tree TEXT NOT NULL, files BLOB NOT NULL, beside BLOB NOT NULL
 );
+
+-- The last entries as they were read (see `recent`): of no meaning to the catalog itself.
+CREATE TABLE recent (n INTEGER PRIMARY KEY, entry BLOB NOT NULL);
 
 CREATE TABLE voids (n INTEGER PRIMARY KEY, reason TEXT NOT NULL);
 """

@@ -26,7 +26,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that is no damage: kind is catalog, void, orphan, leftover or unknown."""
+    """Something that is no damage: kind is catalog, void, orphan, aside, leftover or unknown."""
 
     kind: str
     where: str

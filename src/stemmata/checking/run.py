@@ -11,7 +11,7 @@ from stemmata.catalog.catalog import Catalog, catalog_files
 from stemmata.checking.contents import Contents, Progress
 from stemmata.checking.extent import Extent, Level, Progressing
 from stemmata.checking.report import Affected, Note, Problem, Report, reason_of
-from stemmata.errors import Damage, DamagedLog, RepositoryNotFound, StemmataError, StorageFailed
+from stemmata.errors import Damage, DamagedLog, StemmataError, StorageFailed
 from stemmata.log import verify
 from stemmata.log.bundles import BundleName
 from stemmata.log.entries import Position, link_of, log_key
@@ -104,10 +104,6 @@ def _check_identity(storage: Storage, report: Report) -> Identity | None:
     """The repository's identity; where it is damaged, a stand-in that lets the rest be checked."""
     try:
         return read_identity(storage)
-    except RepositoryNotFound:
-        if fetch(storage, 1) is None:
-            raise
-        report.problems.append(Problem("identity", "stemmata.json", "it is missing, but a log is there"))
     except (Damage, StorageFailed) as error:
         report.problems.append(Problem("identity", "stemmata.json", reason_of(error)))
     first = fetch(storage, 1)
@@ -159,6 +155,9 @@ def _check_catalog(storage: Storage, identity: Identity, fresh: Catalog, report:
             if cached.file is None or cached.position != fresh.position:
                 continue  # out of reach, or the log has grown since
             wrong = _difference(cached, fresh)
+        except DamagedLog:
+            # The log is at fault; what a catalog keeps of its end may be all that is left of it.
+            continue
         except (sqlite3.Error, StemmataError) as error:
             wrong = str(error)
         finally:
@@ -200,6 +199,10 @@ def _note_strangers(storage: Storage, catalog: Catalog, report: Report) -> None:
     states = dict(catalog.connection.execute("SELECT lower(hex(name)), state FROM packs").fetchall())
     for key in storage.list(""):
         if key.key == "stemmata.json" or key.key.startswith("log/") or BundleName.parse(key.key):
+            continue
+        if key.key.startswith("damaged/"):
+            reason = "what was damaged before a recovery put it right; it may be deleted"
+            report.notes.append(Note("aside", key.key, reason))
             continue
         name = _PACK_KEY.fullmatch(key.key)
         state = states.get(name[1]) if name else None

@@ -83,6 +83,14 @@ def stemmata(
     context: typer.Context,
     repo: Repo = None,
     as_json: Json = False,
+    up_to_damage: Annotated[
+        bool,
+        typer.Option(
+            "--up-to-damage",
+            metavar="",
+            help="Read a repository whose log is damaged as it stood before the damage; nothing is written.",
+        ),
+    ] = False,
     version: Annotated[  # noqa: ARG001 - its callback has done all
         bool,
         typer.Option(
@@ -95,7 +103,7 @@ def stemmata(
     ] = False,
 ) -> None:
     """The version store for fine-tuned models: every epoch can be loaded, compared and brought back."""
-    context.obj = Session(repo, as_json)
+    context.obj = Session(repo, as_json, up_to_damage)
 
 
 def main() -> None:

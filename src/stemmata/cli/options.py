@@ -65,9 +65,10 @@ RefOfModel = Annotated[
 class Session:
     """What the command line says before and after the command's name."""
 
-    def __init__(self, repo: str | None, json: bool) -> None:
+    def __init__(self, repo: str | None, json: bool, up_to_damage: bool = False) -> None:
         self.repo = repo
         self.json = json
+        self.up_to_damage = up_to_damage
 
 
 def output_for(context: typer.Context, json: bool) -> Output:
@@ -85,7 +86,14 @@ def open_repo(context: typer.Context, repo: str | None) -> Repository:
     """The repository of this command line. Raises RepositoryNotFound."""
     from stemmata import repository
 
-    return repository.open(repo_path(context, repo))
+    shared = context.find_object(Session)
+    up_to_damage = shared is not None and shared.up_to_damage
+    opened = repository.open(repo_path(context, repo), up_to_damage=up_to_damage)
+    damage = opened.session.damage
+    if damage is not None:
+        entry = damage.data["entry"]
+        output_for(context, False).note(f"log entry {entry} is damaged; this is what came before it")
+    return opened
 
 
 def repo_folder(context: typer.Context, repo: str | None) -> Path:

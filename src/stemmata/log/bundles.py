@@ -75,15 +75,21 @@ def write_due_bundles(storage: Storage, n: int) -> None:
             there = find_bundles(storage)
             if any(b.level == level and b.last == n for b in there):
                 continue
-            first = n - level + 1
-            if below == 1:
-                entries = (storage.get(log_key(i), 0, MAX_ENTRY_BYTES + 1) for i in range(first, n + 1))
-                storage.put_new(BundleName.fresh(level, first).key, encode_bundle(first, entries))
-            elif not _merge(storage, level, first, [b for b in there if b.level == below]):
+            if not write_bundle(storage, level, n - level + 1, [b for b in there if b.level == below]):
                 return
     except StemmataError:
         # Best effort: the log itself is complete without them.
         return
+
+
+def write_bundle(storage: Storage, level: int, first: int, below: list[BundleName]) -> bool:
+    """Write the bundle of `level` that begins at entry `first`, of the log's entries or of the bundles one
+    level lower; False if those are not complete. Raises KeyMissing, DamagedBundle, the storage's errors."""
+    if level != LEVELS[0]:
+        return _merge(storage, level, first, below)
+    entries = (storage.get(log_key(i), 0, MAX_ENTRY_BYTES + 1) for i in range(first, first + level))
+    storage.put_new(BundleName.fresh(level, first).key, encode_bundle(first, entries))
+    return True
 
 
 def encode_bundle(first: int, entries: Iterable[bytes]) -> bytes:

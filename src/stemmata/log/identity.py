@@ -51,7 +51,7 @@ def create_identity(storage: Storage, *, now: datetime | None = None) -> bool:
     Whether the one that is there is sound shows when it is read.
     """
     body = _Body(_MAGIC, FORMAT, secrets.token_hex(16), timestamp(now or datetime.now(UTC)))
-    data = seal(msgspec.json.encode(body))
+    data = _encode(body)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             storage.put_new(KEY, data)
@@ -69,6 +69,15 @@ def create_identity(storage: Storage, *, now: datetime | None = None) -> bool:
     raise AssertionError("the last attempt returns or raises")
 
 
+def encode_identity(repository: str, format: int, created: str) -> bytes:
+    """The bytes of `stemmata.json`, as this release writes them."""
+    return _encode(_Body(_MAGIC, format, repository, created))
+
+
+def _encode(body: _Body) -> bytes:
+    return seal(msgspec.json.encode(body))
+
+
 def read_identity(storage: Storage) -> Identity:
     """Raises RepositoryNotFound, DamagedRepository, NewerFormat."""
 
@@ -78,6 +87,8 @@ def read_identity(storage: Storage) -> Identity:
     try:
         data = storage.get(KEY, 0, MAX_BYTES + 1)
     except KeyMissing:
+        if any(True for prefix in ("log/", "bundles/", "packs/") for _ in storage.list(prefix)):
+            raise refuse(f"{KEY} is missing, but the rest of a repository is there") from None
         raise RepositoryNotFound(where=storage.where) from None
     if len(data) > MAX_BYTES:
         raise refuse(f"{KEY} is longer than 64 KiB")

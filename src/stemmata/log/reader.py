@@ -77,6 +77,22 @@ def require_no_hole(storage: Storage, end: int) -> None:
         raise DamagedLog(entry=end + 1, reason=f"it is missing, but {what}")
 
 
+def require_whole(storage: Storage, end: int) -> None:
+    """Raise DamagedLog unless entries 1 to `end` are all there, and none after a hole. Lists `log/`."""
+    wanted = 1
+    for key in storage.list("log/"):
+        n = number_of(key.key)
+        if n is None or n > end:
+            continue
+        if n != wanted or key.size == 0:
+            found = f"it is missing, but entry {n} is there" if n != wanted else "it is empty"
+            raise DamagedLog(entry=wanted, reason=found)
+        wanted += 1
+    if wanted <= end:
+        raise DamagedLog(entry=wanted, reason=f"it is missing, but entry {end} was read before")
+    require_no_hole(storage, end)
+
+
 def number_of(key: str) -> int | None:
     """The number in an entry's key; None for a key that is none."""
     digits = key.removeprefix("log/").removesuffix(".json")

@@ -55,12 +55,13 @@ def verify_bundles(storage: Storage, hashes: list[Digest]) -> Iterator[Problem]:
     for level in LEVELS:
         for key in storage.list(f"bundles/{level}/"):
             name = BundleName.parse(key.key)
-            reason = "it is no bundle's key" if name is None else _wrong_bundle(storage, name, hashes)
+            reason = "it is no bundle's key" if name is None else wrong_bundle(storage, name, hashes)
             if reason is not None:
                 yield Problem(key.key, reason)
 
 
-def _wrong_bundle(storage: Storage, name: BundleName, hashes: list[Digest]) -> str | None:
+def wrong_bundle(storage: Storage, name: BundleName, hashes: list[Digest]) -> str | None:
+    """What is wrong with a bundle, held against the hashes of entries 1, 2, …; None if it is sound."""
     try:
         for offset, data in enumerate(entries_of(storage, name)):
             n = name.first + offset

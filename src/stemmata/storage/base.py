@@ -54,6 +54,13 @@ class Storage(Protocol):
 
     def start_new(self, key: str) -> NewObject: ...
 
+    def replace(self, key: str, data: Buffer) -> None:
+        """Lay other bytes under a key, there or not, all at once: a reader sees the old ones or these.
+
+        For damage that is put right and nothing else (I2); no commit comes this way. Raises OutcomeUnknown,
+        StorageFull, StorageFailed, StorageReadOnly.
+        """
+
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Bytes from `start`; fewer than `length` only where the key ends. Raises KeyMissing."""
 

@@ -75,7 +75,17 @@ class LocalStorage:
 
     def start_new(self, key: str) -> NewObject:
         path = self._path(key)
-        means = self._find_means()
+        return self._begin(key, path, self._find_means())
+
+    def replace(self, key: str, data: Buffer) -> None:
+        new = self._begin(key, self._path(key), Means.OVER)
+        try:
+            new.write(data)
+            new.commit()
+        finally:
+            new.abort()
+
+    def _begin(self, key: str, path: Path, means: Means) -> _LocalObject:
         temp = self.root / "tmp" / secrets.token_hex(16)
         try:
             # 0o666 less the umask: a repository may belong to a group.
@@ -235,6 +245,8 @@ class LocalStorage:
         except FileExistsError:
             raise KeyExists(key=key) from None
         except OSError as error:
+            if means is Means.OVER:
+                raise write_failure(error, self.where) from error
             raise self._unnamed(error, key, path, temp) from error
         try:
             # The folder too: a name alone may vanish after power loss.
@@ -243,7 +255,7 @@ class LocalStorage:
             raise OutcomeUnknown(key=key, reason=reason_of(error)) from error
 
     def _give_name(self, path: Path, temp: Path, means: Means) -> None:
-        call = publish.link if means is Means.LINK else publish.rename_new
+        call = publish.call_of(means)
         try:
             call(temp, path)
         except FileNotFoundError:

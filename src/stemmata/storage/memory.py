@@ -30,6 +30,12 @@ class MemoryStorage:
                 raise KeyExists(key=key)
             self._kept[key] = (copy, time.time())
 
+    def replace(self, key: str, data: Buffer) -> None:
+        check_key(key)
+        copy = bytes(data)
+        with self._lock:
+            self._kept[key] = (copy, time.time())
+
     def start_new(self, key: str) -> NewObject:
         return _MemoryObject(self, check_key(key))
 

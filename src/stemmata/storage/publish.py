@@ -25,6 +25,15 @@ class Means(Enum):
 
     LINK = "link"
     RENAME = "rename"
+    OVER = "over"
+    """Never found by a probe: a rename that replaces, for who means to."""
+
+
+def call_of(means: Means) -> Callable[[Path, Path], object]:
+    """What gives a finished file the name of another path, by this means."""
+    if means is Means.OVER:
+        return os.replace
+    return link if means is Means.LINK else rename_new
 
 
 class NoMeans(Exception):

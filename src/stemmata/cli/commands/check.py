@@ -165,6 +165,7 @@ _NOTES = {
     "catalog": "cached catalog thrown away",
     "void": "log entry without effect",
     "orphan": "unused pack",
+    "aside": "damaged file that was put aside",
     "leftover": "unfinished write",
     "unknown": "unknown file",
 }
