@@ -68,10 +68,11 @@ class Upkeep:
         """Check, and mend what is damaged or missing in packs with what other copies here, cached checkouts
         and `sources` (other repositories, folders of model files, single files) have of it.
 
-        What no source has stays as it is, and is named. `versions`: mend only what these need; `progress` is
-        told how far the check is. Raises RepairSourceMissing, StorageReadOnly, and as `gc`.
+        What no source has stays as it is, and is named. `versions`: mend only packs that these need;
+        `progress` is told how far the check is. Raises RepairSourceMissing, StorageReadOnly, and as `gc`.
         """
         given = [sources] if isinstance(sources, str | os.PathLike) else sources
+        repairing.require_sources(given)
         chosen = None if versions is None else set(self._ids(versions, deleting.meant))
         found = self.check(level=level, progress=progress)
         return repairing.repair(self._session, found, given, versions=chosen, dry_run=dry_run)

@@ -10,17 +10,17 @@ from shop import Epochs
 from stemmata.repository import Repository
 from stemmata.storage.memory import MemoryStorage
 
-COUNT = 3
+COUNT = 4
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def epochs(tmp_path_factory: pytest.TempPathFactory) -> Epochs:
-    return Epochs(tmp_path_factory.mktemp("epochs") / "m")
+    return Epochs(tmp_path_factory.mktemp("epochs") / "m", width=48)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def kept(epochs: Epochs) -> dict[str, bytes]:
-    """Three versions; the tensors of each later one lean on those before."""
+    """Four versions, the tensors of each later one leaning on those before."""
     with Repository.in_memory() as repo:
         epochs.history(repo, COUNT)
         return contents(repo.session.storage)
@@ -34,8 +34,8 @@ def store(kept: dict[str, bytes]) -> Callable[[], MemoryStorage]:
 
 @pytest.fixture
 def laid_out(tmp_path: Path, kept: dict[str, bytes]) -> Path:
-    """The repository as a folder."""
-    root = tmp_path / "repo"
+    """A copy as a folder."""
+    root = tmp_path / "copy"
     for key, data in kept.items():
         path = root / key
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,10 +16,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stemmata.repairing.report import Lost, RepairReport, Restored
     from stemmata.repairing.run import repair
+    from stemmata.repairing.sources import require_sources
 
-__all__ = ["Lost", "RepairReport", "Restored", "repair"]
+__all__ = ["Lost", "RepairReport", "Restored", "repair", "require_sources"]
 
-_HOMES = {"Lost": "report", "RepairReport": "report", "Restored": "report", "repair": "run"}
+_HOMES = {
+    "Lost": "report",
+    "RepairReport": "report",
+    "Restored": "report",
+    "repair": "run",
+    "require_sources": "sources",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -36,9 +36,9 @@ def repair(
 ) -> RepairReport:
     """Mend what a check `found` in packs, with what other copies here, cached checkouts and `sources` have.
 
-    `sources`: other repositories, folders of model files, single files. `versions`: mend only what these
-    need. Raises RepairSourceMissing, StorageReadOnly, StorageFull, CommitContention and the storage's other
-    errors; nothing needed is lost then.
+    `sources`: other repositories, folders of model files, single files. `versions`: mend only packs that
+    these need. Raises RepairSourceMissing, StorageReadOnly, StorageFull, CommitContention and the storage's
+    other errors; nothing needed is lost then.
     """
     return _Run(session, found, sources, versions, dry_run, progress).run()
 
@@ -58,6 +58,8 @@ class _Run:
         self._sources = opened(session, sources)
         self._rotten: set[tuple[PackName, Digest]] = set()
         self._restored: dict[Digest, tuple[str, int]] = {}
+        self._seen: set[str] = set()
+        """Versions that were looked at."""
         self.report = RepairReport(dry=dry_run)
         self._damaged = {PackName.parse(p.pack) for p in found.problems if p.pack}
         self._affected = {VersionId.parse(version.id) for version in found.affected}
@@ -93,6 +95,7 @@ class _Run:
         planner = Planner(self._session, kept, packs, self._sources, shelves)
         damaged, wanted = self._scope(kept, packs)
         plan = planner.plan(damaged, wanted)
+        self._seen |= {needs.version.id.hex for needs in plan.needs}
         self.report.lost = list(planner.name_lost(plan, self._model_name))
         if self._dry:
             self._note_restored(planner, plan)
@@ -172,7 +175,7 @@ class _Run:
             self.report.left += self._packs_left()
 
     def _is_whole(self, version: Affected, lost: Container[str]) -> bool:
-        if version.id in lost or (self._only is not None and VersionId.parse(version.id) not in self._only):
+        if version.id in lost or version.id not in self._seen:
             return False
         return not any(p.kind == "record" and version.id in p.versions for p in self._found.problems)
 

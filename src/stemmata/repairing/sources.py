@@ -100,8 +100,8 @@ class Sources:
         for source in ahead:
             try:
                 found = source.find(digest)
-            except (*FAULTS, OSError):
-                continue  # it fails where it is read: others may have it
+            except (StemmataError, OSError):
+                continue  # it fails, or has changed since it was looked at: others may have it
             if found is not None and digest_of(found[0]) == digest:
                 self._asked[digest] = source, len(found[0])
                 return Found(*found)
@@ -119,6 +119,12 @@ class Sources:
     def expect(self, tree: Tree) -> None:
         for source in self._sources:
             source.expect(tree)
+
+
+def require_sources(given: Sequence[str | os.PathLike[str]]) -> None:
+    """To be asked before a long check. Raises RepairSourceMissing."""
+    for path in given:
+        _given(Path(path))
 
 
 def opened(session: Session, given: Sequence[str | os.PathLike[str]]) -> Sources:
