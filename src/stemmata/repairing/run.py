@@ -182,8 +182,11 @@ class _Run:
     def _packs_left(self) -> Iterable[str]:
         """Damaged packs that are live still."""
         live = {pack.name for pack in live_packs(self._session.catalog)}
+        why = "it holds what is lost, or what that leans on"
+        if not self.report.lost:
+            why = "no version that was chosen needs it"
         for pack in sorted(self._damaged & live):
-            yield f"{pack.key}: it holds what is lost, or what the versions that were chosen do not need"
+            yield f"{pack.key}: {why}"
 
     def _model_name(self, key: str) -> str:
         return queries.model_name(self._session.catalog.connection, key)
