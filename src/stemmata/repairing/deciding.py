@@ -157,12 +157,12 @@ class Deciding:
                 going = self.going.intersection(copies)
                 spoilt = all(self._shelves.head(other, digest) is None for other in going)
                 return Stay(pack, instead=spoilt)
-        spoilt = not self.going.intersection(copies)
-        for pack in sorted(copies, key=lambda p: (p not in self.going, p not in self._shelves.live)):
-            head = self._shelves.head(pack, digest)
-            if head is None:
-                spoilt = True
-                continue
+        heads = [(pack, head) for pack in copies if (head := self._shelves.head(pack, digest)) is not None]
+        here = self.going.intersection(copies)
+        spoilt = not here or not here <= {pack for pack, _ in heads}
+        # One that leans on nothing first: of copies that lean on each other in a circle none could be taken.
+        heads.sort(key=lambda each: (each[0] not in here, len(each[1][1]), each[0] not in self._shelves.live))
+        for pack, head in heads:
             if all(self.of(base.digest, base.pack) is not None for base in head[1]):
                 return Move(pack, *head, instead=spoilt)
         found = self._sources.where(digest)
