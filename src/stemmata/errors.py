@@ -146,6 +146,13 @@ class SourceMissing(NotFound):
     next_step = "name the folder or file that the training wrote"
 
 
+class RepairSourceMissing(NotFound):
+    kind = "repair-source-missing"
+    what = "nothing can be taken from {path}: {reason}"
+    untouched = "nothing was repaired"
+    next_step = "name a repository, or a folder or file with the models that were saved"
+
+
 # --- conflict (exit code 4) ---------------------------------------------------------------------
 
 

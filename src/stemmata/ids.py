@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -10,6 +11,7 @@ from blake3 import blake3
 
 SHORT = 12
 """How many hex digits of an id people are shown."""
+_PACK_KEY = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{32})\.pack", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -68,6 +70,12 @@ class PackName(_FixedBytes):
     @classmethod
     def fresh(cls) -> Self:
         return cls(secrets.token_bytes(cls.SIZE))
+
+    @classmethod
+    def in_key(cls, key: str) -> Self | None:
+        """The pack that lies under a key of the repository; None for a key of something else."""
+        found = _PACK_KEY.fullmatch(key)
+        return cls(bytes.fromhex(found[1])) if found else None
 
     @property
     def key(self) -> str:

@@ -55,9 +55,8 @@ from stemmata.records import (
 )
 from stemmata.session import Session
 from stemmata.sources import MemoryFolder, Source, SourceFile
-from stemmata.trees import MAX_TREE_BYTES, Tree, content_of, encode_tree
+from stemmata.trees import MAX_TREE_BYTES, Tree, content_of, encode_tree, split_tree
 
-_TREE_CHUNK = 64 << 20
 _ATTEMPTS = 10
 """How often all is stored anew because packs that it was built on were collected, or put together."""
 _MAX_PROVENANCE = 64 << 20
@@ -271,8 +270,7 @@ def _write_side_objects(
     if len(encoded) > MAX_TREE_BYTES:
         # No reader would take it: refuse while the source is still there.
         raise UnsupportedFile(path=str(source.path), reason="it holds too many files or tensors")
-    chunks = [encoded[i : i + _TREE_CHUNK] for i in range(0, len(encoded), _TREE_CHUNK)]
-    tree_digests = [writer.put(chunk, "bytes").hex for chunk in chunks]
+    tree_digests = [writer.put(chunk, "bytes").hex for chunk in split_tree(encoded)]
     return encode_record(_record(request, found, config, tree, digests)), tree_digests
 
 

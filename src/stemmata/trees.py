@@ -20,6 +20,8 @@ from stemmata.records import Content
 MAX_FILES = 1_000_000
 MAX_PATH_BYTES = 4096
 MAX_TREE_BYTES = 256 << 20
+_TREE_OBJECT = 64 << 20
+"""Bytes of a tree in one object."""
 _OBJECT = re.compile(r"[0-9a-f]{64}")
 _WINDOWS_DEVICES = frozenset(
     {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(1, 10)), *(f"lpt{i}" for i in range(1, 10))}
@@ -65,6 +67,11 @@ _encoder = msgspec.json.Encoder()
 
 def encode_tree(tree: Tree) -> bytes:
     return _encoder.encode(tree)
+
+
+def split_tree(encoded: bytes) -> list[bytes]:
+    """An encoded tree as the contents of its objects."""
+    return [encoded[i : i + _TREE_OBJECT] for i in range(0, len(encoded), _TREE_OBJECT)]
 
 
 def join_tree(version: str, parts: Iterable[bytes | bytearray]) -> bytes:

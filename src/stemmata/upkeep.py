@@ -4,10 +4,11 @@ whether it is whole. Owns what people call for that; every operation itself lies
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING
 
-from stemmata import checking, collecting, deleting, heads, redacting, retaining
+from stemmata import checking, collecting, deleting, heads, redacting, repairing, retaining
 from stemmata.catalog import queries
 from stemmata.checking import Report
 from stemmata.deleting import Deleted, Going
@@ -24,6 +25,7 @@ from stemmata.version import Version
 
 if TYPE_CHECKING:
     from stemmata.collecting import Collection
+    from stemmata.repairing import RepairReport
     from stemmata.usage import Usage
 
 
@@ -53,6 +55,27 @@ class Upkeep:
         return checking.check(
             self._session.storage, level=level, sample=sample, seed=seed, resume=resume, progress=progress
         )
+
+    def repair(
+        self,
+        sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+        *,
+        versions: Target | Sequence[Target] | None = None,
+        dry_run: bool = False,
+        level: checking.Level = "full",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> RepairReport:
+        """Check, and mend what is damaged or missing in packs with what other copies here, cached checkouts
+        and `sources` (other repositories, folders of model files, single files) have of it.
+
+        What no source has stays as it is, and is named. `versions`: mend only packs that these need;
+        `progress` is told how far the check is. Raises RepairSourceMissing, StorageReadOnly, and as `gc`.
+        """
+        given = [sources] if isinstance(sources, str | os.PathLike) else sources
+        repairing.require_sources(given)
+        chosen = None if versions is None else set(self._ids(versions, deleting.meant))
+        found = self.check(level=level, progress=progress)
+        return repairing.repair(self._session, found, given, versions=chosen, dry_run=dry_run)
 
     def accept_older(self) -> None:
         """Go on from a repository whose log ends before what this machine has seen: a restored backup."""

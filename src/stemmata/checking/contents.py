@@ -11,7 +11,7 @@ from stemmata.catalog.catalog import Catalog
 from stemmata.checking.copies import Copies
 from stemmata.checking.extent import Extent, Progressing
 from stemmata.checking.placed import PlacedPack, PlacedVersion, digest_in, packs_of, versions_of
-from stemmata.checking.report import FAULTS, Problem, Report, reason_of
+from stemmata.checking.report import FAULTS, Note, Problem, Report, reason_of
 from stemmata.errors import DamagedPack, DamagedTree, StemmataError
 from stemmata.ids import Digest, PackName
 from stemmata.packs import PackReader
@@ -90,8 +90,8 @@ class Contents:
                 self._before.stored(pack)
         except FAULTS as error:
             # A full check finds out which versions want the damaged bytes; the others cannot.
-            self._blame("pack", pack.name.key, error, users)
-            if self._extent.level == "stored":
+            self._blame_pack(pack, "pack", pack.name.key, error, users)
+            if self._extent.level == "stored" and not pack.retired:
                 self._name_damaged(reader, pack, users)
         if self._extent.takes(pack.name.raw):
             self._advance(pack.size)
@@ -112,7 +112,9 @@ class Contents:
             for digest in reader.damaged_objects():
                 self._named.setdefault(pack.name, set()).add(digest)
                 where = f"object {digest.short} in {pack.name.key}"
-                self._report.problems.append(Problem("object", where, "it fails its checksum", tuple(users)))
+                self._report.problems.append(
+                    Problem("object", where, "it fails its checksum", tuple(users), pack.name.hex)
+                )
         except FAULTS:
             return  # reported with the pack
 
@@ -130,7 +132,8 @@ class Contents:
         for digest, error in faults.items():
             if digest not in self._named.get(pack.name, ()):
                 where = f"object {digest.short} in {pack.name.key}"
-                self._blame("object", where, error, sorted(self._failed.get(digest, ())))
+                users = sorted(self._failed.get(digest, ()))
+                self._blame_pack(pack, "object", where, error, users)
         if decode and not faults:
             self._before.decoded(pack)
 
@@ -234,6 +237,17 @@ class Contents:
 
     def _blame(self, kind: str, where: str, error: StemmataError, versions: Sequence[str]) -> None:
         self._report.problems.append(Problem(kind, where, reason_of(error), tuple(versions)))
+
+    def _blame_pack(
+        self, pack: PlacedPack, kind: str, where: str, error: StemmataError, versions: Sequence[str]
+    ) -> None:
+        """Of a pack that nobody needs it is noted once: a collection deletes it."""
+        reason = reason_of(error)
+        if not pack.retired:
+            self._report.problems.append(Problem(kind, where, reason, tuple(versions), pack.name.hex))
+        elif all(note.where != pack.name.key for note in self._report.notes):
+            reason = f"damaged ({reason}), but nobody needs it any more; gc deletes it"
+            self._report.notes.append(Note("retired", pack.name.key, reason))
 
     def _advance(self, amount: int) -> None:
         self._done = min(self._done + amount, self._total)

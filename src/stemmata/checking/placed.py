@@ -21,6 +21,8 @@ class PlacedPack:
     size: int
     digest: Digest
     bases: frozenset[PackName]
+    retired: bool = False
+    """Nobody needs it any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +45,18 @@ def packs_of(catalog: Catalog) -> list[PlacedPack]:
     for pack, base in ask("SELECT pack, base FROM pack_bases").fetchall():
         bases.setdefault(bytes(pack), set()).add(PackName(bytes(base)))
     rows = ask(
-        "SELECT name, size, digest FROM packs WHERE state != 'dropped' AND digest IS NOT NULL"
-        " ORDER BY n, name"
+        "SELECT name, size, digest, state = 'retired' FROM packs"
+        " WHERE state != 'dropped' AND digest IS NOT NULL ORDER BY n, name"
     )
     return [
-        PlacedPack(PackName(bytes(name)), size, Digest.parse(digest), frozenset(bases.get(bytes(name), ())))
-        for name, size, digest in rows.fetchall()
+        PlacedPack(
+            PackName(bytes(name)),
+            size,
+            Digest.parse(digest),
+            frozenset(bases.get(bytes(name), ())),
+            bool(retired),
+        )
+        for name, size, digest, retired in rows.fetchall()
     ]
 
 

@@ -15,18 +15,20 @@ class Problem:
     """One damage. `kind`: identity, log, bundle, pack, object, record, tree, file, provenance or ref.
 
     `where` is a key, an entry, a pack, an object or a version's file; `versions` are the ids, in
-    hex, of the visible and restorable versions that it reaches.
+    hex, of the visible and restorable versions that it reaches. `pack`: the name, in hex, of the live pack
+    in which it lies.
     """
 
     kind: str
     where: str
     reason: str
     versions: tuple[str, ...] = ()
+    pack: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that is no damage: kind is catalog, void, orphan, aside, leftover or unknown."""
+    """Something that is no damage: kind is catalog, void, orphan, aside, retired, leftover or unknown."""
 
     kind: str
     where: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from contextlib import suppress
 from itertools import zip_longest
@@ -11,7 +10,8 @@ from stemmata.catalog.catalog import Catalog, catalog_files
 from stemmata.checking.contents import Contents, Progress
 from stemmata.checking.extent import Extent, Level, Progressing
 from stemmata.checking.report import Affected, Note, Problem, Report, reason_of
-from stemmata.errors import Damage, DamagedLog, StemmataError, StorageFailed
+from stemmata.errors import Damage, DamagedLog, RepositoryNotFound, StemmataError, StorageFailed
+from stemmata.ids import PackName
 from stemmata.log import verify
 from stemmata.log.bundles import BundleName
 from stemmata.log.entries import Position, link_of, log_key
@@ -20,7 +20,6 @@ from stemmata.log.reader import fetch
 from stemmata.storage.base import Storage
 from stemmata.storage.local import LocalStorage
 
-_PACK_KEY = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{32})\.pack", re.ASCII)
 _TABLES = (
     "packs",
     "pack_bases",
@@ -196,7 +195,7 @@ def _difference(cached: Catalog, fresh: Catalog) -> str:
 
 def _note_strangers(storage: Storage, catalog: Catalog, report: Report) -> None:
     """Note what lies in the store and belongs to no entry of the log."""
-    states = dict(catalog.connection.execute("SELECT lower(hex(name)), state FROM packs").fetchall())
+    states = dict(catalog.connection.execute("SELECT name, state FROM packs").fetchall())
     for key in storage.list(""):
         if key.key == "stemmata.json" or key.key.startswith("log/") or BundleName.parse(key.key):
             continue
@@ -204,8 +203,8 @@ def _note_strangers(storage: Storage, catalog: Catalog, report: Report) -> None:
             reason = "what was damaged before a recovery put it right; it may be deleted"
             report.notes.append(Note("aside", key.key, reason))
             continue
-        name = _PACK_KEY.fullmatch(key.key)
-        state = states.get(name[1]) if name else None
+        name = PackName.in_key(key.key)
+        state = states.get(name.raw) if name is not None else None
         if name is None:
             report.notes.append(Note("unknown", key.key, "stemmata does not write such a file"))
         elif state is None:

@@ -6,8 +6,8 @@ and a pack that anything still needs at the log's end is not retired. The next c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 
 from stemmata.catalog.catalog import Catalog
 from stemmata.collecting.copies import LivePack
@@ -38,12 +38,25 @@ class Overtaken(StemmataError):
     what = "another collection was faster"
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is to be committed, as it was decided upon the versions `before`. `places`: versions as they are
+    to be; `going`: packs that may be retired; `new`: durable packs that no log has named."""
+
+    before: Mapping[VersionId, Kept]
+    places: Sequence[Kept]
+    going: Set[PackName]
+    new: Sequence[PackSummary]
+    forget: Sequence[Kept] = ()
+
+
 class Applied:
     """What an application has committed."""
 
     def __init__(self) -> None:
         self.forgotten: list[VersionId] = []
-        self.placed = 0
+        self.placed: dict[int, int] = {}
+        """How many versions, by the entries' order."""
         self.added: list[PackSummary] = []
         self.retired: list[PackName] = []
 
@@ -84,10 +97,15 @@ def apply(session: Session, picture: Picture, decided: Plan, moving: Moving, why
 
     Raises Overtaken, and as `transaction.commit`.
     """
-    done = Applied()
     places = list(_places(picture, decided, moving))
-    parts = list(_parts(places))
-    adding = list(moving.written)
+    change = Change(picture.by_id, places, decided.packs, moving.written, decided.forget)
+    return commit(session, change, why)
+
+
+def commit(session: Session, change: Change, why: str) -> Applied:
+    """Commit a change, as far as what others committed meanwhile lets it. Raises as `apply`."""
+    done = Applied()
+    parts = list(_parts(change.places))
     for i, part in enumerate(parts):
         last, whole = i == len(parts) - 1, len(parts) == 1
 
@@ -96,43 +114,53 @@ def apply(session: Session, picture: Picture, decided: Plan, moving: Moving, why
             part: list[Kept] = part,
             last: bool = last,
             whole: bool = whole,
-            first: bool = i == 0,
+            number: int = i,
         ) -> Sequence[Op]:
+            first = number == 0
             now = {version.id: version for version in kept_versions(catalog)}
-            valid = [new for new in part if _unchanged(picture, now.get(new.id), new)]
+            valid = [new for new in part if _unchanged(change.before[new.id], now.get(new.id))]
             live = live_packs(catalog)
-            new = list(adding) if first else []
+            new = list(change.new) if first else []
             _require_usable(catalog, new, live)
             there = {pack.name for pack in live} | {pack.name for pack in new}
             valid = [version for version in valid if there.issuperset(version.packs)]
             if whole:
                 new = _used(new, valid)
-            forget = _forgettable(decided, now) if last else []
+            forget = _forgettable(change, now) if last else []
             for version in valid:
                 now[version.id] = version
             for gone in forget:
                 del now[gone]
-            retire = _retirable(decided, live, new, now.values()) if last else []
+            retire = _retirable(change, live, new, now.values()) if last else []
             done.added, done.retired, done.forgotten = (new if first else done.added), retire, forget
-            made: list[Op] = [_added(pack) for pack in new]
-            made += [
-                VersionPlace(version=v.id.hex, tree=list(v.tree), packs=[p.hex for p in v.packs])
-                for v in valid
-            ]
-            if forget:
-                made.append(VersionForget(versions=[v.hex for v in forget], why=why))
-            if retire:
-                made.append(PackRetire(packs=[p.hex for p in retire], why=why))
-            done.placed = len(valid)
-            return made
+            done.placed[number] = len(valid)
+            return _ops(new, valid, forget, retire, why)
 
         session.commit(ops)
-    unused = [pack for pack in moving.written if pack not in done.added]
+    unused = [pack for pack in change.new if pack not in done.added]
     for pack in unused:
         session.storage.delete(pack.name.key)  # no log has named it
     for pack in done.added:
         session.catalog.remember_pack(pack.name, pack.index.digests())
     return done
+
+
+def _ops(
+    new: Sequence[PackSummary],
+    places: Sequence[Kept],
+    forget: Sequence[VersionId],
+    retire: Sequence[PackName],
+    why: str,
+) -> list[Op]:
+    made: list[Op] = [_added(pack) for pack in new]
+    made += [
+        VersionPlace(version=v.id.hex, tree=list(v.tree), packs=[p.hex for p in v.packs]) for v in places
+    ]
+    if forget:
+        made.append(VersionForget(versions=[v.hex for v in forget], why=why))
+    if retire:
+        made.append(PackRetire(packs=[p.hex for p in retire], why=why))
+    return made
 
 
 def _places(picture: Picture, decided: Plan, moving: Moving) -> Iterator[Kept]:
@@ -144,8 +172,8 @@ def _places(picture: Picture, decided: Plan, moving: Moving) -> Iterator[Kept]:
         yield replace(version, packs=tuple(packs))
 
 
-def _unchanged(picture: Picture, now: Kept | None, new: Kept) -> bool:
-    return now is not None and now.placed == picture.as_it_was(new.id).placed
+def _unchanged(before: Kept, now: Kept | None) -> bool:
+    return now is not None and now.placed == before.placed
 
 
 def _parts(places: Sequence[Kept]) -> Iterator[list[Kept]]:
@@ -179,25 +207,25 @@ def _used(new: Sequence[PackSummary], places: Iterable[Kept]) -> list[PackSummar
     return [pack for pack in new if pack.name in used]
 
 
-def _forgettable(decided: Plan, now: dict[VersionId, Kept]) -> list[VersionId]:
+def _forgettable(change: Change, now: dict[VersionId, Kept]) -> list[VersionId]:
     """Those whose deletion still is the one whose window is over."""
     return [
         v.id
-        for v in decided.forget
+        for v in change.forget
         if v.id in now and now[v.id].state == DELETED and now[v.id].state_n == v.state_n
     ]
 
 
 def _retirable(
-    decided: Plan, live: Sequence[LivePack], new: Sequence[PackSummary], kept: Iterable[Kept]
+    change: Change, live: Sequence[LivePack], new: Sequence[PackSummary], kept: Iterable[Kept]
 ) -> list[PackName]:
-    """The packs of the plan that nothing needs once all else is done."""
+    """The packs of the change that nothing needs once all else is done."""
     needed = {pack for version in kept for pack in version.packs}
     ordered = [*((p.name, p.bases) for p in live), *((p.name, p.bases) for p in new)]
     for name, bases in reversed(ordered):
         if name in needed:
             needed.update(bases)
-    return sorted(pack.name for pack in live if pack.name in decided.packs and pack.name not in needed)
+    return sorted(pack.name for pack in live if pack.name in change.going and pack.name not in needed)
 
 
 def _added(pack: PackSummary) -> PackAdd:

@@ -5,7 +5,6 @@ The log says so first. What a killed run has left lying is deleted by the next o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -22,7 +21,6 @@ READERS = 3600.0
 WRITERS = 24 * 3600.0
 """Seconds after which a pack that no log names is taken for what a killed save left behind."""
 
-_KEY = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{32})\.pack", re.ASCII)
 _AT_ONCE = 10_000
 
 
@@ -49,9 +47,9 @@ class Leftovers(NamedTuple):
 def look(session: Session, clock: StoreClock, *, readers: float, writers: float) -> Leftovers:
     """What lies in the store that nobody needs. Raises ClockDoubted if that hangs on a time in doubt."""
     lying = [
-        Lying(PackName.parse(found[1]), key)
+        Lying(name, key)
         for key in session.storage.list("packs/")
-        if (found := _KEY.fullmatch(key.key))
+        if (name := PackName.in_key(key.key)) is not None
     ]
     # Listed before the log is read: a pack whose save has ended since is known by then.
     session.refresh()

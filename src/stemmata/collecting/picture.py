@@ -56,10 +56,10 @@ class Picture:
             packs = live_packs(session.catalog)
         self.copies = Copies(session.storage, packs)
         self._rows: dict[VersionId, Rows] = {}
-        self._by_id = {version.id: version for version in self.kept}
+        self.by_id = {version.id: version for version in self.kept}
 
     def as_it_was(self, version: VersionId) -> Kept:
-        return self._by_id[version]
+        return self.by_id[version]
 
     def rows(self, version: Kept) -> Rows:
         """The copies that a version reads, what they lean on aside; 8 bytes each are kept."""

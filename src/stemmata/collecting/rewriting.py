@@ -12,11 +12,11 @@ from collections.abc import Callable, Collection, Iterable
 from stemmata.codecs.faults import translated
 from stemmata.codecs.frames import Reference, read_header, write_header
 from stemmata.collecting.copies import Copies
+from stemmata.collecting.newpacks import NewPacks
 from stemmata.errors import Damage, HostileData
 from stemmata.ids import Digest, PackName
 from stemmata.objects import ObjectReader
-from stemmata.objects.writing import PACK_BYTES, PACK_OBJECTS
-from stemmata.packs import PackReader, PackSummary, PackWriter
+from stemmata.packs import PackReader, PackSummary
 from stemmata.storage.base import Storage
 
 
@@ -26,12 +26,16 @@ class Moving:
     def __init__(
         self, copies: Copies, packs: Collection[PackName], storage: Storage, reader: ObjectReader
     ) -> None:
-        self.written: list[PackSummary] = []
         self._copies, self._packs = copies, set(packs)
         self._storage, self._reader = storage, reader
+        self._new = NewPacks(storage, reader)
         self._where: dict[Digest, PackName] = {}
         self._begun: set[Digest] = set()
-        self._open: PackWriter | None = None
+
+    @property
+    def written(self) -> list[PackSummary]:
+        """The packs that are durable."""
+        return self._new.written
 
     def place_of(self, row: int) -> PackName:
         """Where what is copy `row` now will lie; for a pack that goes, after `move`."""
@@ -43,7 +47,7 @@ class Moving:
 
     def take(self, pack: PackSummary) -> None:
         """Somebody else has written these objects anew."""
-        self.written.append(pack)
+        self._new.written.append(pack)
         for digest in pack.index.digests():
             self._where[digest] = pack.name
 
@@ -55,25 +59,16 @@ class Moving:
 
     def close(self) -> None:
         """Make what was written so far durable (I1)."""
-        if self._open is not None:
-            pack, self._open = self._open, None
-            self.written.append(pack.commit())
+        self._new.close()
 
     def discard(self) -> None:
         """Delete what was written: no log has ever named it."""
-        pack, self._open = self._open, None
-        if pack is not None:
-            pack.abort()
-        for summary in self.written:
-            self._storage.delete(summary.name.key)
+        self._new.discard()
 
     def prove(self, progress: Callable[[int], None] | None = None) -> None:
         """Read back every object that was written, through what it leans on. Raises Damage."""
-        for summary in self.written:
-            for digest in summary.index.digests():
-                length = len(self._reader.read(digest, [summary.name]))
-                if progress is not None:
-                    progress(length)
+        for _, error in self._new.unreadable(progress):
+            raise error
 
     def _move(self, digest: Digest) -> PackName:
         found = self._where.get(digest)
@@ -115,15 +110,7 @@ class Moving:
         where = self._reader.locate(digest, [name])[1]
         stored = PackReader(self._storage, name).read_row(digest, where)
         parts, bases = moved(stored, digest, name, lambda base: lies[base])
-        if self._open is None:
-            self._open = PackWriter(self._storage)
-        pack = self._open
-        pack.add(digest, parts, where.raw)
-        for base in bases:
-            pack.lean_on(base)
-        if pack.size >= PACK_BYTES or len(pack) >= PACK_OBJECTS:
-            self.close()
-        return pack.name
+        return self._new.add(digest, parts, where.raw, bases)
 
 
 def moved(

@@ -160,7 +160,7 @@ class _Run:
         self.report.rewritten = sum(pack.size for pack in done.added)
         self.report.freed = sum(sizes[name] for name in done.retired) - self.report.rewritten
         self.report.packs_retired, self.report.packs_added = len(done.retired), len(done.added)
-        self.report.versions_placed = done.placed
+        self.report.versions_placed = sum(done.placed.values())
         return True
 
     def _forgotten(self, picture: Picture, gone: list[VersionId]) -> list[Forgotten]:

@@ -9,6 +9,7 @@ import typer
 
 from stemmata.cli import text
 from stemmata.cli.help import HelpCommand, examples
+from stemmata.cli.commands.recovering import recover_log
 from stemmata.cli.options import Json, Repo, open_repo, output_for, repo_folder
 from stemmata.cli.output import Output
 from stemmata.cli.registry import command_app
@@ -16,6 +17,7 @@ from stemmata.errors import Damage, InvalidArgument
 
 if TYPE_CHECKING:
     from stemmata.checking import Note, Problem, Report
+    from stemmata.repairing import RepairReport
 
 _Kinded = TypeVar("_Kinded", "Note", "Problem")
 
@@ -29,9 +31,15 @@ app = command_app()
         "stemmata check --level structure -R /data/models",
         "stemmata check --sample 5%",
         "stemmata check --resume",
+        "stemmata check --repair --from out/ --from /backup/models --dry-run",
+        "stemmata check --repair --from out/",
         json="sound (bool), level, sample, seed, resumed, problems (list of kind, where, reason, "
-        "versions), notes (list of kind, where, reason), affected (list of id, model, name), "
-        "counts {entries, bundles, packs, objects, versions, files, bytes}",
+        "versions, pack), notes (list of kind, where, reason), affected (list of id, model, name), "
+        "counts {entries, bundles, packs, objects, versions, files, bytes}; with --repair also recovery (of "
+        "the log: complete, recovered, lost, breaks, identity, out_of_reach, …) and repair "
+        "{sound, dry, damaged, restored (list of source, objects, bytes), whole (list of id, model, name), "
+        "lost (list of version, model, version_name, what, name, tensor, size, digest), left, packs_added, "
+        "packs_retired, versions_placed, written}",
     ),
 )
 def check(
@@ -54,6 +62,30 @@ def check(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a check of this level was interrupted.")
     ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            metavar="",
+            help="Mend what is damaged or missing in packs with what other copies, cached checkouts and "
+            "--from have of it.",
+        ),
+    ] = False,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            metavar="PATH",
+            help="With --repair: a repository, a folder of model files or a file that may have what is lost; "
+            "may be given again.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", metavar="", help="With --repair: show what would be mended, and change nothing."
+        ),
+    ] = False,
     accept_older: Annotated[
         bool,
         typer.Option(
@@ -71,12 +103,22 @@ def check(
     tree and whole files, aliases, and the catalog, which is thrown away if it is wrong. Nothing else is
     changed. --level says how deep, --sample in which part. Exits with 5 if anything is damaged, and names
     the versions that are affected.
+
+    --repair puts the log right first, with bytes that its own hashes prove, from bundles, the catalog and
+    copies of the repository. Then it writes what can be had again of packs into new ones, reads it back and
+    lets versions name those. Nothing is deleted, and what cannot be had is named and stays as it is. Exits
+    with 5 if damage is left.
     """
-    from stemmata import checking
+    from stemmata import checking, repairing
     from stemmata.storage.local import LocalStorage
 
     output = output_for(context, as_json)
+    if not repair and (source or dry_run):
+        raise InvalidArgument(argument="--from" if source else "--dry-run", reason="it goes with --repair")
+    if source:
+        repairing.require_sources(source)
     storage = LocalStorage(repo_folder(context, repo))
+    recovered = recover_log(output, storage, source or [], dry_run=dry_run) if repair else None
     with output.progress("checking") as bar:
         report = checking.check(
             storage,
@@ -86,22 +128,46 @@ def check(
             resume=resume,
             progress=bar.to if bar is not None else None,
         )
+    if not output.json:
+        _tell(output, report, advise=not repair)
+    # Nothing can be written behind a log with holes: packs are mended once it is whole.
+    may_mend = recovered is not None and recovered.complete and not (dry_run and recovered.recovered)
+    mended = _repair(context, repo, output, report, source or [], dry_run) if may_mend else None
     if output.json:
-        output.document(report.to_dict())
-    else:
-        _tell(output, report)
+        told = {"recovery": recovered, "repair": mended}
+        output.document(report.to_dict() | {k: v.to_dict() for k, v in told.items() if v is not None})
     if accept_older:
         with open_repo(context, repo) as repository:
             repository.accept_older()
-    if not report.sound:
+    if not (report if mended is None else mended).sound or not (recovered is None or recovered.complete):
         raise typer.Exit(Damage.exit_code)
+
+
+def _repair(
+    context: typer.Context,
+    repo: str | None,
+    output: Output,
+    found: Report,
+    source: Sequence[str],
+    dry_run: bool,
+) -> RepairReport:
+    from stemmata import repairing
+
+    # What versions need is read from the log: whatever mends that comes before this.
+    with open_repo(context, repo) as repository, output.progress("mending", counted=True) as bar:
+        mended = repairing.repair(
+            repository.session, found, source, dry_run=dry_run, progress=bar.to if bar is not None else None
+        )
+    if not output.json:
+        _tell_mended(output, mended)
+    return mended
 
 
 _MOST = 20
 """Lines of one kind that are printed; --json has them all."""
 
 
-def _tell(output: Output, report: Report) -> None:
+def _tell(output: Output, report: Report, *, advise: bool) -> None:
     from rich.text import Text
 
     from stemmata.cli.listing import DIM, ID
@@ -115,8 +181,7 @@ def _tell(output: Output, report: Report) -> None:
             line = Text(f"  {text.plain(problem.where)}")
             line.append(f"  {text.plain(problem.reason)}", DIM)
             output.show(line)
-        if len(group) > _MOST:
-            output.show(Text(f"  … and {len(group) - _MOST} more; see all with --json", DIM))
+        _tell_of_more(output, len(group))
     if report.affected:
         output.show(Text(text.count(len(report.affected), "version") + " affected", "bold red"))
         for version in report.affected:
@@ -140,10 +205,69 @@ def _tell(output: Output, report: Report) -> None:
         f"{text.count(counts.entries, 'log entry', 'log entries')}, {text.size(counts.bytes)}{how}"
     )
     output.show(verdict)
-    if not report.sound:
+    if not report.sound and advise:
         output.note(
-            "restore the damaged files from a copy; what is not listed as affected reads as it was saved"
+            "stemmata check --repair takes what is damaged from other copies, with --from also from another "
+            "repository or from folders that have it; what is not listed as affected reads as it was saved"
         )
+
+
+def _tell_mended(output: Output, mended: RepairReport) -> None:
+    from rich.text import Text
+
+    from stemmata.cli.listing import DIM, ID
+
+    would = "would be " if mended.dry else ""
+    for each in mended.restored:
+        line = Text(f"{text.count(each.objects, 'object')} {would}taken from {text.plain(each.source)}")
+        line.append(f"  {text.size(each.bytes)}", DIM)
+        output.show(line)
+    if mended.whole:
+        output.show(Text(f"{text.count(len(mended.whole), 'version')} {would}whole again", "bold green"))
+    for version in mended.whole[:_MOST]:
+        line = Text(f"  {text.plain(version.model)}@{text.plain(version.name)}")
+        line.append(f"  {version.id[:12]}", ID)
+        output.show(line)
+    _tell_of_more(output, len(mended.whole))
+    if mended.lost:
+        output.show(Text("lost: no source has it", "bold red"))
+    for lost in mended.lost[:_MOST]:
+        what = {"file": "", "tree": "", "provenance": "provenance "}[lost.what] + lost.name
+        what += f", tensor {lost.tensor}" if lost.tensor else ""
+        line = Text(f"  {text.plain(lost.model)}@{text.plain(lost.version_name)}  {text.plain(what)}")
+        if lost.what == "file":
+            line.append(f"  {text.size(lost.size)}, BLAKE3 {lost.digest[:12]}", DIM)
+        output.show(line)
+    _tell_of_more(output, len(mended.lost))
+    if mended.left:
+        output.show(Text("left as it is", "bold red"))
+    for left in mended.left[:_MOST]:
+        output.show(Text(f"  {text.plain(left)}", DIM))
+    _tell_of_more(output, len(mended.left))
+    if mended.packs_added or mended.packs_retired:
+        output.show(
+            Text(
+                f"{text.count(mended.packs_added, 'pack')} written, {text.size(mended.written)}; "
+                f"{mended.packs_retired} retired, which stemmata gc deletes after the readers' grace",
+                DIM,
+            )
+        )
+    if not mended.damaged:
+        output.show("Nothing to mend in packs.")
+    if mended.lost:
+        output.note(
+            "another copy of this repository has it, or the folder that was saved: name them with --from; of "
+            "provenance that is gone for good, stemmata redact leaves a tombstone"
+        )
+
+
+def _tell_of_more(output: Output, count: int) -> None:
+    from rich.text import Text
+
+    from stemmata.cli.listing import DIM
+
+    if count > _MOST:
+        output.show(Text(f"  … and {count - _MOST} more; see all with --json", DIM))
 
 
 def _part(sample: str | None) -> float | None:
@@ -166,6 +290,7 @@ _NOTES = {
     "void": "log entry without effect",
     "orphan": "unused pack",
     "aside": "damaged file that was put aside",
+    "retired": "damaged, unneeded pack",
     "leftover": "unfinished write",
     "unknown": "unknown file",
 }
