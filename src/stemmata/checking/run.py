@@ -10,7 +10,7 @@ from stemmata.catalog.catalog import Catalog, catalog_files
 from stemmata.checking.contents import Contents, Progress
 from stemmata.checking.extent import Extent, Level, Progressing
 from stemmata.checking.report import Affected, Note, Problem, Report, reason_of
-from stemmata.errors import Damage, DamagedLog, RepositoryNotFound, StemmataError, StorageFailed
+from stemmata.errors import Damage, DamagedLog, StemmataError, StorageFailed
 from stemmata.ids import PackName
 from stemmata.log import verify
 from stemmata.log.bundles import BundleName

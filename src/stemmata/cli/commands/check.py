@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 import typer
 
 from stemmata.cli import text
-from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.commands.recovering import recover_log
+from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.options import Json, Repo, open_repo, output_for, repo_folder
 from stemmata.cli.output import Output
 from stemmata.cli.registry import command_app
