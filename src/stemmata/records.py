@@ -32,7 +32,7 @@ _INT_BITS = 8192
 _INT_TEXT = re.compile(r"~int:-?[0-9]{1,2500}")
 
 
-class Content(msgspec.Struct, frozen=True):
+class Content(msgspec.Struct, frozen=True, gc=False):
     """What the record commits to: see FORMAT.md, "Content digest"."""
 
     digest: str
@@ -40,14 +40,14 @@ class Content(msgspec.Struct, frozen=True):
     bytes: int
 
 
-class Run(msgspec.Struct, frozen=True):
+class Run(msgspec.Struct, frozen=True, gc=False):
     """The training process that a version came from."""
 
     id: str
     name: str
 
 
-class Base(msgspec.Struct, frozen=True):
+class Base(msgspec.Struct, frozen=True, gc=False):
     """Where an adapter's base model came from, and what its files were."""
 
     name_or_path: str
@@ -60,7 +60,7 @@ class Base(msgspec.Struct, frozen=True):
     """Id of the version in this repository that holds these files, if one did at save."""
 
 
-class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One version's own statement. Times are RFC 3339 in UTC with microseconds."""
 
     created_at: str
@@ -85,7 +85,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """Kind -> digest of an erasable object: command, environment, packages, code, config files."""
 
 
-class Outline(msgspec.Struct, frozen=True):
+class Outline(msgspec.Struct, frozen=True, gc=False):
     """A record whose config and data, which the versions of a run share, are as they were written."""
 
     created_at: str

@@ -46,7 +46,9 @@ class Void:
     at: str | None = None
 
 
-class Entry(msgspec.Struct, frozen=True):
+# gc=False here and in `ops` and `records`: trees of values, and of very many entries Python's collector would
+# look at each again and again.
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One transaction. `at` is what the writer's clock said; `prev` the hash of the entry before."""
 
     n: int
@@ -58,7 +60,7 @@ class Entry(msgspec.Struct, frozen=True):
     ops: list[Op]
 
 
-class _Header(msgspec.Struct, frozen=True):
+class _Header(msgspec.Struct, frozen=True, gc=False):
     n: int
     format: int
     txn: str
@@ -68,11 +70,11 @@ class _Header(msgspec.Struct, frozen=True):
     ops: list[msgspec.Raw]
 
 
-class _Link(msgspec.Struct, frozen=True):
+class _Link(msgspec.Struct, frozen=True, gc=False):
     prev: str
 
 
-class _Kind(msgspec.Struct, frozen=True):
+class _Kind(msgspec.Struct, frozen=True, gc=False):
     op: str
 
 

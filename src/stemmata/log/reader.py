@@ -73,7 +73,7 @@ def read_log(storage: Storage, after: Position) -> Iterator[Step]:
 
 def require_no_hole(storage: Storage, end: int) -> None:
     """Raise DamagedLog if something shows that entry `end` + 1 was there: later entries or a bundle."""
-    last = max((number_of(k.key) or 0 for k in storage.list("log/")), default=0)
+    last = max((number_of(k.key) or 0 for k in storage.list("log/", after=log_key(end))), default=0)
     bundled = max((b.last for b in find_bundles(storage)), default=0)
     if max(last, bundled) > end and not exists(storage, end + 1):
         what = f"entry {last} is there" if last > end else f"a bundle goes up to {bundled}"
