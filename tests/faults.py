@@ -108,9 +108,9 @@ class FaultyStorage:
         self._alive()
         return self.inner.size(key)
 
-    def list(self, prefix: str) -> Iterator[StoredKey]:
+    def list(self, prefix: str, after: str = "") -> Iterator[StoredKey]:
         self._alive()
-        return self.inner.list(prefix)
+        return self.inner.list(prefix, after)
 
     def delete(self, key: str) -> None:
         self.act(f"delete {key}", key, lambda: self.inner.delete(key), _nothing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from hashlib import sha256
 
 import msgspec
 
+from stemmata.catalog.asking import every_record
 from stemmata.ids import PackName, VersionId
 from stemmata.log import ops
 from stemmata.log.entries import (
@@ -36,7 +38,7 @@ from stemmata.log.fold import (
 )
 from stemmata.log.identity import Identity, create_identity, read_identity
 from stemmata.names import name_key
-from stemmata.records import Content, Record, encode_record, timestamp
+from stemmata.records import Content, Outline, Record, encode_record, timestamp
 from stemmata.storage.base import Storage
 from stemmata.storage.memory import MemoryStorage
 
@@ -191,7 +193,7 @@ class DictState:
     def set_pack_state(self, moment: Moment, pack: PackName, state: str) -> None:
         self.of["packs"][pack.raw] = state
 
-    def add_version(self, moment: Moment, version: VersionId, record: Record, op: ops.VersionAdd) -> None:
+    def add_version(self, moment: Moment, version: VersionId, record: Outline, op: ops.VersionAdd) -> None:
         self.of["versions"][version.raw] = {
             "model": name_key(op.model),
             "state": VISIBLE,
@@ -251,3 +253,10 @@ class DictState:
 
 def labels(**values: str | None) -> Mapping[str, str | None]:
     return values
+
+
+def every_row(connection: sqlite3.Connection) -> dict[str, list[tuple]]:  # type: ignore[type-arg]
+    """The rows of each table of a catalog; records one by one, however many lie together."""
+    names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    found = {name: connection.execute(f"SELECT * FROM {name}").fetchall() for (name,) in names}
+    return {**found, "records": every_record(connection)}

@@ -105,8 +105,8 @@ class Dated:
         self.inner.put_new(key, data)
         self.times[key] = self.now
 
-    def list(self, prefix: str) -> Iterator[StoredKey]:
-        for found in self.inner.list(prefix):
+    def list(self, prefix: str, after: str = "") -> Iterator[StoredKey]:
+        for found in self.inner.list(prefix, after):
             yield StoredKey(found.key, found.size, self.times.setdefault(found.key, self.now))
 
     def __getattr__(self, name: str):  # type: ignore[no-untyped-def]

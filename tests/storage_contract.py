@@ -165,6 +165,9 @@ class StorageContract:
         assert [(s.key, s.size) for s in storage.list("")] == sorted((k, i) for i, k in enumerate(keys))
         assert [s.key for s in storage.list("packs/")] == ["packs/aa.x", "packs/aa/1.pack", "packs/b"]
         assert [s.key for s in storage.list("packs/aa/")] == ["packs/aa/1.pack"]
+        assert [s.key for s in storage.list("", "packs/aa.x")] == ["packs/aa/1.pack", "packs/b", "z"]
+        assert [s.key for s in storage.list("log/", "log/10.json")] == ["log/2.json"]
+        assert [s.key for s in storage.list("log/", "log/1")] == ["log/10.json", "log/2.json"]
         assert list(storage.list("bundles/")) == []
         assert list(storage.list("z/")) == []
 

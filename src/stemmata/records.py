@@ -11,6 +11,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TypeAlias
 
 import msgspec
@@ -22,7 +23,7 @@ MAX_RECORD_BYTES = 4 << 20
 
 Scalar: TypeAlias = str | int | float | bool | None
 Value: TypeAlias = "Scalar | list[Scalar]"
-Stored: TypeAlias = "str | int | float | bool | list[str | int | float | bool | None] | None"
+Stored: TypeAlias = str | int | float | bool | list[str | int | float | bool | None] | None
 
 _ESCAPE = "~"
 _SPECIAL = {"~nan": math.nan, "~inf": math.inf, "~-inf": -math.inf}
@@ -31,7 +32,7 @@ _INT_BITS = 8192
 _INT_TEXT = re.compile(r"~int:-?[0-9]{1,2500}")
 
 
-class Content(msgspec.Struct, frozen=True):
+class Content(msgspec.Struct, frozen=True, gc=False):
     """What the record commits to: see FORMAT.md, "Content digest"."""
 
     digest: str
@@ -39,14 +40,14 @@ class Content(msgspec.Struct, frozen=True):
     bytes: int
 
 
-class Run(msgspec.Struct, frozen=True):
+class Run(msgspec.Struct, frozen=True, gc=False):
     """The training process that a version came from."""
 
     id: str
     name: str
 
 
-class Base(msgspec.Struct, frozen=True):
+class Base(msgspec.Struct, frozen=True, gc=False):
     """Where an adapter's base model came from, and what its files were."""
 
     name_or_path: str
@@ -59,7 +60,7 @@ class Base(msgspec.Struct, frozen=True):
     """Id of the version in this repository that holds these files, if one did at save."""
 
 
-class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One version's own statement. Times are RFC 3339 in UTC with microseconds."""
 
     created_at: str
@@ -84,7 +85,38 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """Kind -> digest of an erasable object: command, environment, packages, code, config files."""
 
 
+class Outline(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """A record whose config and data, which the versions of a run share, are as they were written."""
+
+    created_at: str
+    nonce: str
+    content: Content
+    author: str = ""
+    message: str = ""
+    parents: list[str] = []
+    run: Run | None = None
+    step: int | None = None
+    epoch: float | None = None
+    event: str = "manual"
+    kind: str = "files"
+    metrics: dict[str, float | str] = {}
+    written_config: msgspec.Raw = msgspec.field(name="config", default=msgspec.Raw(b"{}"))
+    base: Base | None = None
+    written_data: msgspec.Raw = msgspec.field(name="data", default=msgspec.Raw(b"{}"))
+    provenance: dict[str, str] = {}
+
+    @property
+    def config(self) -> bytes:
+        return bytes(self.written_config)
+
+    @property
+    def data(self) -> bytes:
+        return bytes(self.written_data)
+
+
 _decoder = msgspec.json.Decoder(Record)
+_outlines = msgspec.json.Decoder(Outline)
+_values = msgspec.json.Decoder(dict[str, Stored])
 _encoder = msgspec.json.Encoder()
 
 
@@ -103,6 +135,30 @@ def decode_record(data: bytes | memoryview, version: VersionId | None = None) ->
         return _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DamagedRecord(version=shown, reason=str(error)) from None
+
+
+def decode_outline(data: bytes) -> Outline:
+    """As `decode_record`, and as strict, for whoever reads very many. Raises DamagedRecord."""
+    if len(data) <= MAX_RECORD_BYTES:
+        try:
+            outline = _outlines.decode(data)
+            stored_values(outline.config)
+            stored_values(outline.data)
+            # As a writer writes it: nothing in it was passed over, such as a field that is there twice.
+            if _encoder.encode(outline) == data:
+                return outline
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass
+    record = decode_record(data)
+    fields = {name: getattr(record, name) for name in Record.__struct_fields__}
+    config, said = (msgspec.Raw(_encoder.encode(fields.pop(name))) for name in ("config", "data"))
+    return Outline(**fields, written_config=config, written_data=said)
+
+
+@lru_cache(maxsize=256)
+def stored_values(text: bytes) -> Mapping[str, Stored]:
+    """A record's config or data, as written. Kept for a while: change nothing. Raises msgspec.DecodeError."""
+    return _values.decode(text)
 
 
 def fresh_nonce() -> str:

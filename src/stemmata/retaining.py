@@ -11,8 +11,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from stemmata.catalog import deletions, queries, selecting
+from stemmata.catalog import deletions, filling, queries, selecting
 from stemmata.catalog.catalog import Catalog
+from stemmata.catalog.conditions import Name
 from stemmata.catalog.queries import VersionRow
 from stemmata.deleting import delete_ops
 from stemmata.errors import InvalidArgument, VersionNotFound
@@ -179,6 +180,7 @@ def _named(connection: sqlite3.Connection, key: str, policy: Policy) -> tuple[Po
 def _metrics(connection: sqlite3.Connection, key: str, names: Collection[str]) -> dict[int, dict[str, float]]:
     """Values of these metrics by `seq`; NaN is a value."""
     found: dict[int, dict[str, float]] = {}
+    filling.need(connection, [Name(name, "metric") for name in names], key)
     for name in names:
         sql = (
             "SELECT v.seq, f.num FROM keys k JOIN facts f ON f.key = k.id"

@@ -32,9 +32,11 @@ def repo(tmp_path: Path) -> Iterator[Repository]:
         "UPDATE versions SET id = x'00'",
         "UPDATE annotations SET labels = '{'",
         "UPDATE annotations SET metrics = CAST(x'ff' AS TEXT)",
-        "UPDATE ref_moves SET evidence = '{'",
-        "UPDATE ref_moves SET target = x'00'",
-        "UPDATE records SET record = CAST(x'7b' AS BLOB)",
+        "UPDATE moves SET evidence = '{'",
+        "UPDATE moves SET target = x'00'",
+        "UPDATE records SET data = x'7b'",
+        "UPDATE records SET data = x'28b52ffd' || CAST(zeroblob(60) AS BLOB)",
+        "DELETE FROM records",
     ],
 )
 def test_damaged_rows_are_read_from_the_log_again(repo: Repository, damage: str) -> None:
@@ -49,12 +51,15 @@ def test_damaged_rows_are_read_from_the_log_again(repo: Repository, damage: str)
     assert version.read("config.json")
 
 
-def test_a_catalog_without_one_of_its_tables_is_built_anew(repo: Repository, tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["TABLE pointers", "VIEW refs"])
+def test_a_catalog_without_one_of_its_tables_is_built_anew(
+    repo: Repository, tmp_path: Path, what: str
+) -> None:
     catalog = repo.session.catalog.file
     assert catalog is not None
     repo.close()
     with closing(sqlite3.connect(catalog)) as connection, connection:
-        connection.execute("DROP TABLE refs")
+        connection.execute(f"DROP {what}")
     with stemmata.open(tmp_path / "repo") as again:
         assert again["m@p"].name == "v"
 

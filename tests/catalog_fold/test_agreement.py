@@ -8,7 +8,8 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger import DictState, add_pack, add_version, alias, fold_ops, pack, record, version_of
+from ledger import DictState, add_pack, add_version, alias, every_row, fold_ops, pack, record, version_of
+from stemmata.catalog import filling
 from stemmata.catalog.schema import SCHEMA
 from stemmata.catalog.state import SqliteState
 from stemmata.ids import Digest
@@ -82,7 +83,7 @@ def told(connection: sqlite3.Connection) -> dict[str, object]:
     for seq, name in rows("SELECT version, pack FROM version_packs"):
         needs[seq].add(name)
     moves: dict[tuple[str, str], list[tuple[int, bytes | None]]] = {}
-    for model, key, n, target in rows("SELECT model, key, n, target FROM ref_moves ORDER BY rowid"):
+    for model, key, n, target in rows("SELECT model, key, n, target FROM ref_moves ORDER BY n, id"):
         moves.setdefault((model, key), []).append((n, target))
     return {
         "packs": dict(rows("SELECT name, state FROM packs")),
@@ -139,27 +140,65 @@ def new_tables() -> sqlite3.Connection:
     return connection
 
 
-def dump(connection: sqlite3.Connection) -> dict[str, list[tuple]]:  # type: ignore[type-arg]
-    names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-    return {name: connection.execute(f"SELECT * FROM {name}").fetchall() for (name,) in names}
-
-
 @settings(max_examples=100)
 @given(logs)
 def test_a_long_log_leaves_the_same_rows_as_entries_one_by_one(log: list[list[ops.Op]]) -> None:
     once, each = new_tables(), new_tables()
     try:
         at_the_end, as_they_come = SqliteState(once, long=True), SqliteState(each)
-        here = also = Position(0, Digest.of(b"genesis"), "")
-        for changes in [*SETUP, *log]:
-            here, reason = fold_ops(at_the_end, here, *changes)
-            also, other = fold_ops(as_they_come, also, *changes)
-            assert reason == other
+        fold_both(at_the_end, as_they_come, log)
         at_the_end.flush()
-        assert dump(once) == dump(each)
+        assert every_row(once) == every_row(each)
     finally:
         once.close()
         each.close()
+
+
+@settings(max_examples=100)
+@given(logs, logs)
+def test_facts_made_when_they_are_asked_for_are_those_that_the_fold_makes(
+    log: list[list[ops.Op]], more: list[list[ops.Op]]
+) -> None:
+    later, each = new_tables(), new_tables()
+    try:
+        bare, as_they_come = SqliteState(later, long=True, bare=True), SqliteState(each)
+        heres = fold_both(bare, as_they_come, log)
+        bare.flush()
+        keys = later.execute("SELECT space, key, model FROM keys ORDER BY id").fetchall()
+        assert not later.execute("SELECT * FROM facts").fetchall()
+        filling.make(later.cursor(), keys[::2])
+        # What is committed from now on adds to the facts that stand, and is found by those made later.
+        fold_both(SqliteState(later), SqliteState(each), more, heres)
+        filling.make(later.cursor(), keys)
+        assert facts_of(later) == facts_of(each)
+        assert told(later) == told(each)
+    finally:
+        later.close()
+        each.close()
+
+
+def fold_both(
+    one: SqliteState,
+    other: SqliteState,
+    log: list[list[ops.Op]],
+    heres: tuple[Position, Position] = (Position(0, Digest.of(b"genesis"), ""),) * 2,
+) -> tuple[Position, Position]:
+    here, also = heres
+    for changes in [*SETUP, *log]:
+        here, reason = fold_ops(one, here, *changes)
+        also, why = fold_ops(other, also, *changes)
+        assert reason == why
+    return here, also
+
+
+def facts_of(connection: sqlite3.Connection) -> list[list[tuple]]:  # type: ignore[type-arg]
+    """Facts, and those that moved in the order in which each version's did."""
+    moves = connection.execute(
+        "SELECT key, version, num, text, removed, n, at FROM fact_moves ORDER BY key, version, id"
+    )
+    return [connection.execute(f"SELECT * FROM {t}").fetchall() for t in ("facts", "shared_facts")] + [
+        moves.fetchall()
+    ]
 
 
 @settings(max_examples=150)

@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from faults import Damage, damage, replace
-from ledger import Ledger, add_pack, add_version, alias, pack, record, version_of
+from ledger import Ledger, add_pack, add_version, alias, every_row, pack, record, version_of
 from stemmata.catalog import catalog as module
 from stemmata.catalog import recent
 from stemmata.catalog.catalog import FILE, Catalog, catalog_files, user_cache_folder
@@ -65,10 +65,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 def dump(catalog: Catalog) -> dict[str, list[tuple]]:  # type: ignore[type-arg]
     """Every row of every table, but for which file it is."""
     connection = catalog.connection
-    names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
-    rows = {
-        name: sorted(connection.execute(f"SELECT * FROM {name}").fetchall(), key=repr) for (name,) in names
-    }
+    rows = {name: sorted(found, key=repr) for name, found in every_row(connection).items()}
     return rows | {"meta": [row for row in rows["meta"] if row[0] != "inode"]}
 
 
@@ -188,7 +185,7 @@ def test_i8_odd_words_in_a_catalog_are_not_believed(world: World, key: str, valu
         first.connection.execute("DELETE FROM meta WHERE key = ?", (key,))
     else:
         first.connection.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
-    first.connection.execute("DELETE FROM refs")
+    first.connection.execute("DELETE FROM versions")
     first.close()
     assert_true(world, world.open())
 

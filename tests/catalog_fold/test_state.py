@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from ledger import TREE, add_pack, add_version, alias, fold_ops, pack, record, version_of
+from ledger import TREE, add_pack, add_version, alias, fold_ops, pack, record, txn, version_of
+from stemmata.catalog.asking import every_record
 from stemmata.catalog.facts import fact_of, metric_of
 from stemmata.catalog.schema import SCHEMA
 from stemmata.catalog.state import SqliteState
@@ -91,12 +92,13 @@ def test_a_version_row(tables: Tables) -> None:
     raw = record(0, **said)
     assert tables.rows("SELECT * FROM versions") == [
         (
-            *(1, bytes.fromhex(version_of(raw)), "model", "Run/1", 2, AT, "visible", 2),
-            *(msgspec.json.encode(TREE).decode(), AT, "Run", "id1", 7, 1.5, "manual", "files", "a", "hi"),
-            *(10, 2, "cd" * 32, 0, 0),
+            *(1, bytes.fromhex(version_of(raw)), "model", "run/1", "Run/1", 2, AT, "tester", txn(2)),
+            *("visible", 2, msgspec.json.encode(TREE).decode(), AT, "Run", "id1", 7, 1.5),
+            *("manual", "files", "a", "hi"),
+            *(10, 2, "cd" * 32, b"{}", 0, 0, None, bytes.fromhex(pack(1)), None),
         )
     ]
-    assert tables.rows("SELECT * FROM records") == [(1, raw)]
+    assert every_record(tables.connection) == [(1, raw)]
     assert tables.rows("SELECT * FROM models") == [("model", "Model", 2)]
     assert tables.rows("SELECT * FROM version_packs") == [(1, bytes.fromhex(pack(1)))]
     assert tables.rows("SELECT model, key, kind, name, n FROM refs") == [

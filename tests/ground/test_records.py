@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime, timedelta, timezone
 
 import msgspec
@@ -19,6 +20,7 @@ from stemmata.records import (
     Record,
     Run,
     Stored,
+    decode_outline,
     decode_record,
     encode_record,
     flatten,
@@ -27,6 +29,7 @@ from stemmata.records import (
     load_value,
     store_number,
     store_value,
+    stored_values,
     timestamp,
 )
 
@@ -161,3 +164,41 @@ def test_a_config_that_never_ends_is_cut_not_followed() -> None:
     flatten("", deep, into)
     assert list(into) == [".".join("x" * 8)]
     assert len(str(into)) < 10_000
+
+
+WHOLE = b'{"created_at":"t","nonce":"n","content":{"digest":"d","files":1,"bytes":2}%b}'
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"",
+        b',"metrics":{"a":1.5,"b":"~nan"},"config":{"a":[1,"x",null]},"data":{"rows":2},"later":[{}]',
+        b',"metrics":{"a":1}',
+        b', "config" : { "a" : 1 } ',
+        b',"config":{"a":1},"config":{"a":2}',
+        b',"config":{"a":{}},"config":{"a":2}',
+        b',"config":{"a":1},"\\u0063onfig":{"a":2}',
+        b',"\\u0064ata":[],"data":{"a":2}',
+        b',"config":{"a":{}}',
+        b',"config":[]',
+        b',"config":null',
+        b',"data":{"a":"\xff"}',
+        b',"data":{"a":1e999}',
+        b',"data":{"a":[[1]]}',
+        b',"message":"\\"config\\":[]"',
+        b',"step":1.5',
+    ],
+)
+def test_an_outline_is_as_strict_as_the_record(rest: bytes) -> None:
+    data = WHOLE % rest
+    try:
+        record = decode_record(data)
+    except DamagedRecord as error:
+        with pytest.raises(DamagedRecord, match=re.escape(str(error))):
+            decode_outline(data)
+        return
+    outline = decode_outline(data)
+    assert (stored_values(outline.config), stored_values(outline.data)) == (record.config, record.data)
+    others = {*Record.__struct_fields__} - {"config", "data"}
+    assert all(getattr(outline, name) == getattr(record, name) for name in others)

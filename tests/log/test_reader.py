@@ -214,13 +214,13 @@ def test_i6_what_is_written_while_a_cold_reader_looks_for_holes_is_no_hole() -> 
     ledger.append(add_pack(1))
 
     class Busy(Counting):
-        def list(self, prefix: str):  # type: ignore[no-untyped-def]
+        def list(self, prefix: str, after: str = ""):  # type: ignore[no-untyped-def]
             # Another writer commits between the reader's end and its look for holes.
             if ledger.here.n == 1:
                 for n in (2, 3):
                     ledger.append(add_pack(n))
                     self.put_new(log_key(n), ledger.storage.get(log_key(n)))
-            return super().list(prefix)
+            return super().list(prefix, after)
 
     busy = Busy()
     for key, data in contents(ledger.storage).items():

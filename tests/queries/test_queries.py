@@ -262,9 +262,12 @@ def test_annotations_packs_and_redactions(shelf: Shelf) -> None:
             "versions v WHERE v.model = 'm' AND v.state = 'visible' ORDER BY v.seq DESC LIMIT 5",
             "versions_by_model",
         ),
-        ("versions v WHERE v.id BETWEEN x'00' AND x'01'", "sqlite_autoindex_versions"),
-        ("refs WHERE target = x'00'", "refs_by_target"),
-        ("ref_moves WHERE model = 'm' AND key = 'k' ORDER BY n, rowid", "ref_moves_by_name"),
+        ("versions v WHERE v.id BETWEEN x'00' AND x'01'", "versions_by_id"),
+        ("refs WHERE target = x'00'", "pointers_by_target"),
+        ("refs WHERE target = x'00'", "versions_by_id"),
+        ("refs WHERE model = 'm' AND key = 'k'", "versions_by_name"),
+        ("parents WHERE parent = x'00'", "versions_by_parent"),
+        ("ref_moves WHERE model = 'm' AND key = 'k' ORDER BY n, id", "moves_by_name"),
         ("facts f WHERE f.key = 1 AND f.num IS NOT NULL ORDER BY f.num LIMIT 5", "facts_by_number"),
         ("versions v WHERE v.model = 'm' AND v.run IN ('r') AND +v.state = 'visible'", "versions_by_run"),
     ],
@@ -272,7 +275,10 @@ def test_annotations_packs_and_redactions(shelf: Shelf) -> None:
 def test_the_queries_of_large_repositories_use_their_indexes(shelf: Shelf, sql: str, index: str) -> None:
     plan = shelf.connection.execute(f"EXPLAIN QUERY PLAN SELECT * FROM {sql}").fetchall()
     assert any(index in row[3] for row in plan)
-    assert not any("TEMP B-TREE" in row[3] or row[3].startswith("SCAN") for row in plan)
+    asked = [row[3] for row in plan if not row[3].startswith(("SCAN refs", "SCAN parents", "SCAN ref_moves"))]
+    # Of a view only as many rows are looked at, or put in order, as its tables' indexes give.
+    is_view = len(asked) < len(plan)
+    assert not any(step.startswith("SCAN") or ("TEMP B-TREE" in step and not is_view) for step in asked)
 
 
 def test_packs_that_are_remembered_already_are_not_looked_at(shelf: Shelf) -> None:

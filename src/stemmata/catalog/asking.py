@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from stemmata.catalog.chunks import OF_VERSION, records_in
 from stemmata.catalog.conditions import Parameter
 from stemmata.catalog.connection import Connection as CatalogConnection
 from stemmata.catalog.rows import VERSION_COLUMNS, VersionRow
@@ -49,7 +50,7 @@ def made(
 
 def versions_where(connection: Connection, rest: str, *values: Parameter | bytes) -> list[VersionRow]:
     """The versions `v` that the rest of the statement is true of."""
-    columns = f"SELECT {VERSION_COLUMNS} FROM versions v JOIN records r ON r.version = v.seq"
+    columns = f"SELECT {VERSION_COLUMNS} FROM versions v LEFT JOIN records r ON {OF_VERSION}"
     return made(connection, VersionRow.of, f"{columns} {rest}", *values)
 
 
@@ -73,3 +74,13 @@ def is_of_run(run: str | Collection[str] | None) -> tuple[str, tuple[str, ...]]:
         return "1", ()
     wanted = (run,) if isinstance(run, str) else tuple(run)
     return f"v.run IN ({', '.join('?' * len(wanted))})", wanted
+
+
+def every_record(connection: Connection) -> list[tuple[int, bytes]]:
+    """The record of each version, by `seq`."""
+
+    def unpack(row: tuple[Any, ...]) -> list[tuple[int, bytes]]:
+        return list(enumerate(records_in(row[1]), row[0]))
+
+    chunks = made(connection, unpack, "SELECT first, data FROM records ORDER BY first")
+    return [record for chunk in chunks for record in chunk]

@@ -34,7 +34,7 @@ FILE = f"catalog-v{VERSION}.sqlite"
 _MENDS = 4
 _LONG = 1000
 """Entries of a log after which it is quicker to make the indexes when all rows are there."""
-_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
+_TABLES = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
 _POSITION = "SELECT value FROM meta WHERE key = 'position'"
 
 
@@ -202,14 +202,12 @@ class Catalog(KnownPacks):
         is_long = here.n == 0 and exists(self._storage, _LONG)
         if is_long:
             self._run([f"DROP INDEX {name}" for name in INDEX_NAMES])
-        state, recent = SqliteState(self._database, long=True), Recent()
+        state, recent = SqliteState(self._database, long=True, bare=is_long), Recent()
 
         def settle() -> None:
             """What came before stands, also when the log turns out damaged further on."""
             state.flush()
             recent.write(self._database.cursor(sqlite3.Cursor), here.n)
-            if is_long:
-                self._run(statements(INDEXES))
             self._remember(here)
 
         try:
@@ -305,10 +303,14 @@ class Catalog(KnownPacks):
     def _wipe(self) -> None:
         """Back to an empty catalog, inside the caller's transaction."""
         cursor = self._database.cursor(sqlite3.Cursor)
-        listing = "SELECT type, name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-        for _, name in cursor.execute(listing).fetchall():
+        # Views first: while one is there, SQLite checks at each drop what it speaks of.
+        listing = (
+            "SELECT type, name FROM sqlite_master WHERE type IN ('table', 'view')"
+            " AND name NOT LIKE 'sqlite_%' ORDER BY type DESC"
+        )
+        for kind, name in cursor.execute(listing).fetchall():
             quoted = str(name).replace('"', '""')
-            cursor.execute(f'DROP TABLE "{quoted}"')
+            cursor.execute(f'DROP {kind} "{quoted}"')
         for statement in statements(SCHEMA + INDEXES):
             cursor.execute(statement)
         rows = [

@@ -165,10 +165,12 @@ def _ref_names(kind: str, at: str | None) -> Clause:
     if at is None:
         return Clause("FROM refs r WHERE r.kind = ?", (kind,))
     return Clause(
-        "FROM ref_moves r WHERE r.kind = ? AND r.target IS NOT NULL AND r.at <= ? AND NOT EXISTS ("
-        "SELECT 1 FROM ref_moves l WHERE l.model = r.model AND l.key = r.key AND l.at <= ?"
-        " AND (l.n > r.n OR l.n = r.n AND l.rowid > r.rowid))",
-        (kind, at, at),
+        # A version's own name never moves.
+        "FROM (SELECT id AS target, 'name' AS kind, name FROM versions WHERE at <= ?"
+        " UNION ALL SELECT m.target, m.kind, m.name FROM moves m WHERE m.target IS NOT NULL AND m.at <= ?"
+        " AND NOT EXISTS (SELECT 1 FROM moves l WHERE l.model = m.model AND l.key = m.key AND l.at <= ?"
+        " AND (l.n > m.n OR l.n = m.n AND l.id > m.id))) r WHERE r.kind = ?",
+        (at, at, at, kind),
     )
 
 

@@ -97,6 +97,30 @@ class Connection(sqlite3.Connection):
                     raise
                 return self.mend(error).execute(sql, parameters)
 
+    def change(self, work: Callable[[sqlite3.Cursor], None]) -> None:
+        """Do something to the tables, in a transaction of its own."""
+        with self.guard:
+            if self.heir is not None:
+                self.heir.change(work)
+                return
+            try:
+                self._change(work)
+            except sqlite3.DatabaseError as error:
+                if self.mend is None or not (is_damage(error) or is_place(error)):
+                    raise
+                self.mend(error).change(work)
+
+    def _change(self, work: Callable[[sqlite3.Cursor], None]) -> None:
+        cursor = self.cursor(sqlite3.Cursor)
+        cursor.execute("BEGIN IMMEDIATE")
+        try:
+            work(cursor)
+            cursor.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                cursor.execute("ROLLBACK")
+            raise
+
     def distrust(self, reason: str) -> None:
         """Have the file built anew: its rows are not what the log says. Raises sqlite3.DatabaseError."""
         with self.guard:

@@ -10,21 +10,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from stemmata.catalog.asking import versions_where
+from stemmata.catalog.asking import every_record, versions_numbered, versions_where
 from stemmata.catalog.rows import VersionRow
 from stemmata.ids import VersionId
 
 DELETED, FORGOTTEN, VISIBLE = "deleted", "forgotten", "visible"
-
-
-class _Base(msgspec.Struct):
-    version: str | None = None
-
-
-class _Need(msgspec.Struct):
-    """As much of a record as says what it needs."""
-
-    base: _Base | None = None
 
 
 class _Held(msgspec.Struct):
@@ -81,35 +71,23 @@ class Need:
 
 def needs(connection: sqlite3.Connection) -> list[Need]:
     """Every visible version whose record names a version as its base, oldest first."""
-    # A record without these words need not be decoded.
     sql = (
-        "SELECT v.id, v.model, v.name, r.record FROM versions v JOIN records r ON r.version = v.seq"
-        " WHERE v.state = 'visible' AND instr(r.record, ?) ORDER BY v.seq"
+        "SELECT id, model, name, base FROM versions WHERE base IS NOT NULL AND state = 'visible' ORDER BY seq"
     )
-    found = []
-    for version, model, name, record in connection.execute(sql, (b'"base":{',)).fetchall():
-        base = base_of(record)
-        if base is not None:
-            found.append(Need(VersionId(version), str(model), str(name), base))
-    return found
-
-
-def base_of(record: bytes) -> VersionId | None:
-    """The version that a record names as what it is loaded on."""
-    try:
-        base = msgspec.json.decode(record, type=_Need).base
-        return VersionId.parse(base.version) if base is not None and base.version is not None else None
-    except (msgspec.DecodeError, ValueError):
-        return None  # a record may say anything; what names no version needs none
+    return [
+        Need(VersionId(version), str(model), str(name), VersionId(base))
+        for version, model, name, base in connection.execute(sql).fetchall()
+    ]
 
 
 def holders_of(connection: sqlite3.Connection, digest: str) -> list[tuple[VersionRow, str]]:
     """Versions, visible or deleted, whose record has this object as provenance: each with its kind."""
-    rest = "WHERE v.state IN ('visible', 'deleted') AND instr(r.record, ?) ORDER BY v.seq"
+    mentioning = [seq for seq, record in every_record(connection) if digest.encode() in record]
     found: list[tuple[VersionRow, str]] = []
-    for row in versions_where(connection, rest, digest.encode()):
-        held = msgspec.json.decode(row.record, type=_Held).provenance
-        found += [(row, kind) for kind, other in sorted(held.items()) if other == digest]
+    for row in versions_numbered(connection, mentioning):
+        if row.state != FORGOTTEN:
+            held = msgspec.json.decode(row.record, type=_Held).provenance
+            found += [(row, kind) for kind, other in sorted(held.items()) if other == digest]
     return found
 
 

@@ -74,6 +74,7 @@ class Filter:
     sql: str
     parameters: tuple[Parameter, ...]
     names_used: tuple[str, ...]
+    names: tuple[Name, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def compile_filter(text: str, scope: Scope = NOW) -> Filter:
     """
     parser = _Parser(text, scope)
     clause = parser.whole()
-    return Filter(clause.sql, clause.parameters, tuple(dict.fromkeys(parser.names)))
+    return Filter(clause.sql, clause.parameters, tuple(parser.names), tuple(parser.names.values()))
 
 
 def compile_sort(text: str, scope: Scope = NOW) -> SortKey:
@@ -113,7 +114,7 @@ def compile_sort(text: str, scope: Scope = NOW) -> SortKey:
 class _Parser:
     text: str
     scope: Scope
-    names: list[str] = field(default_factory=list)
+    names: dict[str, Name] = field(default_factory=dict)
     tokens: list[_Token] = field(default_factory=list)
     index: int = 0
 
@@ -254,14 +255,12 @@ class _Parser:
             return Value(inner, inner)
         if token.kind == "quoted":
             prefix, _, key = token.text[:-1].partition("`")
-            self.names.append(key)
-            return Name(key, _SPACES.get(prefix.rstrip(".")), quoted=True)
+            return self.used(key, Name(key, _SPACES.get(prefix.rstrip(".")), quoted=True))
         if token.kind == "name":
             prefix, dot, key = token.text.partition(".")
-            self.names.append(token.text)
             if dot and key and prefix in _SPACES:
-                return Name(key, _SPACES[prefix])
-            return Name(token.text, None)
+                return self.used(token.text, Name(key, _SPACES[prefix]))
+            return self.used(token.text, Name(token.text, None))
         if token.kind == "word" and token.text in ("true", "false"):
             return Value(token.text == "true", token.text)
         if token.kind == "word" and token.text.lstrip("+-") == "inf":
@@ -270,6 +269,10 @@ class _Parser:
             return Value(None, "none")
         self.index -= token.kind != "end"
         raise self.refuse("a name or a value")
+
+    def used(self, written: str, name: Name) -> Name:
+        self.names[written] = name
+        return name
 
     def compare(self, left: Name | Value, op: str, right: Name | Value, position: int) -> Clause:
         if isinstance(left, Value):

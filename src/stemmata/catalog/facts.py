@@ -51,19 +51,9 @@ def metric_of(value: float | str) -> Fact:
     return (num, text) if num is not None else (None, "nan")
 
 
+def encode(value: object) -> bytes:
+    return _json.encode(value)
+
+
 def dumps(value: object) -> str:
-    return _json.encode(value).decode("utf-8")
-
-
-class Shared(msgspec.Struct, frozen=True):
-    """The parts of a record that a run's versions have in common, as written."""
-
-    config: msgspec.Raw = msgspec.Raw(b"{}")
-    data: msgspec.Raw = msgspec.Raw(b"{}")
-
-
-_shared = msgspec.json.Decoder(Shared)
-
-
-def shared_of(record: bytes | msgspec.Raw) -> Shared:
-    return _shared.decode(record)
+    return encode(value).decode("utf-8")

@@ -11,9 +11,9 @@ import math
 import sqlite3
 from collections.abc import Iterator
 
-import msgspec
-
 from stemmata.catalog import selecting
+from stemmata.catalog.conditions import Name
+from stemmata.catalog.filling import need
 from stemmata.catalog.queries import VersionRow
 from stemmata.ids import VersionId
 from stemmata.records import Run
@@ -22,16 +22,6 @@ DELETABLE = "deletable"
 """Label of a version that the policy of its run no longer needs; its value is that policy: `keep=3`."""
 
 _OF_RUN = "v.model = ? AND v.run = ? AND v.run_id = ? AND +v.state = 'visible'"
-
-
-class _Base(msgspec.Struct):
-    version: str | None = None
-
-
-class _Adapter(msgspec.Struct):
-    """As much of an adapter's record as says what it needs."""
-
-    base: _Base | None = None
 
 
 def is_mark(label: str | None) -> bool:
@@ -58,43 +48,39 @@ def label(connection: sqlite3.Connection, model: str, run: Run, key: str) -> dic
 
 def names(connection: sqlite3.Connection, model: str, run: Run) -> Iterator[tuple[VersionId, str, str]]:
     """Every name that points at one of the run's versions: version, kind (alias, tag, name), name."""
-    sql = f"SELECT r.target, r.kind, r.name FROM versions v JOIN refs r ON r.target = v.id WHERE {_OF_RUN}"
-    for target, kind, name in connection.execute(sql, (model, run.name, run.id)).fetchall():
+    # Not the view `refs`: SQLite would look at all that there are.
+    sql = (
+        f"SELECT v.id, 'name', v.name FROM versions v WHERE {_OF_RUN} UNION ALL"
+        f" SELECT v.id, r.kind, r.name FROM versions v JOIN pointers r ON r.target = v.id WHERE {_OF_RUN}"
+    )
+    for target, kind, name in connection.execute(sql, (model, run.name, run.id) * 2).fetchall():
         yield VersionId(target), kind, name
 
 
 def sources(connection: sqlite3.Connection, model: str, run: Run) -> set[VersionId]:
     """The run's versions that visible versions outside it, of any model, name as a parent."""
+    outside = f"{_OF_RUN} AND child.state = 'visible' AND child.run_id IS NOT v.run_id"
     sql = (
-        "SELECT DISTINCT p.parent FROM versions v JOIN parents p ON p.parent = v.id"
-        f" JOIN versions child ON child.seq = p.version WHERE {_OF_RUN}"
-        " AND child.state = 'visible' AND child.run_id IS NOT v.run_id"
+        f"SELECT v.id FROM versions v JOIN versions child ON child.parent = v.id WHERE {outside} UNION"
+        " SELECT v.id FROM versions v JOIN more_parents p ON p.parent = v.id"
+        f" JOIN versions child ON child.seq = p.version WHERE {outside}"
     )
-    found = connection.execute(sql, (model, run.name, run.id)).fetchall()
+    found = connection.execute(sql, (model, run.name, run.id) * 2).fetchall()
     return {VersionId(row[0]) for row in found}
 
 
 def bases(connection: sqlite3.Connection, after: int = 0) -> tuple[int, set[VersionId]]:
     """Versions that adapters committed after `after` name as their base; and how far that looked."""
     (newest,) = connection.execute("SELECT COALESCE(MAX(seq), 0) FROM versions").fetchone()
-    sql = (
-        "SELECT record FROM versions JOIN records ON version = seq"
-        " WHERE seq > ? AND seq <= ? AND kind = 'adapter'"
-    )
-    found: set[VersionId] = set()
-    for (record,) in connection.execute(sql, (after, newest)).fetchall():
-        try:
-            base = msgspec.json.decode(record, type=_Adapter).base
-            if base is not None and base.version is not None:
-                found.add(VersionId.parse(base.version))
-        except (msgspec.DecodeError, ValueError):
-            continue  # a record may say anything; what names no version needs none
+    sql = "SELECT base FROM versions WHERE base IS NOT NULL AND seq > ? AND seq <= ? AND kind = 'adapter'"
+    found = {VersionId(base) for (base,) in connection.execute(sql, (after, newest)).fetchall()}
     return int(newest), found
 
 
 def _facts(
     connection: sqlite3.Connection, model: str, run: Run, space: str, key: str
 ) -> list[tuple[VersionId, float | None, str | None]]:
+    need(connection, [Name(key, space)], model)
     sql = (
         "SELECT v.id, f.num, f.text FROM versions v JOIN facts f ON f.version = v.seq AND f.key ="
         f" (SELECT id FROM keys WHERE space = ? AND key = ? AND model = ?) WHERE {_OF_RUN}"

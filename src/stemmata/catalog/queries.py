@@ -207,11 +207,20 @@ def refs(connection: Connection, model: str, *, kind: str | None = None) -> list
 
 def names_near(connection: Connection, model: str, key: str, count: int) -> list[str]:
     """Names of the model next to `key` in the order of keys, `count` at most: what may have been meant."""
-    found: list[str] = []
-    for side, way in ((">=", "ASC"), ("<", "DESC")):
-        sql = f"SELECT name FROM refs WHERE model = ? AND key {side} ? ORDER BY key {way} LIMIT ?"
-        found += [row[0] for row in rows(connection, sql, model, key, count // 2)]
-    return found
+    found: list[tuple[str, str]] = []
+    for side, way, last in ((">=", "ASC", False), ("<", "DESC", True)):
+        # Not the view: it would put all names of the model in order first.
+        near = [
+            row
+            for table in ("versions", "pointers")
+            for row in rows(
+                connection,
+                f"SELECT key, name FROM {table} WHERE model = ? AND key {side} ? ORDER BY key {way} LIMIT ?",
+                *(model, key, count // 2),
+            )
+        ]
+        found += sorted(near, reverse=last)[: count // 2]
+    return [name for _, name in found]
 
 
 def names_of(connection: Connection, version: VersionId) -> list[RefRow]:
@@ -222,7 +231,7 @@ def names_of(connection: Connection, version: VersionId) -> list[RefRow]:
 def ref_moves(connection: Connection, model: str, key: str, *, at: str | None = None) -> list[RefMove]:
     """Every change of a name, oldest first."""
     then, values = ("", ()) if at is None else ("AND at <= ?", (at,))
-    sql = f"SELECT {_MOVE} FROM ref_moves WHERE model = ? AND key = ? {then} ORDER BY n, rowid"
+    sql = f"SELECT {_MOVE} FROM ref_moves WHERE model = ? AND key = ? {then} ORDER BY n, id"
     return made(connection, RefMove.of, sql, model, key, *values)
 
 
@@ -230,7 +239,7 @@ def ref_at(connection: Connection, model: str, key: str, at: str) -> RefMove | N
     """The last change of a name by then; None before its first. Its `target` is None after a deletion."""
     sql = (
         f"SELECT {_MOVE} FROM ref_moves WHERE model = ? AND key = ? AND at <= ?"
-        " ORDER BY n DESC, rowid DESC LIMIT 1"
+        " ORDER BY n DESC, id DESC LIMIT 1"
     )
     found = rows(connection, sql, model, key, at)
     return RefMove.of(found[0]) if found else None

@@ -7,13 +7,14 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from stemmata.catalog.chunks import record_in
 from stemmata.ids import VersionId
 
 Row: TypeAlias = tuple[Any, ...]
 
 VERSION_COLUMNS = (
-    "v.seq, v.id, v.model, v.name, v.n, v.at, v.state, v.state_n, r.record, v.tree, v.created_at, v.run,"
-    " v.run_id, v.step, v.epoch, v.event, v.kind, v.author, v.message, v.bytes, v.files, v.content"
+    "v.seq, v.id, v.model, v.name, v.n, v.at, v.state, v.state_n, r.data, v.tree, v.created_at, v.run,"
+    " v.run_id, v.step, v.epoch, v.event, v.kind, v.author, v.message, v.bytes, v.files, v.content, r.first"
 )
 
 
@@ -50,9 +51,10 @@ class VersionRow:
     @classmethod
     def of(cls, row: Row) -> VersionRow:
         """From the columns VERSION_COLUMNS. ValueError for what no fold wrote: see `asking`."""
-        values = list(row)
+        *values, first = row
         values[1] = VersionId(row[1])
-        if VersionId.of(row[8]) != values[1]:
+        values[8] = record_in(first, row[8], row[0])
+        if VersionId.of(values[8]) != values[1]:
             raise ValueError("a record whose digest is not the version's id")
         values[9] = tuple(msgspec.json.decode(row[9], type=list[str]))
         return cls(*values)

@@ -10,16 +10,20 @@ from __future__ import annotations
 import re
 import sqlite3
 
-VERSION = 3
+VERSION = 4
 """Raised whenever a table changes. Part of the file's name, so that releases do not fight over it."""
 
 # A fact is a value by which versions are found. A number is `num` (a bool also has text 'true' or 'false',
 # an integer beyond 63 bits its digits as text); NaN is num NULL, text 'nan'; a string or a list (as JSON) is
 # text alone; None is NULL in both. Metrics and labels are facts of one version. Config and data never change,
 # and all versions of a run have the same: each such object is kept once, as `shared`.
+# Facts of a key stand in the tables if `keys.filled` says so. The fold of a long log leaves them out: they
+# are made of `versions.metrics`, `annotations` and `shared.text` when a question needs them: see `filling`.
 # fact_moves: values that `facts` no longer has; num and text NULL with `removed` set is a label taken away.
 # `at` is NULL in both where it is that of the version.
-# ref_moves: target NULL is a deletion.
+# What nearly every version has one of - a name, a parent, a pack - is a column of it; what it has beside lies
+# in `pointers` and `moves`, `more_parents`, `more_packs`. The views put both together: ask those.
+# ref_moves: target NULL is a deletion; `id` tells the order of the moves of one entry.
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
@@ -38,26 +42,35 @@ CREATE TABLE settings (
 ) WITHOUT ROWID;
 
 CREATE TABLE versions (
-    seq INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, model TEXT NOT NULL,
-    name TEXT NOT NULL,  -- its first name
-    n INTEGER NOT NULL, at TEXT NOT NULL,
+    seq INTEGER PRIMARY KEY, id BLOB NOT NULL, model TEXT NOT NULL,
+    key TEXT NOT NULL, name TEXT NOT NULL,  -- its first name
+    n INTEGER NOT NULL, at TEXT NOT NULL, by TEXT NOT NULL, txn TEXT NOT NULL,
     state TEXT NOT NULL,  -- visible, deleted, forgotten
     state_n INTEGER NOT NULL,
     tree TEXT NOT NULL,  -- JSON list of object digests
     created_at TEXT NOT NULL, run TEXT, run_id TEXT, step INTEGER, epoch REAL, event TEXT NOT NULL,
     kind TEXT NOT NULL, author TEXT NOT NULL, message TEXT NOT NULL,
     bytes INTEGER NOT NULL, files INTEGER NOT NULL, content TEXT NOT NULL,
-    config INTEGER NOT NULL, data INTEGER NOT NULL  -- shared.id; 0 is an empty object
+    metrics BLOB NOT NULL,  -- JSON, as the record has them
+    config INTEGER NOT NULL, data INTEGER NOT NULL,  -- shared.id; 0 is an empty object
+    parent BLOB, pack BLOB, base BLOB  -- its first parent, one of its packs, the version that it is loaded on
 );
-CREATE TABLE records (version INTEGER PRIMARY KEY, record BLOB NOT NULL);  -- apart: large, seldom read
+CREATE INDEX versions_by_pack ON versions (pack);
+CREATE TABLE records (first INTEGER PRIMARY KEY, data BLOB NOT NULL);  -- some together: see `chunks`
 
-CREATE TABLE version_packs (
+CREATE TABLE more_packs (
     version INTEGER NOT NULL, pack BLOB NOT NULL, PRIMARY KEY (version, pack)
 ) WITHOUT ROWID;
-CREATE INDEX version_packs_by_pack ON version_packs (pack);
-CREATE TABLE parents (
+CREATE INDEX more_packs_by_pack ON more_packs (pack);
+CREATE VIEW version_packs AS
+    SELECT seq AS version, pack FROM versions WHERE pack IS NOT NULL
+    UNION ALL SELECT version, pack FROM more_packs;
+CREATE TABLE more_parents (
     version INTEGER NOT NULL, parent BLOB NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (version, position)
 ) WITHOUT ROWID;
+CREATE VIEW parents AS
+    SELECT seq AS version, parent, 0 AS position FROM versions WHERE parent IS NOT NULL
+    UNION ALL SELECT version, parent, position FROM more_parents;
 CREATE TABLE version_states (  -- what became of a version; at first it is visible
     version INTEGER NOT NULL, n INTEGER NOT NULL, at TEXT NOT NULL, state TEXT NOT NULL
 );
@@ -65,6 +78,7 @@ CREATE TABLE version_states (  -- what became of a version; at first it is visib
 CREATE TABLE keys (
     id INTEGER PRIMARY KEY, space TEXT NOT NULL,  -- metric, config, label, data
     key TEXT NOT NULL, model TEXT NOT NULL,  -- model: '' in config and data
+    filled INTEGER NOT NULL,  -- do its facts stand in the tables?
     UNIQUE (space, key, model)
 );
 CREATE TABLE facts (
@@ -76,7 +90,8 @@ CREATE TABLE fact_moves (
     removed INTEGER NOT NULL, n INTEGER NOT NULL, at TEXT
 );
 CREATE TABLE shared (
-    id INTEGER PRIMARY KEY, space TEXT NOT NULL, digest BLOB NOT NULL,  -- digest: BLAKE3 of its JSON
+    id INTEGER PRIMARY KEY, space TEXT NOT NULL,
+    digest BLOB NOT NULL, text BLOB NOT NULL,  -- its JSON, and the BLAKE3 of that
     UNIQUE (digest, space)
 );
 CREATE TABLE shared_facts (
@@ -95,18 +110,26 @@ CREATE TABLE redactions (
     why TEXT NOT NULL, PRIMARY KEY (version, item)
 ) WITHOUT ROWID;
 
-CREATE TABLE refs (
+CREATE TABLE pointers (  -- aliases, tags, and further names of versions
     model TEXT NOT NULL, key TEXT NOT NULL, kind TEXT NOT NULL,  -- alias, tag, name
     name TEXT NOT NULL, target BLOB NOT NULL, n INTEGER NOT NULL,
     PRIMARY KEY (model, key)
 ) WITHOUT ROWID;
-CREATE INDEX refs_by_target ON refs (target);
-CREATE TABLE ref_moves (
+CREATE INDEX pointers_by_target ON pointers (target);
+CREATE VIEW refs AS
+    SELECT model, key, 'name' AS kind, name, id AS target, n FROM versions
+    UNION ALL SELECT model, key, kind, name, target, n FROM pointers;
+CREATE TABLE moves (
+    id INTEGER PRIMARY KEY,
     model TEXT NOT NULL, key TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, n INTEGER NOT NULL,
     at TEXT NOT NULL, by TEXT NOT NULL, target BLOB, why TEXT NOT NULL,
     evidence TEXT NOT NULL,  -- a JSON object
     txn TEXT NOT NULL
 );
+CREATE VIEW ref_moves AS
+    SELECT 0 AS id, model, key, 'name' AS kind, name, n, at, by, id AS target, '' AS why, '{}' AS evidence,
+        txn FROM versions
+    UNION ALL SELECT id, model, key, kind, name, n, at, by, target, why, evidence, txn FROM moves;
 
 -- Where objects are known to be; filled as packs are read or written, not by the log.
 CREATE TABLE objects (digest BLOB NOT NULL, pack BLOB NOT NULL, PRIMARY KEY (digest, pack)) WITHOUT ROWID;
@@ -124,19 +147,23 @@ CREATE TABLE voids (n INTEGER PRIMARY KEY, reason TEXT NOT NULL);
 """
 
 INDEXES = """
+CREATE UNIQUE INDEX versions_by_id ON versions (id);
+CREATE UNIQUE INDEX versions_by_name ON versions (model, key);
 CREATE INDEX packs_unremembered ON packs (n) WHERE remembered = 0;
 CREATE INDEX versions_by_model ON versions (model, state, seq);
 CREATE INDEX versions_by_run ON versions (model, run, seq) WHERE run IS NOT NULL;
 CREATE INDEX versions_by_content ON versions (content);
-CREATE INDEX parents_by_parent ON parents (parent);
+CREATE INDEX versions_by_parent ON versions (parent);
+CREATE INDEX versions_by_base ON versions (seq) WHERE base IS NOT NULL;
+CREATE INDEX more_parents_by_parent ON more_parents (parent);
 CREATE INDEX version_states_by_version ON version_states (version, n);
 CREATE INDEX facts_by_number ON facts (key, num);
 CREATE INDEX fact_moves_by_key ON fact_moves (key, version, id);
 CREATE INDEX versions_by_config ON versions (config);
 CREATE INDEX versions_by_data ON versions (data);
-CREATE INDEX ref_moves_by_name ON ref_moves (model, key, n);
+CREATE INDEX moves_by_name ON moves (model, key, n);
 """
-"""What the fold itself does not look at: of a long log these are made when it has been folded."""
+"""What the fold does not look at while it knows all there is: of a long log these are made at its end."""
 
 
 def statements(script: str) -> list[str]:
@@ -151,5 +178,5 @@ def statements(script: str) -> list[str]:
     return found
 
 
-INDEX_NAMES = re.findall(r"CREATE INDEX (\w+)", INDEXES)
-TABLE_NAMES = set(re.findall(r"CREATE TABLE (\w+)", SCHEMA))
+INDEX_NAMES = re.findall(r"CREATE (?:UNIQUE )?INDEX (\w+)", INDEXES)
+TABLE_NAMES = set(re.findall(r"CREATE (?:TABLE|VIEW) (\w+)", SCHEMA))

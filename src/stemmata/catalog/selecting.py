@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from stemmata.catalog.asking import (
     Connection,
     is_of_run,
@@ -19,6 +21,7 @@ from stemmata.catalog.asking import (
 )
 from stemmata.catalog.conditions import SHARED, SPACES, Name
 from stemmata.catalog.expression import Parameter, Scope, SortKey, compile_filter, compile_sort
+from stemmata.catalog.filling import need
 from stemmata.catalog.rows import BestRow, VersionRow
 
 _TIES = 100
@@ -42,7 +45,11 @@ class _Where:
 
 
 def _where(
-    model: str | None, run: str | Collection[str] | None, expressions: Sequence[str], at: str | None
+    connection: Connection,
+    model: str | None,
+    run: str | Collection[str] | None,
+    expressions: Sequence[str],
+    at: str | None,
 ) -> _Where:
     visible, values = is_visible(at)
     of_run, run_values = is_of_run(run)
@@ -54,6 +61,7 @@ def _where(
         found.insert(0, model)
     for expression in expressions:
         made = compile_filter(expression, Scope(model, at))
+        need(connection, made.names, model)
         parts.append(made.sql)
         found += made.parameters
     return _Where(" AND ".join(parts), tuple(found))
@@ -73,7 +81,7 @@ def numbers(
     at: str | None = None,
 ) -> list[int]:
     """As `versions`, only the `seq` of each: eight bytes a version instead of some kilobytes."""
-    where = _where(model, run, expressions, at)
+    where = _where(connection, model, run, expressions, at)
     if before is not None:
         where = _Where(f"{where.sql} AND v.seq < ?", (*where.parameters, before))
     page: tuple[Parameter, ...] = (-1 if limit is None else limit, offset)
@@ -81,6 +89,7 @@ def numbers(
         sql = f"SELECT v.seq FROM versions v WHERE {where.sql} ORDER BY v.seq DESC LIMIT ? OFFSET ?"
         return [row[0] for row in rows(connection, sql, *where.parameters, *page)]
     key = compile_sort(sort, Scope(model, at))
+    need(connection, [key.name], model)
     way = "DESC" if descending else "ASC"
     spaces = _spaces_of(connection, key.name, model) if at is None else None
     if spaces is not None and len(spaces) == 1:
@@ -198,7 +207,7 @@ def count_versions(
     at: str | None = None,
 ) -> int:
     """How many `versions` would give without a limit."""
-    where = _where(model, run, expressions, at)
+    where = _where(connection, model, run, expressions, at)
     found = rows(connection, f"SELECT COUNT(*) FROM versions v WHERE {where.sql}", *where.parameters)
     return int(found[0][0])
 
@@ -225,6 +234,7 @@ def best(
     NaN never wins. None if no version has a number there.
     """
     way = {"min": "ASC", "max": "DESC"}[direction]
+    need(connection, [Name(metric, "metric")], model)
     visible, values = is_visible(at)
     of_run, run_values = is_of_run(run)
     source = "facts f CROSS JOIN versions v ON v.seq = f.version"
@@ -270,5 +280,15 @@ def metric_names(connection: Connection, model: str, *, at: str | None = None) -
         f" WHERE f.key = k.id AND {then} AND {visible})"
         for table in tables
     )
-    sql = f"SELECT k.key FROM keys k WHERE k.space = 'metric' AND k.model = ? AND ({there}) ORDER BY k.key"
-    return [row[0] for row in rows(connection, sql, model, *([*when, *values] * len(tables)))]
+    known = "SELECT k.key FROM keys k WHERE k.space = 'metric' AND k.model = ?"
+    newest = f"SELECT v.metrics FROM versions v WHERE v.model = ? AND {visible} ORDER BY v.seq DESC LIMIT 1"
+    found = {key for (text,) in rows(connection, newest, model, *values) for key in msgspec.json.decode(text)}
+    # The newest version mostly has them all: facts need not be made to say so.
+    others = [row[0] for row in rows(connection, known, model) if row[0] not in found]
+    need(connection, [Name(key, "metric") for key in others], model)
+    for key in others:
+        if rows(
+            connection, f"{known} AND k.key = ? AND ({there})", model, key, *[*when, *values] * len(tables)
+        ):
+            found.add(key)
+    return sorted(found)

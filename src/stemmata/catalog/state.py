@@ -9,13 +9,15 @@ from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
-from stemmata.catalog.facts import dumps, fact_of, metric_of, shared_of
+from stemmata.catalog import chunks
+from stemmata.catalog.facts import dumps, encode, fact_of, metric_of
 from stemmata.catalog.waiting import Waiting
 from stemmata.ids import Digest, PackName, VersionId
 from stemmata.log import ops
+from stemmata.log.entries import is_hex
 from stemmata.log.fold import DROPPED, FORGOTTEN, LIVE, NAME, VISIBLE, Moment, Pointer, Standing
 from stemmata.names import name_key
-from stemmata.records import Record, Stored, decode_record
+from stemmata.records import Outline, decode_record, stored_values
 
 _NOTHING = b"{}"
 _ABSENT = "absent"
@@ -32,19 +34,22 @@ class _Known(NamedTuple):
 class SqliteState:
     """Implements `fold.State` over the catalog's tables. Runs inside the caller's transaction."""
 
-    def __init__(self, connection: sqlite3.Connection, *, long: bool = False) -> None:
-        """`long`: many entries are to come; call `flush` after the last."""
+    def __init__(self, connection: sqlite3.Connection, *, long: bool = False, bare: bool = False) -> None:
+        """`long`: many entries are to come; call `flush` after the last. `bare`: so many that the indexes
+        were dropped, and that facts are left to whoever needs them first."""
         # A plain cursor: the connection's own kind fetches eagerly, for other threads' sake.
         self._cursor = connection.cursor(sqlite3.Cursor)
-        self._waiting = Waiting(self._cursor, long=long)
+        self._waiting = Waiting(self._cursor, long=long, bare=bare)
+        self._bare = bare
         self._format: int | None = None
 
     def savepoint(self) -> AbstractContextManager[object]:
-        return self._waiting.entry()
+        return self._waiting
 
     def flush(self) -> None:
         """Bring the tables up to date."""
         self._waiting.write()
+        self._waiting.index()
 
     # --- what the fold asks ---------------------------------------------------------------------
 
@@ -82,8 +87,7 @@ class SqliteState:
     def object_kinds(self, version: VersionId) -> set[str]:
         self._waiting.settle()
         seq = self._get(version).seq
-        row = self._one("SELECT record FROM records WHERE version = ?", seq)
-        kinds = set(decode_record(row[0]).provenance) if row is not None else set()
+        kinds = set(decode_record(chunks.record_of(self._cursor, seq)).provenance)
         self._do("SELECT objects FROM annotations WHERE version = ?", seq)
         for (objects,) in self._cursor.fetchall():
             kinds |= set(msgspec.json.decode(objects))
@@ -104,8 +108,8 @@ class SqliteState:
         if found is None and not self._waiting.is_all:
             row = self._one("SELECT kind, target FROM refs WHERE model = ? AND key = ?", model, key)
             if row is not None:
-                found = Pointer(row[0], VersionId(row[1]))
-        return found if isinstance(found, Pointer) else None
+                found = (row[0], VersionId(row[1]))
+        return None if found is None or found is _ABSENT else Pointer(*found)
 
     # --- what the fold changes ------------------------------------------------------------------
 
@@ -132,40 +136,36 @@ class SqliteState:
             self._do("DELETE FROM pack_contents WHERE pack = ?", pack.raw)
         self._waiting.note(pack.raw, state)
 
-    def add_version(self, moment: Moment, version: VersionId, record: Record, op: ops.VersionAdd) -> None:
-        model = name_key(op.model)
+    def add_version(self, moment: Moment, version: VersionId, record: Outline, op: ops.VersionAdd) -> None:
+        model, key = name_key(op.model), name_key(op.name)
         run, content = record.run, record.content
-        common = shared_of(op.record)
         rows = self._waiting.rows
         seq = self._waiting.number("versions")
+        config, data = self._share("config", record.config), self._share("data", record.data)
+        parent = self._add_parents(seq, record.parents) if record.parents else None
         rows["versions"].append(
             (
-                *(seq, version.raw, model, op.name, moment.n, moment.at, VISIBLE, moment.n),
-                *(dumps(op.tree), record.created_at),
+                *(seq, version.raw, model, key, op.name, moment.n, moment.at, moment.by, moment.txn),
+                *(VISIBLE, moment.n, dumps(op.tree), record.created_at),
                 *((run.name, run.id) if run is not None else (None, None)),
                 *(record.step, record.epoch, record.event, record.kind, record.author, record.message),
-                *(content.bytes, content.files, content.digest),
-                self._share("config", bytes(common.config), record.config),
-                self._share("data", bytes(common.data), record.data),
+                *(content.bytes, content.files, content.digest, encode(record.metrics), config, data),
+                *(parent, self._add_packs(seq, op.packs), _base_of(record)),
             )
         )
         rows["records"].append((seq, bytes(op.record)))
         self._waiting.note(version.raw, _Known(seq, model, VISIBLE))
-        self._add_model(moment, op.model)
-        self._add_packs(seq, op.packs)
-        self._add_parents(seq, record.parents)
-        rows["facts"] += [
-            (self._key("metric", key, model), seq, *metric_of(value), False, moment.n, None)
-            for key, value in record.metrics.items()
-        ]
-        self._point(moment, version, op.model, NAME, op.name, "", None)
+        self._waiting.note((model, key), (NAME, version))
+        self._add_model(moment, op.model, model)
+        if record.metrics:
+            self._add_metrics(moment, seq, model, record.metrics)
 
     def place_version(self, version: VersionId, op: ops.VersionPlace) -> None:
         self._waiting.settle()
         seq = self._get(version).seq
-        self._do("UPDATE versions SET tree = ? WHERE seq = ?", dumps(op.tree), seq)
-        self._do("DELETE FROM version_packs WHERE version = ?", seq)
-        self._add_packs(seq, op.packs)
+        self._do("DELETE FROM more_packs WHERE version = ?", seq)
+        pack = self._add_packs(seq, op.packs)
+        self._do("UPDATE versions SET tree = ?, pack = ? WHERE seq = ?", dumps(op.tree), pack, seq)
 
     def set_version_state(self, moment: Moment, version: VersionId, state: str) -> None:
         self._waiting.settle()
@@ -173,7 +173,8 @@ class SqliteState:
         self._do("UPDATE versions SET state = ?, state_n = ? WHERE seq = ?", state, moment.n, found.seq)
         self._do("INSERT INTO version_states VALUES (?, ?, ?, ?)", found.seq, moment.n, moment.at, state)
         if state == FORGOTTEN:
-            self._do("DELETE FROM version_packs WHERE version = ?", found.seq)
+            self._do("UPDATE versions SET pack = NULL WHERE seq = ?", found.seq)
+            self._do("DELETE FROM more_packs WHERE version = ?", found.seq)
         self._waiting.note(version.raw, found._replace(state=state))
 
     def annotate(self, moment: Moment, version: VersionId, op: ops.VersionAnnotate) -> None:
@@ -186,13 +187,14 @@ class SqliteState:
                 *(op.notes or "", dumps(op.details or {}), dumps(op.objects or {}), op.event, op.why),
             )
         )
-        self._add_packs(found.seq, op.packs)
+        self._more_packs(found.seq, op.packs)
         said = [("metric", key, metric_of(value), False) for key, value in metrics.items()]
         said += [("label", key, (None, label), label is None) for key, label in labels.items()]
-        self._waiting.rows["facts"] += [
-            (self._key(space, key, found.model), found.seq, *fact, removed, moment.n, moment.at)
-            for space, key, fact, removed in said
-        ]
+        for space, key, fact, removed in said:
+            number, filled = self._key(space, key, found.model)
+            if filled:
+                row = (number, found.seq, *fact, removed, moment.n, moment.at)
+                self._waiting.rows["facts"].append(row)
 
     def redact(self, moment: Moment, version: VersionId, item: str, why: str) -> None:
         self._waiting.settle()
@@ -202,20 +204,25 @@ class SqliteState:
         )
 
     def set_ref(self, moment: Moment, target: VersionId, op: ops.RefSet) -> None:
-        self._point(moment, target, op.model, op.kind, op.name, op.why, op.evidence)
+        at = (name_key(op.model), name_key(op.name), op.kind, op.name)
+        said = dumps(op.evidence) if op.evidence else "{}"
+        rows = self._waiting.rows
+        rows["pointers"].append((*at, target.raw, moment.n))
+        rows["moves"].append((*at, moment.n, moment.at, moment.by, target.raw, op.why, said, moment.txn))
+        self._waiting.note(at[:2], (op.kind, target))
 
     def delete_ref(self, moment: Moment, op: ops.RefDelete) -> None:
         model, key = name_key(op.model), name_key(op.name)
         self._waiting.settle()
-        self._do("DELETE FROM refs WHERE model = ? AND key = ?", model, key)
+        self._do("DELETE FROM pointers WHERE model = ? AND key = ?", model, key)
         self._waiting.note((model, key), _ABSENT)
-        self._waiting.rows["ref_moves"].append(
+        self._waiting.rows["moves"].append(
             (model, key, op.kind, op.name, moment.n, moment.at, moment.by, None, op.why, "{}", moment.txn)
         )
 
     def configure(self, moment: Moment, op: ops.ModelConfigure) -> None:
         model = name_key(op.model)
-        self._add_model(moment, op.model)
+        self._add_model(moment, op.model, model)
         self._waiting.settle()
         for key, value in op.settings.items():
             self._do("DELETE FROM settings WHERE model = ? AND key = ?", model, key)
@@ -247,41 +254,68 @@ class SqliteState:
     def _get(self, version: VersionId) -> _Known:
         return self._find(version) or _missing()
 
-    def _add_model(self, moment: Moment, name: str) -> None:
-        key = name_key(name)
+    def _add_model(self, moment: Moment, name: str, key: str) -> None:
         if not self._waiting.known(("model", key, "")):
             self._waiting.rows["models"].append((key, name, moment.n))
             self._waiting.note(("model", key, ""), True)
 
-    def _add_packs(self, seq: int, packs: list[str]) -> None:
+    def _add_packs(self, seq: int, packs: list[str]) -> bytes:
+        """The first of the packs; rows for the others."""
+        if len(packs) > 1:
+            self._more_packs(seq, [pack for pack in packs[1:] if pack != packs[0]])
+        return bytes.fromhex(packs[0])
+
+    def _more_packs(self, seq: int, packs: Iterable[str]) -> None:
         # The fold has found them to be names.
-        self._waiting.rows["version_packs"] += [(seq, bytes.fromhex(pack)) for pack in packs]
+        self._waiting.rows["more_packs"] += [(seq, bytes.fromhex(pack)) for pack in packs]
 
-    def _add_parents(self, seq: int, parents: list[str]) -> None:
+    def _add_parents(self, seq: int, parents: list[str]) -> bytes | None:
+        """The first of the parents; rows for the others."""
+        first: bytes | None = None
         for position, text in enumerate(parents):
-            try:
-                parent = VersionId.parse(text)
-            except ValueError:
+            if not is_hex(text, 64):
                 continue  # a record may say anything; what is no id has no parent
-            self._waiting.rows["parents"].append((seq, parent.raw, position))
+            if position == 0:
+                first = bytes.fromhex(text)
+            else:
+                self._waiting.rows["more_parents"].append((seq, bytes.fromhex(text), position))
+        return first
 
-    def _key(self, space: str, key: str, model: str = "") -> int:
-        """The number of a key, new or known."""
+    def _add_metrics(self, moment: Moment, seq: int, model: str, metrics: Mapping[str, float | str]) -> None:
+        place = ("metrics", model, tuple(metrics))
+        filled: list[tuple[int, str]] | None = self._waiting.known(place)
+        if filled is None:
+            keys = [(*self._key("metric", key, model), key) for key in metrics]
+            filled = [(number, key) for number, is_filled, key in keys if is_filled]
+            self._waiting.note(place, filled)
+        if filled:
+            self._waiting.rows["facts"] += [
+                (number, seq, *metric_of(metrics[key]), False, moment.n, None) for number, key in filled
+            ]
+
+    def _key(self, space: str, key: str, model: str = "") -> tuple[int, bool]:
+        """The number of a key, new or known, and whether its facts stand in the tables."""
         place = (space, key, model)
-        found = self._waiting.known(place)
+        found: tuple[int, bool] | None = self._waiting.known(place)
         if found is None:
-            sql = "SELECT id FROM keys WHERE space = ? AND key = ? AND model = ?"
+            sql = "SELECT id, filled FROM keys WHERE space = ? AND key = ? AND model = ?"
             row = None if self._waiting.is_all else self._one(sql, *place)
-            found = int(row[0]) if row is not None else self._waiting.number("keys")
-            if row is None:
-                self._waiting.rows["keys"].append((found, *place))
+            if row is not None:
+                found = int(row[0]), bool(row[1])
+            else:
+                # So far nothing has this key: its facts stand as long as each is added.
+                found = self._waiting.number("keys"), not self._bare
+                self._waiting.rows["keys"].append((found[0], *place, found[1]))
             self._waiting.note(place, found)
-        return int(found)
+        return found
 
-    def _share(self, space: str, text: bytes, values: Mapping[str, Stored]) -> int:
+    def _share(self, space: str, text: bytes) -> int:
         """The number of a config or of what is said of data, new or known; `text` is how it was written."""
         if text == _NOTHING:
             return 0
+        last = self._waiting.known(space)
+        if last is not None and last[0] == text:
+            return int(last[1])  # of the same run, most likely
         digest = Digest.of(text).raw
         place = (space, digest)
         found = self._waiting.known(place)
@@ -291,29 +325,20 @@ class SqliteState:
             found = int(row[0]) if row is not None else self._waiting.number("shared")
             if row is None:
                 rows = self._waiting.rows
-                rows["shared"].append((found, *place))
-                rows["shared_facts"] += [
-                    (self._key(space, key), found, *fact_of(value)) for key, value in values.items()
-                ]
+                rows["shared"].append((found, *place, text))
+                for key, value in stored_values(text).items():
+                    number, filled = self._key(space, key)
+                    if filled:
+                        rows["shared_facts"].append((number, found, *fact_of(value)))
             self._waiting.note(place, found)
+        self._waiting.note(space, (text, found))
         return int(found)
 
-    def _point(
-        self,
-        moment: Moment,
-        target: VersionId,
-        model: str,
-        kind: str,
-        name: str,
-        why: str,
-        evidence: Mapping[str, object] | None,
-    ) -> None:
-        at = (name_key(model), name_key(name), kind, name)
-        said = dumps(evidence) if evidence else "{}"
-        rows = self._waiting.rows
-        rows["refs"].append((*at, target.raw, moment.n))
-        rows["ref_moves"].append((*at, moment.n, moment.at, moment.by, target.raw, why, said, moment.txn))
-        self._waiting.note(at[:2], Pointer(kind, target))
+
+def _base_of(record: Outline) -> bytes | None:
+    """The version that a record names as what it is loaded on."""
+    text = record.base.version if record.base is not None else None
+    return bytes.fromhex(text) if text is not None and is_hex(text, 64) else None
 
 
 def _missing() -> NoReturn:

@@ -7,32 +7,40 @@ such a version, such a name - is answered from there too. What an entry changed 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
-_ROWS = 100_000
+from stemmata.catalog import chunks
+from stemmata.catalog.schema import INDEXES, statements
+
+_ROWS = 20_000
 """Rows that wait at most, about."""
 _KNOWN = 300_000
 """Answers that are kept at most, about."""
 _INSERTS = {
-    "versions": f"INSERT INTO versions VALUES ({', '.join('?' * 23)})",  # noqa: S608 - nothing but marks
-    "records": "INSERT INTO records VALUES (?, ?)",
+    "versions": f"INSERT INTO versions VALUES ({', '.join('?' * 30)})",  # noqa: S608 - nothing but marks
     "models": "INSERT OR IGNORE INTO models VALUES (?, ?, ?)",
     "packs": "INSERT INTO packs (name, state, size, digest, n) VALUES (?, ?, ?, ?, ?)",
     "pack_bases": "INSERT OR IGNORE INTO pack_bases VALUES (?, ?)",
-    "version_packs": "INSERT OR IGNORE INTO version_packs VALUES (?, ?)",
-    "parents": "INSERT INTO parents VALUES (?, ?, ?)",
-    "keys": "INSERT INTO keys VALUES (?, ?, ?, ?)",
-    "shared": "INSERT INTO shared VALUES (?, ?, ?)",
+    "more_packs": (
+        "INSERT OR IGNORE INTO more_packs SELECT ?1, ?2"
+        " WHERE NOT EXISTS (SELECT 1 FROM versions WHERE seq = ?1 AND pack = ?2)"
+    ),
+    "more_parents": "INSERT INTO more_parents VALUES (?, ?, ?)",
+    "keys": "INSERT INTO keys VALUES (?, ?, ?, ?, ?)",
+    "shared": "INSERT INTO shared VALUES (?, ?, ?, ?)",
     "shared_facts": "INSERT INTO shared_facts VALUES (?, ?, ?, ?)",
     "annotations": "INSERT INTO annotations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    "refs": "INSERT OR REPLACE INTO refs VALUES (?, ?, ?, ?, ?, ?)",
-    "ref_moves": "INSERT INTO ref_moves VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "pointers": "INSERT OR REPLACE INTO pointers VALUES (?, ?, ?, ?, ?, ?)",
+    "moves": (
+        "INSERT INTO moves (model, key, kind, name, n, at, by, target, why, evidence, txn)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    ),
 }
 _SORTED = frozenset({"shared_facts"})
 """Put in in the order of their keys, so that each page is looked for once."""
-_FACTS = "facts"
+_RECORDS, _FACTS = "records", "facts"
+_KINDS = (*_INSERTS, _RECORDS, _FACTS)
 
 FactRow: TypeAlias = tuple[int, int, float | None, str | None, bool, int, str | None]
 """key, version, num, text, removed, n, at: as in the schema."""
@@ -41,13 +49,15 @@ FactRow: TypeAlias = tuple[int, int, float | None, str | None, bool, int, str | 
 class Waiting:
     """What has been folded and is not in the tables yet. Runs inside the caller's transaction."""
 
-    def __init__(self, cursor: sqlite3.Cursor, *, long: bool) -> None:
+    def __init__(self, cursor: sqlite3.Cursor, *, long: bool, bare: bool) -> None:
         self._cursor = cursor
-        self._long = long
-        self.rows: dict[str, list[Any]] = {table: [] for table in (*_INSERTS, _FACTS)}
+        self._long, self._bare = long, bare
+        self.rows: dict[str, list[Any]] = {table: [] for table in _KINDS}
+        self._lists = tuple(self.rows.values())
         self._known: dict[object, Any] = {}
         self._next: dict[str, int] = {}
-        self._marks: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}
+        self._marks: tuple[int, ...] = ()
         self._undo: list[tuple[object, Any]] = []
         self._is_opened = False
         newest = cursor.execute("SELECT 1 FROM versions UNION ALL SELECT 1 FROM packs LIMIT 1").fetchone()
@@ -76,29 +86,28 @@ class Waiting:
 
     # --- one entry ------------------------------------------------------------------------------
 
-    @contextmanager
-    def entry(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """What is added inside is undone if the block is left by an exception."""
-        self._marks = {table: len(rows) for table, rows in self.rows.items()}
-        numbers = dict(self._next)
+        self._marks = tuple(map(len, self._lists))
+        self._numbers = dict(self._next)
         self._undo.clear()
         self._is_opened = False
-        try:
-            yield
-        except BaseException:
-            self._take_back(numbers)
-            raise
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._take_back()
+            return
         if self._is_opened:
             self._cursor.execute("RELEASE entry")
-        if not self._long or sum(map(len, self.rows.values())) > _ROWS:
+        if not self._long or sum(self._marks) > _ROWS:
             self.write()
 
     def settle(self) -> None:
         """Before tables are read or changed directly: bring them up to date, so that it can be undone."""
         if not self._is_opened:
-            for table, mark in self._marks.items():
-                self._write_some(table, self.rows[table][:mark])
-                del self.rows[table][:mark]
+            for (table, rows), mark in zip(self.rows.items(), self._marks, strict=True):
+                self._write_some(table, rows[:mark])
+                del rows[:mark]
             self._cursor.execute("SAVEPOINT entry")
             self._is_opened = True
         self._write_all()
@@ -107,16 +116,24 @@ class Waiting:
         """Between two entries: write the rows that wait."""
         self._write_all()
         if len(self._known) > _KNOWN:
+            self.index()
             self._known.clear()
             self.is_all = False
 
-    def _take_back(self, numbers: dict[str, int]) -> None:
+    def index(self) -> None:
+        """Make the indexes that the tables were left without."""
+        if self._bare:
+            for statement in statements(INDEXES):
+                self._cursor.execute(statement)
+        self._bare = False
+
+    def _take_back(self) -> None:
         for place, before in reversed(self._undo):
             self._known[place] = before
-        self._next = numbers
-        for table, rows in self.rows.items():
+        self._next = self._numbers
+        for rows, mark in zip(self._lists, self._marks, strict=True):
             # What was there before the entry has been written if the savepoint was opened.
-            del rows[0 if self._is_opened else self._marks[table] :]
+            del rows[0 if self._is_opened else mark :]
         if self._is_opened:
             try:
                 self._cursor.execute("ROLLBACK TO entry")
@@ -135,37 +152,44 @@ class Waiting:
         if not rows:
             return
         if table == _FACTS:
-            self._write_facts(rows)
+            write_facts(self._cursor, rows)
+        elif table == _RECORDS:
+            self._cursor.executemany("INSERT INTO records VALUES (?, ?)", chunks.together(rows))
         else:
             self._cursor.executemany(_INSERTS[table], sorted(rows) if table in _SORTED else rows)
 
-    def _write_facts(self, rows: list[FactRow]) -> None:
-        """The last value of each key stands; those before it, of these rows and of the table, have moved."""
-        last: dict[tuple[int, int], FactRow] = {}
-        moved: list[FactRow] = []
-        for row in rows:
-            place = row[:2]
-            before = last.get(place)
-            if before is None and row[6] is not None:
-                before = self._standing_fact(*place)
-            if before is not None and not before[4]:
-                moved.append(before)
-            if row[4]:
-                moved.append(row)
-            last[place] = row
-        self._cursor.executemany(
-            "INSERT INTO fact_moves (key, version, num, text, removed, n, at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            moved,
-        )
-        ordered = sorted(last.items())
-        gone = [place for place, row in ordered if row[4]]
-        self._cursor.executemany("DELETE FROM facts WHERE key = ? AND version = ?", gone)
-        self._cursor.executemany(
-            "INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?)",
-            [(*row[:4], *row[5:]) for _, row in ordered if not row[4]],
-        )
 
-    def _standing_fact(self, key: int, version: int) -> FactRow | None:
-        sql = "SELECT key, version, num, text, 0, n, at FROM facts WHERE key = ? AND version = ?"
-        row = self._cursor.execute(sql, (key, version)).fetchone()
-        return None if row is None else (row[0], row[1], row[2], row[3], False, row[5], row[6])
+def write_facts(cursor: sqlite3.Cursor, rows: Iterable[FactRow], *, is_new: bool = False) -> None:
+    """The last value of each key stands; those before it, of these rows and of the table, have moved.
+
+    `is_new`: the table has none of these keys.
+    """
+    last: dict[tuple[int, int], FactRow] = {}
+    moved: list[FactRow] = []
+    for row in rows:
+        place = row[:2]
+        before = last.get(place)
+        if before is None and row[6] is not None and not is_new:
+            before = _standing_fact(cursor, *place)
+        if before is not None and not before[4]:
+            moved.append(before)
+        if row[4]:
+            moved.append(row)
+        last[place] = row
+    cursor.executemany(
+        "INSERT INTO fact_moves (key, version, num, text, removed, n, at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        moved,
+    )
+    ordered = sorted(last.items())
+    gone = [place for place, row in ordered if row[4]]
+    cursor.executemany("DELETE FROM facts WHERE key = ? AND version = ?", gone)
+    cursor.executemany(
+        "INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?)",
+        [(*row[:4], *row[5:]) for _, row in ordered if not row[4]],
+    )
+
+
+def _standing_fact(cursor: sqlite3.Cursor, key: int, version: int) -> FactRow | None:
+    sql = "SELECT key, version, num, text, 0, n, at FROM facts WHERE key = ? AND version = ?"
+    row = cursor.execute(sql, (key, version)).fetchone()
+    return None if row is None else (row[0], row[1], row[2], row[3], False, row[5], row[6])

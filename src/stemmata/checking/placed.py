@@ -9,6 +9,7 @@ import msgspec
 
 from stemmata.catalog import queries
 from stemmata.catalog.catalog import Catalog
+from stemmata.catalog.chunks import record_of
 from stemmata.errors import HostileData
 from stemmata.ids import Digest, PackName, VersionId
 
@@ -65,15 +66,13 @@ def versions_of(catalog: Catalog) -> Iterator[PlacedVersion]:
     ask = catalog.connection.execute
     states = "SELECT seq FROM versions WHERE state IN ('visible', 'deleted') ORDER BY seq"
     for (seq,) in ask(states).fetchall():
-        version, record, tree = ask(
-            "SELECT id, record, tree FROM versions JOIN records ON version = seq WHERE seq = ?", (seq,)
-        ).fetchone()
+        version, tree = ask("SELECT id, tree FROM versions WHERE seq = ?", (seq,)).fetchone()
         packs = ask("SELECT pack FROM version_packs WHERE version = ? ORDER BY pack", (seq,)).fetchall()
         redacted = ask("SELECT item FROM redactions WHERE version = ?", (seq,)).fetchall()
         added = queries.annotations_of(catalog.connection, seq)
         yield PlacedVersion(
             VersionId(bytes(version)),
-            bytes(record),
+            record_of(catalog.connection.cursor(), seq),
             tuple(map(Digest.parse, msgspec.json.decode(tree))),
             tuple(PackName(bytes(pack)) for (pack,) in packs),
             frozenset(item for (item,) in redacted),

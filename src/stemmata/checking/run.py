@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import suppress
 from itertools import zip_longest
 
+from stemmata.catalog import asking, filling
 from stemmata.catalog.catalog import Catalog, catalog_files
 from stemmata.checking.contents import Contents, Progress
 from stemmata.checking.extent import Extent, Level, Progressing
@@ -20,27 +21,27 @@ from stemmata.log.reader import fetch
 from stemmata.storage.base import Storage
 from stemmata.storage.local import LocalStorage
 
-_TABLES = (
-    "packs",
-    "pack_bases",
-    "models",
-    "settings",
-    "versions",
-    "records",
-    "version_packs",
-    "parents",
-    "version_states",
-    "keys",
-    "facts",
-    "fact_moves",
-    "shared",
-    "shared_facts",
-    "annotations",
-    "redactions",
-    "refs",
-    "ref_moves",
-    "voids",
-)
+_COMPARED = {
+    "packs": "name, state, size, digest, n",  # what is known of packs' contents is a hint
+    "pack_bases": "*",
+    "models": "*",
+    "settings": "*",
+    "versions": "*",
+    "version_packs": "*",
+    "parents": "*",
+    "version_states": "*",
+    "keys": "id, space, key, model",
+    "facts": "*",
+    "fact_moves": "key, version, num, text, removed, n, at",
+    "shared": "*",
+    "shared_facts": "*",
+    "annotations": "*",
+    "redactions": "*",
+    "refs": "*",
+    "ref_moves": "model, key, kind, name, n, at, by, target, why, evidence, txn",
+    "voids": "*",
+}
+"""What the log alone decides, and in whatever order it was taken in. `records` are held against their ids."""
 
 
 def check(
@@ -133,7 +134,7 @@ def _check_log(storage: Storage, identity: Identity, catalog: Catalog, report: R
 def _check_refs(catalog: Catalog, report: Report) -> None:
     """Aliases and tags point at visible versions; the fold's rules leave no other state."""
     rows = catalog.connection.execute(
-        "SELECT r.model, r.kind, r.name, r.target FROM refs r LEFT JOIN versions v ON v.id = r.target"
+        "SELECT r.model, r.kind, r.name, r.target FROM pointers r LEFT JOIN versions v ON v.id = r.target"
         " WHERE r.kind IN ('alias', 'tag') AND (v.state IS NULL OR v.state != 'visible')"
     )
     for model, kind, name, target in rows.fetchall():
@@ -176,20 +177,20 @@ def _difference(cached: Catalog, fresh: Catalog) -> str:
     # SQLite 3.40 sees NULLs in sound tables without rowid; the comparison below sees real ones.
     if [fault for fault in faults if fault != "ok" and not fault.startswith("NULL value in ")]:
         return "SQLite finds it damaged"
-    for table in _TABLES:
-        # What is known of packs' contents is a hint, asked of each pack again before it is used.
-        columns = [
-            str(row[1])
-            for row in fresh.connection.execute(f"PRAGMA table_info({table})")
-            if row[1] != "remembered"
-        ]
-        listed = ", ".join(columns)
-        order = ", ".join(str(i + 1) for i in range(len(columns)))
-        sql = f"SELECT {listed} FROM {table} ORDER BY {order}"  # noqa: S608 - names of our own schema
+    # Which facts stand depends on what was asked; what they say does not.
+    for one, other in ((cached, fresh), (fresh, cached)):
+        stand = one.connection.execute("SELECT space, key, model FROM keys WHERE filled").fetchall()
+        filling.fill(other.connection, stand)
+    for table, columns in _COMPARED.items():
+        count = len(fresh.connection.execute(f"SELECT {columns} FROM {table} LIMIT 0").description)  # noqa: S608 - as below
+        order = ", ".join(str(i + 1) for i in range(count))
+        sql = f"SELECT {columns} FROM {table} ORDER BY {order}"  # noqa: S608 - names of our own schema
         ours = fresh.connection.cursor(sqlite3.Cursor).execute(sql)
         theirs = cached.connection.cursor(sqlite3.Cursor).execute(sql)
         if any(a != b for a, b in zip_longest(ours, theirs)):
             return f"its {table.replace('_', ' ')} are not what the log says"
+    if asking.every_record(cached.connection) != asking.every_record(fresh.connection):
+        return "its records are not what the log says"
     return ""
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from struct import Struct
 from struct import error as StructError
+from typing import TypeAlias
 
 from blake3 import blake3
 
@@ -19,6 +20,9 @@ from stemmata.log.entries import MAX_ENTRY_BYTES, log_key
 from stemmata.storage.base import Storage
 
 LEVELS = (256, 4096, 65536)
+
+Block: TypeAlias = tuple[int, bytes]
+"""Raw length and zstd frame of some entries."""
 
 _MAGIC = b"STMBNDL1"
 _HEADER = Struct("<8sQQI")
@@ -125,8 +129,8 @@ def entries_of(storage: Storage, name: BundleName) -> Iterator[bytes]:
     """A bundle's entries as stored, in order. Raises DamagedBundle (at the end at the latest), KeyMissing."""
     expected = name.last - name.first + 1
     found = 0
-    for raw_length, stored in _blocks(storage, name):
-        for entry in _unpack(name, raw_length, stored):
+    for block in blocks_of(storage, name):
+        for entry in entries_in(name, block):
             found += 1
             yield entry
     if found != expected:
@@ -151,7 +155,7 @@ def _merge(storage: Storage, level: int, first: int, below: list[BundleName]) ->
         seal = blake3(header)
         new.write(header)
         for part in parts:
-            for raw_length, stored in _blocks(storage, part):
+            for raw_length, stored in blocks_of(storage, part):
                 block = _BLOCK.pack(raw_length, len(stored)) + stored
                 seal.update(block)
                 new.write(block)
@@ -195,8 +199,8 @@ def _head(stream: _Stream, name: BundleName) -> int:
     return int(blocks)
 
 
-def _blocks(storage: Storage, name: BundleName) -> Iterator[tuple[int, bytes]]:
-    """(raw length, zstd frame) of each block; the seal is checked after the last."""
+def blocks_of(storage: Storage, name: BundleName) -> Iterator[Block]:
+    """A bundle's blocks as stored, in order; its seal is checked after the last. Raises as `entries_of`."""
     stream = _Stream(storage, name.key)
     for _ in range(_head(stream, name)):
         head = stream.take(_BLOCK.size)
@@ -216,8 +220,11 @@ def _blocks(storage: Storage, name: BundleName) -> Iterator[tuple[int, bytes]]:
         raise DamagedBundle(key=name.key, reason="its seal does not fit its content")
 
 
-def _unpack(name: BundleName, raw_length: int, stored: bytes) -> Iterator[bytes]:
+def entries_in(name: BundleName, block: Block) -> Iterator[bytes]:
+    """The entries in one block of that bundle. Raises DamagedBundle."""
     import zstandard
+
+    raw_length, stored = block
 
     def refuse(reason: str) -> DamagedBundle:
         return DamagedBundle(key=name.key, reason=reason)
@@ -230,14 +237,13 @@ def _unpack(name: BundleName, raw_length: int, stored: bytes) -> Iterator[bytes]
     except zstandard.ZstdError as error:
         raise refuse(f"a block cannot be decompressed: {error}") from None
     offset = count = 0
-    while offset < len(raw):
-        head = raw[offset : offset + _LENGTH.size]
-        if len(head) < _LENGTH.size:
+    end = len(raw)
+    while offset < end:
+        begin = offset + _LENGTH.size
+        if begin > end:
             raise refuse("an entry is cut off")
-        length = _LENGTH.unpack(head)[0]
-        offset += _LENGTH.size
-        if length > MAX_ENTRY_BYTES or offset + length > len(raw) or count == _BLOCK_ENTRIES:
+        offset = begin + _LENGTH.unpack_from(raw, begin - _LENGTH.size)[0]
+        if offset - begin > MAX_ENTRY_BYTES or offset > end or count == _BLOCK_ENTRIES:
             raise refuse("a block holds more or larger entries than any may")
-        yield raw[offset : offset + length]
-        offset += length
+        yield raw[begin:offset]
         count += 1

@@ -10,14 +10,15 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
 
 from stemmata.errors import DamagedRecord, NewerFormat
 from stemmata.ids import PackName, VersionId
 from stemmata.log import ops
 from stemmata.log.entries import Entry, Position, is_hex
 from stemmata.names import MAX_NAME_BYTES, name_key
-from stemmata.records import Record, decode_record
+from stemmata.records import Outline, decode_outline
 
 LIVE, RETIRED, DROPPED = "live", "retired", "dropped"
 VISIBLE, DELETED, FORGOTTEN = "visible", "deleted", "forgotten"
@@ -27,8 +28,7 @@ _INT_MAX = 2**63 - 1
 _TAGGED = frozenset({"~nan", "~inf", "~-inf"})
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """The entry that an effect belongs to. `at` is its effective time."""
 
     n: int
@@ -82,7 +82,9 @@ class State(Protocol):
     def set_pack_state(self, moment: Moment, pack: PackName, state: str) -> None:
         """Also of a pack that was never added."""
 
-    def add_version(self, moment: Moment, version: VersionId, record: Record, op: ops.VersionAdd) -> None: ...
+    def add_version(
+        self, moment: Moment, version: VersionId, record: Outline, op: ops.VersionAdd
+    ) -> None: ...
     def place_version(self, version: VersionId, op: ops.VersionPlace) -> None: ...
     def set_version_state(self, moment: Moment, version: VersionId, state: str) -> None: ...
     def annotate(self, moment: Moment, version: VersionId, op: ops.VersionAnnotate) -> None: ...
@@ -125,27 +127,35 @@ def _require(holds: bool, reason: str) -> None:
         raise VoidOp(reason)
 
 
+# Reasons are put together only where they are needed: of very many entries hardly one is void.
+
+
+@lru_cache(maxsize=1024)
 def _pack(text: str) -> PackName:
-    _require(is_hex(text, 32), f"{text[:80]!r} is no pack's name")
-    return PackName.parse(text)
+    if not is_hex(text, 32):
+        raise VoidOp(f"{text[:80]!r} is no pack's name")
+    return PackName(bytes.fromhex(text))
 
 
 def _id(text: str) -> VersionId:
-    _require(is_hex(text, 64), f"{text[:80]!r} is no version's id")
-    return VersionId.parse(text)
+    if not is_hex(text, 64):
+        raise VoidOp(f"{text[:80]!r} is no version's id")
+    return VersionId(bytes.fromhex(text))
 
 
 def _digests(texts: list[str]) -> None:
     for text in texts:
-        _require(is_hex(text, 64), f"{text[:80]!r} is no digest")
+        if not is_hex(text, 64):
+            raise VoidOp(f"{text[:80]!r} is no digest")
 
 
 def _name(text: str, what: str) -> str:
     size = len(text.encode("utf-8"))
-    _require(0 < size <= MAX_NAME_BYTES, f"a {what} of {size} bytes")
-    if not text.isprintable():
-        # What is printable is no control character; a space or a mark that is not may still be none.
-        _require(not any(unicodedata.category(c) == "Cc" for c in text), f"a {what} with a control character")
+    if not 0 < size <= MAX_NAME_BYTES:
+        raise VoidOp(f"a {what} of {size} bytes")
+    # What is printable is no control character; a space or a mark that is not may still be none.
+    if not text.isprintable() and any(unicodedata.category(c) == "Cc" for c in text):
+        raise VoidOp(f"a {what} with a control character")
     return name_key(text)
 
 
@@ -156,14 +166,16 @@ def _number(value: int | None, what: str) -> None:
 def _require_live(state: State, packs: Iterable[str]) -> None:
     for text in packs:
         found = state.pack_state(_pack(text))
-        _require(found == LIVE, f"pack {text} is {found or 'unknown'}")
+        if found != LIVE:
+            raise VoidOp(f"pack {text} is {found or 'unknown'}")
 
 
 def _require_state(state: State, text: str, *wanted: str) -> VersionId:
     version = _id(text)
     standing = state.version(version)
     found = standing.state if standing is not None else "unknown"
-    _require(found in wanted, f"version {version.short} is {found}")
+    if found not in wanted:
+        raise VoidOp(f"version {version.short} is {found}")
     return version
 
 
@@ -203,16 +215,18 @@ def pack_add(state: State, moment: Moment, op: ops.PackAdd) -> None:
 def version_add(state: State, moment: Moment, op: ops.VersionAdd) -> None:
     data = bytes(op.record)
     version = VersionId.of(data)
-    _require(state.version(version) is None, f"version {version.short} is there already")
+    if state.version(version) is not None:
+        raise VoidOp(f"version {version.short} is there already")
     try:
-        record = decode_record(data)
+        record = decode_outline(data)
     except DamagedRecord as error:
         raise VoidOp(f"the record cannot be read: {error.data['reason']}") from None
     _number(record.step, "the step")
     _number(record.content.files, "the number of files")
     _number(record.content.bytes, "the size")
     model, key = _name(op.model, "model"), _name(op.name, "name")
-    _require(state.ref(model, key) is None, f"the name {op.name!r} is taken")
+    if state.ref(model, key) is not None:
+        raise VoidOp(f"the name {op.name!r} is taken")
     _require_placed(state, op.tree, op.packs)
     state.add_version(moment, version, record, op)
 

@@ -15,7 +15,7 @@ FORMAT = 1
 """The newest format that this release reads and writes."""
 
 
-class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """Where an op that came by push was first committed."""
 
     repository: str
@@ -31,6 +31,7 @@ class _Op(
     forbid_unknown_fields=True,
     omit_defaults=True,
     tag_field="op",
+    gc=False,
 ):
     origin: Origin | msgspec.UnsetType = msgspec.UNSET
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TypeAlias
+
+from blake3 import blake3
 
 from stemmata.errors import DamagedBundle, DamagedLog, KeyMissing
 from stemmata.ids import Digest
-from stemmata.log.bundles import BundleName, entries_of, find_bundles
+from stemmata.log.bundles import BundleName, blocks_of, entries_in, find_bundles
 from stemmata.log.entries import (
     MAX_ENTRY_BYTES,
     Entry,
     Position,
     Void,
     advance,
-    link_of,
+    follow,
     log_key,
     read_entry,
 )
@@ -70,7 +73,7 @@ def read_log(storage: Storage, after: Position) -> Iterator[Step]:
 
 def require_no_hole(storage: Storage, end: int) -> None:
     """Raise DamagedLog if something shows that entry `end` + 1 was there: later entries or a bundle."""
-    last = max((number_of(k.key) or 0 for k in storage.list("log/")), default=0)
+    last = max((number_of(k.key) or 0 for k in storage.list("log/", after=log_key(end))), default=0)
     bundled = max((b.last for b in find_bundles(storage)), default=0)
     if max(last, bundled) > end and not exists(storage, end + 1):
         what = f"entry {last} is there" if last > end else f"a bundle goes up to {bundled}"
@@ -109,52 +112,71 @@ def _from_bundles(storage: Storage, after: Position) -> Iterator[Step]:
         # The longest first: one read then brings the reader furthest.
         fitting = sorted((b for b in bundles if b.first <= wanted <= b.last), key=lambda b: -b.last)
         for name in fitting:
-            hashes = confirm(storage, name, here)
-            if hashes is not None:
+            parts = confirm(storage, name, here)
+            if parts is not None:
                 break
         else:
             return
-        for step in _walk(storage, name, hashes, here):
+        for step in _walk(storage, name, parts, here):
             here = step[0]
             yield step
         if here.n != name.last:
             return
 
 
-def confirm(storage: Storage, name: BundleName, after: Position) -> list[Digest] | None:
-    """Hashes of a bundle's entries if its chain is whole from `after` to an entry that `log/` holds too.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A block of a bundle: the digest of its bytes as stored, and those of its entries."""
+
+    stored: bytes
+    entries: list[bytes]
+
+
+def confirm(storage: Storage, name: BundleName, after: Position) -> list[Part] | None:
+    """What a bundle holds, if its chain is whole from `after` to an entry that `log/` holds too.
 
     None: the bundle is not to be used.
     """
-    hashes: list[Digest] = []
+    parts: list[Part] = []
+    n, before = name.first - 1, None
     try:
-        for data in entries_of(storage, name):
-            link = link_of(data)
-            if link is None or (hashes and link != hashes[-1]):
-                return None
-            if name.first + len(hashes) == after.n + 1 and link != after.hash:
-                return None
-            hashes.append(Digest.of(data))
+        for block in blocks_of(storage, name):
+            part = Part(blake3(block[1]).digest(), [])
+            parts.append(part)
+            for data in entries_in(name, block):
+                if n == after.n and before not in (None, after.hash.hex):
+                    return None
+                digest = follow(data, after.hash.hex if n == after.n else before)
+                if digest is None:
+                    return None
+                n, before = n + 1, digest.hex()
+                part.entries.append(digest)
     except (DamagedBundle, KeyMissing):
         return None
     last = fetch(storage, name.last)
-    if last is None or Digest.of(last) != hashes[-1]:
+    if n != name.last or last is None or Digest.of(last).hex != before:
         return None
-    return hashes
+    return parts
 
 
-def _walk(storage: Storage, name: BundleName, hashes: list[Digest], after: Position) -> Iterator[Step]:
-    """The entries of a confirmed bundle that follow `after`; fewer if it vanishes meanwhile."""
+def _walk(storage: Storage, name: BundleName, parts: list[Part], after: Position) -> Iterator[Step]:
+    """The entries of a confirmed bundle that follow `after`; fewer if it changes or vanishes meanwhile."""
     here = after
+    n = name.first - 1
     try:
-        for offset, data in enumerate(entries_of(storage, name)):
-            if name.first + offset <= here.n:
+        for part, block in zip(parts, blocks_of(storage, name), strict=False):
+            n += len(part.entries)
+            if n <= here.n:
                 continue
-            digest = Digest.of(data)
-            if digest != hashes[offset]:
+            if blake3(block[1]).digest() != part.stored:
                 return
-            found = read_entry(here.n + 1, data, here)
-            here = advance(here, data, found, digest)
-            yield here, found, data
+            known = n - len(part.entries)
+            for digest, data in zip(part.entries, entries_in(name, block), strict=True):
+                known += 1
+                if known <= here.n:
+                    continue
+                found = read_entry(known, data, here, sealed=True)
+                here = advance(here, data, found, Digest(digest))
+                yield here, found, data
     except (DamagedBundle, KeyMissing):
         return

@@ -70,8 +70,8 @@ class Storage(Protocol):
     def size(self, key: str) -> int:
         """Bytes stored under `key`. Raises KeyMissing."""
 
-    def list(self, prefix: str) -> Iterator[StoredKey]:
-        """All keys that begin with `prefix` (which ends in '/' or is empty), sorted."""
+    def list(self, prefix: str, after: str = "") -> Iterator[StoredKey]:
+        """All keys that begin with `prefix` (which ends in '/' or is empty), sorted: those beyond `after`."""
 
     def delete(self, key: str) -> None:
         """Remove a key; an absent one is fine."""

@@ -143,14 +143,17 @@ class LocalStorage:
         except OSError as error:
             raise read_failure(error, self.where) from error
 
-    def list(self, prefix: str) -> Iterator[StoredKey]:
+    def list(self, prefix: str, after: str = "") -> Iterator[StoredKey]:
         check_prefix(prefix)
-        return self._walk(prefix)
+        return self._walk(prefix, after)
 
-    def _walk(self, prefix: str) -> Iterator[StoredKey]:
+    def _walk(self, prefix: str, after: str) -> Iterator[StoredKey]:
         try:
             with os.scandir(self.root / prefix) as found:
-                entries = [(e, e.is_dir(follow_symlinks=False)) for e in found if is_key(prefix + e.name)]
+                # A log has very many entries, of which few are asked for: those are looked at no further.
+                listed = ((e, e.is_dir(follow_symlinks=False)) for e in found)
+                wanted = ((e, is_folder) for e, is_folder in listed if is_folder or prefix + e.name > after)
+                entries = [(e, is_folder) for e, is_folder in wanted if is_key(prefix + e.name)]
         except _ABSENT:
             return
         except OSError as error:
@@ -158,7 +161,7 @@ class LocalStorage:
         # A folder sorts as its keys do: by its name and the slash.
         for entry, is_folder in sorted(entries, key=lambda e: e[0].name + "/" * e[1]):
             if is_folder:
-                yield from self._walk(f"{prefix}{entry.name}/")
+                yield from self._walk(f"{prefix}{entry.name}/", after)
                 continue
             try:
                 about = entry.stat()

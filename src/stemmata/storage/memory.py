@@ -52,10 +52,11 @@ class MemoryStorage:
     def size(self, key: str) -> int:
         return len(self._find(key)[0])
 
-    def list(self, prefix: str) -> Iterator[StoredKey]:
+    def list(self, prefix: str, after: str = "") -> Iterator[StoredKey]:
         check_prefix(prefix)
         with self._lock:
-            rows = [(k, len(v[0]), v[1]) for k, v in self._kept.items() if k.startswith(prefix)]
+            kept = self._kept.items()
+            rows = [(k, len(v[0]), v[1]) for k, v in kept if k > after and k.startswith(prefix)]
         return (StoredKey(key, size, modified) for key, size, modified in sorted(rows))
 
     def delete(self, key: str) -> None:

@@ -27,8 +27,8 @@ class ReadOnlyStorage:
     def size(self, key: str) -> int:
         return self._inner.size(key)
 
-    def list(self, prefix: str) -> Iterator[StoredKey]:
-        return self._inner.list(prefix)
+    def list(self, prefix: str, after: str = "") -> Iterator[StoredKey]:
+        return self._inner.list(prefix, after)
 
     def put_new(self, key: str, data: Buffer) -> None:  # noqa: ARG002 - the interface's
         self._refuse()
