@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -67,7 +67,7 @@ class PackName(_FixedBytes):
 
     @classmethod
     def fresh(cls) -> Self:
-        return cls(secrets.token_bytes(cls.SIZE))
+        return cls(os.urandom(cls.SIZE))
 
     @property
     def key(self) -> str:
@@ -75,6 +75,11 @@ class PackName(_FixedBytes):
         return f"packs/{self.hex[:2]}/{self.hex}.pack"
 
 
+def random_hex(size: int) -> str:
+    """`size` random bytes in hex. What `secrets` gives, whose import takes OpenSSL's with it."""
+    return os.urandom(size).hex()
+
+
 def fresh_txn() -> str:
     """A transaction's own id: 32 random hex digits."""
-    return secrets.token_hex(16)
+    return random_hex(16)

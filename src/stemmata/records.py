@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TypeAlias
@@ -16,7 +15,7 @@ from typing import TypeAlias
 import msgspec
 
 from stemmata.errors import DamagedRecord
-from stemmata.ids import VersionId
+from stemmata.ids import VersionId, random_hex
 
 MAX_RECORD_BYTES = 4 << 20
 
@@ -106,7 +105,7 @@ def decode_record(data: bytes | memoryview, version: VersionId | None = None) ->
 
 
 def fresh_nonce() -> str:
-    return secrets.token_hex(8)
+    return random_hex(8)
 
 
 def timestamp(moment: datetime) -> str:

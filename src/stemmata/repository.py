@@ -29,23 +29,22 @@ from stemmata.ids import VersionId
 from stemmata.log.identity import create_identity
 from stemmata.names import clean_name
 from stemmata.records import Base, Run
-from stemmata.resolve import BestFound, Resolved, best_of, resolve
 from stemmata.session import Session
 from stemmata.storage.base import Storage
 from stemmata.storage.failures import read_failure
 from stemmata.storage.local import LocalStorage
-from stemmata.storage.memory import MemoryStorage
 from stemmata.transaction import default_author
 from stemmata.upkeep import Target, Upkeep
 from stemmata.version import Version
 from stemmata.versions import Query, VersionList
 
 if TYPE_CHECKING:
-    from stemmata import capture, collecting, moves, naming, resuming, saving, sources, timephrases
+    from stemmata import capture, collecting, moves, naming, resolve, resuming, saving, sources, timephrases
     from stemmata.collecting import small
     from stemmata.compare import diff
     from stemmata.compare.diff import Diff, Side
     from stemmata.moves import Move
+    from stemmata.resolve import BestFound, Resolved
     from stemmata.saving import Saved, SaveRequest
     from stemmata.sources import MemoryFolder
 else:
@@ -54,6 +53,7 @@ else:
     diff = deferred("stemmata.compare.diff")
     moves = deferred("stemmata.moves")
     naming = deferred("stemmata.naming")
+    resolve = deferred("stemmata.resolve")
     resuming = deferred("stemmata.resuming")
     saving = deferred("stemmata.saving")
     small = deferred("stemmata.collecting.small")
@@ -155,6 +155,8 @@ class Repository(Upkeep):
     @classmethod
     def in_memory(cls) -> Self:
         """A new repository that lives as long as the object: for tests and trials."""
+        from stemmata.storage.memory import MemoryStorage
+
         storage = MemoryStorage()
         create_identity(storage)
         return cls(storage)
@@ -205,7 +207,7 @@ class Repository(Upkeep):
     def resolve(self, reference: str, *, at: str | datetime | None = None) -> Resolved:
         """What a reference names, with the UTC instant that a time phrase was read as."""
         self._session.refresh()
-        return resolve(self._session.catalog.connection, reference, at=at)
+        return resolve.resolve(self._session.catalog.connection, reference, at=at)
 
     def search(
         self,
@@ -244,7 +246,9 @@ class Repository(Upkeep):
         """As `best`, with the metric, the direction and the ties that decided."""
         self._session.refresh()
         key = self._model_key(model)
-        return best_of(self._session.catalog.connection, key, metric=metric, direction=direction, run=run)
+        return resolve.best_of(
+            self._session.catalog.connection, key, metric=metric, direction=direction, run=run
+        )
 
     def diff(self, a: Target, b: Target) -> Diff:
         """What differs between two versions: config, metrics, data, files, tensors, LoRA."""

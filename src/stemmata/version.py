@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stemmata.catalog import deletions, queries
+from stemmata.catalog import queries
 from stemmata.catalog.queries import AnnotationRow, VersionRow
 from stemmata.deferred import deferred
 from stemmata.errors import FileNotInVersion, MissingExtra, NotFound
@@ -20,10 +20,12 @@ from stemmata.trees import Tree, TreeFile
 
 if TYPE_CHECKING:
     from stemmata import checkouts, redacting
+    from stemmata.catalog import deletions
     from stemmata.compare import lora
     from stemmata.compare.lora import LoraFacts
 else:
     checkouts = deferred("stemmata.checkouts")
+    deletions = deferred("stemmata.catalog.deletions")
     lora = deferred("stemmata.compare.lora")
     redacting = deferred("stemmata.redacting")
 

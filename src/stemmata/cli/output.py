@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from stemmata.cli import text
 from stemmata.errors import InvalidArgument, StemmataError
-from stemmata.records import timestamp
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -155,6 +154,8 @@ def json_safe(value: object) -> Any:
     if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes | bytearray):
         return [json_safe(v) for v in value]
     if isinstance(value, datetime):
+        from stemmata.records import timestamp  # it needs msgspec
+
         return timestamp(value)
     if is_dataclass(value) and not isinstance(value, type):
         return json_safe(asdict(value))

@@ -6,7 +6,6 @@ A bundle is never needed and never believed on its own word; see `reader.confirm
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from struct import Struct
@@ -15,6 +14,7 @@ from struct import error as StructError
 from blake3 import blake3
 
 from stemmata.errors import DamagedBundle, StemmataError
+from stemmata.ids import random_hex
 from stemmata.log.entries import MAX_ENTRY_BYTES, log_key
 from stemmata.storage.base import Storage
 
@@ -57,7 +57,7 @@ class BundleName:
 
     @classmethod
     def fresh(cls, level: int, first: int) -> BundleName:
-        return cls(level, first, first + level - 1, secrets.token_hex(8))
+        return cls(level, first, first + level - 1, random_hex(8))
 
 
 def find_bundles(storage: Storage) -> list[BundleName]:
