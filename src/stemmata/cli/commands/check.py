@@ -102,9 +102,8 @@ _MOST = 20
 
 
 def _tell(output: Output, report: Report) -> None:
-    from rich.text import Text
-
     from stemmata.cli.listing import DIM, ID
+    from stemmata.cli.styled import Text
 
     counts = report.counts
     for kind, group in _grouped(report.problems):
