@@ -10,6 +10,7 @@ from blake3 import blake3
 
 SHORT = 12
 """How many hex digits of an id people are shown."""
+_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -78,6 +79,11 @@ class PackName(_FixedBytes):
 def random_hex(size: int) -> str:
     """`size` random bytes in hex. What `secrets` gives, whose import takes OpenSSL's with it."""
     return os.urandom(size).hex()
+
+
+def random_letters(count: int) -> str:
+    """`count` letters and digits at random, of those 32 that no reader mistakes for others."""
+    return "".join([_LETTERS[byte & 31] for byte in os.urandom(count)])
 
 
 def fresh_txn() -> str:
