@@ -19,6 +19,9 @@ import stemmata
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = Path(sys.executable).with_name("stemmata")
+# What pip installs has its bytecode, of stemmata as of the others; run from its sources under this variable,
+# it alone would be compiled anew by every process.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 _LOOK_EVERY = 0.004
 """Seconds between two looks at a process's peak. It only grows, so what is missed is its last moment."""
 _ASK_EVERY = 5

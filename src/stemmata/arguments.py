@@ -18,6 +18,13 @@ _INT_MAX = 2**63 - 1
 _MAX_KEY_BYTES = 1024
 
 
+class Unset:
+    """Says that an argument was not given, where None means something."""
+
+
+UNSET = Unset()
+
+
 def text_of(text: object) -> str:
     """`text` as UTF-8 can hold it; half a surrogate pair, as in a file's odd name, becomes '?'."""
     return str(text).encode("utf-8", "replace").decode("utf-8")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -12,6 +12,7 @@ from blake3 import blake3
 SHORT = 12
 """How many hex digits of an id people are shown."""
 _PACK_KEY = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{32})\.pack", re.ASCII)
+_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -69,7 +70,7 @@ class PackName(_FixedBytes):
 
     @classmethod
     def fresh(cls) -> Self:
-        return cls(secrets.token_bytes(cls.SIZE))
+        return cls(os.urandom(cls.SIZE))
 
     @classmethod
     def in_key(cls, key: str) -> Self | None:
@@ -83,6 +84,16 @@ class PackName(_FixedBytes):
         return f"packs/{self.hex[:2]}/{self.hex}.pack"
 
 
+def random_hex(size: int) -> str:
+    """`size` random bytes in hex. What `secrets` gives, whose import takes OpenSSL's with it."""
+    return os.urandom(size).hex()
+
+
+def random_letters(count: int) -> str:
+    """`count` letters and digits at random, of those 32 that no reader mistakes for others."""
+    return "".join([_LETTERS[byte & 31] for byte in os.urandom(count)])
+
+
 def fresh_txn() -> str:
     """A transaction's own id: 32 random hex digits."""
-    return secrets.token_hex(16)
+    return random_hex(16)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from stemmata.arguments import labels_of, metrics_of, text_of
+from stemmata.arguments import UNSET, Unset, labels_of, metrics_of, text_of
 from stemmata.capture import mask, mask_value
 from stemmata.catalog import queries
 from stemmata.catalog.catalog import Catalog
@@ -27,12 +27,6 @@ from stemmata.naming import alias_op
 from stemmata.session import Session
 from stemmata.transaction import Committed
 
-
-class Unset:
-    """Says that an argument was not given, where None means something."""
-
-
-UNSET = Unset()
 ROLLBACK = {"action": "rollback"}
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -17,7 +16,7 @@ from typing import TypeAlias
 import msgspec
 
 from stemmata.errors import DamagedRecord
-from stemmata.ids import VersionId
+from stemmata.ids import VersionId, random_hex
 
 MAX_RECORD_BYTES = 4 << 20
 
@@ -162,7 +161,7 @@ def stored_values(text: bytes) -> Mapping[str, Stored]:
 
 
 def fresh_nonce() -> str:
-    return secrets.token_hex(8)
+    return random_hex(8)
 
 
 def timestamp(moment: datetime) -> str:

@@ -14,13 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
-from stemmata import capture, collecting, moves, resuming
-from stemmata.arguments import instant_of, require_text
+from stemmata.arguments import UNSET, Unset, instant_of, require_text
 from stemmata.catalog import queries
-from stemmata.collecting import small
-from stemmata.compare.diff import Diff, Side, compare
+from stemmata.deferred import deferred
 from stemmata.errors import (
     InvalidArgument,
     MissingExtra,
@@ -29,23 +27,38 @@ from stemmata.errors import (
 )
 from stemmata.ids import VersionId
 from stemmata.log.identity import create_identity
-from stemmata.moves import Move
 from stemmata.names import clean_name
-from stemmata.naming import name_version
 from stemmata.records import Base, Run
-from stemmata.resolve import BestFound, Resolved, best_of, resolve
-from stemmata.saving import Saved, SaveRequest, save
 from stemmata.session import Session
-from stemmata.sources import MemoryFolder
 from stemmata.storage.base import Storage
 from stemmata.storage.failures import read_failure
 from stemmata.storage.local import LocalStorage
-from stemmata.storage.memory import MemoryStorage
-from stemmata.timephrases import parse_when
 from stemmata.transaction import default_author
 from stemmata.upkeep import Target, Upkeep
 from stemmata.version import Version
 from stemmata.versions import Query, VersionList
+
+if TYPE_CHECKING:
+    from stemmata import capture, collecting, moves, naming, resolve, resuming, saving, sources, timephrases
+    from stemmata.collecting import small
+    from stemmata.compare import diff
+    from stemmata.compare.diff import Diff, Side
+    from stemmata.moves import Move
+    from stemmata.resolve import BestFound, Resolved
+    from stemmata.saving import Saved, SaveRequest
+    from stemmata.sources import MemoryFolder
+else:
+    capture = deferred("stemmata.capture")
+    collecting = deferred("stemmata.collecting")
+    diff = deferred("stemmata.compare.diff")
+    moves = deferred("stemmata.moves")
+    naming = deferred("stemmata.naming")
+    resolve = deferred("stemmata.resolve")
+    resuming = deferred("stemmata.resuming")
+    saving = deferred("stemmata.saving")
+    small = deferred("stemmata.collecting.small")
+    sources = deferred("stemmata.sources")
+    timephrases = deferred("stemmata.timephrases")
 
 FOLDER = ".stemmata"
 VARIABLE = "STEMMATA_REPO"
@@ -95,7 +108,7 @@ def locate(start: Path | None = None) -> Path | None:
 
 
 def _folder(source: object) -> Path | MemoryFolder:
-    if isinstance(source, MemoryFolder):
+    if isinstance(source, sources.MemoryFolder):
         return source
     path = os.fspath(cast("str | os.PathLike[str]", source))
     if not path:
@@ -150,6 +163,8 @@ class Repository(Upkeep):
     @classmethod
     def in_memory(cls) -> Self:
         """A new repository that lives as long as the object: for tests and trials."""
+        from stemmata.storage.memory import MemoryStorage
+
         storage = MemoryStorage()
         create_identity(storage)
         return cls(storage)
@@ -200,7 +215,7 @@ class Repository(Upkeep):
     def resolve(self, reference: str, *, at: str | datetime | None = None) -> Resolved:
         """What a reference names, with the UTC instant that a time phrase was read as."""
         self._session.refresh()
-        return resolve(self._session.catalog.connection, reference, at=at)
+        return resolve.resolve(self._session.catalog.connection, reference, at=at)
 
     def search(
         self,
@@ -239,17 +254,19 @@ class Repository(Upkeep):
         """As `best`, with the metric, the direction and the ties that decided."""
         self._session.refresh()
         key = self._model_key(model)
-        return best_of(self._session.catalog.connection, key, metric=metric, direction=direction, run=run)
+        return resolve.best_of(
+            self._session.catalog.connection, key, metric=metric, direction=direction, run=run
+        )
 
     def diff(self, a: Target, b: Target) -> Diff:
         """What differs between two versions: config, metrics, data, files, tensors, LoRA."""
         sides = self.get(a), self.get(b)
         self._session.refresh()
-        return compare(*map(self._side, sides))
+        return diff.compare(*map(self._side, sides))
 
     def _side(self, version: Version) -> Side:
         self._session.row(version.id)  # one in hand may have been deleted since
-        return Side(
+        return diff.Side(
             id=version.id,
             label=f"{version.model}@{version.name}",
             record=version.record,
@@ -310,10 +327,10 @@ class Repository(Upkeep):
         NameTaken, InvalidName, StorageFull, StorageReadOnly, StorageFailed, CommitUnknown; after
         any of them no version was made.
         """
-        on_disk = isinstance(source, str | os.PathLike | MemoryFolder)
+        on_disk = isinstance(source, str | os.PathLike | sources.MemoryFolder)
         if on_disk and tokenizer is not None:
             raise InvalidArgument(argument="tokenizer", reason="it goes beside a model, not into a folder")
-        request = SaveRequest(
+        request = saving.SaveRequest(
             source=_folder(source) if on_disk else Path(),
             model=model,
             name=name,
@@ -347,7 +364,7 @@ class Repository(Upkeep):
     def save_request(self, request: SaveRequest) -> tuple[Version, Saved]:
         """As `save`, with an account of what was left out and of the bytes."""
         wanted = small.is_wanted()  # a mistake in it is told before anything is saved
-        saved = save(self._session, request)
+        saved = saving.save(self._session, request)
         if wanted and small.are_many(self._session.catalog):
             collecting.merge_small(self._session)
         return Version(self._session, self._session.row(saved.version)), saved
@@ -394,11 +411,11 @@ class Repository(Upkeep):
 
     def name(self, model: str, name: str, version: Target) -> None:
         """Give a version a further, immutable version name. Raises NameTaken."""
-        name_version(self._session, model, clean_name(name), self.get(version).id)
+        naming.name_version(self._session, model, clean_name(name), self.get(version).id)
 
     def tag(self, model: str, name: str, version: Target) -> None:
         """Set a tag: a name that never moves. Raises NameTaken."""
-        name_version(self._session, model, clean_name(name), self.get(version).id, kind="tag")
+        naming.name_version(self._session, model, clean_name(name), self.get(version).id, kind="tag")
 
     def alias(
         self,
@@ -407,14 +424,14 @@ class Repository(Upkeep):
         version: Target,
         *,
         why: str = "",
-        expect: Target | moves.Unset | None = moves.UNSET,
+        expect: Target | Unset | None = UNSET,
     ) -> Move:
         """Point an alias at a version; made if absent.
 
         With `expect` (a version, or None for "absent") it moves only from there: AliasMoved else.
         Raises NameTaken if the name is a tag's or a version's.
         """
-        expected = expect if expect is None or isinstance(expect, moves.Unset) else self.get(expect).id
+        expected = expect if expect is None or isinstance(expect, Unset) else self.get(expect).id
         return moves.set_alias(self._session, model, name, self.get(version).id, why=why, expect=expected)
 
     def rollback(self, model: str, name: str, *, to: Target | None = None, why: str = "") -> Move:
@@ -502,4 +519,4 @@ def _instant(at: str | datetime | None) -> str | None:
     """A stored-time text for `at`; phrases are read against the present."""
     if at is None:
         return None
-    return instant_of("at", at if isinstance(at, datetime) else parse_when(at, datetime.now(UTC)))
+    return instant_of("at", at if isinstance(at, datetime) else timephrases.parse_when(at, datetime.now(UTC)))

@@ -6,7 +6,6 @@ The commit itself is `transaction.commit`; this module decides what the entry sa
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from typing import cast
 
 import msgspec
 
-from stemmata import sources, training_args
+from stemmata import sources
 from stemmata.arguments import finite_of, instant_of, key_of, labels_of, metrics_of, text_of, whole_of
 from stemmata.bases import complete
 from stemmata.candidates import candidates_for
@@ -37,7 +36,7 @@ from stemmata.errors import (
     StemmataError,
     UnsupportedFile,
 )
-from stemmata.ids import PackName, VersionId
+from stemmata.ids import PackName, VersionId, random_letters
 from stemmata.leaning import Leaning
 from stemmata.log.ops import Op, VersionAdd, VersionAnnotate
 from stemmata.names import clean_name, name_key
@@ -331,6 +330,8 @@ def _training_arguments(source: Source) -> Iterator[tuple[str, dict[str, object]
                 data = file.read(_MAX_ARGUMENTS_BYTES)
         except OSError:
             continue  # what is left out may also be a folder, or gone
+        from stemmata import training_args  # few folders have one: it reads pickles
+
         arguments = training_args.sanitised(data)
         if arguments:
             yield path, arguments
@@ -378,8 +379,7 @@ def _refuse_taken_name(catalog: Catalog, request: SaveRequest) -> str | None:
 
 def _fresh_name(request: SaveRequest) -> str:
     moment = (request.created_at or datetime.now(UTC)).astimezone()
-    unique = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(4))
-    stamp = f"{moment:%Y%m%d-%H%M%S}-{unique}"
+    stamp = f"{moment:%Y%m%d-%H%M%S}-{random_letters(4)}"
     return f"{request.run.name}/{stamp}" if request.run else f"save-{stamp}"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from stemmata.catalog import queries
 from stemmata.catalog.catalog import Catalog, user_cache_folder
 from stemmata.catalog.queries import VersionRow
 from stemmata.codecs.buffers import Buffers
+from stemmata.deferred import deferred
 from stemmata.errors import (
     Damage,
     DamagedLog,
@@ -29,16 +31,21 @@ from stemmata.errors import (
 from stemmata.ids import Digest, PackName, VersionId
 from stemmata.log.identity import Identity, read_identity
 from stemmata.log.ops import Op
-from stemmata.objects import ObjectReader
-from stemmata.packs import PackReader, PackSummary
 from stemmata.records import Record, decode_record
 from stemmata.storage.base import Buffer, Storage
 from stemmata.storage.readonly import ReadOnlyStorage
-from stemmata.transaction import Committed, commit
 from stemmata.trees import Tree, decode_tree, join_tree
 
 if TYPE_CHECKING:
+    from stemmata import objects, packs, transaction
     from stemmata.codecs.decoding import ObjectDecoder
+    from stemmata.objects import ObjectReader
+    from stemmata.packs import PackSummary
+    from stemmata.transaction import Committed
+else:
+    objects = deferred("stemmata.objects")
+    packs = deferred("stemmata.packs")
+    transaction = deferred("stemmata.transaction")
 
 
 class Session:
@@ -56,10 +63,14 @@ class Session:
         self.damage: DamagedLog | None = None
         """Where the log that is read up to its damage ends, and why."""
         self._up_to_damage = up_to_damage
-        self.reader = ObjectReader(storage)
         self.author = author
         self._unread: set[PackName] = set()
         self._trees: dict[tuple[VersionId, tuple[str, ...]], Tree] = {}
+
+    @cached_property
+    def reader(self) -> ObjectReader:
+        """Of stored objects. Made when it is asked for: names, metrics and lists are in the catalog."""
+        return objects.ObjectReader(self.storage)
 
     def refresh(self) -> None:
         """Take in what other writers have committed. Raises RepositoryNotFound, DamagedRepository if it is
@@ -78,7 +89,7 @@ class Session:
     def commit(
         self, plan: Callable[[Catalog], Sequence[Op]], *, new_packs: Sequence[PackSummary] = ()
     ) -> Committed:
-        return commit(self.catalog, self.storage, plan, by=self.author, new_packs=new_packs)
+        return transaction.commit(self.catalog, self.storage, plan, by=self.author, new_packs=new_packs)
 
     def learn_packs(self) -> None:
         """Take in what other writers' packs hold, so that nothing in them is stored twice.
@@ -89,7 +100,7 @@ class Session:
             if name in self._unread:
                 continue
             try:
-                digests = list(PackReader(self.storage, name).index.digests())
+                digests = list(packs.PackReader(self.storage, name).index.digests())
             except (Damage, StorageProblem):
                 # Asked once: a save must not grow slower with what is lost.
                 self._unread.add(name)

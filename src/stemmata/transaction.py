@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import enum
 import getpass
-import random
-import socket
+import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -116,7 +115,7 @@ def default_author() -> str:
         user = getpass.getuser()
     except (KeyError, OSError, ImportError):
         user = "unknown"  # a container's user may have no name
-    return f"{user}@{socket.gethostname() or 'unknown'}"
+    return f"{user}@{platform.node() or 'unknown'}"
 
 
 def _utc_now() -> datetime:
@@ -200,4 +199,6 @@ def _follow_up(catalog: Catalog, storage: Storage, position: Position) -> None:
 
 def _pause(attempt: int) -> None:
     """Wait a little, at random: writers that collided should not collide again."""
+    import random  # no other command needs it, and it hashes
+
     time.sleep(random.uniform(0.0, min(0.25, 0.002 * 2 ** min(attempt, 10))))  # noqa: S311  # no secret

@@ -8,26 +8,34 @@ import os
 from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING
 
-from stemmata import checking, collecting, deleting, heads, redacting, repairing, retaining
+from stemmata import heads
 from stemmata.catalog import queries
-from stemmata.checking import Report
-from stemmata.deleting import Deleted, Going
-from stemmata.errors import (
-    ModelNotFound,
-)
+from stemmata.deferred import deferred
+from stemmata.errors import ModelNotFound
 from stemmata.ids import VersionId
 from stemmata.names import clean_name, name_key
-from stemmata.redacting import Erased
-from stemmata.retaining import Retained
-from stemmata.retention import Policy, seconds_of
 from stemmata.session import Session
 from stemmata.version import Version
 
 if TYPE_CHECKING:
+    from stemmata import checking, collecting, deleting, redacting, repairing, retaining, retention, usage
+    from stemmata.checking import Report
     from stemmata.collecting import Collection
+    from stemmata.deleting import Deleted, Going
+    from stemmata.redacting import Erased
     from stemmata.repairing import RepairReport
+    from stemmata.retaining import Retained
+    from stemmata.retention import Policy
     from stemmata.usage import Usage
-
+else:
+    checking = deferred("stemmata.checking")
+    collecting = deferred("stemmata.collecting")
+    deleting = deferred("stemmata.deleting")
+    redacting = deferred("stemmata.redacting")
+    repairing = deferred("stemmata.repairing")
+    retaining = deferred("stemmata.retaining")
+    retention = deferred("stemmata.retention")
+    usage = deferred("stemmata.usage")
 
 Target = Version | VersionId | str
 """How a version may be named in a call: itself, its id or a reference."""
@@ -87,13 +95,11 @@ class Upkeep:
 
         `progress` gets how many packs and versions were looked at, and of how many. Raises ModelNotFound.
         """
-        from stemmata.usage import measure  # it needs numpy
-
         self._session.refresh()
         name = None
         if model is not None:
             name = queries.model_name(self._session.catalog.connection, self._model_key(model))
-        return measure(self._session, name, progress)
+        return usage.measure(self._session, name, progress)
 
     def delete(
         self,
@@ -142,10 +148,10 @@ class Upkeep:
         """
         self._session.refresh()
         self._model_key(model)  # raises ModelNotFound
-        policy = Policy.of(last=last, best=best, every=every, within=within) or None
+        policy = retention.Policy.of(last=last, best=best, every=every, within=within) or None
         if dry_run:
             return retaining.simulate(self._session, model, policy)
-        window = None if undo_window is None else seconds_of("undo_window", undo_window)
+        window = None if undo_window is None else retention.seconds_of("undo_window", undo_window)
         return retaining.retain(self._session, model, policy, undo_window=window, why=why)
 
     def retention(self, model: str) -> Policy | None:

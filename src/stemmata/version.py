@@ -5,22 +5,29 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from functools import cached_property
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stemmata import checkouts
-from stemmata.catalog import deletions, queries
+from stemmata.catalog import queries
 from stemmata.catalog.queries import AnnotationRow, VersionRow
-from stemmata.compare import lora
-from stemmata.compare.lora import LoraFacts
+from stemmata.deferred import deferred
 from stemmata.errors import FileNotInVersion, MissingExtra, NotFound
 from stemmata.ids import SHORT, VersionId
 from stemmata.metricnames import by_interest
 from stemmata.records import Base, Record, Run, Value, load_metrics, load_value
-from stemmata.redacting import redacted
 from stemmata.session import Session
 from stemmata.trees import Tree, TreeFile
+
+if TYPE_CHECKING:
+    from stemmata import checkouts, redacting
+    from stemmata.catalog import deletions
+    from stemmata.compare import lora
+    from stemmata.compare.lora import LoraFacts
+else:
+    checkouts = deferred("stemmata.checkouts")
+    deletions = deferred("stemmata.catalog.deletions")
+    lora = deferred("stemmata.compare.lora")
+    redacting = deferred("stemmata.redacting")
 
 
 class Version:
@@ -240,7 +247,7 @@ class Version:
         self._require_visible()
         for gone in self.redactions:
             if gone.item == kind:
-                raise redacted(gone, self.id)
+                raise redacting.redacted(gone, self.id)
         return bytes(self._session.read_object(self._row, digest))
 
     @property
@@ -356,6 +363,8 @@ def _base_dict(base: Base | None) -> Mapping[str, object] | None:
 
 def _loader() -> Any:
     """The loader of the `transformers` extra, found as a plug-in: nothing here imports torch."""
+    from importlib.metadata import entry_points  # email and csv come with it
+
     for entry in entry_points(group="stemmata.loaders", name="transformers"):
         try:
             return entry.load()

@@ -84,7 +84,7 @@ def test_one_that_cannot_be_removed_is_left(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv(eviction.VARIABLE, "0")
 
     with monkeypatch.context() as patched:
-        patched.setattr(eviction.secrets, "token_hex", lambda _: "x/y")  # no such folder to move to
+        patched.setattr(eviction, "random_hex", lambda _: "x/y")  # no such folder to move to
         eviction.make_room(tmp_path / "checkouts")
     assert stays.exists()
 

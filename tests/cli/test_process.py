@@ -46,6 +46,13 @@ def test_a_full_disk_under_the_output_is_told_in_words(shop: Path, words: list[s
     assert "Exception ignored" not in said.stderr
 
 
+def test_it_runs_as_a_module_too() -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "stemmata", "log", "--help"], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.startswith("Usage  stemmata log ")
+
+
 def test_closed_streams_are_no_mistake(shop: Path) -> None:
     words = " ".join(STEMMATA)
     for redirection in ("<&- >&-", "<&- >&- 2>&-"):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.cells import cell_len
-from rich.text import Text
 
+from stemmata.cli.styled import Text, cell_len
 from stemmata.cli.tables import Column, fit, pairs, table
 
 words = st.text(st.characters(categories=("L", "N", "P")), max_size=30)

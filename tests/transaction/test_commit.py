@@ -284,7 +284,7 @@ def test_time_may_run_backwards_on_a_writers_clock(world: World) -> None:
 
 def test_the_author_is_a_user_at_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transaction.getpass, "getuser", lambda: "ada")
-    monkeypatch.setattr(transaction.socket, "gethostname", lambda: "engine")
+    monkeypatch.setattr(transaction.platform, "node", lambda: "engine")
     assert default_author() == "ada@engine"
 
 
@@ -293,7 +293,7 @@ def test_a_user_without_a_name_is_unknown(monkeypatch: pytest.MonkeyPatch) -> No
         raise KeyError("uid")
 
     monkeypatch.setattr(transaction.getpass, "getuser", nobody)
-    monkeypatch.setattr(transaction.socket, "gethostname", lambda: "")
+    monkeypatch.setattr(transaction.platform, "node", lambda: "")
     assert default_author() == "unknown@unknown"
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ from stemmata.checkouts import eviction
 from stemmata.checkouts.reading import ReadObject
 from stemmata.checkouts.writing import Progress, fill
 from stemmata.errors import StorageFailed
-from stemmata.ids import VersionId
+from stemmata.ids import VersionId, random_hex
 from stemmata.storage.failures import write_failure
 from stemmata.trees import Tree, TreeFile, check_paths
 
@@ -102,7 +101,7 @@ def _home(cache_folder: Path, version: VersionId) -> Path:
 
 def _make(home: Path, wanted: Sequence[Tree], read: ReadObject, progress: Progress | None) -> None:
     """Make the last of `wanted`; any of them may be there when it is put in place."""
-    temp = home.parent / f".{home.name}.{secrets.token_hex(8)}"
+    temp = home.parent / f".{home.name}.{random_hex(8)}"
     tree = wanted[-1]
     try:
         temp.mkdir()
@@ -116,7 +115,7 @@ def _make(home: Path, wanted: Sequence[Tree], read: ReadObject, progress: Progre
 
 def _complete(home: Path, tree: Tree, read: ReadObject, progress: Progress | None) -> None:
     """Add the files of weights to a checkout that lacks them alone; who reads the others reads on."""
-    temp = home.parent / f".{home.name}.{secrets.token_hex(8)}"
+    temp = home.parent / f".{home.name}.{random_hex(8)}"
     missing = [file for file in tree.files if is_weights(file)]
     try:
         temp.mkdir()
@@ -168,7 +167,7 @@ def _put(temp: Path, home: Path, wanted: Sequence[Tree]) -> None:
                 raise
         if any(_is_sound(home, each) for each in wanted):
             return
-        aside = home.parent / f".{home.name}.{secrets.token_hex(8)}"
+        aside = home.parent / f".{home.name}.{random_hex(8)}"
         with contextlib.suppress(FileNotFoundError):  # another process was quicker
             home.rename(aside)
         if aside.is_dir():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
 import threading
 import time
@@ -19,6 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from stemmata.errors import InvalidArgument
+from stemmata.ids import random_hex
 
 VARIABLE = "STEMMATA_CACHE_SIZE"
 RECENT = 600.0
@@ -101,7 +101,7 @@ def remove_all(folder: Path, names: Collection[str]) -> int:
     except OSError:
         return 0
     for home in found:
-        aside = home.parent / f".{home.name}.{secrets.token_hex(8)}"
+        aside = home.parent / f".{home.name}.{random_hex(8)}"
         try:
             # First out of sight, in one step; who has a file of it open reads on.
             home.rename(aside)
@@ -114,7 +114,7 @@ def remove_all(folder: Path, names: Collection[str]) -> int:
 
 def _remove(found: Checkout) -> bool:
     home = found.home
-    aside = home.parent / f".{home.name}.{secrets.token_hex(8)}"
+    aside = home.parent / f".{home.name}.{random_hex(8)}"
     with _moving:
         if home in _handed_out or time.time() - found.used < RECENT:
             return False

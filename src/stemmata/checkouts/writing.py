@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from stemmata.checkouts.pouring import LEAST, Open, pour
 from stemmata.checkouts.reading import ReadObject, bodies_of, verified
 from stemmata.errors import InvalidArgument, NamesCollide, TargetNotEmpty, UnsafePath
+from stemmata.ids import random_hex
 from stemmata.storage.base import Buffer
 from stemmata.storage.descriptors import NEW_FILE, write_all
 from stemmata.storage.failures import write_failure
@@ -198,7 +198,7 @@ class _Target:
         if self._merge and (self.path.is_mount() or not os.access(parent, os.W_OK)):
             parent = self.path
         # Without the target's own name: that may be as long as a name can be.
-        temp = parent / f".stemmata-{secrets.token_hex(8)}"
+        temp = parent / f".stemmata-{random_hex(8)}"
         try:
             temp.mkdir()
             yield temp

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.text import Text
+from stemmata.cli.styled import Text
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 FULL, REST = "█", "░"

@@ -5,7 +5,6 @@ Made without rich, so that asking for help is the fastest thing the program does
 
 from __future__ import annotations
 
-import os
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -13,8 +12,9 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-from stemmata.cli.output import width_of
+from stemmata.cli.output import styles_of, width_of
 from stemmata.cli.params import lighten
+from stemmata.cli.styled import Text, escaped
 
 _WIDEST = 100
 
@@ -131,13 +131,14 @@ def _indented(words: str, width: int) -> str:
     return textwrap.fill(words, width, initial_indent="  ", subsequent_indent="  ")
 
 
-def _coloured() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
 def _head(words: str) -> str:
-    return f"\x1b[1m{words}\x1b[0m" if _coloured() else words
+    return _shown(words, "bold")
 
 
 def _name(words: str) -> str:
-    return f"\x1b[36m{words}\x1b[0m" if _coloured() else words
+    return _shown(words, "cyan")
+
+
+def _shown(words: str, style: str) -> str:
+    styled, colours = styles_of(sys.stdout)
+    return escaped(Text(words, style), colours=colours) if styled else words

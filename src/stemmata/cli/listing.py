@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from rich.text import Text
-
 from stemmata.catalog.lines import DELETABLE, is_mark
 from stemmata.cli import ranking, text
+from stemmata.cli.styled import Text
 from stemmata.cli.tables import Column, table
 from stemmata.version import Version
 

@@ -18,11 +18,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
 from stemmata.cli import text
+from stemmata.cli.styled import Text, escaped, fold
 from stemmata.errors import InvalidArgument, StemmataError
-from stemmata.records import timestamp
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
     from rich.progress import Progress, TaskID
 
 UNLIMITED = 10_000
@@ -63,14 +63,6 @@ class Output:
         self.json = json
 
     @cached_property
-    def console(self) -> Console:
-        return _console(sys.stdout)
-
-    @cached_property
-    def errors(self) -> Console:
-        return _console(sys.stderr)
-
-    @cached_property
     def width(self) -> int:
         return width_of(sys.stdout)
 
@@ -81,18 +73,19 @@ class Output:
         encoded = msgspec.json.format(msgspec.json.encode(json_safe(content)), indent=2)
         sys.stdout.write(encoded.decode("utf-8") + "\n")
 
-    def show(self, *what: RenderableType) -> None:
-        """Print lines of text or rich texts; each is taken as it is, never as markup."""
+    def show(self, *what: str | Text) -> None:
+        """Print lines; each is taken as it is, never as markup."""
         for item in what:
+            line = Text(item) if isinstance(item, str) else item
             # Tables are laid out already; sentences break between words.
-            self.console.print(item, soft_wrap=getattr(item, "no_wrap", None) is True)
+            _print(sys.stdout, *([line] if line.no_wrap else fold(line, self.width)))
 
     def note(self, words: str) -> None:
         """An aside for the person at the keyboard; nothing with --json."""
         if not self.json:
             indent = len(words) - len(words.lstrip(" "))
-            wrapped = " " * indent + _hanging(words.strip(" "), self.errors.width, indent)
-            self.errors.print(wrapped, style="dim", soft_wrap=True)
+            wrapped = " " * indent + _hanging(words.strip(" "), width_of(sys.stderr), indent)
+            _print(sys.stderr, Text(wrapped, "dim"))
 
     @contextmanager
     def progress(
@@ -113,7 +106,7 @@ class Output:
 
         amounts = (MofNCompleteColumn(),) if counted else (DownloadColumn(), TransferSpeedColumn())
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), *amounts)
-        with Progress(*columns, console=self.errors, transient=True) as bar:
+        with Progress(*columns, console=_console(sys.stderr), transient=True) as bar:
             yield Bar(bar, bar.add_task(doing, total=total))
 
     def ask(self, question: str, *, undoable: bool = True) -> bool:
@@ -124,8 +117,24 @@ class Output:
                 reason = "this cannot be undone, and nobody can be asked here; say --yes if it is meant"
                 raise InvalidArgument(argument="--yes", reason=reason)
             return True
-        self.errors.print(f"{question} [y/N] ", end="", soft_wrap=True)
+        _print(sys.stderr, Text(f"{question} [y/N] "), end="")
         return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _print(stream: TextIO, *lines: Text, end: str = "\n") -> None:
+    """Write lines at once: what follows on the other stream shall be seen after them."""
+    styled, colours = styles_of(stream)
+    written = [escaped(line, colours=colours) if styled else line.plain for line in lines]
+    stream.write("\n".join(written) + end)
+    stream.flush()
+
+
+def styles_of(stream: TextIO) -> tuple[bool, bool]:
+    """Whether `stream` understands styles, and whether colours among them are wanted."""
+    forced = os.environ.get("FORCE_COLOR")
+    seen = stream.isatty() if forced is None else bool(forced)
+    styled = seen and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+    return styled, styled and not os.environ.get("NO_COLOR")
 
 
 def _console(stream: TextIO) -> Console:
@@ -155,6 +164,8 @@ def json_safe(value: object) -> Any:
     if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes | bytearray):
         return [json_safe(v) for v in value]
     if isinstance(value, datetime):
+        from stemmata.records import timestamp  # it needs msgspec
+
         return timestamp(value)
     if is_dataclass(value) and not isinstance(value, type):
         return json_safe(asdict(value))
@@ -173,14 +184,12 @@ def report_error(output: Output, error: StemmataError, help_at: str = "") -> Non
     parts = [p.format(**error.data) for p in (error.what, error.untouched, error.next_step)]
     if not parts[2] and isinstance(error, InvalidArgument):
         parts[2] = help_at
-    report_failure(output, *parts)
+    report_failure(*parts)
 
 
-def report_failure(output: Output, what: str, untouched: str = "", next_step: str = "") -> None:
+def report_failure(what: str, untouched: str = "", next_step: str = "") -> None:
     """The three parts of a failure on stderr."""
-    from rich.text import Text
-
-    width = output.errors.width
+    width = width_of(sys.stderr)
     lines = Text().append("error: ", "bold red")
     lines.append(_hanging(what, width, 7))
     if untouched:
@@ -188,7 +197,7 @@ def report_failure(output: Output, what: str, untouched: str = "", next_step: st
     if next_step:
         lines.append("\n   next: ", "bold cyan")
         lines.append(_hanging(next_step, width, 9))
-    output.errors.print(lines, soft_wrap=True)
+    _print(sys.stderr, lines)
 
 
 def _hanging(words: str, width: int, indent: int) -> str:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rich.cells import cell_len, set_cell_size
-from rich.text import Text
+from stemmata.cli.styled import Text, cell_len, fold
 
 _GAP = 2
 _HEAD = "dim"
@@ -89,28 +88,9 @@ def pairs(rows: Sequence[tuple[str, Text]], width: int, *, indent: int = 2, leas
         lines.append(" " * indent + key, _HEAD)
         over = cell_len(key) > keys
         lines.append(hang if over else " " * (keys - cell_len(key) + _GAP))
-        for number, part in enumerate(_folded(value, room)):
+        for number, part in enumerate(fold(value, room)):
             lines.append(hang if number else "")
             lines.append_text(part)
-    return lines
-
-
-def _folded(value: Text, room: int) -> list[Text]:
-    """`value` in lines of at most `room` columns, cut at blanks where there are some."""
-    if value.cell_len <= room and "\n" not in value.plain:
-        return [value]
-    lines = []
-    for paragraph in value.split("\n", allow_blank=True):
-        while paragraph.cell_len > room:
-            whole = paragraph.plain
-            head = set_cell_size(whole, room).rstrip()
-            blank = len(head) if whole[len(head) : len(head) + 1] == " " else head.rfind(" ")
-            cut = blank if blank > room // 2 else max(len(head), 1)
-            lines.append(paragraph[:cut])
-            paragraph = paragraph[cut:]
-            lead = len(paragraph.plain) - len(paragraph.plain.lstrip(" "))
-            paragraph = paragraph[lead:]
-        lines.append(paragraph)
     return lines
 
 
@@ -119,8 +99,7 @@ def _line(into: Text, cells: Sequence[tuple[Text, bool, int]]) -> None:
     for cell, right, width in cells:
         length = cell.cell_len
         if length > width:
-            cell = cell.copy()
-            cell.truncate(width, overflow="ellipsis")
+            cell = cell.truncate(width)
             length = cell.cell_len
         if not length:
             pending += width + _GAP

@@ -8,11 +8,11 @@ backwards and nowhere jump by more than a year from one entry to the next, or fr
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from stemmata.errors import ClockDoubted, StorageProblem
+from stemmata.ids import random_hex
 from stemmata.log.entries import log_key
 from stemmata.storage.base import Storage
 
@@ -98,7 +98,7 @@ def sweep_probes(storage: Storage) -> None:
 
 def _probe(storage: Storage) -> float:
     """The store's present: the time it gives to a key that is written now."""
-    key = f"{PROBES}{secrets.token_hex(16)}"
+    key = f"{PROBES}{random_hex(16)}"
     storage.put_new(key, b"")
     try:
         return next((found.modified for found in storage.list(PROBES) if found.key == key), 0.0)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+ZIP_MAGIC = b"PK\x03\x04"
+GGUF_MAGIC = b"GGUF"
+NPY_MAGIC = b"\x93NUMPY"
+"""How the files begin whose container is told by that."""
 MAX_ELEMENTS = 16 << 20
 """Elements of a tensor per object."""
 MAX_CHUNK = 64 << 20

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from stemmata.containers import gguf, npz, zipped
-from stemmata.containers.base import CutPlan, NotThisContainer, RandomReader
+from stemmata.containers.base import (
+    GGUF_MAGIC,
+    NPY_MAGIC,
+    ZIP_MAGIC,
+    CutPlan,
+    NotThisContainer,
+    RandomReader,
+)
 from stemmata.containers.cdc import plan_content
 from stemmata.containers.safetensors import NotSafetensors, plan_safetensors
-from stemmata.containers.torchzip import is_torch, plan_torch
+from stemmata.deferred import deferred
 from stemmata.errors import BrokenContainer
+
+if TYPE_CHECKING:
+    from stemmata.containers import gguf, npz, torchzip, zipped
+else:
+    gguf = deferred("stemmata.containers.gguf")
+    npz = deferred("stemmata.containers.npz")
+    torchzip = deferred("stemmata.containers.torchzip")
+    zipped = deferred("stemmata.containers.zipped")
 
 
 def plan(reader: RandomReader, size: int, path: str, allow_broken: bool = False) -> CutPlan:
@@ -38,16 +53,16 @@ def plan(reader: RandomReader, size: int, path: str, allow_broken: bool = False)
 
 def _plan_zip(reader: RandomReader, size: int) -> CutPlan:
     members = zipped.read_members(reader, size)
-    if is_torch(members):
-        return plan_torch(reader, size, members)
+    if torchzip.is_torch(members):
+        return torchzip.plan_torch(reader, size, members)
     if npz.is_npz(members):
         return npz.plan_npz(reader, size, members)
     raise NotThisContainer("it is a zip of something else")
 
 
 _BY_MAGIC: dict[bytes, Callable[[RandomReader, int], CutPlan]] = {
-    zipped.MAGIC: _plan_zip,
-    gguf.MAGIC: gguf.plan_gguf,
-    npz.MAGIC: npz.plan_npy,
+    ZIP_MAGIC: _plan_zip,
+    GGUF_MAGIC: lambda reader, size: gguf.plan_gguf(reader, size),
+    NPY_MAGIC: lambda reader, size: npz.plan_npy(reader, size),
 }
 _LONGEST = max(map(len, _BY_MAGIC))

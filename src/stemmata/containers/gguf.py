@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from math import prod
 
 from stemmata.codecs.dtypes import dtype_of
-from stemmata.containers.base import CutPlan, NotThisContainer, RandomReader
+from stemmata.containers.base import GGUF_MAGIC, CutPlan, NotThisContainer, RandomReader
 from stemmata.containers.tensors import Run, tile, usable_name
 
-MAGIC = b"GGUF"
 MAX_HEADER = 64 << 20
 """Bytes; a vocabulary of 256,000 words with its merges takes 12 MB."""
 MAX_ITEMS = 4 << 20
@@ -85,7 +84,7 @@ class _Cursor:
 def plan_gguf(reader: RandomReader, size: int) -> CutPlan:
     """Segments: header, tensors, paddings. Raises NotThisContainer."""
     cursor = _Cursor(reader, size)
-    if cursor.take(4) != MAGIC or cursor.u32() not in (2, 3):
+    if cursor.take(4) != GGUF_MAGIC or cursor.u32() not in (2, 3):
         raise NotThisContainer("it is of another version, or big-endian")
     tensors, pairs = cursor.u64(), cursor.u64()
     alignment = _read_pairs(cursor, pairs)

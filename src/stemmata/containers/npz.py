@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 
 from stemmata.codecs.dtypes import dtype_of
-from stemmata.containers.base import CutPlan, NotThisContainer, RandomReader
+from stemmata.containers.base import NPY_MAGIC, CutPlan, NotThisContainer, RandomReader
 from stemmata.containers.tensors import Run, tile, usable_name
 from stemmata.containers.zipped import Member
 
-MAGIC = b"\x93NUMPY"
 _SUFFIX = ".npy"
 _MAX_HEADER = 4096
 """Bytes, magic included; numpy's own have 128 unless there are very many dimensions or fields."""
@@ -71,7 +70,7 @@ def _array(reader: RandomReader, offset: int, size: int, name: str | None) -> Ru
 
 def _header_of(head: bytes) -> tuple[int, bytes]:
     """Where the data begins, and the header's text; empty where it is longer than was read."""
-    if not head.startswith(MAGIC) or len(head) < 12:
+    if not head.startswith(NPY_MAGIC) or len(head) < 12:
         raise NotThisContainer("a member is no array")
     width = _LENGTH_BYTES.get(head[6])
     if width is None:

@@ -12,9 +12,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from stemmata.containers.base import NotThisContainer, RandomReader
+from stemmata.containers.base import ZIP_MAGIC, NotThisContainer, RandomReader
 
-MAGIC = b"PK\x03\x04"
 MAX_MEMBERS = 1 << 18
 MAX_DIRECTORY = 64 << 20
 """Bytes."""
@@ -161,7 +160,7 @@ def _locate(reader: RandomReader, entry: _Entry, limit: int) -> Member:
     head = _read(reader, entry.header, length)
     magic, _, flags, method, _, _, _, packed, size, name_length, extra_length = _LOCAL.unpack_from(head)
     told = (entry.size, _FULL, 0) if flags & _DESCRIPTOR else (entry.size, _FULL)
-    if magic != MAGIC or (flags, method) != (entry.flags, 0) or name_length != len(entry.raw):
+    if magic != ZIP_MAGIC or (flags, method) != (entry.flags, 0) or name_length != len(entry.raw):
         raise NotThisContainer("a member's header is not what the directory says")
     if head[_LOCAL.size :] != entry.raw or packed not in told or size not in told:
         raise NotThisContainer("a member's header is not what the directory says")

@@ -3,15 +3,13 @@ model share a name."""
 
 from __future__ import annotations
 
-import secrets
 from datetime import datetime
 from typing import Any
 
 from stemmata.catalog import queries
+from stemmata.ids import random_letters
 from stemmata.names import clean_name, name_key, slug
 from stemmata.repository import Repository
-
-_STAMP_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 
 
 def run_name(arguments: Any, chosen: str | None) -> str:
@@ -20,8 +18,7 @@ def run_name(arguments: Any, chosen: str | None) -> str:
     if given is not None:
         # A run's name begins version names: it must be one itself.
         return clean_name(slug(given))
-    unique = "".join(secrets.choice(_STAMP_LETTERS) for _ in range(4))
-    return f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{unique}"
+    return f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{random_letters(4)}"
 
 
 def asked_name(arguments: Any, chosen: str | None) -> str | None:

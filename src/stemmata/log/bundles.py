@@ -6,7 +6,6 @@ A bundle is never needed and never believed on its own word; see `reader.confirm
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from struct import Struct
@@ -16,6 +15,7 @@ from typing import TypeAlias
 from blake3 import blake3
 
 from stemmata.errors import DamagedBundle, StemmataError
+from stemmata.ids import random_hex
 from stemmata.log.entries import MAX_ENTRY_BYTES, log_key
 from stemmata.storage.base import Storage
 
@@ -61,7 +61,7 @@ class BundleName:
 
     @classmethod
     def fresh(cls, level: int, first: int) -> BundleName:
-        return cls(level, first, first + level - 1, secrets.token_hex(8))
+        return cls(level, first, first + level - 1, random_hex(8))
 
 
 def find_bundles(storage: Storage) -> list[BundleName]:

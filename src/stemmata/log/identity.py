@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,7 +15,7 @@ from stemmata.errors import (
     RepositoryNotFound,
     StorageProblem,
 )
-from stemmata.ids import Digest
+from stemmata.ids import Digest, random_hex
 from stemmata.log.entries import Position, is_hex, is_time, seal, unseal
 from stemmata.log.ops import FORMAT
 from stemmata.records import timestamp
@@ -50,7 +49,7 @@ def create_identity(storage: Storage, *, now: datetime | None = None) -> bool:
 
     Whether the one that is there is sound shows when it is read.
     """
-    body = _Body(_MAGIC, FORMAT, secrets.token_hex(16), timestamp(now or datetime.now(UTC)))
+    body = _Body(_MAGIC, FORMAT, random_hex(16), timestamp(now or datetime.now(UTC)))
     data = _encode(body)
     for attempt in range(1, _ATTEMPTS + 1):
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import sys
@@ -109,6 +108,8 @@ def begin_sync(fd: int, start: int, length: int) -> None:
 def _sync_file_range() -> Any:
     if sys.platform != "linux":
         return None
+    import ctypes  # for who writes
+
     with contextlib.suppress(OSError, AttributeError):  # no such function in this C library
         call = ctypes.CDLL(None).sync_file_range
         call.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]

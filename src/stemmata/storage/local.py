@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from stemmata.errors import (
     StorageFailed,
     StorageProblem,
 )
+from stemmata.ids import random_hex
 from stemmata.storage import publish
 from stemmata.storage.base import Buffer, NewObject, StoredKey
 from stemmata.storage.descriptors import (
@@ -86,7 +86,7 @@ class LocalStorage:
             new.abort()
 
     def _begin(self, key: str, path: Path, means: Means) -> _LocalObject:
-        temp = self.root / "tmp" / secrets.token_hex(16)
+        temp = self.root / "tmp" / random_hex(16)
         try:
             # 0o666 less the umask: a repository may belong to a group.
             fd = os.open(temp, NEW_FILE, 0o666)

@@ -7,16 +7,15 @@ bucket mounts) a rename that refuses to replace serves, once a probe has seen it
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
-import secrets
 import sys
 from collections.abc import Callable
 from enum import Enum
 from functools import cache
 from pathlib import Path
 
+from stemmata.ids import random_hex
 from stemmata.storage.failures import is_full
 
 
@@ -86,6 +85,8 @@ def rename_new(source: Path, target: Path) -> None:
 @cache
 def _native_rename() -> Callable[[bytes, bytes], int] | None:
     """A call that returns 0 or an errno; None where the system has none."""
+    import ctypes  # for who writes
+
     library = ctypes.CDLL(None, use_errno=True)
     if sys.platform == "linux":
         native = getattr(library, "renameat2", None)
@@ -110,7 +111,7 @@ def probe(folder: Path) -> Means:
     Raises NoMeans, or the OSError of a folder that cannot be written at all.
     """
     for means, call in ((Means.LINK, link), (Means.RENAME, rename_new)):
-        name = secrets.token_hex(8)
+        name = random_hex(8)
         trio = [folder / f"probe-{name}-{i}" for i in range(3)]
         try:
             trio[0].write_bytes(b"1")

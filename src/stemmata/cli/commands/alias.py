@@ -78,9 +78,8 @@ def tell_move(output: Output, repository: Repository, move: Move) -> None:
 
         output.document({"model": move.model, "name": move.name, **document(move)})
         return
-    from rich.text import Text
-
     from stemmata.cli.listing import ALIAS, DIM, ID, NAME
+    from stemmata.cli.styled import Text
 
     line = Text().append(f"{text.plain(move.model)}@", DIM)
     line.append(text.plain(move.name), ALIAS)

@@ -71,9 +71,8 @@ def best(
                 }
             )
             return
-        from rich.text import Text
-
         from stemmata.cli.listing import BEST, DIM, ID, name_of
+        from stemmata.cli.styled import Text
 
         line = name_of(version, model=True)
         line.append(f"  {version.short}", ID)

@@ -168,9 +168,8 @@ _MOST = 20
 
 
 def _tell(output: Output, report: Report, *, advise: bool) -> None:
-    from rich.text import Text
-
     from stemmata.cli.listing import DIM, ID
+    from stemmata.cli.styled import Text
 
     counts = report.counts
     for kind, group in _grouped(report.problems):
@@ -213,9 +212,8 @@ def _tell(output: Output, report: Report, *, advise: bool) -> None:
 
 
 def _tell_mended(output: Output, mended: RepairReport) -> None:
-    from rich.text import Text
-
     from stemmata.cli.listing import DIM, ID
+    from stemmata.cli.styled import Text
 
     would = "would be " if mended.dry else ""
     for each in mended.restored:
@@ -262,9 +260,8 @@ def _tell_mended(output: Output, mended: RepairReport) -> None:
 
 
 def _tell_of_more(output: Output, count: int) -> None:
-    from rich.text import Text
-
     from stemmata.cli.listing import DIM
+    from stemmata.cli.styled import Text
 
     if count > _MOST:
         output.show(Text(f"  … and {count - _MOST} more; see all with --json", DIM))

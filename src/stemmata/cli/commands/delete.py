@@ -14,9 +14,8 @@ from stemmata.cli.registry import command_app
 from stemmata.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from stemmata.cli.output import Output
+    from stemmata.cli.styled import Text
     from stemmata.deleting import Going
 
 app = command_app()

@@ -17,10 +17,9 @@ from stemmata.cli.registry import command_app
 from stemmata.metricnames import by_interest
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from stemmata.cli.output import Output
     from stemmata.cli.ranking import Primary
+    from stemmata.cli.styled import Text
     from stemmata.compare.diff import Diff, LoraDiff
     from stemmata.compare.records import Changes, MetricChange
     from stemmata.compare.tensors import FilesDiff, Tensor, TensorsDiff
@@ -83,9 +82,8 @@ def diff(
 
 
 def _tell(output: Output, found: Diff, primary: Primary) -> None:
-    from rich.text import Text
-
     from stemmata.cli.listing import DIM, ID, NAME
+    from stemmata.cli.styled import Text
     from stemmata.cli.tables import pairs
 
     for letter, name, version in (("a", found.label_a, found.a), ("b", found.label_b, found.b)):
@@ -121,7 +119,7 @@ def _tell(output: Output, found: Diff, primary: Primary) -> None:
 
 def _move(before: str, after: str) -> Text:
     """`before → after`, one under the other where they are long."""
-    from rich.text import Text
+    from stemmata.cli.styled import Text
 
     line = Text().append(before, "red")
     line.append("\n→ " if len(before) + len(after) > 60 else " → ", "dim")
@@ -130,7 +128,7 @@ def _move(before: str, after: str) -> Text:
 
 
 def _metrics(metrics: Sequence[MetricChange], primary: Primary) -> list[_Row]:
-    from rich.text import Text
+    from stemmata.cli.styled import Text
 
     rows = []
     different = [m for m in metrics if not m.same]
@@ -159,7 +157,7 @@ def _share(share: float) -> str:
 
 
 def _changes(changes: Changes) -> list[_Row]:
-    from rich.text import Text
+    from stemmata.cli.styled import Text
 
     rows = [(text.plain(c.key), _move(text.setting(c.a), text.setting(c.b))) for c in changes.changed]
     rows += [(text.plain(k), Text(f"- {text.setting(v)}", "red")) for k, v in changes.removed.items()]
@@ -169,7 +167,7 @@ def _changes(changes: Changes) -> list[_Row]:
 
 def _provenance(changes: Changes) -> list[_Row]:
     """Which kinds differ; their digests tell people nothing."""
-    from rich.text import Text
+    from stemmata.cli.styled import Text
 
     rows = []
     for change in changes.changed:
@@ -188,7 +186,7 @@ def _title(lora: LoraDiff) -> str:
 
 
 def _lora(lora: LoraDiff) -> list[_Row]:
-    from rich.text import Text
+    from stemmata.cli.styled import Text
 
     rows: list[_Row] = []
     if lora.a is None or lora.b is None:
@@ -209,7 +207,7 @@ def _lora(lora: LoraDiff) -> list[_Row]:
 
 
 def _files(files: FilesDiff) -> list[_Row]:
-    from rich.text import Text
+    from stemmata.cli.styled import Text
 
     rows: list[_Row] = []
     for change in files.changed:
@@ -226,7 +224,7 @@ def _files(files: FilesDiff) -> list[_Row]:
 
 def _tensors(tensors: TensorsDiff) -> list[_Row]:
     """One line for tensors that differ only in their numbers, such as those of all layers."""
-    from rich.text import Text
+    from stemmata.cli.styled import Text
 
     groups: dict[tuple[str, str, str], list[str]] = {}
     for mark, style, what in (

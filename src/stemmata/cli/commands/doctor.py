@@ -35,7 +35,7 @@ def doctor(context: typer.Context, repo: Repo = None, as_json: Json = False) -> 
     if output.json:
         output.document({"healthy": healthy, "findings": [each._asdict() for each in findings]})
     else:
-        from rich.text import Text
+        from stemmata.cli.styled import Text
 
         column = max(len(each.name) for each in findings)
         for each in findings:

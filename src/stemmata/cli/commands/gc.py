@@ -90,9 +90,8 @@ def _seconds(option: str, given: str | None) -> int | None:
 
 
 def _tell(output: Output, found: Collection) -> None:
-    from rich.text import Text
-
     from stemmata.cli.listing import DIM, ID
+    from stemmata.cli.styled import Text
     from stemmata.cli.tables import Column, table
 
     if output.json:

@@ -80,9 +80,8 @@ def label(repository: Repository, version: VersionId | None) -> str:
 
 
 def _tell(output: Output, repository: Repository, moves: list[Move]) -> None:
-    from rich.text import Text
-
     from stemmata.cli.listing import DIM, ID, NAME
+    from stemmata.cli.styled import Text
     from stemmata.cli.tables import Column, table
 
     columns = [Column("when"), Column("who", 4, shrink=8), Column("from", 3, shrink=16), Column("")]

@@ -33,9 +33,8 @@ def recover_log(
 
 
 def tell_recovery(output: Output, report: RecoveryReport) -> None:
-    from rich.text import Text
-
     from stemmata.cli.listing import DIM
+    from stemmata.cli.styled import Text
 
     if report.recovered:
         verb = "to be recovered" if report.dry_run else "recovered"
@@ -84,9 +83,8 @@ def _about(lost: Lost) -> str:
 
 
 def _versions(output: Output, versions: Iterable[Vanished]) -> None:
-    from rich.text import Text
-
     from stemmata.cli.listing import ID
+    from stemmata.cli.styled import Text
 
     all_of_them = list(versions)
     for version in all_of_them[:_MOST]:
@@ -99,8 +97,7 @@ def _versions(output: Output, versions: Iterable[Vanished]) -> None:
 
 def _more(output: Output, count: int) -> None:
     if count > _MOST:
-        from rich.text import Text
-
         from stemmata.cli.listing import DIM
+        from stemmata.cli.styled import Text
 
         output.show(Text(f"  … and {count - _MOST} more; see all with --json", DIM))

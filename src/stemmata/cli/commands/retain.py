@@ -15,8 +15,7 @@ from stemmata.cli.registry import command_app
 from stemmata.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
+    from stemmata.cli.styled import Text
     from stemmata.repository import Repository
     from stemmata.retaining import Retained
 

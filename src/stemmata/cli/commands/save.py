@@ -177,9 +177,8 @@ def _document(version: Version, saved: Saved) -> dict[str, object]:
 
 
 def _tell(output: Output, version: Version, saved: Saved) -> None:
-    from rich.text import Text
-
     from stemmata.cli.listing import DIM, ID, name_of
+    from stemmata.cli.styled import Text
 
     line = Text("Saved ")
     line.append_text(name_of(version, model=True))

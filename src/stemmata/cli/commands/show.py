@@ -15,9 +15,8 @@ from stemmata.cli.registry import command_app
 from stemmata.metricnames import by_interest
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from stemmata.cli.output import Output
+    from stemmata.cli.styled import Text
     from stemmata.repository import Repository
     from stemmata.trees import TreeFile
     from stemmata.version import Version
@@ -102,9 +101,8 @@ def tensor_rows(files: list[TreeFile]) -> list[dict[str, Any]]:
 
 
 def _tell(output: Output, repository: Repository, version: Version, *, all_settings: bool) -> None:
-    from rich.text import Text
-
     from stemmata.cli.listing import ID, name_of
+    from stemmata.cli.styled import Text
     from stemmata.cli.tables import pairs
 
     head = Text().append(f"{version.id.hex[:12]}", ID)
@@ -138,7 +136,7 @@ def _tell(output: Output, repository: Repository, version: Version, *, all_setti
 
 def _provenance(version: Version) -> list[tuple[str, Text]]:
     """What captured the run, by kind; of what was redacted the tombstone."""
-    from rich.text import Text
+    from stemmata.cli.styled import Text
 
     gone = {each.item: each for each in version.redactions}
     attached = {kind for a in version.annotations for kind in a.objects}
@@ -153,9 +151,8 @@ def _provenance(version: Version) -> list[tuple[str, Text]]:
 
 
 def _facts(repository: Repository, version: Version) -> list[tuple[str, Text]]:
-    from rich.text import Text
-
     from stemmata.cli.listing import DIM
+    from stemmata.cli.styled import Text
 
     now = datetime.now(UTC)
     saved = Text(text.local(version.created_at))
@@ -177,7 +174,7 @@ def _facts(repository: Repository, version: Version) -> list[tuple[str, Text]]:
 
 
 def _kind(version: Version) -> Text:
-    from rich.text import Text
+    from stemmata.cli.styled import Text
 
     line = Text(text.plain(version.kind))
     facts = version.lora()
@@ -191,8 +188,7 @@ def _kind(version: Version) -> Text:
 
 
 def _parents(repository: Repository, version: Version) -> list[tuple[str, Text]]:
-    from rich.text import Text
-
+    from stemmata.cli.styled import Text
     from stemmata.errors import NotFound
     from stemmata.ids import VersionId
 
@@ -224,9 +220,8 @@ def _gone(repository: Repository, parent: str) -> str:
 
 
 def _metrics(version: Version) -> list[tuple[str, Text]]:
-    from rich.text import Text
-
     from stemmata.cli.ranking import Primary
+    from stemmata.cli.styled import Text
 
     primary = Primary(version.source, version.model).metric
     later = {key for a in version.annotations for key in a.metrics}
@@ -240,8 +235,7 @@ def _metrics(version: Version) -> list[tuple[str, Text]]:
 
 
 def _files(files: list[TreeFile], width: int) -> list[Text]:
-    from rich.text import Text
-
+    from stemmata.cli.styled import Text
     from stemmata.cli.tables import Column, table
 
     columns = [
@@ -259,8 +253,7 @@ def _files(files: list[TreeFile], width: int) -> list[Text]:
 
 
 def _tensors(files: list[TreeFile], width: int) -> list[Text]:
-    from rich.text import Text
-
+    from stemmata.cli.styled import Text
     from stemmata.cli.tables import Column, table
 
     rows = tensor_rows(files)

@@ -14,8 +14,7 @@ from stemmata.cli.registry import command_app
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.text import Text
-
+    from stemmata.cli.styled import Text
     from stemmata.usage import Usage
 
 app = command_app()
@@ -73,7 +72,7 @@ def _lines(found: Usage, width: int) -> Iterator[Text]:
 
 
 def _title(words: str, about: str = "") -> Text:
-    from rich.text import Text
+    from stemmata.cli.styled import Text
 
     line = Text(no_wrap=True)
     line.append("\n" + words, "bold")
@@ -82,9 +81,8 @@ def _title(words: str, about: str = "") -> Text:
 
 def _totals(found: Usage, width: int) -> Iterator[Text]:
     """The files as one bar: what is stored, and what each way of saving took off."""
-    from rich.text import Text
-
     from stemmata.cli.bars import FULL, shares
+    from stemmata.cli.styled import Text
 
     line = Text(no_wrap=True)
     line.append(text.size(found.stored), "bold green").append(" stored for ")
@@ -115,7 +113,7 @@ def _totals(found: Usage, width: int) -> Iterator[Text]:
 
 def _flowing(parts: list[Text], width: int) -> Iterator[Text]:
     """Parts beside each other, on as many lines as they need."""
-    from rich.text import Text
+    from stemmata.cli.styled import Text
 
     line = Text(no_wrap=True)
     for part in parts:
@@ -129,9 +127,8 @@ def _flowing(parts: list[Text], width: int) -> Iterator[Text]:
 
 
 def _growth(found: Usage, width: int) -> Iterator[Text]:
-    from rich.text import Text
-
     from stemmata.cli.bars import FULL, REST, bar
+    from stemmata.cli.styled import Text
     from stemmata.cli.tables import Column, table
 
     if len(found.growth) < 2:
@@ -199,7 +196,7 @@ def _largest(found: Usage, width: int) -> Iterator[Text]:
 
 
 def _places(found: Usage) -> Iterator[Text]:
-    from rich.text import Text
+    from stemmata.cli.styled import Text
 
     places = found.places
     yield _title("where")
@@ -218,7 +215,7 @@ def _places(found: Usage) -> Iterator[Text]:
 
 
 def _left_out(count: int, what: str) -> Iterator[Text]:
-    from rich.text import Text
+    from stemmata.cli.styled import Text
 
     if count > _MOST:
         yield Text(f"and {text.count(count - _MOST, what)} more; see all with --json", "dim")

@@ -100,9 +100,8 @@ def watch(
 
 
 def _line(output: Output, outcome: Outcome) -> None:
-    from rich.text import Text
-
     from stemmata.cli.listing import ID, NAME
+    from stemmata.cli.styled import Text
     from stemmata.cli.words import MEANINGS
 
     found = outcome.found
@@ -117,7 +116,6 @@ def _line(output: Output, outcome: Outcome) -> None:
     for key, value in list(found.metrics.items())[:3]:
         line.append(f"  {text.plain(key)}={text.number(value)}")
     output.show(line)
-    output.console.file.flush()  # a pipe or a log shall have it now, not at the end
     if found.warning:
         output.note(f"{text.plain(str(found.path))}: {text.plain(found.warning)}")
 

@@ -1,0 +1,87 @@
+"""What a command imports. Time itself is measured by bench/startup.py: here it cannot creep back unseen."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGES = {"blake3", "msgspec", "typer", "typing_extensions"}
+"""Those of other people that a command may need which reads names and metrics."""
+OF_TYPER = {"annotated_doc", "shellingham", "click"}
+"""What some releases of it bring with them."""
+UNUSED = {
+    *("capture", "candidates", "checking", "checkouts", "collecting", "compare", "containers", "deleting"),
+    *("describe", "hf", "lightning", "moves", "objects", "packs", "redacting", "resolve", "resuming"),
+    *("retaining", "retention", "saving", "sources", "training_args", "usage"),
+}
+"""Floors that have nothing to say in a list of versions."""
+HEAVY = {"email", "importlib.metadata", "asyncio", "concurrent.futures", "ctypes", "secrets", "socket", "ssl"}
+"""Modules of Python's own that take long, and that nothing in such a command needs."""
+
+LOOK = """
+import json, sys
+from stemmata.cli.main import run
+code = run(json.loads(sys.argv[1]))
+print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def imported(*arguments: str) -> set[str]:
+    """All modules that are there when the command has ended."""
+    ran = subprocess.run(
+        [sys.executable, "-c", LOOK, json.dumps(arguments)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(json.loads(ran.stderr.splitlines()[-1]))
+
+
+def foreign(modules: set[str]) -> set[str]:
+    """The packages among them that are neither Python's nor ours."""
+    roots = {name.partition(".")[0] for name in modules if not name.startswith("_")}
+    return roots - set(sys.stdlib_module_names) - {"stemmata"}
+
+
+def at_start() -> set[str]:
+    """What Python itself, and what is installed beside it, has imported before anybody asks."""
+    ran = subprocess.run(
+        [sys.executable, "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    return set(ran.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["log"],
+        ["log", "sentiment", "--run", "r8", "--metric", "eval_loss"],
+        ["log", "--json"],
+        ["models"],
+        ["search", "sentiment", "eval_loss < 0.5"],
+    ],
+    ids=" ".join,
+)
+def test_a_list_imports_what_it_needs(shop: Path, arguments: list[str]) -> None:
+    found = imported(*arguments)
+    assert foreign(found - at_start()) - PACKAGES - OF_TYPER == set()
+    ours = {name.split(".")[1] for name in found if name.startswith("stemmata.")}
+    assert ours & UNUSED == set()
+    assert (found - at_start()) & HEAVY == set()
+
+
+def test_an_error_needs_no_more(shop: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as told:
+        imported("log", "nosuch")
+    assert "nosuch" in told.value.stderr
+    assert "rich" not in foreign(set(json.loads(told.value.stderr.splitlines()[-1])))
+
+
+def test_a_save_imports_nothing_of_training(shop: Path) -> None:
+    found = foreign(imported("save", "out", "sentiment"))
+    assert found - PACKAGES - OF_TYPER - foreign(at_start()) == {"numpy", "zstandard"}
