@@ -245,3 +245,25 @@ def test_a_sound_repository_is_read_whole_up_to_damage(world: World) -> None:
         assert repo.session.damage is None
         with pytest.raises(StorageReadOnly):
             repo.alias("m", "production", "m@s0")
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_what_this_machine_remembers_proves_the_last_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    monkeypatch.setenv("STEMMATA_CACHE", str(tmp_path / "user"))
+    with stemmata.open(tmp_path / "repo", create=True) as repo:
+        repo.save(model_folder(tmp_path / "out"), "m", name="one")
+    shutil.copytree(tmp_path / "repo", tmp_path / "copy")
+    shutil.rmtree(tmp_path / "repo" / "cache")
+    last = tmp_path / "repo" / log_key(1)
+    last.unlink() if gone else last.write_bytes(b"")
+    storage, copy = LocalStorage(tmp_path / "repo"), LocalStorage(tmp_path / "copy")
+    assert recover(storage).complete == gone, "a log that has no entry is a new one, or a very old copy"
+    assert recover(storage, sources=[copy]).complete
+    assert last.read_bytes() == copy.get(log_key(1))
+    # Without that memory a copy of the last entry is no proof.
+    shutil.rmtree(tmp_path / "user")
+    last.write_bytes(b"")
+    assert not recover(storage, sources=[copy]).complete
+    assert last.read_bytes() == b""

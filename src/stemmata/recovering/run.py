@@ -107,7 +107,7 @@ def _tell(
     if plan.older:
         report.notes.append(
             f"the log was seen up to entry {plan.older} here, and ends at {plan.last}: a copy that has the "
-            "rest brings it back"
+            "rest brings it back, and stemmata check --accept-older goes on from this one"
         )
     if remains is not None:
         report.lost = remains.lost(catalogs.files)
