@@ -20,7 +20,7 @@ from stemmata import capture, collecting, moves, resuming
 from stemmata.arguments import instant_of, require_text
 from stemmata.catalog import queries
 from stemmata.collecting import small
-from stemmata.compare.diff import Diff, Side, compare
+from stemmata.comparing import Comparing
 from stemmata.errors import (
     InvalidArgument,
     MissingExtra,
@@ -43,7 +43,7 @@ from stemmata.storage.local import LocalStorage
 from stemmata.storage.memory import MemoryStorage
 from stemmata.timephrases import parse_when
 from stemmata.transaction import default_author
-from stemmata.upkeep import Target, Upkeep
+from stemmata.upkeep import Target
 from stemmata.version import Version
 from stemmata.versions import Query, VersionList
 
@@ -132,7 +132,7 @@ def _create(folder: Path) -> bool:
     return create_identity(storage)
 
 
-class Repository(Upkeep):
+class Repository(Comparing):
     """One opened store. Safe to use from many threads; any number of processes may share it."""
 
     def __init__(self, storage: Storage, *, author: str | None = None) -> None:
@@ -232,24 +232,6 @@ class Repository(Upkeep):
         self._session.refresh()
         key = self._model_key(model)
         return best_of(self._session.catalog.connection, key, metric=metric, direction=direction, run=run)
-
-    def diff(self, a: Target, b: Target) -> Diff:
-        """What differs between two versions: config, metrics, data, files, tensors, LoRA."""
-        sides = self.get(a), self.get(b)
-        self._session.refresh()
-        return compare(*map(self._side, sides))
-
-    def _side(self, version: Version) -> Side:
-        self._session.row(version.id)  # one in hand may have been deleted since
-        return Side(
-            id=version.id,
-            label=f"{version.model}@{version.name}",
-            record=version.record,
-            redacted={gone.item: gone.at for gone in version.redactions},
-            metrics=version.metrics,
-            tree=version.tree(),
-            read=version.read,
-        )
 
     def version_of_path(self, path: str | os.PathLike[str]) -> VersionId | None:
         """The version whose cached checkout (`Version.path()`) this folder is, else None."""

@@ -24,7 +24,7 @@ from stemmata.capture import mask, mask_config, mask_value
 from stemmata.catalog import queries, selecting
 from stemmata.catalog.catalog import Catalog, user_cache_folder
 from stemmata.catalog.queries import VersionRow
-from stemmata.compare import lora
+from stemmata.compare import lora, statistics
 from stemmata.compare.lora import LoraFacts
 from stemmata.compare.tensors import tensors_of
 from stemmata.describe import Description, describe
@@ -54,6 +54,7 @@ from stemmata.records import (
 )
 from stemmata.session import Session
 from stemmata.sources import MemoryFolder, Source, SourceFile
+from stemmata.surveyor import Surveyor
 from stemmata.trees import MAX_TREE_BYTES, Tree, content_of, encode_tree
 
 _TREE_CHUNK = 64 << 20
@@ -178,7 +179,8 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
     try:
         parents = _parents(session, request) if request.parents is None else request.parents
         alike = candidates_for(session, request.model, parents, sources.planned(source))
-        tree = sources.store(source, writer, request.progress, alike.of)
+        surveyor = Surveyor.of(session, parents)
+        tree = sources.store(source, writer, request.progress, alike.of, surveyor.looks)
         if not tree.files and not tree.empty_folders:
             raise EmptySource(path=str(source.path))
         existing = _existing(session, request, tree)
@@ -187,7 +189,7 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
             return _second_name(session, request, existing, source)
         if request.parents is None:
             request.parents = _parents(session, request)
-        record, tree_digests = _write_side_objects(request, source, tree, writer)
+        record, tree_digests = _write_side_objects(request, source, tree, writer, surveyor)
         grown = _grown(tree, source)
         packs = writer.finish()
     except BaseException:
@@ -250,7 +252,7 @@ def _parents(session: Session, request: SaveRequest) -> list[VersionId]:
 
 
 def _write_side_objects(
-    request: SaveRequest, source: Source, tree: Tree, writer: ObjectWriter
+    request: SaveRequest, source: Source, tree: Tree, writer: ObjectWriter, surveyor: Surveyor
 ) -> tuple[bytes, list[str]]:
     """Store provenance and tree; return the record's bytes and the digests of the tree's objects."""
     provenance = dict(request.provenance)
@@ -271,7 +273,10 @@ def _write_side_objects(
         raise UnsupportedFile(path=str(source.path), reason="it holds too many files or tensors")
     chunks = [encoded[i : i + _TREE_CHUNK] for i in range(0, len(encoded), _TREE_CHUNK)]
     tree_digests = [writer.put(chunk, "bytes").hex for chunk in chunks]
-    return encode_record(_record(request, found, config, tree, digests)), tree_digests
+    rows = surveyor.table()
+    learnt = surveyor.summary(writer.put(statistics.encode(rows), "F64").hex, rows) if rows else None
+    record = _record(request, found, config, tree, digests)
+    return encode_record(msgspec.structs.replace(record, statistics=learnt)), tree_digests
 
 
 def _record(

@@ -1,4 +1,4 @@
-"""What the numbers of a frame are, and how they differ from another's, in numpy: where nothing was compiled."""
+"""What a frame's numbers are, and how they differ from another's: in numpy, where nothing was compiled."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ _Doubles = npt.NDArray[np.float64]
 def moments(
     data: npt.NDArray[np.uint8], dtype: DType, other: npt.NDArray[np.uint8] | None, other_dtype: DType
 ) -> list[float]:
-    """Of the finite numbers: how many, [how many are not finite,] how many are zero, least, greatest, mean, sum
-    of squared deviations from it, sum of squares. Against `other`, of equally many elements: how many are
-    finite on both sides, how many equal; of those finite on both sides the sum of squared differences, the
-    greatest of these, the sum of products, and of both sides' squares. Zeros if there is no other."""
+    """How many numbers are finite, and how many not. Of the finite ones: how many are zero, least, greatest,
+    mean, sum of squared deviations from it, sum of squares. Against `other`, of equally many elements: how
+    many are finite on both sides, how many equal; of those finite on both sides the sum of squared
+    differences, the greatest difference, the sum of products, and of both sides' squares. Zeros if there is
+    no other."""
     with np.errstate(all="ignore"):
         x = doubles(data, dtype)
         finite = np.isfinite(x)

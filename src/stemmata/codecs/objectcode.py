@@ -72,7 +72,7 @@ class Under(Protocol):
 
 
 Watch: TypeAlias = Callable[[int, Bytes, Bytes | None], None]
-"""Takes a frame's number, its bytes, and those of what it leans on, which are not verified yet; on any thread."""
+"""Takes a frame's number, its bytes, and those of what it leans on, not verified yet; on any thread."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from stemmata.errors import HostileData
 
 FORMAT = 1
 _HEAD = 3
-_COLUMNS = 13
+_COLUMNS = 14
 _KEPT_BITS = 28
 """Of a mantissa's 52: an error of 2e-9, and nearly half of the bytes are zero."""
 MAX_TABLE_BYTES = 64 << 20
@@ -30,6 +30,8 @@ class Movement:
     """L2 norm of the difference."""
     before: float
     """L2 norm of the earlier one."""
+    after: float
+    """L2 norm of this one."""
     largest: float
     """Greatest absolute difference of an element."""
     cosine: float
@@ -43,6 +45,15 @@ class Movement:
         if not self.change:
             return 0.0
         return self.change / self.before if self.before else math.inf
+
+    def back(self) -> Movement:
+        """The same way, from the other end."""
+        return replace(self, before=self.after, after=self.before)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON has no number for is None."""
+        found = {**asdict(self), "relative": self.relative}
+        return {key: value if math.isfinite(value) else None for key, value in found.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +94,51 @@ class TensorStatistics:
         return {key: value if math.isfinite(value) else None for key, value in found.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class WeightsDiff:
+    """How far each tensor that both versions have moved. Those that are equal are not listed."""
+
+    moved: Mapping[str, Movement]
+    """By the name that `TensorsDiff` gives it."""
+    incomparable: tuple[str, ...] = ()
+    """Other shapes, or a float against a quantised form."""
+    read: int = 0
+    """Bytes of weights that were read for it: 0 where all was known since they were saved."""
+
+    @property
+    def total(self) -> Movement | None:
+        """Of all tensors that moved, as one."""
+        return together(self.moved.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "moved": {name: movement.to_dict() for name, movement in self.moved.items()},
+            "incomparable": list(self.incomparable),
+            "bytes_read": self.read,
+        }
+
+
+def together(movements: Iterable[Movement]) -> Movement | None:
+    """Of several tensors as one: norms and products add up. None of none."""
+    known = list(movements)
+    if not known:
+        return None
+    change = math.sqrt(sum(m.change**2 for m in known))
+    before = math.sqrt(sum(m.before**2 for m in known))
+    # |b|² = |a|² + |b - a|² + 2 a·(b - a), and a·b = |a| |b| cos: the later norms follow.
+    after = [m.after for m in known]
+    product = sum(m.before * a * m.cosine for m, a in zip(known, after, strict=True) if m.before * a)
+    norms = before * math.sqrt(sum(a**2 for a in after))
+    return Movement(
+        change=change,
+        before=before,
+        after=math.sqrt(sum(a**2 for a in after)),
+        largest=max(m.largest for m in known),
+        cosine=min(1.0, max(-1.0, product / norms)) if norms else math.nan,
+        unchanged=sum(m.unchanged for m in known),
+    )
+
+
 def of_moments(moments: Any, compared: bool) -> TensorStatistics:
     """From sums over all elements (`codecs.moments.Moments`)."""
     some = moments.finite > 0
@@ -94,6 +150,7 @@ def of_moments(moments: Any, compared: bool) -> TensorStatistics:
         movement = Movement(
             change=math.sqrt(moments.apart),
             before=math.sqrt(moments.others),
+            after=math.sqrt(moments.own),
             largest=moments.furthest,
             cosine=cosine,
             unchanged=moments.equal,
@@ -112,7 +169,7 @@ def of_moments(moments: Any, compared: bool) -> TensorStatistics:
 
 def unmoved(row: TensorStatistics, count: int) -> TensorStatistics:
     """Of the very same tensor one version later."""
-    still = Movement(0.0, row.l2, 0.0, 1.0 if row.l2 else math.nan, count)
+    still = Movement(0.0, row.l2, row.l2, 0.0, 1.0 if row.l2 else math.nan, count)
     return TensorStatistics(
         row.nonfinite, row.zeros, row.mean, row.std, row.min, row.max, row.l2, movement=still
     )
@@ -126,10 +183,10 @@ def encode(rows: Mapping[int, TensorStatistics]) -> bytes:
         exact = [float(number), float(row.nonfinite), float(row.zeros)]
         rounded = [row.mean, row.std, row.min, row.max, row.l2]
         if moved is None:
-            rounded += [math.nan] * 4
+            rounded += [math.nan] * 5
             exact.append(-1.0)
         else:
-            rounded += [moved.change, moved.before, moved.largest, moved.cosine]
+            rounded += [moved.change, moved.before, moved.after, moved.largest, moved.cosine]
             exact.append(float(moved.unchanged))
         for column, value in zip(columns, [*exact, *map(_rounded, rounded)], strict=True):
             column.append(value)
@@ -149,14 +206,20 @@ def decode(data: bytes | bytearray | memoryview) -> dict[int, TensorStatistics]:
     rows = int(count)
     columns = [numbers[_HEAD + k * rows : _HEAD + (k + 1) * rows] for k in range(_COLUMNS)]
     found: dict[int, TensorStatistics] = {}
-    for number, nonfinite, zeros, unchanged, mean, std, least, most, l2, *moved in zip(*columns, strict=True):
+    for row in zip(*columns, strict=True):
+        number, nonfinite, zeros, unchanged, mean, std, least, most, l2, *moved = row
         if not all(math.isfinite(x) and x == int(x) for x in (number, nonfinite, zeros, unchanged)):
             raise HostileData(where="statistics", reason="a count is no whole number")
-        movement = Movement(*moved, unchanged=int(unchanged)) if unchanged >= 0 else None
+        movement = _movement(moved, int(unchanged)) if unchanged >= 0 else None
         found[int(number)] = TensorStatistics(
             int(nonfinite), int(zeros), mean, std, least, most, l2, movement
         )
     return found
+
+
+def _movement(moved: Sequence[float], unchanged: int) -> Movement:
+    change, before, after, largest, cosine = moved
+    return Movement(change, before, after, largest, cosine, unchanged)
 
 
 def _rounded(value: float) -> float:
@@ -170,9 +233,7 @@ def _rounded(value: float) -> float:
     return float(result) if math.isfinite(result) else value
 
 
-def grown(
-    rows: Iterable[tuple[str, TensorStatistics]], largest_before: float
-) -> list[str]:
+def grown(rows: Iterable[tuple[str, TensorStatistics]], largest_before: float) -> list[str]:
     """Tensors that have exploded: ten times their norm before, and beyond every number of the version before.
     The second, because what begins at zero (an adapter's B, a new head) grows by any factor, rightly."""
     return [

@@ -51,8 +51,8 @@ class Survey:
 
     @contextmanager
     def watching(self, base: Under | None) -> Iterator[Watch]:
-        """What to show the frames to, while they are coded against `base`. The answer is there after it, unless
-        that raises."""
+        """What to show the frames to, while they are coded against `base`. The answer is there when this
+        ends, unless that raises."""
         from stemmata.codecs.moments import Moments
 
         self._parts.clear()
@@ -66,8 +66,12 @@ class Survey:
                 self._parts[number] = Moments.of(data, self._dtype, under if like is not None else None, like)
 
             yield watch
-        self._look.compared = like is not None
-        self._look.moments = Moments.together(self._parts[k] for k in sorted(self._parts))
+        found = Moments.together(self._parts[k] for k in sorted(self._parts))
+        if self._look.same:
+            found.both, found.equal = found.finite, found.finite + found.nonfinite
+            found.product = found.own = found.others = found.squares
+        self._look.compared = self._look.same or like is not None
+        self._look.moments = found
 
     def whole(self, data: memoryview) -> None:
         """Of an object that is there already, and so is not coded."""
@@ -85,8 +89,8 @@ class Survey:
 
     @contextmanager
     def _other(self, base: Under | None) -> Iterator[tuple[Bytes | None, DType | None]]:
-        """The bytes to hold the frames against, None where that is what they lean on; and their type, None where
-        there is nothing to hold them against."""
+        """The bytes to hold the frames against, None where that is what they lean on; and their type, None
+        where there is nothing to hold them against."""
         look = self._look
         if look.against is None or look.same:
             yield None, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from stemmata.cli.ranking import Primary
     from stemmata.compare.diff import Diff, LoraDiff
     from stemmata.compare.records import Changes, MetricChange
+    from stemmata.compare.statistics import Movement, WeightsDiff
     from stemmata.compare.tensors import FilesDiff, Tensor, TensorsDiff
 
 app = command_app()
@@ -46,6 +48,9 @@ def diff(
     context: typer.Context,
     first: Annotated[str, typer.Argument(metavar="A", help="The version to start from.")],
     second: Annotated[str, typer.Argument(metavar="B", help="The version that it leads to.")],
+    weights: Annotated[
+        bool, typer.Option("--weights/--no-weights", help="Whether to tell how far each tensor moved.")
+    ] = True,
     at: At = None,
     repo: Repo = None,
     as_json: Json = False,
@@ -59,7 +64,8 @@ def diff(
     moment = instant(at)
     with open_repo(context, repo) as repository:
         a, b = repository.get(first, at=moment), repository.get(second, at=moment)
-        found = repository.diff(a, b)
+        with output.progress("reading weights") as told:
+            found = repository.diff(a, b, weights=weights, progress=told)
         if output.json:
             output.document({**found.to_dict(), "at": moment})
             return
@@ -105,7 +111,7 @@ def _tell(output: Output, found: Diff, primary: Primary) -> None:
         ("about", _changes(found.about), found.about.same),
         ("environment", _provenance(found.provenance), found.provenance.same),
         ("files", _files(found.files), len(found.files.same)),
-        ("tensors", _tensors(found.tensors), len(found.tensors.same)),
+        ("tensors", _tensors(found.tensors, found.weights), len(found.tensors.same)),
     ]
     for title, rows, same in sections:
         if rows:
@@ -224,9 +230,13 @@ def _files(files: FilesDiff) -> list[_Row]:
     return sorted(rows, key=lambda row: row[0])
 
 
-def _tensors(tensors: TensorsDiff) -> list[_Row]:
-    """One line for tensors that differ only in their numbers, such as those of all layers."""
+def _tensors(tensors: TensorsDiff, weights: WeightsDiff | None) -> list[_Row]:
+    """One line for tensors whose names differ only in their numbers, such as those of all layers."""
     from rich.text import Text
+
+    from stemmata.compare.statistics import together
+
+    moved = weights.moved if weights is not None else {}
 
     groups: dict[tuple[str, str, str], list[str]] = {}
     for mark, style, what in (
@@ -243,8 +253,23 @@ def _tensors(tensors: TensorsDiff) -> list[_Row]:
         line = Text().append(shown, style)
         if len(names) > 1:
             line.append(f"  in {len(names)} tensors", "dim")
+        far = together(moved[name] for name in names if name in moved)
+        if far is not None:
+            line.append(f"  {_far(far)}", "yellow" if far.change else "dim")
+            if far.unchanged:
+                line.append(f"  {text.count(far.unchanged, 'element')} as before", "dim")
         rows.append((text.plain(fold(names)), line))
     return rows
+
+
+def _far(movement: Movement) -> str:
+    """The change against the norm before: `moved 0.12 %`."""
+    share = movement.relative
+    if not share:
+        return "not moved, but for what is not finite"
+    if math.isinf(share):
+        return "moved from zero"
+    return f"moved {100 * share:.2g} %" if share < 10 else f"moved {share:.3g}-fold"
 
 
 def _shape(tensor: Tensor) -> str:
