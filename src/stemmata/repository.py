@@ -32,9 +32,10 @@ from stemmata.log.identity import create_identity
 from stemmata.moves import Move
 from stemmata.names import clean_name
 from stemmata.naming import name_version
+from stemmata.recording import SaveRequest
 from stemmata.records import Base, Run
 from stemmata.resolve import BestFound, Resolved, best_of, resolve
-from stemmata.saving import Saved, SaveRequest, save
+from stemmata.saving import Saved, save
 from stemmata.session import Session
 from stemmata.sources import MemoryFolder
 from stemmata.storage.base import Storage
@@ -263,6 +264,7 @@ class Repository(Comparing):
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         allow_broken: bool = False,
+        strict: bool = False,
         author: str | None = None,
         created_at: datetime | None = None,
         progress: Callable[[int], None] | None = None,
@@ -308,6 +310,7 @@ class Repository(Comparing):
             include=include,
             exclude=exclude,
             allow_broken=allow_broken,
+            strict=strict,
             author=author or self._session.author,
             created_at=created_at,
             progress=progress,

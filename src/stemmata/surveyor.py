@@ -21,6 +21,7 @@ from stemmata.ids import Digest, PackName, VersionId
 from stemmata.objects import Look
 from stemmata.records import Record, Statistics
 from stemmata.session import Session
+from stemmata.trees import Tree
 
 _NAMED = 20
 """Tensors that are named in a record as grown; the table tells of all."""
@@ -49,6 +50,8 @@ class Surveyor:
     """Asks for the tensors of one new version, in the order of its files."""
 
     against: VersionId | None = None
+    tree: Tree | None = None
+    """Its files."""
     _packs: Sequence[PackName] = ()
     _before: dict[str, _Counterpart] = field(default_factory=dict)
     _asked: list[_Tensor] = field(default_factory=list)
@@ -71,7 +74,7 @@ class Surveyor:
             # Its own file's first: a name may occur in several.
             before[f"{path}:{segment.name}"] = found
             before.setdefault(f":{segment.name}", found)
-        return cls(row.id, packs, before)
+        return cls(row.id, tree, packs, before)
 
     def looks(self, path: str, segment: PlannedSegment) -> list[Look | None]:
         """What is to be learnt of each piece of a segment. To be asked of every segment, in their order."""

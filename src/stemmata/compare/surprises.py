@@ -24,7 +24,7 @@ _VOCABULARY = re.compile(r"(?:^|[._])(?:wte|embed\w*|shared|lm_head|word_embeddi
 
 @dataclass(frozen=True, slots=True)
 class Surprise:
-    """`kind`: nonfinite, exploded, grown, dtype, missing, vocabulary or shape. `text` is a clause for people."""
+    """`kind`: nonfinite, exploded, grown, dtype, missing, vocabulary, shape. `text`: a clause for people."""
 
     kind: str
     text: str
@@ -49,7 +49,8 @@ def _of_numbers(learnt: Statistics | None) -> Iterator[Surprise]:
     if learnt is None:
         return
     if learnt.nonfinite:
-        some = "1 number of its weights is" if learnt.nonfinite == 1 else f"{learnt.nonfinite:,} of its weights are"
+        one = learnt.nonfinite == 1
+        some = "1 of its weights is" if one else f"{learnt.nonfinite:,} of its weights are"
         yield Surprise("nonfinite", f"{some} not finite (NaN or infinite)")
     if learnt.grown:
         yield Surprise("exploded", f"ten times the norm that its parent has: {_listed(learnt.grown)}")
@@ -74,7 +75,7 @@ def _types(tensors: TensorsDiff) -> Iterator[Surprise]:
 def _missing(tensors: TensorsDiff) -> Iterator[Surprise]:
     if tensors.removed:
         names = [t.name for t in tensors.removed]
-        yield Surprise("missing", f"{_tensors(len(names), missing=True)} that its parent has: {_listed(names)}")
+        yield Surprise("missing", f"{_tensors(len(names))} missing that its parent has: {_listed(names)}")
 
 
 def _shapes(tensors: TensorsDiff) -> Iterator[Surprise]:
@@ -95,14 +96,13 @@ def _shapes(tensors: TensorsDiff) -> Iterator[Surprise]:
 
 def _is_vocabulary(change: TensorChange) -> bool:
     old, new = change.a.shape, change.b.shape
-    return (
-        len(old) == len(new) >= 1 and old[1:] == new[1:] and _VOCABULARY.search(change.name.lower()) is not None
-    )
+    if len(old) != len(new) or not old or old[1:] != new[1:]:
+        return False
+    return _VOCABULARY.search(change.name.lower()) is not None
 
 
-def _tensors(count: int, *, missing: bool = False) -> str:
-    what = "1 tensor is" if count == 1 else f"{count:,} tensors are"
-    return f"{what} missing" if missing else what
+def _tensors(count: int) -> str:
+    return "1 tensor is" if count == 1 else f"{count:,} tensors are"
 
 
 def _listed(names: Iterable[str]) -> str:

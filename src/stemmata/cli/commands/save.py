@@ -87,6 +87,9 @@ def save(
     allow_broken: Annotated[
         bool, typer.Option("--allow-broken", help="Save files with a broken header as plain bytes.")
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse what is surprising against its parent.")
+    ] = False,
     repo: Repo = None,
     as_json: Json = False,
 ) -> None:
@@ -97,7 +100,7 @@ def save(
     without its secrets; what was left out is printed.
     """
     from stemmata import capture
-    from stemmata.saving import SaveRequest
+    from stemmata.recording import SaveRequest
 
     output = output_for(context, as_json)
     with open_repo(context, repo) as repository, output.progress("saving") as progress:
@@ -118,6 +121,7 @@ def save(
             include=include or (),
             exclude=exclude or (),
             allow_broken=allow_broken,
+            strict=strict,
             author=repository.session.author,
             progress=progress,
         )
