@@ -126,6 +126,15 @@ def _row(tensor: _Tensor) -> TensorStatistics | None:
     return statistics.of_moments(Moments.together(moments), all(look.compared for look in tensor.looks))
 
 
+def tree_of(session: Session, versions: Sequence[VersionId]) -> Tree | None:
+    """The files of the first of these versions; None where there is none, or none that can be read."""
+    row = queries.version_by_id(session.catalog.connection, versions[0]) if versions else None
+    try:
+        return session.tree(row) if row is not None else None
+    except StemmataError:
+        return None
+
+
 def statistics_of(session: Session, record: Record, packs: Sequence[PackName]) -> dict[int, TensorStatistics]:
     """A version's table; none where it has none, or where that is damaged."""
     if record.statistics is None:

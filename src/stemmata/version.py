@@ -14,13 +14,17 @@ from stemmata.catalog import deletions, queries
 from stemmata.catalog.queries import AnnotationRow, VersionRow
 from stemmata.compare import lora
 from stemmata.compare.lora import LoraFacts
+from stemmata.compare.statistics import TensorStatistics
+from stemmata.compare.surprises import Surprise, surprises
 from stemmata.errors import FileNotInVersion, MissingExtra, NotFound
 from stemmata.ids import SHORT, VersionId
 from stemmata.metricnames import by_interest
 from stemmata.records import Base, Record, Run, Value, load_metrics, load_value
 from stemmata.redacting import redacted
 from stemmata.session import Session
+from stemmata.surveyor import tree_of
 from stemmata.trees import Tree, TreeFile
+from stemmata.weighing import statistics_by_name
 
 
 class Version:
@@ -257,6 +261,16 @@ class Version:
         Raises VersionNotFound."""
         self._session.refresh()
         self._session.row(self.id)
+
+    def statistics(self) -> dict[str, TensorStatistics]:
+        """What was learnt of each tensor when this was saved: mean, std, norm, …, and how far it moved from
+        the first parent's. Empty for a version that has none, such as one of an earlier release."""
+        return statistics_by_name(self._session, self._row)
+
+    def surprises(self) -> list[Surprise]:
+        """What about it nobody would expect who knows its parent."""
+        parents = [VersionId.parse(parent) for parent in self.parents[:1]]
+        return surprises(tree_of(self._session, parents), self.tree(), self.record.statistics)
 
     def lora(self) -> LoraFacts | None:
         """Rank, alpha and targets read from the weights' shapes; None if there is no LoRA."""

@@ -6,6 +6,7 @@ of at most 16 Mi elements, whatever the size of the models.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,13 @@ def rows_of(session: Session, row: VersionRow) -> dict[_Place, TensorStatistics]
         for number, path, segment in numbered(session.tree(row))
         if number in kept
     }
+
+
+def statistics_by_name(session: Session, row: VersionRow) -> dict[str, TensorStatistics]:
+    """As `rows_of`, by name; by `path:name` where several files have a tensor of that name."""
+    rows = rows_of(session, row)
+    names = Counter(name for _, name in rows)
+    return {name if names[name] == 1 else f"{path}:{name}": kept for (path, name), kept in rows.items()}
 
 
 class _Streamed:
