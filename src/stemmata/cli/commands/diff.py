@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -263,13 +262,9 @@ def _tensors(tensors: TensorsDiff, weights: WeightsDiff | None) -> list[_Row]:
 
 
 def _far(movement: Movement) -> str:
-    """The change against the norm before: `moved 0.12 %`."""
-    share = movement.relative
-    if not share:
+    if not movement.change:
         return "not moved, but for what is not finite"
-    if math.isinf(share):
-        return "moved from zero"
-    return f"moved {100 * share:.2g} %" if share < 10 else f"moved {share:.3g}-fold"
+    return f"moved {text.share_moved(movement.relative)}"
 
 
 def _shape(tensor: Tensor) -> str:

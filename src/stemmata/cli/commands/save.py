@@ -30,7 +30,8 @@ _Words = list[str] | None
         'stemmata save out/ sentiment -m "r=8, lower rate" --metric eval_loss=0.41',
         "stemmata save out/checkpoint-500 sentiment --run r8 --name r8/step-500 --parent sentiment@r8/latest",
         "stemmata save model.safetensors sentiment --config train.json --label team=search --alias staging",
-        json="version (as in log), existed, left_out (list of path, reason), bytes {total, new, stored}",
+        json="version (as in log), existed, left_out (list of path, reason), bytes {total, new, stored}, "
+        "surprises (list of kind, text)",
     ),
 )
 def save(
@@ -177,6 +178,7 @@ def _document(version: Version, saved: Saved) -> dict[str, object]:
         "existed": saved.existed,
         "left_out": [{"path": path, "reason": reason} for path, reason in saved.left_out],
         "bytes": {"total": saved.bytes_total, "new": saved.bytes_new, "stored": saved.bytes_stored},
+        "surprises": saved.surprises,
     }
 
 
