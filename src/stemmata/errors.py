@@ -515,6 +515,13 @@ class NotLoadable(SafetyRefusal):
     next_step = "{hint}"
 
 
+class SurprisingSave(SafetyRefusal):
+    kind = "surprising-save"
+    what = "this version of {model} is not what its parent suggests: {surprises}"
+    untouched = "nothing was saved"
+    next_step = "look at it, and save it without strict if it is meant"
+
+
 class NothingKept(SafetyRefusal):
     kind = "nothing-kept"
     what = "the policy ({policy}) would keep none of the {count} versions of {model}: {reason}"

@@ -59,6 +59,19 @@ class Base(msgspec.Struct, frozen=True, gc=False):
     """Id of the version in this repository that holds these files, if one did at save."""
 
 
+class Statistics(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What was learnt of the tensors' numbers while they were stored: FORMAT.md, "Statistics"."""
+
+    digest: str
+    """Of the object that holds a row for each tensor."""
+    against: str | None = None
+    """Id of the version that they were held against; None: of none."""
+    nonfinite: int = 0
+    """Numbers of the weights that are not finite."""
+    grown: list[str] = []
+    """Some of the tensors that have exploded since then."""
+
+
 class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One version's own statement. Times are RFC 3339 in UTC with microseconds."""
 
@@ -82,6 +95,12 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Row counts and fingerprints of the data, flat."""
     provenance: dict[str, str] = {}
     """Kind -> digest of an erasable object: command, environment, packages, code, config files."""
+    statistics: Statistics | None = None
+
+    def beside(self) -> dict[str, str]:
+        """Kind -> digest of every object that the record names: of what is kept beside tree and files."""
+        kept = {"statistics": self.statistics.digest} if self.statistics is not None else {}
+        return {**kept, **self.provenance}
 
 
 class Outline(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -103,6 +122,7 @@ class Outline(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     base: Base | None = None
     written_data: msgspec.Raw = msgspec.field(name="data", default=msgspec.Raw(b"{}"))
     provenance: dict[str, str] = {}
+    statistics: Statistics | None = None
 
     @property
     def config(self) -> bytes:

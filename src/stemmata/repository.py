@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from stemmata.arguments import UNSET, Unset, instant_of, require_text
 from stemmata.catalog import queries
+from stemmata.comparing import Comparing
 from stemmata.deferred import deferred
 from stemmata.errors import (
     InvalidArgument,
@@ -34,25 +35,35 @@ from stemmata.storage.base import Storage
 from stemmata.storage.failures import read_failure
 from stemmata.storage.local import LocalStorage
 from stemmata.transaction import default_author
-from stemmata.upkeep import Target, Upkeep
+from stemmata.upkeep import Target
 from stemmata.version import Version
 from stemmata.versions import Query, VersionList
 
 if TYPE_CHECKING:
-    from stemmata import capture, collecting, moves, naming, resolve, resuming, saving, sources, timephrases
+    from stemmata import (
+        capture,
+        collecting,
+        moves,
+        naming,
+        recording,
+        resolve,
+        resuming,
+        saving,
+        sources,
+        timephrases,
+    )
     from stemmata.collecting import small
-    from stemmata.compare import diff
-    from stemmata.compare.diff import Diff, Side
     from stemmata.moves import Move
+    from stemmata.recording import SaveRequest
     from stemmata.resolve import BestFound, Resolved
-    from stemmata.saving import Saved, SaveRequest
+    from stemmata.saving import Saved
     from stemmata.sources import MemoryFolder
 else:
     capture = deferred("stemmata.capture")
     collecting = deferred("stemmata.collecting")
-    diff = deferred("stemmata.compare.diff")
     moves = deferred("stemmata.moves")
     naming = deferred("stemmata.naming")
+    recording = deferred("stemmata.recording")
     resolve = deferred("stemmata.resolve")
     resuming = deferred("stemmata.resuming")
     saving = deferred("stemmata.saving")
@@ -153,7 +164,7 @@ def _create(folder: Path) -> bool:
     return create_identity(storage)
 
 
-class Repository(Upkeep):
+class Repository(Comparing):
     """One opened store. Safe to use from many threads; any number of processes may share it."""
 
     def __init__(self, storage: Storage, *, author: str | None = None, up_to_damage: bool = False) -> None:
@@ -258,24 +269,6 @@ class Repository(Upkeep):
             self._session.catalog.connection, key, metric=metric, direction=direction, run=run
         )
 
-    def diff(self, a: Target, b: Target) -> Diff:
-        """What differs between two versions: config, metrics, data, files, tensors, LoRA."""
-        sides = self.get(a), self.get(b)
-        self._session.refresh()
-        return diff.compare(*map(self._side, sides))
-
-    def _side(self, version: Version) -> Side:
-        self._session.row(version.id)  # one in hand may have been deleted since
-        return diff.Side(
-            id=version.id,
-            label=f"{version.model}@{version.name}",
-            record=version.record,
-            redacted={gone.item: gone.at for gone in version.redactions},
-            metrics=version.metrics,
-            tree=version.tree(),
-            read=version.read,
-        )
-
     def version_of_path(self, path: str | os.PathLike[str]) -> VersionId | None:
         """The version whose cached checkout (`Version.path()`) this folder is, else None."""
         return self._session.version_of_path(path)
@@ -306,6 +299,7 @@ class Repository(Upkeep):
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         allow_broken: bool = False,
+        strict: bool = False,
         author: str | None = None,
         created_at: datetime | None = None,
         progress: Callable[[int], None] | None = None,
@@ -330,7 +324,7 @@ class Repository(Upkeep):
         on_disk = isinstance(source, str | os.PathLike | sources.MemoryFolder)
         if on_disk and tokenizer is not None:
             raise InvalidArgument(argument="tokenizer", reason="it goes beside a model, not into a folder")
-        request = saving.SaveRequest(
+        request = recording.SaveRequest(
             source=_folder(source) if on_disk else Path(),
             model=model,
             name=name,
@@ -351,6 +345,7 @@ class Repository(Upkeep):
             include=include,
             exclude=exclude,
             allow_broken=allow_broken,
+            strict=strict,
             author=author or self._session.author,
             created_at=created_at,
             progress=progress,

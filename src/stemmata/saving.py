@@ -6,35 +6,27 @@ The commit itself is `transaction.commit`; this module decides what the entry sa
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
-from pathlib import Path
-from typing import cast
 
 import msgspec
 
 from stemmata import sources
-from stemmata.arguments import finite_of, instant_of, key_of, labels_of, metrics_of, text_of, whole_of
-from stemmata.bases import complete
 from stemmata.candidates import candidates_for
-from stemmata.capture import mask, mask_config, mask_value
 from stemmata.catalog import queries, selecting
-from stemmata.catalog.catalog import Catalog, user_cache_folder
+from stemmata.catalog.catalog import Catalog
 from stemmata.catalog.queries import VersionRow
-from stemmata.compare import lora
+from stemmata.compare import lora, statistics
 from stemmata.compare.lora import LoraFacts
+from stemmata.compare.surprises import Surprise, surprises
 from stemmata.compare.tensors import tensors_of
-from stemmata.describe import Description, describe
 from stemmata.errors import (
     CommitContention,
     EmptySource,
-    InvalidArgument,
     NameTaken,
     SourceChanged,
     StemmataError,
-    UnsupportedFile,
+    SurprisingSave,
 )
 from stemmata.ids import PackName, VersionId, random_letters
 from stemmata.leaning import Leaning
@@ -42,65 +34,17 @@ from stemmata.log.ops import Op, VersionAdd, VersionAnnotate
 from stemmata.names import clean_name, name_key
 from stemmata.naming import alias_op, holder_of, name_version
 from stemmata.objects import ObjectWriter
-from stemmata.records import (
-    Base,
-    Record,
-    Run,
-    Stored,
-    encode_record,
-    flatten,
-    fresh_nonce,
-    store_number,
-)
+from stemmata.recording import LEAVE_OUT, SaveRequest, settle, write_side_objects
 from stemmata.session import Session
-from stemmata.sources import MemoryFolder, Source, SourceFile
-from stemmata.trees import MAX_TREE_BYTES, Tree, content_of, encode_tree, split_tree
+from stemmata.sources import Source
+from stemmata.surveyor import Surveyor
+from stemmata.trees import Tree, content_of
 
 _ATTEMPTS = 10
 """How often all is stored anew because packs that it was built on were collected, or put together."""
-_MAX_PROVENANCE = 64 << 20
-_MAX_ARGUMENTS = 1000
-_MAX_ARGUMENTS_BYTES = 16 << 20  # some kilobytes in practice
-TRAINING_ARGS = "training_args.bin"
-LEAVE_OUT = {TRAINING_ARGS: "it may hold tokens in clear; kept as sanitised JSON"}
-
-Progress = Callable[[int], None]
 _log = logging.getLogger("stemmata")
 # Runs whose adapters were said to have grown; of this process.
 _told_of_growth: set[str] = set()
-
-
-@dataclass(slots=True)
-class SaveRequest:
-    """What the caller says of a version. Everything is optional but model and source."""
-
-    source: Path | MemoryFolder
-    model: str
-    name: str | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    config: Mapping[str, object] = field(default_factory=dict)
-    message: str = ""
-    parents: Sequence[VersionId] | None = None
-    """None: the run's newest version, if there is one; else none."""
-    run: Run | None = None
-    step: int | None = None
-    epoch: float | None = None
-    event: str = "manual"
-    kind: str | None = None
-    base: Base | None = None
-    data: Mapping[str, object] = field(default_factory=dict)
-    provenance: Mapping[str, bytes] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    alias: str | None = None
-    include: Sequence[str] = ()
-    exclude: Sequence[str] = ()
-    allow_broken: bool = False
-    author: str = ""
-    created_at: datetime | None = None
-    progress: Progress | None = None
-    same_as_existing: bool = False
-    listed: Sequence[SourceFile] | None = None
-    """The files that were looked at before: SourceChanged unless the source holds these, as they were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +59,8 @@ class Saved:
     bytes_total: int
     bytes_new: int
     bytes_stored: int
+    surprises: tuple[Surprise, ...] = ()
+    """What nobody would expect who knows its parent."""
 
 
 class _PacksGone(StemmataError):
@@ -126,7 +72,7 @@ class _PacksGone(StemmataError):
 
 def save(session: Session, request: SaveRequest) -> Saved:
     """Make a version of `request.source`. Raises an error of the tree and leaves no trace."""
-    _settle_arguments(request)
+    settle(request)
     if request.name is not None:
         request.name = clean_name(request.name)
     if request.alias is not None:
@@ -141,26 +87,6 @@ def save(session: Session, request: SaveRequest) -> Saved:
         except _PacksGone:
             session.refresh()
     raise CommitContention(attempts=_ATTEMPTS)
-
-
-def _settle_arguments(request: SaveRequest) -> None:
-    """Refuse, before anything is read, what no record could keep. Raises InvalidArgument, InvalidName."""
-    request.model = clean_name(request.model)
-    if request.run is not None:
-        # Its name leads those of its versions, and references name it.
-        request.run = Run(text_of(request.run.id), clean_name(request.run.name, reserved=frozenset()))
-    request.step = whole_of("step", request.step)
-    request.epoch = finite_of("epoch", request.epoch)
-    metrics_of(request.metrics)
-    request.labels = {k: str(mask_value(k, v)) for k, v in labels_of(request.labels).items() if v is not None}
-    if request.created_at is not None:
-        instant_of("created_at", request.created_at)
-    for kind, data in request.provenance.items():
-        argument = f"provenance {key_of('provenance', kind)!r}"
-        if not isinstance(cast("object", data), bytes | bytearray):
-            raise InvalidArgument(argument=argument, reason=f"{type(data).__name__} is not bytes")
-        if len(data) > _MAX_PROVENANCE:
-            raise InvalidArgument(argument=argument, reason=f"it is longer than {_MAX_PROVENANCE} bytes")
 
 
 def _attempt(session: Session, request: SaveRequest) -> Saved:
@@ -178,7 +104,8 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
     try:
         parents = _parents(session, request) if request.parents is None else request.parents
         alike = candidates_for(session, request.model, parents, sources.planned(source))
-        tree = sources.store(source, writer, request.progress, alike.of)
+        surveyor = Surveyor.of(session, parents)
+        tree = sources.store(source, writer, request.progress, alike.of, surveyor.looks)
         if not tree.files and not tree.empty_folders:
             raise EmptySource(path=str(source.path))
         existing = _existing(session, request, tree, leaning)
@@ -187,7 +114,12 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
             return _second_name(session, request, existing, source)
         if request.parents is None:
             request.parents = _parents(session, request)
-        record, tree_digests = _write_side_objects(request, source, tree, writer)
+        rows = surveyor.table()
+        learnt = surveyor.summary(writer.put(statistics.encode(rows), "F64").hex, rows) if rows else None
+        found = surprises(surveyor.tree, tree, learnt)
+        if found and request.strict:
+            raise SurprisingSave(model=request.model, surprises="; ".join(map(str, found)))
+        record, tree_digests = write_side_objects(request, source, tree, writer, learnt)
         grown = _grown(tree, source)
         packs = writer.finish()
     except BaseException:
@@ -211,9 +143,18 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
         session.catalog.remember_pack(pack.name, pack.index.digests())
     if grown is not None:
         _tell_of_growth(request, grown)
+    for surprise in found:
+        _log.warning("%s@%s: %s", request.model, name[0], surprise)
     stats = writer.stats
     return Saved(
-        version, name[0], False, tuple(source.left_out), stats.bytes_in, stats.bytes_new, stats.bytes_stored
+        version,
+        name[0],
+        False,
+        tuple(source.left_out),
+        stats.bytes_in,
+        stats.bytes_new,
+        stats.bytes_stored,
+        tuple(found),
     )
 
 
@@ -247,94 +188,6 @@ def _parents(session: Session, request: SaveRequest) -> list[VersionId]:
         return []
     row = selecting.latest(session.catalog.connection, name_key(request.model), run=request.run.name)
     return [row.id] if row is not None else []
-
-
-def _write_side_objects(
-    request: SaveRequest, source: Source, tree: Tree, writer: ObjectWriter
-) -> tuple[bytes, list[str]]:
-    """Store provenance and tree; return the record's bytes and the digests of the tree's objects."""
-    provenance = dict(request.provenance)
-    found = describe([f.path for f in tree.files], lambda path: source.read(path))
-    config = dict(found.config)
-    for path, arguments in _training_arguments(source):
-        folder = path.rpartition("/")[0]
-        if not folder:
-            flatten("", arguments, config)
-        kind = f"training_arguments:{folder}" if folder else "training_arguments"
-        provenance.setdefault(kind, msgspec.json.encode(arguments))
-    for key, value in request.config.items():
-        flatten(text_of(key), value, config)
-    digests = {kind: writer.put(data, "bytes").hex for kind, data in sorted(provenance.items())}
-    encoded = encode_tree(tree)
-    if len(encoded) > MAX_TREE_BYTES:
-        # No reader would take it: refuse while the source is still there.
-        raise UnsupportedFile(path=str(source.path), reason="it holds too many files or tensors")
-    tree_digests = [writer.put(chunk, "bytes").hex for chunk in split_tree(encoded)]
-    return encode_record(_record(request, found, config, tree, digests)), tree_digests
-
-
-def _record(
-    request: SaveRequest,
-    found: Description,
-    config: dict[str, Stored],
-    tree: Tree,
-    provenance: dict[str, str],
-) -> Record:
-    metrics = {k: store_number(v) for k, v in found.metrics.items()} | metrics_of(request.metrics)
-    data: dict[str, Stored] = {}
-    flatten("", dict(request.data), data)
-    data.pop("", None)
-    created = request.created_at or datetime.now(UTC)
-    return Record(
-        created_at=instant_of("created_at", created),
-        nonce=fresh_nonce(),
-        content=content_of(tree),
-        author=mask(text_of(request.author)),
-        message=mask(text_of(request.message)),
-        parents=[p.hex for p in request.parents or ()],
-        run=request.run,
-        step=request.step if request.step is not None else found.step,
-        epoch=request.epoch if request.epoch is not None else found.epoch,
-        event=mask(text_of(request.event)),
-        kind=text_of(request.kind or found.kind),
-        metrics=metrics,
-        config=_masked(config),
-        base=_masked_base(request.base or _base_found(found)),
-        data=_masked(data),
-        provenance=provenance,
-    )
-
-
-def _masked_base(base: Base | None) -> Base | None:
-    if base is None:
-        return None
-    # It may be an address with a password in it.
-    return msgspec.structs.replace(base, name_or_path=mask(text_of(base.name_or_path)))
-
-
-def _base_found(found: Description) -> Base | None:
-    return found.base and complete(found.base, user_cache_folder() / "digests")
-
-
-def _masked(flat: dict[str, Stored]) -> dict[str, Stored]:
-    # Masking only ever puts a string in place of a value.
-    return cast("dict[str, Stored]", mask_config(flat))
-
-
-def _training_arguments(source: Source) -> Iterator[tuple[str, dict[str, object]]]:
-    """Path and sanitised content of each left-out training_args.bin that says anything."""
-    left_out = (path for path, _ in source.left_out if path.rpartition("/")[2] == TRAINING_ARGS)
-    for path in islice(left_out, _MAX_ARGUMENTS):
-        try:
-            with (source.root / path).open("rb") as file:
-                data = file.read(_MAX_ARGUMENTS_BYTES)
-        except OSError:
-            continue  # what is left out may also be a folder, or gone
-        from stemmata import training_args  # few folders have one: it reads pickles
-
-        arguments = training_args.sanitised(data)
-        if arguments:
-            yield path, arguments
 
 
 def _plan(

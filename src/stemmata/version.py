@@ -19,15 +19,20 @@ from stemmata.session import Session
 from stemmata.trees import Tree, TreeFile
 
 if TYPE_CHECKING:
-    from stemmata import checkouts, redacting
+    from stemmata import checkouts, redacting, surveyor, weighing
     from stemmata.catalog import deletions
-    from stemmata.compare import lora
+    from stemmata.compare import lora, surprises
     from stemmata.compare.lora import LoraFacts
+    from stemmata.compare.statistics import TensorStatistics
+    from stemmata.compare.surprises import Surprise
 else:
     checkouts = deferred("stemmata.checkouts")
     deletions = deferred("stemmata.catalog.deletions")
     lora = deferred("stemmata.compare.lora")
     redacting = deferred("stemmata.redacting")
+    surprises = deferred("stemmata.compare.surprises")
+    surveyor = deferred("stemmata.surveyor")
+    weighing = deferred("stemmata.weighing")
 
 
 class Version:
@@ -264,6 +269,17 @@ class Version:
         Raises VersionNotFound."""
         self._session.refresh()
         self._session.row(self.id)
+
+    def statistics(self) -> dict[str, TensorStatistics]:
+        """What was learnt of each tensor when this was saved: mean, std, norm, …, and how far it moved from
+        the first parent's. Empty for a version that has none, such as one of an earlier release."""
+        return weighing.statistics_by_name(self._session, self._row)
+
+    def surprises(self) -> list[Surprise]:
+        """What about it nobody would expect who knows its parent."""
+        parents = [VersionId.parse(parent) for parent in self.parents[:1]]
+        before = surveyor.tree_of(self._session, parents)
+        return surprises.surprises(before, self.tree(), self.record.statistics)
 
     def lora(self) -> LoraFacts | None:
         """Rank, alpha and targets read from the weights' shapes; None if there is no LoRA."""

@@ -23,8 +23,8 @@ from stemmata.ids import Digest, PackName
 from stemmata.log import ops
 from stemmata.objects.choosing import WORK, chosen
 from stemmata.packs import PackReader
+from stemmata.recording import SaveRequest
 from stemmata.repository import Repository
-from stemmata.saving import SaveRequest
 from stemmata.storage.memory import MemoryStorage
 from stemmata.version import Version
 
@@ -390,7 +390,7 @@ from golden.make_v1 import safetensors
 from stemmata import saving
 from stemmata import ids
 from stemmata.repository import Repository
-from stemmata.saving import SaveRequest
+from stemmata.recording import SaveRequest
 
 numbers = itertools.count(1)
 ids.PackName.fresh = classmethod(lambda cls: cls(next(numbers).to_bytes(16, "big")))

@@ -129,7 +129,7 @@ def test_a_save_may_follow_a_deleted_parent_and_lean_on_deleted_bytes(
     child = repo.save(tmp_path / "out3", "m", name="child", parents=[line[3]])
     assert child.parents == [line[3].id.hex]
     again, saved = repo.save_request(
-        stemmata.saving.SaveRequest(  # type: ignore[attr-defined]
+        stemmata.recording.SaveRequest(  # type: ignore[attr-defined]
             source=tmp_path / "out2", model="m", name="again", run=RUN, same_as_existing=True
         )
     )

@@ -14,8 +14,9 @@ import torch
 
 from makers import contents
 from stemmata.compare.tensors import compare_tensors, tensors_of
+from stemmata.recording import SaveRequest
 from stemmata.repository import Repository
-from stemmata.saving import Saved, SaveRequest
+from stemmata.saving import Saved
 from stemmata.trees import encode_tree
 from stemmata.version import Version
 

@@ -155,13 +155,14 @@ class Contents:
         except FAULTS as error:
             self._blame("record", f"record of {version.id.short}", error, users)
             return
-        for kind, digest in {**version.attached, **record.provenance}.items():
+        for kind, digest in {**version.attached, **record.beside()}.items():
             if kind in version.redacted:
                 continue
             try:
                 self._visit(digest_in(digest), version, whole)
             except FAULTS as error:
-                self._blame("provenance", f"{kind} of {version.id.short}", error, users)
+                what = kind if kind == "statistics" else "provenance"
+                self._blame(what, f"{kind} of {version.id.short}", error, users)
         try:
             data = join_tree(version.id.short, (self._read(digest, version) for digest in version.tree))
             tree = decode_tree(data, record.content, version.id.short)

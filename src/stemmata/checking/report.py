@@ -12,7 +12,8 @@ FAULTS = (Damage, NewerFormat, StorageFailed)
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One damage. `kind`: identity, log, bundle, pack, object, record, tree, file, provenance or ref.
+    """One damage. `kind`: identity, log, bundle, pack, object, record, tree, file, provenance,
+    statistics or ref.
 
     `where` is a key, an entry, a pack, an object or a version's file; `versions` are the ids, in
     hex, of the visible and restorable versions that it reaches. `pack`: the name, in hex, of the live pack

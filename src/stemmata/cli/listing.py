@@ -13,6 +13,7 @@ from stemmata.version import Version
 
 _NARROW = 100
 ALIAS, TAG, NAME, ID, DIM, BEST = "bold green", "cyan", "bold", "yellow", "dim", "bold green"
+WRONG = "bold red"
 
 
 def badges(version: Version) -> Text:
@@ -39,8 +40,20 @@ def name_of(version: Version, *, model: bool) -> Text:
     if marks:
         found.append(" ")
         found.append_text(marks)
+    found.append_text(alarm(version))
     if is_mark(version.labels.get(DELETABLE)):
         found.append(f" {DELETABLE}", DIM)
+    return found
+
+
+def alarm(version: Version) -> Text:
+    """What is wrong with the weights themselves, in a word that stands out; empty where nothing is."""
+    learnt = version.record.statistics
+    found = Text()
+    if learnt is not None and learnt.nonfinite:
+        found.append(" !not finite", WRONG)
+    if learnt is not None and learnt.grown:
+        found.append(" !exploded", WRONG)
     return found
 
 

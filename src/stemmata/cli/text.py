@@ -102,6 +102,13 @@ def numbers(values: Sequence[float | None]) -> list[str]:
     ]
 
 
+def share_moved(relative: float | None) -> str:
+    """How far weights moved against their norm before: 0.12 %, 3.2-fold; None or infinite: from zero."""
+    if relative is None or not math.isfinite(relative):
+        return "from zero"
+    return f"{100 * relative:.2g} %" if relative < 1 else f"{relative:.3g}-fold"
+
+
 def precise(value: float) -> str:
     """A metric on its own, with six digits."""
     return number(value) if not math.isfinite(value) else f"{value:.6g}"

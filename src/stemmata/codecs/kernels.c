@@ -4,6 +4,7 @@
    No function here allocates, keeps state or trusts a length that its caller did not bound: every buffer
    comes with the sizes that numpy_kernels.py documents. Called without the interpreter's lock. */
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -12,7 +13,11 @@
 enum { BLOCK = 128, KEYS = 2048, GROUP_MIN = 4096, GROUPS = 33, SMALL = 16, DRIFT_BITS = 6, LANES = 4 };
 enum { SAME = 0, SCATTERED = 1, DRIFTED = 2 };
 
-API int stm_abi(void) { return 3; }
+/* What stm_moments tells, in its order. */
+enum { FINITE, NONFINITE, ZEROS, LEAST, GREATEST, MEAN, DEVIATION, SQUARES,
+       BOTH, EQUAL, APART, FURTHEST, PRODUCT, OWN, OTHERS, RESULTS };
+
+API int stm_abi(void) { return 4; }
 
 /* Ascending keys are joined until a group has GROUP_MIN elements; a short last one joins the one before. */
 static int group_lanes(uint32_t count[LANES][KEYS], int keys, uint8_t *group_of, uint32_t *group_count) {
@@ -97,6 +102,12 @@ typedef uint64_t __attribute__((aligned(1), may_alias)) lane_64;
 #include "kernels_widths.h"
 #undef SUFFIXED
 
+#define AT_ONCE 2
+#define SUFFIX any
+#include "kernels_moments.h"
+#undef SUFFIX
+#undef AT_ONCE
+
 /* Once more for processors of about 2013 and later, which count leading zeros and shift by a register at once. */
 #if defined(__x86_64__) && defined(__GNUC__)
 #define MODERN 1
@@ -109,6 +120,10 @@ typedef uint64_t __attribute__((aligned(1), may_alias)) lane_64;
 #define SUFFIXED(bits) bits##_modern
 #include "kernels_widths.h"
 #undef SUFFIXED
+#define AT_ONCE 4
+#define SUFFIX modern
+#include "kernels_moments.h"
+#undef SUFFIX
 #if defined(__clang__)
 #pragma clang attribute pop
 #else

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stemmata.codecs import native, numpy_kernels
+from stemmata.codecs import native, numpy_kernels, numpy_moments
 
 _chosen = numpy_kernels if native.library is None else native
 
@@ -13,3 +13,4 @@ split = _chosen.split
 join = _chosen.join
 narrow = _chosen.narrow
 same = _chosen.same
+moments = numpy_moments.moments if native.library is None else native.moments

@@ -19,10 +19,11 @@ import numpy as np
 from stemmata.codecs.dtypes import BLOCK, MAX_FRAME_BYTES, DType
 from stemmata.codecs.faults import DamagedFault
 from stemmata.codecs.numpy_kernels import DRIFTED, SCATTERED, Bytes, DeltaParts
+from stemmata.codecs.numpy_moments import MOMENTS
 
 VARIABLE = "STEMMATA_NATIVE"
 FILE = Path(__file__).with_name("_kernels.so")
-_ABI = 3
+_ABI = 4
 """Of what was compiled: rises with every change of what a function takes. A stale library would crash."""
 _GROUPS = 33
 _FRAME_ELEMENTS = 128 << 10
@@ -164,3 +165,15 @@ def narrow(wide: Bytes, dtype: DType) -> Bytes | None:
 def same(a: Bytes, b: Bytes) -> bool:
     """As `numpy_kernels.same`."""
     return bool(library.stm_same(_at(a), _at(b), ctypes.c_int64(len(a))))
+
+
+def moments(data: Bytes, dtype: DType, other: Bytes | None, other_dtype: DType) -> list[float]:
+    """As `numpy_moments.moments`."""
+    out = (ctypes.c_double * MOMENTS)()
+    count = ctypes.c_int64(len(data) // dtype.itemsize)
+    getattr(library, f"stm_moments{suffix or '_any'}")(
+        *(_at(data), dtype.code, dtype.itemsize),
+        *(None if other is None else _at(other), other_dtype.code, other_dtype.itemsize),
+        *(count, out),
+    )
+    return list(out)

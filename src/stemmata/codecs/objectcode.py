@@ -12,7 +12,7 @@ from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from blake3 import blake3
@@ -69,6 +69,10 @@ class Under(Protocol):
     def require_whole(self) -> None:
         """Asked once all were seen: raises Damage if they are not what the digest says."""
         ...
+
+
+Watch: TypeAlias = Callable[[int, Bytes, Bytes | None], None]
+"""Takes a frame's number, its bytes, and those of what it leans on, not verified yet; on any thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,13 +190,14 @@ def encode_object(
     base: Under | None = None,
     plan: Plan | None = None,
     into: memoryview | None = None,
+    watch: Watch | None = None,
 ) -> memoryview:
     """The encoded object; in `into`, which has room for `most_stored` bytes, if that is given.
 
     Every frame has been decoded and compared when this returns, and `base` verified; one that does not come
     back is stored raw. `data` that is no whole number of elements is coded as bytes. The result does not
-    depend on `threads`. `plan`: made of the middle frame, if it was made before. Raises ValueError
-    for more than `dtype.max_object_bytes`, and Damage if it is the base's.
+    depend on `threads`. `plan`: made of the middle frame, if it was made before. `watch` is shown every frame
+    as it is coded. Raises ValueError for more than `dtype.max_object_bytes`, and Damage if it is the base's.
     """
     view = memoryview(data).cast("B")
     if len(view) % dtype.itemsize:
@@ -206,7 +211,7 @@ def encode_object(
     if plan is None:
         plan = _planned(content, dtype, base)
     room = memoryview(bytearray(most_stored(len(view), dtype))) if into is None else into
-    frames = _encode_frames(content, dtype, plan, base, room, threads)
+    frames = _encode_frames(content, dtype, plan, base, room, threads, watch)
     references = [base.reference] if base is not None and frames.lean else []
     header = write_header(dtype, frames.count, len(view), references)
     begin = MAX_HEADER - len(header)
@@ -230,6 +235,7 @@ def _encode_frames(
     base: Under | None,
     room: memoryview,
     threads: Executor | None,
+    watch: Watch | None,
 ) -> _Frames:
     step = dtype.max_frame_bytes
     written, turns = _Frames(), _Turns()
@@ -240,6 +246,8 @@ def _encode_frames(
             under = None
             if base is not None:
                 under = base.frame(number * step // dtype.itemsize, len(data) // dtype.itemsize)
+            if watch is not None:
+                watch(number, data, under)
             codec, stored = _encode_frame(data, dtype, plan, base, under)
 
             def write() -> None:

@@ -111,7 +111,7 @@ def objects_of(session: Session, version: Kept) -> set[Digest]:
     redacted. Raises Damage."""
     row = row_of(session.catalog, version.id)
     redacted = queries.redacted_items(session.catalog.connection, row.seq)
-    beside = dict(decode_record(row.record, row.id).provenance)
+    beside = decode_record(row.record, row.id).beside()
     for added in queries.annotations_of(session.catalog.connection, row.seq):
         beside |= added.objects
     needed = {_digest(text) for kind, text in beside.items() if kind not in redacted}

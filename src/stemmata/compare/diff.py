@@ -19,6 +19,7 @@ from stemmata.compare.records import (
     metric_changes,
     provenance_changes,
 )
+from stemmata.compare.statistics import WeightsDiff
 from stemmata.compare.tensors import FilesDiff, TensorsDiff, compare_files, compare_tensors
 from stemmata.ids import VersionId
 from stemmata.records import Record
@@ -77,6 +78,8 @@ class Diff:
     files: FilesDiff
     tensors: TensorsDiff
     lora: LoraDiff
+    weights: WeightsDiff | None = None
+    """How far the tensors moved; None where nobody asked."""
 
     @property
     def same_bytes(self) -> bool:
@@ -96,6 +99,7 @@ class Diff:
             "files": self.files.to_dict(),
             "tensors": self.tensors.to_dict(),
             "lora": self.lora.to_dict(),
+            "weights": self.weights.to_dict() if self.weights is not None else None,
         }
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stemmata.describe import is_of_training
-from stemmata.trees import Tree, TreeFile
+from stemmata.trees import Segment, Tree, TreeFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,17 @@ def tensors_of(tree: Tree) -> Iterator[Tensor]:
                     length=segment.length,
                     objects=tuple(segment.objects),
                 )
+
+
+def numbered(tree: Tree) -> Iterator[tuple[int, str, Segment]]:
+    """Every segment that is a whole tensor, those of a training's state included: its running number in the
+    tree, the file's path, and it."""
+    number = 0
+    for file in tree.files:
+        for segment in file.segments:
+            if segment.name is not None:
+                yield number, file.path, segment
+                number += 1
 
 
 def compare_files(a: Tree, b: Tree) -> FilesDiff:

@@ -10,8 +10,8 @@ from stemmata.errors import InvalidArgument
 from stemmata.hf import facts, filesets
 from stemmata.hf.origin import describe_base, origin_of, remember_origin
 from stemmata.hf.writer import Workspace
+from stemmata.recording import SaveRequest
 from stemmata.repository import Repository
-from stemmata.saving import SaveRequest
 from stemmata.version import Version
 
 

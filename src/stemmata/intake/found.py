@@ -26,7 +26,7 @@ from stemmata.errors import (
 from stemmata.intake import state as states
 from stemmata.intake.state import Broken, Metadata, State
 from stemmata.names import clean_name
-from stemmata.saving import LEAVE_OUT
+from stemmata.recording import LEAVE_OUT
 from stemmata.sources import Source
 from stemmata.sources.files import OpenedFile
 

@@ -18,9 +18,9 @@ from stemmata.errors import InvalidArgument, NameTaken, NotFound, StemmataError
 from stemmata.ids import Digest, VersionId
 from stemmata.intake.found import Found, find, to_leave
 from stemmata.names import name_key
+from stemmata.recording import SaveRequest
 from stemmata.records import Run
 from stemmata.repository import Repository
-from stemmata.saving import SaveRequest
 from stemmata.sources import Source
 from stemmata.sources.files import OpenedFile
 from stemmata.trees import content_digest

@@ -13,8 +13,8 @@ from pathlib import Path
 from stemmata.errors import EmptySource, NameTaken, SourceMissing
 from stemmata.intake.found import Found, find, holds_weights
 from stemmata.intake.taking import Outcome, Tell, take
+from stemmata.recording import TRAINING_ARGS
 from stemmata.repository import Repository
-from stemmata.saving import TRAINING_ARGS
 
 _SOON = 0.5
 """Seconds to the second look at a checkpoint."""

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from stemmata.codecs.buffers import Buffers
 from stemmata.codecs.dtypes import DType, dtype_of
@@ -18,8 +19,12 @@ from stemmata.codecs.workers import frame_pool, object_pool
 from stemmata.errors import StemmataError
 from stemmata.ids import Digest, PackName
 from stemmata.objects.reading import ObjectReader
+from stemmata.objects.surveying import Look, Survey
 from stemmata.packs import PackSummary, PackWriter
 from stemmata.storage.base import Storage
+
+if TYPE_CHECKING:
+    from stemmata.codecs.objectcode import Plan, Under
 
 PACK_BYTES = 1 << 30
 """A pack that has grown to this is finished and another begun."""
@@ -114,8 +119,15 @@ class ObjectWriter:
         """
         return self.submit(data, dtype, candidates).result()
 
-    def submit(self, data: Buffer, dtype: DType | str = "", candidates: Sequence[Candidate] = ()) -> Pending:
-        """As `put`, which waits: `data` must not change until the answer's `result` is there.
+    def submit(
+        self,
+        data: Buffer,
+        dtype: DType | str = "",
+        candidates: Sequence[Candidate] = (),
+        look: Look | None = None,
+    ) -> Pending:
+        """As `put`, which waits: `data` must not change until the answer's `result` is there. By then `look`
+        has been answered.
 
         Raises ValueError as `put`; what else may fail is raised by `result`.
         """
@@ -128,9 +140,9 @@ class ObjectWriter:
         pool = object_pool() if len(view) >= _WORTH_A_THREAD else None
         with self._lock:
             if pool is not None:
-                future = pool.submit(self._encode, view, kind, candidates)
+                future = pool.submit(self._encode, view, kind, candidates, look)
             else:
-                encoded = self._encode(view, kind, candidates)
+                encoded = self._encode(view, kind, candidates, look)
                 future = Future()
                 future.set_result(encoded)
             pending = Pending(self, future)
@@ -192,24 +204,32 @@ class ObjectWriter:
 
     # --- on any thread --------------------------------------------------------------------------
 
-    def _encode(self, data: memoryview, dtype: DType, candidates: Sequence[Candidate]) -> _Encoded:
+    def _encode(
+        self, data: memoryview, dtype: DType, candidates: Sequence[Candidate], look: Look | None
+    ) -> _Encoded:
         digest = digest_of(data)
+        survey = None
+        if look is not None and len(data) and not len(data) % dtype.itemsize:
+            look.same = digest == look.against
+            if not (look.same and look.known):
+                survey = Survey(look, dtype, len(data), self._reader, self._buffers)
         pack = self._at.get(digest) or self._find(digest, len(data))
         if pack is not None:
+            if survey is not None:
+                survey.whole(data)
             return _Encoded(digest, len(data), pack)
         from stemmata.codecs.frames import read_header
-        from stemmata.codecs.objectcode import encode_object, most_stored
+        from stemmata.codecs.objectcode import most_stored
         from stemmata.objects.choosing import chosen
 
         room = self._buffers.lend(most_stored(len(data), dtype))
         try:
             with chosen(data, dtype, candidates, self._reader, self._buffers) as (base, plan):
                 try:
-                    stored = encode_object(data, dtype, frame_pool(), base, plan, room)
+                    stored = _coded(data, dtype, base, plan, room, survey)
                 except StemmataError:
                     # Only the base can be at fault. Nothing is built on damage; `check` will tell of it.
-                    alone = plan and plan.without_base()
-                    stored = encode_object(data, dtype, frame_pool(), None, alone, room)
+                    stored = _coded(data, dtype, None, plan and plan.without_base(), room, survey)
         except BaseException:
             self._buffers.give_back(room)
             raise
@@ -226,3 +246,19 @@ class ObjectWriter:
         if pack is not None:
             self._done.append(pack.commit())
             self._open_pack = None
+
+
+def _coded(
+    data: memoryview,
+    dtype: DType,
+    base: Under | None,
+    plan: Plan | None,
+    room: memoryview,
+    survey: Survey | None,
+) -> memoryview:
+    from stemmata.codecs.objectcode import encode_object
+
+    if survey is None:
+        return encode_object(data, dtype, frame_pool(), base, plan, room)
+    with survey.watching(base) as watch:
+        return encode_object(data, dtype, frame_pool(), base, plan, room, watch)

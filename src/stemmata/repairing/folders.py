@@ -23,8 +23,8 @@ from stemmata.containers.chunks import CHUNK
 from stemmata.containers.cut import plan
 from stemmata.errors import StemmataError
 from stemmata.ids import Digest
+from stemmata.recording import LEAVE_OUT
 from stemmata.records import Content
-from stemmata.saving import LEAVE_OUT
 from stemmata.sources.files import OpenedFile, SourceFile, marks_of
 from stemmata.trees import Segment, Tree, TreeFile, content_of
 

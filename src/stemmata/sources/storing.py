@@ -40,13 +40,16 @@ class Pending(Protocol):
 
 class Writer(Protocol):
     """Takes objects. `dtype` is safetensors' word, '' for bytes that are no tensor; `candidates` are what
-    they may be coded against. `data` holds still until the answer's `result` is there."""
+    they may be coded against, `look` what is to be learnt of them. `data` holds still until the answer's
+    `result` is there."""
 
-    def submit(self, data: memoryview, dtype: str, candidates: Any, /) -> Pending: ...
+    def submit(self, data: memoryview, dtype: str, candidates: Any, look: Any, /) -> Pending: ...
 
 
 Alike = Callable[[PlannedSegment], Sequence[Sequence[Any]]]
 """For each piece of a segment, stored objects that it may be coded against: what `Writer.put` takes."""
+Looks = Callable[[str, PlannedSegment], Sequence[Any]]
+"""For each piece of a segment of a file, what is to be learnt of it."""
 
 
 def planned(source: Source) -> Iterator[PlannedSegment]:
@@ -57,14 +60,23 @@ def planned(source: Source) -> Iterator[PlannedSegment]:
 
 
 def store(
-    source: Source, writer: Writer, progress: Progress | None = None, alike: Alike | None = None
+    source: Source,
+    writer: Writer,
+    progress: Progress | None = None,
+    alike: Alike | None = None,
+    looks: Looks | None = None,
 ) -> Tree:
     """Cut and put every file: a few pieces on their way to the writer, at most one read ahead of them.
 
     `progress` gets the bytes of each piece once it is stored. Raises SourceChanged,
     BrokenContainer, UnsupportedFile, and whatever `writer` raises.
     """
-    flight = _Flight(writer, progress, alike or (lambda segment: [()] * len(segment.pieces)))
+    flight = _Flight(
+        writer,
+        progress,
+        alike or (lambda segment: [()] * len(segment.pieces)),
+        looks or (lambda _, segment: [None] * len(segment.pieces)),
+    )
     with Threads(1, thread_name_prefix="stemmata-read") as reader:
         files = [_store_file(f, source.allow_broken, flight, reader) for f in source.files]
     flight.land_all()
@@ -76,20 +88,21 @@ def store(
 class _Flight:
     """Pieces that were read and are not stored yet, in order; their memory is used again."""
 
-    def __init__(self, writer: Writer, progress: Progress | None, alike: Alike) -> None:
+    def __init__(self, writer: Writer, progress: Progress | None, alike: Alike, looks: Looks) -> None:
         self.buffers = Buffers()
-        self._writer, self._progress, self._alike = writer, progress, alike
+        self._writer, self._progress, self._alike, self._looks = writer, progress, alike, looks
         self._waiting: deque[tuple[Pending, memoryview, list[str], int]] = deque()
         self._bytes = 0
 
-    def send(self, segment: PlannedSegment, bodies: Iterator[memoryview]) -> Segment:
+    def send(self, path: str, segment: PlannedSegment, bodies: Iterator[memoryview]) -> Segment:
         """Hand over a segment's pieces. Its objects' names are complete when everything has landed."""
         objects = [""] * len(segment.pieces)
+        looks = self._looks(path, segment)
         for i, near in enumerate(self._alike(segment)):
             data = next(bodies)
             while self._waiting and self._bytes + len(data) > _IN_FLIGHT:
                 self._land()
-            self._waiting.append((self._writer.submit(data, segment.dtype, near), data, objects, i))
+            self._waiting.append((self._writer.submit(data, segment.dtype, near, looks[i]), data, objects, i))
             self._bytes += len(data)
         shape = None if segment.shape is None else list(segment.shape)
         return Segment(segment.length, objects, segment.name, segment.dtype or None, shape)
@@ -117,7 +130,7 @@ def _store_file(
         pieces = [piece for segment in cut.segments for piece in segment.pieces]
         # Closed before the file is: the reader must not meet another file under the same number.
         with closing(_in_order(content, whole, pieces, reader, flight.buffers)) as bodies:
-            segments = [flight.send(segment, bodies) for segment in cut.segments]
+            segments = [flight.send(file.path, segment, bodies) for segment in cut.segments]
         content.verify_unchanged()
     return TreeFile(
         path=file.path,

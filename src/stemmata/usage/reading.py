@@ -71,7 +71,7 @@ def objects_of(session: Session, unread: Told, progress: Callable[[], None]) -> 
 def held_by(
     session: Session, versions: Sequence[Holder], unread: Told, progress: Callable[[], None]
 ) -> Iterator[tuple[Holder, Keys, Keys]]:
-    """Of each version, the objects of its files and those beside them: tree and provenance."""
+    """Of each version, the objects of its files and those beside them: tree, provenance and statistics."""
     added = _attached(session)
     ahead = iter(versions)
     while some := list(islice(ahead, _AT_ONCE)):
@@ -99,7 +99,7 @@ def _read_versions(
             unread(f"version {row.id.short}")
             continue
         files = (digest for file in tree.files for segment in file.segments for digest in segment.objects)
-        yield row.seq, (_keys(files), _keys([*row.tree, *record.provenance.values()]))
+        yield row.seq, (_keys(files), _keys([*row.tree, *record.beside().values()]))
 
 
 def _attached(session: Session) -> dict[int, Keys]:

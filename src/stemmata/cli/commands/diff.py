@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stemmata.cli.styled import Text
     from stemmata.compare.diff import Diff, LoraDiff
     from stemmata.compare.records import Changes, MetricChange
+    from stemmata.compare.statistics import Movement, WeightsDiff
     from stemmata.compare.tensors import FilesDiff, Tensor, TensorsDiff
 
 app = command_app()
@@ -45,6 +46,9 @@ def diff(
     context: typer.Context,
     first: Annotated[str, typer.Argument(metavar="A", help="The version to start from.")],
     second: Annotated[str, typer.Argument(metavar="B", help="The version that it leads to.")],
+    weights: Annotated[
+        bool, typer.Option("--weights/--no-weights", help="Whether to tell how far each tensor moved.")
+    ] = True,
     at: At = None,
     repo: Repo = None,
     as_json: Json = False,
@@ -58,7 +62,8 @@ def diff(
     moment = instant(at)
     with open_repo(context, repo) as repository:
         a, b = repository.get(first, at=moment), repository.get(second, at=moment)
-        found = repository.diff(a, b)
+        with output.progress("reading weights") as told:
+            found = repository.diff(a, b, weights=weights, progress=told)
         if output.json:
             output.document({**found.to_dict(), "at": moment})
             return
@@ -103,7 +108,7 @@ def _tell(output: Output, found: Diff, primary: Primary) -> None:
         ("about", _changes(found.about), found.about.same),
         ("environment", _provenance(found.provenance), found.provenance.same),
         ("files", _files(found.files), len(found.files.same)),
-        ("tensors", _tensors(found.tensors), len(found.tensors.same)),
+        ("tensors", _tensors(found.tensors, found.weights), len(found.tensors.same)),
     ]
     for title, rows, same in sections:
         if rows:
@@ -222,9 +227,12 @@ def _files(files: FilesDiff) -> list[_Row]:
     return sorted(rows, key=lambda row: row[0])
 
 
-def _tensors(tensors: TensorsDiff) -> list[_Row]:
-    """One line for tensors that differ only in their numbers, such as those of all layers."""
+def _tensors(tensors: TensorsDiff, weights: WeightsDiff | None) -> list[_Row]:
+    """One line for tensors whose names differ only in their numbers, such as those of all layers."""
     from stemmata.cli.styled import Text
+    from stemmata.compare.statistics import together
+
+    moved = weights.moved if weights is not None else {}
 
     groups: dict[tuple[str, str, str], list[str]] = {}
     for mark, style, what in (
@@ -241,8 +249,19 @@ def _tensors(tensors: TensorsDiff) -> list[_Row]:
         line = Text().append(shown, style)
         if len(names) > 1:
             line.append(f"  in {len(names)} tensors", "dim")
+        far = together(moved[name] for name in names if name in moved)
+        if far is not None:
+            line.append(f"  {_far(far)}", "yellow" if far.change else "dim")
+            if far.unchanged:
+                line.append(f"  {text.count(far.unchanged, 'element')} as before", "dim")
         rows.append((text.plain(fold(names)), line))
     return rows
+
+
+def _far(movement: Movement) -> str:
+    if not movement.change:
+        return "not moved, but for what is not finite"
+    return f"moved {text.share_moved(movement.relative)}"
 
 
 def _shape(tensor: Tensor) -> str:

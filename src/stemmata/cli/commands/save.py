@@ -30,7 +30,8 @@ _Words = list[str] | None
         'stemmata save out/ sentiment -m "r=8, lower rate" --metric eval_loss=0.41',
         "stemmata save out/checkpoint-500 sentiment --run r8 --name r8/step-500 --parent sentiment@r8/latest",
         "stemmata save model.safetensors sentiment --config train.json --label team=search --alias staging",
-        json="version (as in log), existed, left_out (list of path, reason), bytes {total, new, stored}",
+        json="version (as in log), existed, left_out (list of path, reason), bytes {total, new, stored}, "
+        "surprises (list of kind, text)",
     ),
 )
 def save(
@@ -87,6 +88,9 @@ def save(
     allow_broken: Annotated[
         bool, typer.Option("--allow-broken", help="Save files with a broken header as plain bytes.")
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse what is surprising against its parent.")
+    ] = False,
     repo: Repo = None,
     as_json: Json = False,
 ) -> None:
@@ -97,7 +101,7 @@ def save(
     without its secrets; what was left out is printed.
     """
     from stemmata import capture
-    from stemmata.saving import SaveRequest
+    from stemmata.recording import SaveRequest
 
     output = output_for(context, as_json)
     with open_repo(context, repo) as repository, output.progress("saving") as progress:
@@ -118,6 +122,7 @@ def save(
             include=include or (),
             exclude=exclude or (),
             allow_broken=allow_broken,
+            strict=strict,
             author=repository.session.author,
             progress=progress,
         )
@@ -173,6 +178,7 @@ def _document(version: Version, saved: Saved) -> dict[str, object]:
         "existed": saved.existed,
         "left_out": [{"path": path, "reason": reason} for path, reason in saved.left_out],
         "bytes": {"total": saved.bytes_total, "new": saved.bytes_new, "stored": saved.bytes_stored},
+        "surprises": saved.surprises,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,8 +32,9 @@ app = command_app()
         "stemmata show 3f9a12bc --files --tensors",
         "stemmata show 'sentiment@production@{3 weeks ago}'",
         json="version (as in log), lora (rank, alpha, targets, … or null), provenance (list of kinds), "
-        "redacted (list of item, at, by, why), "
-        "files (list of path, size, digest, executable), tensors (list of name, dtype, shape, bytes, file; "
+        "redacted (list of item, at, by, why), surprises (list of kind, text), "
+        "files (list of path, size, digest, executable), tensors (list of name, dtype, shape, bytes, file, "
+        "statistics; "
         "with --tensors), annotations (list of at, by, metrics, labels, notes, event, why), at (UTC or null)",
     ),
 )
@@ -70,7 +72,7 @@ def show(
         if files:
             output.show("", *_files(version.files, output.width))
         if tensors:
-            output.show("", *_tensors(version.files, output.width))
+            output.show("", *_tensors(version, output.width))
 
 
 def _document(version: Version, *, tensors: bool) -> dict[str, object]:
@@ -79,6 +81,7 @@ def _document(version: Version, *, tensors: bool) -> dict[str, object]:
         "lora": version.lora(),
         "provenance": sorted(version.record.provenance),
         "redacted": version.redactions,
+        "surprises": version.surprises(),
         "files": [
             {"path": f.path, "size": f.size, "digest": f.digest, "executable": f.executable}
             for f in version.files
@@ -86,18 +89,31 @@ def _document(version: Version, *, tensors: bool) -> dict[str, object]:
         "annotations": version.annotations,
     }
     if tensors:
-        document["tensors"] = tensor_rows(version.files)
+        document["tensors"] = tensor_rows(version)
     return document
 
 
-def tensor_rows(files: list[TreeFile]) -> list[dict[str, Any]]:
-    """Every tensor of a version, in the order of the files."""
-    return [
-        {"name": s.name, "dtype": s.dtype, "shape": s.shape or [], "bytes": s.length, "file": f.path}
-        for f in files
-        for s in f.segments
-        if s.name is not None
-    ]
+def tensor_rows(version: Version) -> list[dict[str, Any]]:
+    """Every tensor of a version, in the order of the files, with what was learnt of it when it was saved."""
+    known = version.statistics()
+    found = []
+    for file in version.files:
+        for s in file.segments:
+            if s.name is None:
+                continue
+            row = known.get(s.name) or known.get(f"{file.path}:{s.name}")
+            shape = s.shape or []
+            found.append(
+                {
+                    "name": s.name,
+                    "dtype": s.dtype,
+                    "shape": shape,
+                    "bytes": s.length,
+                    "file": file.path,
+                    "statistics": row and row.to_dict(math.prod(shape)),
+                }
+            )
+    return found
 
 
 def _tell(output: Output, repository: Repository, version: Version, *, all_settings: bool) -> None:
@@ -170,6 +186,7 @@ def _facts(repository: Repository, version: Version) -> list[tuple[str, Text]]:
     content = version.record.content
     rows.append(("size", Text(f"{text.size(content.bytes)} in {text.count(content.files, 'file')}")))
     rows.append(("id", Text(version.id.hex)))
+    rows += [("look", Text(text.plain(str(each)), "yellow")) for each in version.surprises()]
     return rows
 
 
@@ -252,15 +269,28 @@ def _files(files: list[TreeFile], width: int) -> list[Text]:
     return [Text("files", "bold"), table(columns, width, indent=2, head=False)]
 
 
-def _tensors(files: list[TreeFile], width: int) -> list[Text]:
+def _tensors(version: Version, width: int) -> list[Text]:
     from stemmata.cli.styled import Text
     from stemmata.cli.tables import Column, table
 
-    rows = tensor_rows(files)
+    rows = tensor_rows(version)
     several = len({row["file"] for row in rows}) > 1
     columns = [Column("tensor", shrink=20), Column("dtype", 1), Column("shape", 1, right=True)]
-    columns += [Column("size", 2, right=True), Column("file", 3, shrink=12)]
+    columns += [Column("size", 3, right=True), Column("file", 6, shrink=12)]
+    numbers = [Column(name, rank, right=True) for name, rank in (("mean", 4), ("std", 4), ("moved", 2))]
+    columns += [*numbers, Column("", 2)]
     for row in rows:
+        learnt = row["statistics"] or {}
+        for column, key in zip(numbers, ("mean", "std", "relative_change"), strict=True):
+            value = learnt.get(key)
+            if key != "relative_change":
+                column.add("" if value is None else f"{value:.3g}", "dim")
+            elif key in learnt:
+                column.add(text.share_moved(value) if value != 0 else "0", "dim" if value == 0 else "yellow")
+            else:
+                column.add("")
+        bad = learnt.get("nonfinite")
+        columns[-1].add(f"{bad:,} not finite" if bad else "", "bold red")
         columns[0].add(text.plain(row["name"]))
         columns[1].add(text.plain(row["dtype"] or ""), "dim")
         columns[2].add(" × ".join(map(str, row["shape"])) or "scalar")

@@ -1,0 +1,55 @@
+"""Comparing: the part of the facade that tells what differs, where and how much. Owns what people call for
+that; how each part is compared is said in `compare`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from stemmata.deferred import deferred
+from stemmata.upkeep import Target, Upkeep
+from stemmata.version import Version
+
+if TYPE_CHECKING:
+    from stemmata import weighing
+    from stemmata.compare import diff
+    from stemmata.compare.diff import Diff, Side
+else:
+    diff = deferred("stemmata.compare.diff")
+    weighing = deferred("stemmata.weighing")
+
+
+class Comparing(Upkeep):
+    """What `Repository` is made on, above its upkeep."""
+
+    def diff(
+        self, a: Target, b: Target, *, weights: bool = True, progress: Callable[[int], None] | None = None
+    ) -> Diff:
+        """What differs between two versions: config, metrics, data, files, tensors, LoRA.
+
+        `weights`: also how far each tensor moved. Of a version and its parent that is known since it was
+        saved; of other two the tensors that differ are read, and `progress` gets the bytes of each piece.
+        """
+        sides = self.get(a), self.get(b)
+        self._session.refresh()
+        found = diff.compare(*map(self._side, sides))
+        if not weights or not found.tensors:
+            return found
+        rows = [self._session.row(side.id) for side in sides]
+        return replace(
+            found, weights=weighing.weigh(self._session, rows[0], rows[1], found.tensors, progress)
+        )
+
+    def _side(self, version: Version) -> Side:
+        self._session.row(version.id)  # one in hand may have been deleted since
+        return diff.Side(
+            id=version.id,
+            label=f"{version.model}@{version.name}",
+            record=version.record,
+            redacted={gone.item: gone.at for gone in version.redactions},
+            metrics=version.metrics,
+            tree=version.tree(),
+            read=version.read,
+        )

@@ -1,0 +1,187 @@
+"""Recording: what a caller says of a version, and the record that it becomes. Owns what of it is masked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import cast
+
+import msgspec
+
+from stemmata.arguments import finite_of, instant_of, key_of, labels_of, metrics_of, text_of, whole_of
+from stemmata.bases import complete
+from stemmata.capture import mask, mask_config, mask_value
+from stemmata.catalog.catalog import user_cache_folder
+from stemmata.describe import Description, describe
+from stemmata.errors import InvalidArgument, UnsupportedFile
+from stemmata.ids import VersionId
+from stemmata.names import clean_name
+from stemmata.objects import ObjectWriter
+from stemmata.records import (
+    Base,
+    Record,
+    Run,
+    Statistics,
+    Stored,
+    encode_record,
+    flatten,
+    fresh_nonce,
+    store_number,
+)
+from stemmata.sources import MemoryFolder, Source, SourceFile
+from stemmata.trees import MAX_TREE_BYTES, Tree, content_of, encode_tree, split_tree
+
+_MAX_PROVENANCE = 64 << 20
+_MAX_ARGUMENTS = 1000
+_MAX_ARGUMENTS_BYTES = 16 << 20  # some kilobytes in practice
+TRAINING_ARGS = "training_args.bin"
+LEAVE_OUT = {TRAINING_ARGS: "it may hold tokens in clear; kept as sanitised JSON"}
+
+Progress = Callable[[int], None]
+
+
+@dataclass(slots=True)
+class SaveRequest:
+    """What the caller says of a version. Everything is optional but model and source."""
+
+    source: Path | MemoryFolder
+    model: str
+    name: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    config: Mapping[str, object] = field(default_factory=dict)
+    message: str = ""
+    parents: Sequence[VersionId] | None = None
+    """None: the run's newest version, if there is one; else none."""
+    run: Run | None = None
+    step: int | None = None
+    epoch: float | None = None
+    event: str = "manual"
+    kind: str | None = None
+    base: Base | None = None
+    data: Mapping[str, object] = field(default_factory=dict)
+    provenance: Mapping[str, bytes] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    alias: str | None = None
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    allow_broken: bool = False
+    strict: bool = False
+    """Refuse what is surprising against its parent."""
+    author: str = ""
+    created_at: datetime | None = None
+    progress: Progress | None = None
+    same_as_existing: bool = False
+    listed: Sequence[SourceFile] | None = None
+    """The files that were looked at before: SourceChanged unless the source holds these, as they were."""
+
+
+def settle(request: SaveRequest) -> None:
+    """Refuse, before anything is read, what no record could keep. Raises InvalidArgument, InvalidName."""
+    request.model = clean_name(request.model)
+    if request.run is not None:
+        # Its name leads those of its versions, and references name it.
+        request.run = Run(text_of(request.run.id), clean_name(request.run.name, reserved=frozenset()))
+    request.step = whole_of("step", request.step)
+    request.epoch = finite_of("epoch", request.epoch)
+    metrics_of(request.metrics)
+    request.labels = {k: str(mask_value(k, v)) for k, v in labels_of(request.labels).items() if v is not None}
+    if request.created_at is not None:
+        instant_of("created_at", request.created_at)
+    for kind, data in request.provenance.items():
+        argument = f"provenance {key_of('provenance', kind)!r}"
+        if not isinstance(cast("object", data), bytes | bytearray):
+            raise InvalidArgument(argument=argument, reason=f"{type(data).__name__} is not bytes")
+        if len(data) > _MAX_PROVENANCE:
+            raise InvalidArgument(argument=argument, reason=f"it is longer than {_MAX_PROVENANCE} bytes")
+
+
+def write_side_objects(
+    request: SaveRequest, source: Source, tree: Tree, writer: ObjectWriter, learnt: Statistics | None
+) -> tuple[bytes, list[str]]:
+    """Store provenance and tree; return the record's bytes and the digests of the tree's objects."""
+    provenance = dict(request.provenance)
+    found = describe([f.path for f in tree.files], lambda path: source.read(path))
+    config = dict(found.config)
+    for path, arguments in _training_arguments(source):
+        folder = path.rpartition("/")[0]
+        if not folder:
+            flatten("", arguments, config)
+        kind = f"training_arguments:{folder}" if folder else "training_arguments"
+        provenance.setdefault(kind, msgspec.json.encode(arguments))
+    for key, value in request.config.items():
+        flatten(text_of(key), value, config)
+    digests = {kind: writer.put(data, "bytes").hex for kind, data in sorted(provenance.items())}
+    encoded = encode_tree(tree)
+    if len(encoded) > MAX_TREE_BYTES:
+        # No reader would take it: refuse while the source is still there.
+        raise UnsupportedFile(path=str(source.path), reason="it holds too many files or tensors")
+    tree_digests = [writer.put(chunk, "bytes").hex for chunk in split_tree(encoded)]
+    record = _record(request, found, config, tree, digests)
+    return encode_record(msgspec.structs.replace(record, statistics=learnt)), tree_digests
+
+
+def _record(
+    request: SaveRequest,
+    found: Description,
+    config: dict[str, Stored],
+    tree: Tree,
+    provenance: dict[str, str],
+) -> Record:
+    metrics = {k: store_number(v) for k, v in found.metrics.items()} | metrics_of(request.metrics)
+    data: dict[str, Stored] = {}
+    flatten("", dict(request.data), data)
+    data.pop("", None)
+    created = request.created_at or datetime.now(UTC)
+    return Record(
+        created_at=instant_of("created_at", created),
+        nonce=fresh_nonce(),
+        content=content_of(tree),
+        author=mask(text_of(request.author)),
+        message=mask(text_of(request.message)),
+        parents=[p.hex for p in request.parents or ()],
+        run=request.run,
+        step=request.step if request.step is not None else found.step,
+        epoch=request.epoch if request.epoch is not None else found.epoch,
+        event=mask(text_of(request.event)),
+        kind=text_of(request.kind or found.kind),
+        metrics=metrics,
+        config=_masked(config),
+        base=_masked_base(request.base or _base_found(found)),
+        data=_masked(data),
+        provenance=provenance,
+    )
+
+
+def _masked_base(base: Base | None) -> Base | None:
+    if base is None:
+        return None
+    # It may be an address with a password in it.
+    return msgspec.structs.replace(base, name_or_path=mask(text_of(base.name_or_path)))
+
+
+def _base_found(found: Description) -> Base | None:
+    return found.base and complete(found.base, user_cache_folder() / "digests")
+
+
+def _masked(flat: dict[str, Stored]) -> dict[str, Stored]:
+    # Masking only ever puts a string in place of a value.
+    return cast("dict[str, Stored]", mask_config(flat))
+
+
+def _training_arguments(source: Source) -> Iterator[tuple[str, dict[str, object]]]:
+    """Path and sanitised content of each left-out training_args.bin that says anything."""
+    left_out = (path for path, _ in source.left_out if path.rpartition("/")[2] == TRAINING_ARGS)
+    for path in islice(left_out, _MAX_ARGUMENTS):
+        try:
+            with (source.root / path).open("rb") as file:
+                data = file.read(_MAX_ARGUMENTS_BYTES)
+        except OSError:
+            continue  # what is left out may also be a folder, or gone
+        from stemmata import training_args  # few folders have one: it reads pickles
+
+        arguments = training_args.sanitised(data)
+        if arguments:
+            yield path, arguments
