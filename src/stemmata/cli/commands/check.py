@@ -114,6 +114,7 @@ def check(
     if source:
         repairing.require_sources(source)
     storage = LocalStorage(repo_folder(context, repo))
+    # What mends the log has its place here: all that follows is read through it.
     with output.progress("checking") as bar:
         report = checking.check(
             storage,
@@ -125,12 +126,12 @@ def check(
         )
     if not output.json:
         _tell(output, report, advise=not repair)
-    mended = _repair(context, repo, output, report, source or [], dry_run) if repair else None
-    if output.json:
-        output.document(report.to_dict() | ({"repair": mended.to_dict()} if mended is not None else {}))
     if accept_older:
         with open_repo(context, repo) as repository:
             repository.accept_older()
+    mended = _repair(context, repo, output, report, source or [], dry_run) if repair else None
+    if output.json:
+        output.document(report.to_dict() | ({"repair": mended.to_dict()} if mended is not None else {}))
     if not (report if mended is None else mended).sound:
         raise typer.Exit(Damage.exit_code)
 
@@ -145,7 +146,6 @@ def _repair(
 ) -> RepairReport:
     from stemmata import repairing
 
-    # What versions need is read from the log: whatever mends that comes before this.
     with open_repo(context, repo) as repository, output.progress("mending", counted=True) as bar:
         mended = repairing.repair(
             repository.session, found, source, dry_run=dry_run, progress=bar.to if bar is not None else None
