@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,23 +28,11 @@ from stemmata.records import Content
 from stemmata.sources.files import OpenedFile, SourceFile, marks_of
 from stemmata.trees import Segment, Tree, TreeFile, content_of
 
-_KINDS = 8
-"""Ways in which an object may lie in files that were cut otherwise; more are the same again."""
-
 
 class _Place(NamedTuple):
     """A piece of a file."""
 
     file: SourceFile
-    offset: int
-    length: int
-    dtype: str
-
-
-class _Piece(NamedTuple):
-    """A piece of a file that is known by its digest alone."""
-
-    file: str
     offset: int
     length: int
     dtype: str
@@ -60,11 +48,10 @@ class FolderSource:
         self._places: dict[Digest, _Place] = {}
         self._files: dict[Path, tuple[SourceFile, TreeFile]] = {}
         self._by_content: dict[str, SourceFile] = {}
-        self._expected: dict[Digest, list[_Piece]] = {}
 
     def find(self, digest: Digest) -> tuple[Buffer, DType] | None:
         self._look()
-        place = self._places.get(digest) or self._otherwise(digest)
+        place = self._places.get(digest)
         if place is None:
             return None
         into = memoryview(bytearray(place.length))
@@ -72,16 +59,22 @@ class FolderSource:
             content.read_into(place.offset, into)
         return into, dtype_of(place.dtype)
 
-    def expect(self, tree: Tree) -> None:
+    def expect(self, tree: Tree, wanted: Set[Digest]) -> bool:
+        self._look()
+        found = False
         for file in tree.files:
+            here = self._by_content.get(file.digest)
+            if here is None or here.size != file.size:
+                continue
             offset = 0
             for segment in file.segments:
                 for at, (text, length) in enumerate(_lengths(segment)):
-                    pieces = self._expected.setdefault(Digest.parse(text), [])
-                    if len(pieces) < _KINDS:
+                    if (digest := Digest.parse(text)) in wanted:
                         begin = offset + at * _step(segment)
-                        pieces.append(_Piece(file.digest, begin, length, segment.dtype or ""))
+                        self._places.setdefault(digest, _Place(here, begin, length, segment.dtype or ""))
+                        found = True
                 offset += segment.length
+        return found
 
     def tree_of(self, content: Content) -> Tree | None:
         """The folder itself, one below it, or a single file: all that lies there, or what a save takes."""
@@ -116,14 +109,6 @@ class FolderSource:
             return None
         cut = known[1]
         return TreeFile(file.path, cut.size, cut.digest, cut.segments, file.executable, cut.container)
-
-    def _otherwise(self, digest: Digest) -> _Place | None:
-        """Where it lies in a file that is known as a whole, by how an older release cut that."""
-        for piece in self._expected.get(digest, ()):
-            file = self._by_content.get(piece.file)
-            if file is not None and piece.offset + piece.length <= file.size:
-                return _Place(file, piece.offset, piece.length, piece.dtype)
-        return None
 
     def _look(self) -> None:
         if self._read:

@@ -82,6 +82,9 @@ class Planner:
         ]
         deciding = Deciding(self.shelves, self._sources, doubtful, doubtful)
         lost = self._lost(deciding, needs)
+        if lost and self._look_closer(needs, lost):
+            deciding = Deciding(self.shelves, self._sources, doubtful, doubtful)
+            lost = self._lost(deciding, needs)
         if lost:
             staying = self._staying(needs, lost, doubtful)
             going = self._with_all_upon(bad - staying)
@@ -125,6 +128,16 @@ class Planner:
                 found |= holds or here
         return self._with_all_under(found)
 
+    def _look_closer(self, needs: Sequence[Needs], lost: Mapping[VersionId, set[Digest]]) -> bool:
+        """Tell the sources how the files were cut in which something is lost; whether any has more to say."""
+        found = False
+        for need in needs:
+            gone = lost.get(need.version.id)
+            tree = self._tree(need) if gone and need.is_known and not need.made_by else None
+            if gone and tree is not None:
+                found |= self._sources.expect(tree, gone)
+        return found
+
     def _lost(self, deciding: Deciding, needs: Sequence[Needs]) -> dict[VersionId, set[Digest]]:
         found: dict[VersionId, set[Digest]] = {}
         for need in needs:
@@ -152,7 +165,6 @@ class Planner:
         if tree is None:
             found.is_known = False
             return found
-        self._sources.expect(tree)
         for file in tree.files:
             for segment in file.segments:
                 for text in segment.objects:

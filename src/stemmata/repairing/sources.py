@@ -5,7 +5,7 @@ is not the one that was asked for (I4).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -46,8 +46,9 @@ class Source(Protocol):
     def tree_of(self, content: Content, /) -> Tree | None:
         """Files that are just these, cut as a save cuts them."""
 
-    def expect(self, tree: Tree) -> None:
-        """A file of this tree may be there, and may have been cut otherwise than it would be now."""
+    def expect(self, tree: Tree, wanted: Set[Digest], /) -> bool:
+        """These objects may lie in a file of this tree that was cut otherwise than it would be now; whether
+        that file is here."""
 
 
 class StoreSource:
@@ -74,8 +75,8 @@ class StoreSource:
     def tree_of(self, _: Content, /) -> Tree | None:
         return None  # a tree is an object there
 
-    def expect(self, tree: Tree, /) -> None:
-        pass
+    def expect(self, _tree: Tree, _wanted: Set[Digest], /) -> bool:
+        return False
 
 
 class Sources:
@@ -116,9 +117,13 @@ class Sources:
                 return source, found
         return None
 
-    def expect(self, tree: Tree) -> None:
-        for source in self._sources:
-            source.expect(tree)
+    def expect(self, tree: Tree, wanted: Set[Digest]) -> bool:
+        """Look for these also by how `tree` cuts its files; whether there is any such file."""
+        found = [source for source in self._sources if source.expect(tree, wanted)]
+        if found:
+            for digest in wanted:
+                self._asked.pop(digest, None)
+        return bool(found)
 
 
 def require_sources(given: Sequence[str | os.PathLike[str]]) -> None:
@@ -130,20 +135,22 @@ def require_sources(given: Sequence[str | os.PathLike[str]]) -> None:
 def opened(session: Session, given: Sequence[str | os.PathLike[str]]) -> Sources:
     """This repository's own packs, its cached checkouts, then what was given: repositories, folders of model
     files, single files. Raises RepairSourceMissing."""
-    named = [_given(Path(path)) for path in given]
+    named = [source for path in given for source in _given(Path(path))]
     return Sources([StoreSource(session.storage, OWN), *_checkouts(session), *named])
 
 
-def _given(path: Path) -> Source:
+def _given(path: Path) -> list[Source]:
+    inside = path / ".stemmata"
     try:
-        found = next((p for p in (path, path / ".stemmata") if (p / "stemmata.json").exists()), None)
-        if found is None and not path.exists():
+        if not path.exists():
             raise RepairSourceMissing(path=str(path), reason="there is nothing")
+        if (path / "stemmata.json").exists():
+            return [StoreSource(LocalStorage(path), str(path))]
+        if (inside / "stemmata.json").exists():
+            return [StoreSource(LocalStorage(inside), str(inside)), FolderSource(path, str(path))]
     except OSError as error:
         raise RepairSourceMissing(path=str(path), reason=error.strerror or str(error)) from None
-    if found is not None:
-        return StoreSource(LocalStorage(found), str(path))
-    return FolderSource(path, str(path))
+    return [FolderSource(path, str(path))]
 
 
 def _checkouts(session: Session) -> Iterator[Source]:

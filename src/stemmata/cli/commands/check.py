@@ -130,15 +130,15 @@ def check(
         )
     if not output.json:
         _tell(output, report, advise=not repair)
+    if accept_older:
+        with open_repo(context, repo) as repository:
+            repository.accept_older()
     # Nothing can be written behind a log with holes: packs are mended once it is whole.
     may_mend = recovered is not None and recovered.complete and not (dry_run and recovered.recovered)
     mended = _repair(context, repo, output, report, source or [], dry_run) if may_mend else None
     if output.json:
         told = {"recovery": recovered, "repair": mended}
         output.document(report.to_dict() | {k: v.to_dict() for k, v in told.items() if v is not None})
-    if accept_older:
-        with open_repo(context, repo) as repository:
-            repository.accept_older()
     if not (report if mended is None else mended).sound or not (recovered is None or recovered.complete):
         raise typer.Exit(Damage.exit_code)
 
@@ -153,7 +153,6 @@ def _repair(
 ) -> RepairReport:
     from stemmata import repairing
 
-    # What versions need is read from the log: whatever mends that comes before this.
     with open_repo(context, repo) as repository, output.progress("mending", counted=True) as bar:
         mended = repairing.repair(
             repository.session, found, source, dry_run=dry_run, progress=bar.to if bar is not None else None
