@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from stemmata.errors import DamagedBundle, DamagedLog, KeyMissing, NewerFormat
+from stemmata.errors import DamagedBundle, DamagedLog, HostileData, KeyMissing, NewerFormat
 from stemmata.ids import Digest
 from stemmata.log.bundles import LEVELS, BundleName, entries_of
-from stemmata.log.entries import advance, log_key, read_entry
+from stemmata.log.entries import Position, advance, log_key, read_entry
 from stemmata.log.identity import Identity
-from stemmata.log.reader import fetch, number_of, require_no_hole
+from stemmata.log.reader import fetch, number_of
+from stemmata.log.survey import judge, last_entry
 from stemmata.storage.base import Storage
 
 
@@ -23,35 +24,53 @@ class Problem:
 
 
 def verify_log(storage: Storage, identity: Identity) -> Iterator[Problem]:
-    """Read `log/` and `bundles/` whole, without bundles' help, and report what is wrong there.
+    """Read `log/` and `bundles/` whole, without bundles' help, and report all that is wrong there.
 
-    A damaged entry ends the walk along the chain; entries past it cannot be judged.
+    What follows a damaged or missing entry is judged by itself: by its seal, and by whether it follows the
+    one before it once that is sound again.
     """
-    hashes: list[Digest] = []
-    here = identity.genesis
-    broken = False
-    while not broken and (data := fetch(storage, here.n + 1)) is not None:
+    hashes: dict[int, Digest] = {}
+    here: Position | None = identity.genesis
+    try:
+        last = last_entry(storage)
+    except HostileData as error:
+        yield Problem("log/", str(error.data["reason"]))
+        last = 0
+    n = 1
+    # What other writers have added since is taken in as far as it goes on without a gap.
+    while (data := fetch(storage, n)) is not None or n <= last:
         try:
-            here = advance(here, data, read_entry(here.n + 1, data, here))
-        except (DamagedLog, NewerFormat) as error:
-            yield Problem(log_key(here.n + 1), str(error.data["reason"]))
-            broken = True
+            here = _position(n, data, here, last)
+        except NewerFormat as error:
+            yield Problem(log_key(n), str(error.data["reason"]))
+            break
+        except DamagedLog as error:
+            yield Problem(log_key(n), str(error.data["reason"]))
+            here = None
         else:
-            hashes.append(here.hash)
+            hashes[n] = here.hash
+        n += 1
     for key in storage.list("log/"):
         if number_of(key.key) is None:
             yield Problem(key.key, "it is no entry of the log")
-    if not broken:
-        # What other writers have added since the walk ended is sound until it is read.
-        try:
-            require_no_hole(storage, here.n)
-        except DamagedLog as error:
-            yield Problem(log_key(here.n + 1), str(error.data["reason"]))
     yield from verify_bundles(storage, hashes)
 
 
-def verify_bundles(storage: Storage, hashes: list[Digest]) -> Iterator[Problem]:
-    """Hold every bundle against the hashes of entries 1, 2, …"""
+def _position(n: int, data: bytes | None, before: Position | None, last: int) -> Position:
+    """That of entry `n`; `before`: of the one before it, None if that is not sound. Raises DamagedLog,
+    NewerFormat."""
+    if data is None:
+        raise DamagedLog(entry=n, reason=f"it is missing, but there is something of entry {last}")
+    if before is not None:
+        return advance(before, data, read_entry(n, data, before))
+    found = judge(n, data)
+    if found.hash is None:
+        raise DamagedLog(entry=n, reason=found.fault)
+    return Position(n, found.hash, "")
+
+
+def verify_bundles(storage: Storage, hashes: Mapping[int, Digest]) -> Iterator[Problem]:
+    """Hold every bundle against the hashes of the entries that are sound."""
     for level in LEVELS:
         for key in storage.list(f"bundles/{level}/"):
             name = BundleName.parse(key.key)
@@ -60,15 +79,13 @@ def verify_bundles(storage: Storage, hashes: list[Digest]) -> Iterator[Problem]:
                 yield Problem(key.key, reason)
 
 
-def wrong_bundle(storage: Storage, name: BundleName, hashes: list[Digest]) -> str | None:
-    """What is wrong with a bundle, held against the hashes of entries 1, 2, …; None if it is sound."""
+def wrong_bundle(storage: Storage, name: BundleName, hashes: Mapping[int, Digest]) -> str | None:
+    """What is wrong with a bundle, held against the hashes of the entries that are sound; None if nothing."""
     try:
         for offset, data in enumerate(entries_of(storage, name)):
             n = name.first + offset
-            if n > len(hashes):
-                # Entries that the walk could not reach: whether they fit is not known.
-                continue
-            if Digest.of(data) != hashes[n - 1]:
+            # Of an entry that is lost it is not known whether this is it.
+            if n in hashes and Digest.of(data) != hashes[n]:
                 return f"its entry {n} is not the log's"
     except DamagedBundle as error:
         return str(error.data["reason"])

@@ -17,7 +17,8 @@ _SOURCE = "the entries of the log"
 
 def mend_bundles(storage: Storage, plan: Plan, *, dry_run: bool) -> list[Recovered]:
     """Write what is due and not there in a sound copy, then delete the damaged ones."""
-    hashes = [digest for n in range(1, plan.whole + 1) if (digest := plan.hash(n)) is not None]
+    known = ((n, plan.hash(n)) for n in range(1, plan.whole + 1))
+    hashes = {n: digest for n, digest in known if digest is not None}
     sound: list[BundleName] = []
     wrong: list[tuple[BundleName, str]] = []
     for name in find_bundles(storage):

@@ -19,9 +19,9 @@ from stemmata.log.entries import link_of
 from stemmata.log.identity import KEY as IDENTITY
 from stemmata.log.identity import MAX_BYTES, read_identity
 from stemmata.log.reader import fetch
+from stemmata.log.survey import Found, judge
 from stemmata.recovering.mending import seal_in
 from stemmata.recovering.origins import Copy, Itself, Origin
-from stemmata.recovering.survey import Found, judge
 from stemmata.storage.base import Storage
 from stemmata.storage.memory import MemoryStorage
 

@@ -9,13 +9,13 @@ from stemmata.errors import KeyMissing, RepositoryNotFound, StorageFailed
 from stemmata.ids import Digest
 from stemmata.log.identity import KEY as IDENTITY
 from stemmata.log.identity import MAX_BYTES
+from stemmata.log.survey import MISSING, MOST_MISSING, Found, last_entry, survey
 from stemmata.recovering.applying import apply_plan
 from stemmata.recovering.bundling import mend_bundles
 from stemmata.recovering.losing import Remains, unnamed_packs
 from stemmata.recovering.origins import Bundles, Catalogs, Copy, Itself, Origin, identity_of, key_of
 from stemmata.recovering.planning import Plan, is_well, judge_identity, make_plan, proofs_of_bundles
 from stemmata.recovering.report import Recovered, RecoveryReport
-from stemmata.recovering.survey import MISSING, MOST_MISSING, Found, last_entry, survey
 from stemmata.storage.base import Storage
 
 

@@ -181,7 +181,7 @@ class Planner:
     def _beside(self, version: Kept) -> Iterator[tuple[str, Digest]]:
         """What a version holds beside its files and was not redacted."""
         row = row_of(self._session.catalog, version.id)
-        beside = dict(decode_record(row.record, row.id).provenance)
+        beside = decode_record(row.record, row.id).beside()
         for added in queries.annotations_of(self._session.catalog.connection, row.seq):
             beside |= added.objects
         redacted = queries.redacted_items(self._session.catalog.connection, row.seq)
