@@ -259,4 +259,4 @@ def every_row(connection: sqlite3.Connection) -> dict[str, list[tuple]]:  # type
     """The rows of each table of a catalog; records one by one, however many lie together."""
     names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
     found = {name: connection.execute(f"SELECT * FROM {name}").fetchall() for (name,) in names}
-    return {**found, "records": every_record(connection)}
+    return {**found, "records": list(every_record(connection))}

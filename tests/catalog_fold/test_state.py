@@ -98,7 +98,7 @@ def test_a_version_row(tables: Tables) -> None:
             *(10, 2, "cd" * 32, b"{}", 0, 0, None, bytes.fromhex(pack(1)), None),
         )
     ]
-    assert every_record(tables.connection) == [(1, raw)]
+    assert list(every_record(tables.connection)) == [(1, raw)]
     assert tables.rows("SELECT * FROM models") == [("model", "Model", 2)]
     assert tables.rows("SELECT * FROM version_packs") == [(1, bytes.fromhex(pack(1)))]
     assert tables.rows("SELECT model, key, kind, name, n FROM refs") == [

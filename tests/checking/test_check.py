@@ -169,10 +169,13 @@ def test_strangers_and_leftovers_are_notes(stored: Stored, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "lie",
     [
-        "UPDATE refs SET target = (SELECT id FROM versions WHERE seq = 3) WHERE key = 'staging'",
+        "UPDATE pointers SET target = (SELECT id FROM versions WHERE seq = 3) WHERE key = 'staging'",
         "DELETE FROM versions WHERE seq = 2",
         "UPDATE facts SET num = 0 WHERE key = (SELECT id FROM keys WHERE key = 'loss')",
         "INSERT INTO voids VALUES (3, 'so they say')",
+        "UPDATE keys SET filled = 0",
+        "UPDATE records SET data = x'28'",
+        "UPDATE records SET first = -first",
     ],
 )
 def test_i8_a_falsified_catalog_is_noted_and_thrown_away(stored: Stored, tmp_path: Path, lie: str) -> None:

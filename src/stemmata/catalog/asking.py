@@ -76,11 +76,7 @@ def is_of_run(run: str | Collection[str] | None) -> tuple[str, tuple[str, ...]]:
     return f"v.run IN ({', '.join('?' * len(wanted))})", wanted
 
 
-def every_record(connection: Connection) -> list[tuple[int, bytes]]:
-    """The record of each version, by `seq`."""
-
-    def unpack(row: tuple[Any, ...]) -> list[tuple[int, bytes]]:
-        return list(enumerate(records_in(row[1]), row[0]))
-
-    chunks = made(connection, unpack, "SELECT first, data FROM records ORDER BY first")
-    return [record for chunk in chunks for record in chunk]
+def every_record(connection: Connection) -> Iterator[tuple[int, bytes]]:
+    """The record of each version, by `seq`. Raises ValueError if they are damaged."""
+    for first, data in rows(connection, "SELECT first, data FROM records ORDER BY first"):
+        yield from enumerate(records_in(data), first)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from stemmata.catalog.asking import every_record, versions_numbered, versions_where
+from stemmata.catalog.asking import made, versions_numbered, versions_where
+from stemmata.catalog.chunks import records_in
 from stemmata.catalog.rows import VersionRow
 from stemmata.ids import VersionId
 
@@ -82,9 +83,14 @@ def needs(connection: sqlite3.Connection) -> list[Need]:
 
 def holders_of(connection: sqlite3.Connection, digest: str) -> list[tuple[VersionRow, str]]:
     """Versions, visible or deleted, whose record has this object as provenance: each with its kind."""
-    mentioning = [seq for seq, record in every_record(connection) if digest.encode() in record]
+
+    def mentioning(row: tuple[int, bytes]) -> list[int]:
+        first, data = row
+        return [seq for seq, record in enumerate(records_in(data), first) if digest.encode() in record]
+
+    chunks = made(connection, mentioning, "SELECT first, data FROM records ORDER BY first")
     found: list[tuple[VersionRow, str]] = []
-    for row in versions_numbered(connection, mentioning):
+    for row in versions_numbered(connection, [seq for chunk in chunks for seq in chunk]):
         if row.state != FORGOTTEN:
             held = msgspec.json.decode(row.record, type=_Held).provenance
             found += [(row, kind) for kind, other in sorted(held.items()) if other == digest]

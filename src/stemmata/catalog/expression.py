@@ -100,7 +100,8 @@ def compile_filter(text: str, scope: Scope = NOW) -> Filter:
     """
     parser = _Parser(text, scope)
     clause = parser.whole()
-    return Filter(clause.sql, clause.parameters, tuple(parser.names), tuple(parser.names.values()))
+    written = tuple(dict.fromkeys(text for text, _ in parser.names))
+    return Filter(clause.sql, clause.parameters, written, tuple(name for _, name in parser.names))
 
 
 def compile_sort(text: str, scope: Scope = NOW) -> SortKey:
@@ -114,7 +115,7 @@ def compile_sort(text: str, scope: Scope = NOW) -> SortKey:
 class _Parser:
     text: str
     scope: Scope
-    names: dict[str, Name] = field(default_factory=dict)
+    names: list[tuple[str, Name]] = field(default_factory=list)
     tokens: list[_Token] = field(default_factory=list)
     index: int = 0
 
@@ -271,7 +272,7 @@ class _Parser:
         raise self.refuse("a name or a value")
 
     def used(self, written: str, name: Name) -> Name:
-        self.names[written] = name
+        self.names.append((written, name))
         return name
 
     def compare(self, left: Name | Value, op: str, right: Name | Value, position: int) -> Clause:

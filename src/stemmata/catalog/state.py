@@ -87,7 +87,10 @@ class SqliteState:
     def object_kinds(self, version: VersionId) -> set[str]:
         self._waiting.settle()
         seq = self._get(version).seq
-        kinds = set(decode_record(chunks.record_of(self._cursor, seq)).provenance)
+        try:
+            kinds = set(decode_record(chunks.record_of(self._cursor, seq)).provenance)
+        except ValueError as error:
+            raise sqlite3.DatabaseError(str(error)) from None  # the file is not what a fold wrote
         self._do("SELECT objects FROM annotations WHERE version = ?", seq)
         for (objects,) in self._cursor.fetchall():
             kinds |= set(msgspec.json.decode(objects))

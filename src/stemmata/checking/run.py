@@ -158,7 +158,7 @@ def _check_catalog(storage: Storage, identity: Identity, fresh: Catalog, report:
         except DamagedLog:
             # The log is at fault; what a catalog keeps of its end may be all that is left of it.
             continue
-        except (sqlite3.Error, StemmataError) as error:
+        except (sqlite3.Error, StemmataError, ValueError) as error:
             wrong = str(error)
         finally:
             cached.close()
@@ -189,7 +189,8 @@ def _difference(cached: Catalog, fresh: Catalog) -> str:
         theirs = cached.connection.cursor(sqlite3.Cursor).execute(sql)
         if any(a != b for a, b in zip_longest(ours, theirs)):
             return f"its {table.replace('_', ' ')} are not what the log says"
-    if asking.every_record(cached.connection) != asking.every_record(fresh.connection):
+    records = zip_longest(*(asking.every_record(each.connection) for each in (cached, fresh)))
+    if any(a != b for a, b in records):
         return "its records are not what the log says"
     return ""
 
