@@ -106,6 +106,9 @@ def one_round(
     hurt = work / f"hurt-{number}"
     shutil.copytree(whole, hurt)
     storage = LocalStorage(hurt)
+    with stemmata.open(hurt) as repository:
+        # Somebody works there: the machine knows how far that log goes.
+        repository.annotate(f"{MODEL}@{entries[0].name}", metrics={"round": number})
     keys = spoil(hurt, count, dice, counts)
     full = not number % _FULL
     with timed(counts, "check"):
@@ -168,7 +171,12 @@ def told(found: Report, key: str) -> bool:
     """Whether a problem speaks of the file: by its key, by its pack, or by the number of its entry."""
     stem = Path(key).stem
     words = {key, stem, f"entry {int(stem)}"} if stem.isdigit() else {key, stem}
-    return any(word in f"{p.where} {p.reason} {p.pack or ''}" for p in found.problems for word in words)
+    if key.startswith("bundles/"):
+        # One that is missing is noted: the log itself is whole without it.
+        words.add(key.rpartition("-")[0])
+    said = [f"{each.where} {each.reason}" for each in [*found.problems, *found.notes]]
+    said += [problem.pack for problem in found.problems if problem.pack]
+    return any(word in each for each in said for word in words)
 
 
 def read(folder: Path, entries: Sequence[Entry], work: Path, counts: Counts, number: int) -> None:

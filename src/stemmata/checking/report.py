@@ -29,7 +29,8 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that is no damage: kind is catalog, void, orphan, aside, retired, leftover or unknown."""
+    """Something that is no damage: kind is catalog, void, bundle, orphan, aside, retired,
+    leftover or unknown."""
 
     kind: str
     where: str

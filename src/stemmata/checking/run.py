@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import suppress
 from itertools import zip_longest
 
+from stemmata import heads, recovering
 from stemmata.catalog import asking, filling
 from stemmata.catalog.catalog import Catalog, catalog_files
 from stemmata.checking.contents import Contents, Progress
@@ -14,7 +15,7 @@ from stemmata.checking.report import Affected, Note, Problem, Report, reason_of
 from stemmata.errors import Damage, DamagedLog, StemmataError, StorageFailed
 from stemmata.ids import PackName
 from stemmata.log import verify
-from stemmata.log.bundles import BundleName
+from stemmata.log.bundles import BundleName, missing_bundles
 from stemmata.log.entries import Position, link_of, log_key
 from stemmata.log.identity import Identity, read_identity
 from stemmata.log.reader import fetch
@@ -69,7 +70,7 @@ def check(
     identity = _check_identity(storage, report)
     if identity is None:
         return report
-    catalog = Catalog(storage, identity, [])
+    catalog = _folded(storage, identity)
     try:
         _check_log(storage, identity, catalog, report)
         _check_contents(storage, identity, catalog, report, extent, progress)
@@ -80,6 +81,22 @@ def check(
     finally:
         catalog.close()
     return report
+
+
+def _folded(storage: Storage, identity: Identity) -> Catalog:
+    """The fold of the log as far as it is whole, or could be made whole with what is here: damage in the log
+    must hide none in packs. `_check_log` says where and why."""
+    catalog = Catalog(storage, identity, [])
+    try:
+        catalog.refresh()
+    except DamagedLog:
+        with suppress(Damage, StorageFailed):
+            mended = recovering.readable(storage)
+            if mended is not storage:
+                catalog.close()
+                catalog = Catalog(mended, identity, [])
+                catalog.refresh()
+    return catalog
 
 
 def _check_contents(
@@ -106,6 +123,8 @@ def _check_identity(storage: Storage, report: Report) -> Identity | None:
         return read_identity(storage)
     except (Damage, StorageFailed) as error:
         report.problems.append(Problem("identity", "stemmata.json", reason_of(error)))
+    with suppress(Damage, StorageFailed):
+        return read_identity(recovering.readable(storage))
     first = fetch(storage, 1)
     link = link_of(first) if first is not None else None
     if link is None:
@@ -114,15 +133,17 @@ def _check_identity(storage: Storage, report: Report) -> Identity | None:
 
 
 def _check_log(storage: Storage, identity: Identity, catalog: Catalog, report: Report) -> None:
-    """Fold the log into `catalog` as far as it is whole; verify all entries and bundles."""
-    try:
-        catalog.refresh()
-    except DamagedLog:
-        pass  # verify_log says where and why
+    """Verify all entries and bundles; `catalog` holds what could be folded."""
     report.counts.entries = catalog.position.n
     for problem in verify.verify_log(storage, identity):
         kind = "bundle" if problem.where.startswith("bundles/") else "log"
         report.problems.append(Problem(kind, problem.where, problem.reason))
+    seen = heads.last_seen(storage, identity.repository)
+    if seen is not None and seen[0] > catalog.position.n and fetch(storage, seen[0]) is None:
+        reason = "this machine has seen it: an older copy, or the end of the log is gone"
+        report.problems.append(Problem("log", log_key(seen[0]), reason))
+    for due in missing_bundles(storage, catalog.position.n):
+        report.notes.append(Note("bundle", due, "it is due and not there, which costs time alone"))
     for key in storage.list("bundles/"):
         report.counts.bundles += 1
         report.counts.bytes += key.size

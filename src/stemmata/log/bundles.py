@@ -70,6 +70,17 @@ def find_bundles(storage: Storage) -> list[BundleName]:
     return [name for name in names if name is not None]
 
 
+def missing_bundles(storage: Storage, n: int) -> list[str]:
+    """Where bundles would be that are due at entry `n` and not there: their keys without the last part."""
+    there = {(b.level, b.first) for b in find_bundles(storage)}
+    due = ((level, first) for level in LEVELS for first in range(1, n - level + 2, level))
+    return [
+        f"bundles/{level}/{first:020d}-{first + level - 1:020d}"
+        for level, first in due
+        if (level, first) not in there
+    ]
+
+
 def write_due_bundles(storage: Storage, n: int) -> None:
     """Write the bundles that end at entry `n`, where they are missing. Never fails."""
     try:

@@ -7,6 +7,6 @@ Works on a storage alone: a damaged log may keep the repository from being opene
 
 from stemmata.recovering.origins import copies_at
 from stemmata.recovering.report import Lost, Recovered, RecoveryReport, Vanished
-from stemmata.recovering.run import recover
+from stemmata.recovering.run import readable, recover
 
-__all__ = ["Lost", "Recovered", "RecoveryReport", "Vanished", "copies_at", "recover"]
+__all__ = ["Lost", "Recovered", "RecoveryReport", "Vanished", "copies_at", "readable", "recover"]

@@ -14,7 +14,15 @@ from stemmata.recovering.applying import apply_plan
 from stemmata.recovering.bundling import mend_bundles
 from stemmata.recovering.losing import Remains, unnamed_packs
 from stemmata.recovering.origins import Bundles, Catalogs, Copy, Itself, Origin, identity_of, key_of
-from stemmata.recovering.planning import Plan, is_well, judge_identity, make_plan, proofs_of_bundles
+from stemmata.recovering.planning import (
+    Plan,
+    bytes_of,
+    is_well,
+    judge_identity,
+    make_plan,
+    proofs_of_bundles,
+)
+from stemmata.recovering.reading import MendedStorage
 from stemmata.recovering.report import Recovered, RecoveryReport
 from stemmata.storage.base import Storage
 
@@ -30,14 +38,8 @@ def recover(storage: Storage, *, sources: Sequence[Storage] = (), dry_run: bool 
     errors.
     """
     report = RecoveryReport(dry_run=dry_run)
-    end = last_entry(storage)
-    zero = _identity_there(storage)
-    if end == 0 and zero.fault == MISSING:
-        raise RepositoryNotFound(where=storage.where)
-    found = {0: zero, **survey(storage, end)}
     catalogs, itself = Catalogs(storage), Itself(storage)
-    proofs = _remembered(storage, sources, catalogs, end + MOST_MISSING)
-    plan = _plan(storage, sources, found, proofs, catalogs, itself, end)
+    plan = _look(storage, sources, catalogs, itself)
     remains = None if plan.complete else Remains(storage, plan, itself)
     for n, right in sorted(plan.right.items()):
         report.recovered.append(Recovered(key_of(n), _was(plan, n), right.origin.name))
@@ -47,6 +49,26 @@ def recover(storage: Storage, *, sources: Sequence[Storage] = (), dry_run: bool 
     report.whole, report.entries = max(plan.whole, 0), plan.last
     _tell(storage, plan, remains, catalogs, report)
     return report
+
+
+def readable(storage: Storage) -> Storage:
+    """The repository as it will read once `recover` has put its log right with what is here; the storage
+    itself, where nothing can be. Nothing is written. Raises as `recover`."""
+    itself = Itself(storage)
+    plan = _look(storage, (), Catalogs(storage), itself)
+    kept = {key_of(n): bytes_of(right.origin, n, right, itself) for n, right in plan.right.items()}
+    known = {key: data for key, data in kept.items() if data is not None}
+    return MendedStorage(storage, known) if known else storage
+
+
+def _look(storage: Storage, sources: Sequence[Storage], catalogs: Catalogs, itself: Itself) -> Plan:
+    end = last_entry(storage)
+    zero = _identity_there(storage)
+    if end == 0 and zero.fault == MISSING:
+        raise RepositoryNotFound(where=storage.where)
+    found = {0: zero, **survey(storage, end)}
+    proofs = _remembered(storage, sources, catalogs, end + MOST_MISSING)
+    return _plan(storage, sources, found, proofs, catalogs, itself, end)
 
 
 def _identity_there(storage: Storage) -> Found:

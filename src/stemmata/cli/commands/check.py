@@ -118,6 +118,9 @@ def check(
     if source:
         repairing.require_sources(source)
     storage = LocalStorage(repo_folder(context, repo))
+    if accept_older:
+        with open_repo(context, repo) as repository:
+            repository.accept_older()
     recovered = recover_log(output, storage, source or [], dry_run=dry_run) if repair else None
     with output.progress("checking") as bar:
         report = checking.check(
@@ -130,9 +133,6 @@ def check(
         )
     if not output.json:
         _tell(output, report, advise=not repair)
-    if accept_older:
-        with open_repo(context, repo) as repository:
-            repository.accept_older()
     # Nothing can be written behind a log with holes: packs are mended once it is whole.
     may_mend = recovered is not None and recovered.complete and not (dry_run and recovered.recovered)
     mended = _repair(context, repo, output, report, source or [], dry_run) if may_mend else None
@@ -284,6 +284,7 @@ _HOW = {
 _NOTES = {
     "catalog": "cached catalog thrown away",
     "void": "log entry without effect",
+    "bundle": "missing bundle",
     "orphan": "unused pack",
     "aside": "damaged file that was put aside",
     "retired": "damaged, unneeded pack",
