@@ -65,6 +65,11 @@ def main() -> int:
     ]
     lines = [f"# {datetime.now(UTC):%Y-%m-%d}, start-up", "", machine(), load(), ""]
     lines += [f"Whole processes, {options.repeat} rounds; processor is user and system time.", ""]
+    if os.getloadavg()[0] > (os.cpu_count() or 1):
+        lines += [
+            "Others kept the machine busy: the processor's time alone says anything here.",
+            "",
+        ]
     lines += table(floors, commands)
     lines += ["", *(f"MISSED: {m}" for m in missed)] if missed else ["", "Every target was met."]
     text = "\n".join(lines) + "\n"
