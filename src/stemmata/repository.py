@@ -249,6 +249,7 @@ class Repository(Upkeep):
             metrics=version.metrics,
             tree=version.tree(),
             read=version.read,
+            fill=version.object_filler(),
         )
 
     def version_of_path(self, path: str | os.PathLike[str]) -> VersionId | None:

@@ -13,6 +13,8 @@ from stemmata import checkouts
 from stemmata.catalog import deletions, queries
 from stemmata.catalog.queries import AnnotationRow, VersionRow
 from stemmata.compare import lora
+from stemmata.compare.deltas import DeltaTable, table
+from stemmata.compare.factors import FillObject, adapter_of
 from stemmata.compare.lora import LoraFacts
 from stemmata.errors import FileNotInVersion, MissingExtra, NotFound
 from stemmata.ids import SHORT, VersionId
@@ -230,6 +232,11 @@ class Version:
         read = self._session.object_reader(self._row)
         return checkouts.TensorFile.of(self.file(path), read, self._session.object_filler(self._row))
 
+    def object_filler(self) -> FillObject:
+        """Decodes objects of its files into memory that is given, each verified; for comparisons."""
+        self._require_visible()
+        return self._session.object_filler(self._row)
+
     def provenance(self, kind: str) -> bytes:
         """One erasable object: provenance (JSON: `command`, `environment`, `packages`, …), or one
         that an annotation attached. Raises NotFound, Redacted."""
@@ -261,6 +268,15 @@ class Version:
     def lora(self) -> LoraFacts | None:
         """Rank, alpha and targets read from the weights' shapes; None if there is no LoRA."""
         return lora.facts(self.tree(), self.read)
+
+    def lora_spectra(self) -> DeltaTable | None:
+        """What the LoRA adds to the base's weights, module by module: delta-W's norm, singular values and
+        effective rank; None if there is no LoRA, or its weights cannot be read without unpickling.
+
+        From the factors alone, in float64, without torch. Raises Damage.
+        """
+        adapter = adapter_of(self.tree(), self.read)
+        return None if adapter is None else table(adapter, self.object_filler())
 
     # --- models -----------------------------------------------------------------------------
 
