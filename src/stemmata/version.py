@@ -273,7 +273,7 @@ class Version:
         """What the LoRA adds to the base's weights, module by module: delta-W's norm, singular values and
         effective rank; None if there is no LoRA, or its weights cannot be read without unpickling.
 
-        From the factors alone, in float64, without torch. Raises Damage.
+        From the factors alone, in float64, without torch. A module whose bytes are damaged says so.
         """
         adapter = adapter_of(self.tree(), self.read)
         return None if adapter is None else table(adapter, self.object_filler())

@@ -69,17 +69,6 @@ def test_spectrum_of_the_product_that_is_never_made(outputs: int, inputs: int, r
     assert told.stable_rank == pytest.approx((told.norm / told.spectral_norm) ** 2, rel=1e-12)
 
 
-def test_tall_factors_are_decomposed_in_blocks_without_loss() -> None:
-    """Rows that divide into blocks, that do not, and columns that are zero."""
-    rng = np.random.default_rng(1)
-    for rows in (4096, 4099, 257):
-        b, a = rng.normal(size=(rows, 16)), rng.normal(size=(16, 300))
-        b[:, 3] = 0
-        found = product(b, a, 1.0)
-        np.testing.assert_allclose(found.left.T @ found.left, np.eye(16), atol=1e-13)
-        np.testing.assert_allclose(found.left * found.values @ found.right.T, b @ a, atol=1e-11)
-
-
 def test_a_known_effective_rank_is_recovered_from_float32() -> None:
     """Three equal directions of sixteen: 3. Shares of 1/2, 1/4, 1/8, 1/8: 2 ** 1.75."""
     for values, expected in (([2.0] * 3, 3.0), ([4.0, 2.0, 1.0, 1.0], 2**1.75)):

@@ -7,17 +7,22 @@ of which nothing can be told says why instead. The numerics are in `adapters`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from stemmata.codecs.workers import Threads, thread_count
 from stemmata.compare.adapterfiles import Scale
 from stemmata.compare.factors import Adapter, FillObject, Pair, Reader
 from stemmata.compare.floats import ROUNDING
+from stemmata.errors import Damage
 
 if TYPE_CHECKING:
     from stemmata.compare.adapters import Product, Relation, Spectrum
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +200,25 @@ def _apart(side: DeltaTable, other: DeltaTable) -> tuple[ModuleDelta, ...]:
 
 
 def table(adapter: Adapter, fill: FillObject) -> DeltaTable:
-    """Read and decompose every pair of factors. Raises what reading an object raises (Damage)."""
+    """Read and decompose every pair of factors."""
     reader = Reader(fill)
-    told = [_measure(pair, reader)[0] for pair in adapter.pairs.values()]
+    told = _in_order(lambda pair: _measure(pair, reader)[0], list(adapter.pairs.values()))
     return _table(adapter, told)
+
+
+def _in_order(work: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[_Out]:
+    """What `work` makes of all items, several at a time, in their order: a pair for each thread in memory."""
+    if not items:
+        return
+    with Threads(min(thread_count(), len(items)), thread_name_prefix="stemmata-factors") as pool:
+        made = [pool.submit(work, item) for item in items]
+        made.reverse()
+        try:
+            while made:
+                yield made.pop().result()
+        finally:
+            for one in made:
+                one.cancel()
 
 
 def _table(adapter: Adapter, told: Iterable[ModuleDelta]) -> DeltaTable:
@@ -207,18 +227,17 @@ def _table(adapter: Adapter, told: Iterable[ModuleDelta]) -> DeltaTable:
 
 
 def _measure(pair: Pair, reader: Reader) -> tuple[ModuleDelta, Product | None]:
+    """A module's row, and delta-W itself; None where the row says why there is none."""
     from stemmata.compare import adapters
 
-    b, a = reader.pair(pair)
-    delta = ModuleDelta(
-        pair.module,
-        pair.kind,
-        pair.rank,
-        (b.shape[0], a.shape[1]),
-        pair.dtype,
-        pair.scale,
-        magnitude=reader.norm(pair.magnitude) if pair.magnitude is not None else None,
-    )
+    delta = ModuleDelta(pair.module, pair.kind, pair.rank, dtype=pair.dtype, scale=pair.scale)
+    try:
+        b, a = reader.pair(pair)
+        magnitude = reader.norm(pair.magnitude) if pair.magnitude is not None else None
+    except Damage as damage:
+        # The rest can be told all the same, and this is not handed out.
+        return replace(delta, problem=f"its factors cannot be read: {damage.kind}"), None
+    delta = replace(delta, shape=(b.shape[0], a.shape[1]), magnitude=magnitude)
     scale = 1.0 if pair.scale.value is None else pair.scale.value
     rounding = ROUNDING[pair.b.dtype], ROUNDING[pair.a.dtype]
     try:
@@ -231,26 +250,25 @@ def _measure(pair: Pair, reader: Reader) -> tuple[ModuleDelta, Product | None]:
 def compare_deltas(
     a: Adapter, b: Adapter, fill_a: FillObject, fill_b: FillObject, notes: tuple[str, ...] = ()
 ) -> DeltaDiff:
-    """Both tables, and how each module that both adapt moved. Raises as `table`."""
+    """Both tables, and how each module that both adapt moved."""
     readers = Reader(fill_a), Reader(fill_b)
-    left: list[ModuleDelta] = []
-    right: dict[str, ModuleDelta] = {}
-    moves: list[ModuleMove] = []
-    for pair in a.pairs.values():
-        delta, found = _measure(pair, readers[0])
-        left.append(delta)
-        other = b.pairs.get(pair.module)
-        if other is None:
-            continue
-        same = pair.objects == other.objects and pair.scale == other.scale
+
+    def one(module: str) -> tuple[ModuleDelta | None, ModuleDelta | None, ModuleMove | None]:
+        first, second = a.pairs.get(module), b.pairs.get(module)
+        left, of_left = _measure(first, readers[0]) if first is not None else (None, None)
         # What is stored once is read once.
-        its, its_found = (replace(delta, magnitude=None), found) if same else _measure(other, readers[1])
-        if same and other.magnitude is not None:
-            its = replace(its, magnitude=readers[1].norm(other.magnitude))
-        right[pair.module] = its
-        moves.append(_move(delta, its, found, its_found, identical=same))
-    told = [right[p.module] if p.module in right else _measure(p, readers[1])[0] for p in b.pairs.values()]
-    tables = _table(a, left), _table(b, told)
+        same = first is not None and second is not None and first.same_as(second)
+        if same:
+            right, of_right = left, of_left
+        else:
+            right, of_right = _measure(second, readers[1]) if second is not None else (None, None)
+        if left is None or right is None:
+            return left, right, None
+        return left, right, _move(left, right, of_left, of_right, identical=same)
+
+    told = list(_in_order(one, list(dict.fromkeys([*a.pairs, *b.pairs]))))
+    tables = _table(a, (x for x, _, _ in told if x)), _table(b, (x for _, x, _ in told if x))
+    moves = [x for _, _, x in told if x]
     moves += _unusable(*tables, {m.module for m in moves})
     return DeltaDiff(*tables, tuple(moves), notes)
 

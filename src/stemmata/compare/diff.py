@@ -57,7 +57,8 @@ class LoraDiff:
     def deltas(self) -> DeltaDiff | None:
         """Both sides' delta-W, module by module; None unless both have a LoRA whose weights can be read.
 
-        The factors are read when this is first asked for: the repository must be open then. Raises Damage.
+        The factors are read when this is first asked for: the repository must be open then. A module
+        whose bytes are damaged says so.
         """
         return self.measure()
 

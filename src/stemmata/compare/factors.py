@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from stemmata.codecs.dtypes import dtype_of
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from stemmata.compare.adapters import Array
 
 FillObject: TypeAlias = Callable[[str, memoryview], None]
-"""The object with this digest (hex) into memory of its size, verified."""
+"""The object with this digest (hex) into memory of its size, verified. Safe in any thread."""
 _MAX_ELEMENTS = 1 << 28
 """Of both factors of a module together: 2 GiB as float64."""
 _MAX_EXPERTS = 4096
@@ -77,12 +78,14 @@ class Pair:
     def dtype(self) -> str:
         return self.b.dtype if self.b.dtype == self.a.dtype else f"{self.b.dtype}/{self.a.dtype}"
 
-    @property
-    def objects(self) -> tuple[object, ...]:
-        """Equal for pairs that hold the same values, up to the scale."""
-        parts = (self.b, self.a, self.between)
-        told = tuple((t.dtype, t.shape, t.objects) for t in parts if t is not None)
-        return (*told, self.groups, self.expert, self.experts)
+    def same_as(self, other: Pair) -> bool:
+        """Whether both hold the very same values at the same scale."""
+        return self._values() == other._values()
+
+    def _values(self) -> tuple[object, ...]:
+        parts = (self.b, self.a, self.between, self.magnitude)
+        told = [t and (t.dtype, t.shape, t.objects) for t in parts]
+        return (*told, self.scale, self.kind, self.groups, self.expert, self.experts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,32 +240,37 @@ def _experts(module: str, rank: int, config: Mapping[str, Any] | None) -> int:
 
 
 class Reader:
-    """Reads pairs of one version; keeps the factors of stacked experts for the next one of them."""
+    """Reads pairs of one version, in any thread; keeps stacked experts' factors for the next one of them."""
 
     def __init__(self, fill: FillObject) -> None:
         self._fill = fill
         self._kept: tuple[tuple[str, str], Array, Array] | None = None
+        self._lock = Lock()
 
     def pair(self, pair: Pair) -> tuple[Array, Array]:
         """B (outputs, rank) and A (rank, inputs) as float64. Raises as reading an object does (Damage)."""
-        b, a = self._whole(pair)
-        if pair.expert is not None:
+        if pair.expert is None:
+            b, a = self._whole(pair)
+        else:
+            with self._lock:
+                b, a = self._stacked(pair)
             # A goes by experts, then ranks; B the other way: PEFT's `ParamWrapper.get_delta_weight`.
             a = a.reshape(pair.experts, pair.rank, -1)[pair.expert]
             b = b.reshape(b.shape[0], pair.rank, pair.experts)[:, :, pair.expert]
         return (_blocks(b, pair) if pair.groups > 1 else b), a
 
-    def _whole(self, pair: Pair) -> tuple[Array, Array]:
+    def _stacked(self, pair: Pair) -> tuple[Array, Array]:
         key = pair.b.name, pair.b.path
-        if self._kept is not None and self._kept[0] == key:
-            return self._kept[1:]
-        self._kept = None
+        if self._kept is None or self._kept[0] != key:
+            self._kept = None
+            self._kept = key, *self._whole(pair)
+        return self._kept[1:]
+
+    def _whole(self, pair: Pair) -> tuple[Array, Array]:
         b, a = self._read(pair.b), self._read(pair.a)
         b, a = b.reshape(b.shape[0], -1), a.reshape(a.shape[0], -1)
         if pair.between is not None:
             a = a * self._read(pair.between).reshape(-1, 1)
-        if pair.experts > 1:
-            self._kept = key, b, a
         return b, a
 
     def norm(self, tensor: Tensor) -> float | None:
