@@ -177,6 +177,17 @@ def test_adalora_with_its_values_between_the_factors(repo: Repository, tmp_path:
         assert_told(module, layer.get_delta_weight("default").detach().numpy())
 
 
+def test_kasa_with_its_values_between_the_factors(repo: Repository, tmp_path: Path) -> None:
+    model = adapted(target_modules=["q_proj"], kasa_config=peft.KasaConfig())
+    told = saved(repo, tmp_path / "out", model)
+    for module in told.modules:
+        layer = model.base_model.model.get_submodule(module.module)
+        b, a = layer.lora_B["default"].weight, layer.lora_A["default"].weight
+        delta = layer.scaling["default"] * b @ torch.diag(layer.lora_diag["default"]) @ a
+        assert_told(module, delta.detach().numpy())
+    assert told.notes == ("KaSA: delta-W is told against the truncated base",)
+
+
 def test_a_convolution_with_groups_is_told_as_the_operator_it_is(repo: Repository, tmp_path: Path) -> None:
     """PEFT cannot merge it; what its forward computes is compared."""
     torch.manual_seed(0)

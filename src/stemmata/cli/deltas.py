@@ -21,6 +21,8 @@ _MOST = 10
 """Modules of a diff that are listed; --json has all."""
 _STEPS = "▁▂▃▄▅▆▇█"
 _BARS = 16
+_NAME = 32
+"""Columns that a module keeps where the table is narrow: its end tells modules apart, and is cut off."""
 _UNUSED = "directions that together carry less than 1% of it"
 
 
@@ -155,7 +157,7 @@ def moved(deltas: DeltaDiff | None, width: int) -> list[Text]:
     if not most:
         return []
     columns = [
-        Column("moved most", shrink=20),
+        Column("moved most", shrink=_NAME),
         Column("norm", 1, right=True),
         Column("change", right=True),
         Column("of a", right=True),
@@ -221,7 +223,7 @@ def spectra(found: DeltaTable, width: int) -> list[Text]:
 
 def _modules(modules: Sequence[ModuleDelta], width: int) -> Text:
     columns = [
-        Column("module", shrink=20),
+        Column("module", shrink=_NAME),
         Column("r", right=True),
         Column("norm", right=True),
         Column("greatest", 3, right=True),
