@@ -51,7 +51,7 @@ def saved(
     (folder / "adapter_model.safetensors").write_bytes(safetensors_bytes(tensors))
     told = {"peft_type": "LORA", "r": 3, "lora_alpha": 6, **(config or {})}
     (folder / "adapter_config.json").write_text(json.dumps(told))
-    return repo.save(folder, "m", **more)
+    return repo.save(folder, "m", provenance={}, **more)
 
 
 def table(version: Version) -> DeltaTable:
@@ -198,7 +198,7 @@ def test_one_side_without_lora_has_nothing_to_compare(repo: Repository, tmp_path
     a = saved(repo, tmp_path / "a", {"q": pair(0)})
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "notes.txt").write_text("none")
-    b = repo.save(tmp_path / "b", "m")
+    b = repo.save(tmp_path / "b", "m", provenance={})
     assert b.lora_spectra() is None
     assert repo.diff(a, b).lora.deltas is None
     assert repo.diff(a, b).to_dict()["lora"]["deltas"] is None
@@ -207,7 +207,7 @@ def test_one_side_without_lora_has_nothing_to_compare(repo: Repository, tmp_path
 def test_factors_are_read_when_they_are_asked_for(
     repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    a, b = (repo.save(adapter_folder(tmp_path / "out", seed), "m") for seed in (1, 2))
+    a, b = (repo.save(adapter_folder(tmp_path / "out", seed), "m", provenance={}) for seed in (1, 2))
     found = repo.diff(a, b)
     first = found.lora.deltas
     assert first is not None
