@@ -34,7 +34,7 @@ class Comparing(Upkeep):
         """
         sides = self.get(a), self.get(b)
         self._session.refresh()
-        found = diff.compare(*map(self._side, sides))
+        found = diff.compare(*(self._side(side, weights=weights) for side in sides))
         if not weights or not found.tensors:
             return found
         rows = [self._session.row(side.id) for side in sides]
@@ -42,7 +42,7 @@ class Comparing(Upkeep):
             found, weights=weighing.weigh(self._session, rows[0], rows[1], found.tensors, progress)
         )
 
-    def _side(self, version: Version) -> Side:
+    def _side(self, version: Version, *, weights: bool) -> Side:
         self._session.row(version.id)  # one in hand may have been deleted since
         return diff.Side(
             id=version.id,
@@ -52,4 +52,5 @@ class Comparing(Upkeep):
             metrics=version.metrics,
             tree=version.tree(),
             read=version.read,
+            fill=version.object_filler() if weights else None,
         )

@@ -21,13 +21,17 @@ from stemmata.trees import Tree, TreeFile
 if TYPE_CHECKING:
     from stemmata import checkouts, redacting, surveyor, weighing
     from stemmata.catalog import deletions
-    from stemmata.compare import lora, surprises
+    from stemmata.compare import deltas, factors, lora, surprises
+    from stemmata.compare.deltas import DeltaTable
+    from stemmata.compare.factors import FillObject
     from stemmata.compare.lora import LoraFacts
     from stemmata.compare.statistics import TensorStatistics
     from stemmata.compare.surprises import Surprise
 else:
     checkouts = deferred("stemmata.checkouts")
     deletions = deferred("stemmata.catalog.deletions")
+    deltas = deferred("stemmata.compare.deltas")
+    factors = deferred("stemmata.compare.factors")
     lora = deferred("stemmata.compare.lora")
     redacting = deferred("stemmata.redacting")
     surprises = deferred("stemmata.compare.surprises")
@@ -242,6 +246,11 @@ class Version:
         read = self._session.object_reader(self._row)
         return checkouts.TensorFile.of(self.file(path), read, self._session.object_filler(self._row))
 
+    def object_filler(self) -> FillObject:
+        """Decodes objects of its files into memory that is given, each verified; for comparisons."""
+        self._require_visible()
+        return self._session.object_filler(self._row)
+
     def provenance(self, kind: str) -> bytes:
         """One erasable object: provenance (JSON: `command`, `environment`, `packages`, …), or one
         that an annotation attached. Raises NotFound, Redacted."""
@@ -284,6 +293,15 @@ class Version:
     def lora(self) -> LoraFacts | None:
         """Rank, alpha and targets read from the weights' shapes; None if there is no LoRA."""
         return lora.facts(self.tree(), self.read)
+
+    def lora_spectra(self) -> DeltaTable | None:
+        """What the LoRA adds to the base's weights, module by module: delta-W's norm, singular values and
+        effective rank; None if there is no LoRA, or its weights cannot be read without unpickling.
+
+        From the factors alone, in float64, without torch. A module whose bytes are damaged says so.
+        """
+        adapter = factors.adapter_of(self.tree(), self.read)
+        return None if adapter is None else deltas.table(adapter, self.object_filler())
 
     # --- models -----------------------------------------------------------------------------
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -180,3 +181,28 @@ def epoch(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.2f}".rstrip("0").rstrip(".") if math.isfinite(value) else str(value)
+
+
+def unnumbered(name: str) -> str:
+    """What names of one thing in several layers have in common."""
+    return re.sub(r"\d+", "*", name)
+
+
+def fold(names: Sequence[str]) -> str:
+    """Names that differ only in numbers as one: `layers.{0-3,7}.q_proj.weight`."""
+    parts = [re.split(r"(\d+)", name) for name in names]
+    folded = []
+    for place, options in enumerate(zip(*parts, strict=True)):
+        distinct = sorted({int(o) for o in options}) if place % 2 else []
+        folded.append("{" + _ranges(distinct) + "}" if len(distinct) > 1 else options[0])
+    return "".join(folded)
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from stemmata.compare import lora
+from stemmata.compare.deltas import DeltaDiff, compare_deltas
+from stemmata.compare.factors import FillObject, adapter_of
 from stemmata.compare.lora import LoraFacts
 from stemmata.compare.records import (
     Change,
@@ -28,7 +31,8 @@ from stemmata.trees import Tree
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of the two: `metrics` with annotations merged in; `read` gives the bytes of a file of the tree."""
+    """One of the two: `metrics` with annotations merged in; `read` gives the bytes of a file of the tree,
+    `fill` decodes an object of it into memory."""
 
     id: VersionId
     label: str
@@ -38,6 +42,7 @@ class Side:
     read: Callable[[str], bytes]
     redacted: Mapping[str, str] = field(default_factory=dict)
     """Kinds of provenance that count as erased, and since when."""
+    fill: FillObject | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,16 @@ class LoraDiff:
     a: LoraFacts | None
     b: LoraFacts | None
     changed: tuple[Change, ...]
+    measure: Callable[[], DeltaDiff | None] = field(default=lambda: None, repr=False, compare=False)
+
+    @property
+    def deltas(self) -> DeltaDiff | None:
+        """Both sides' delta-W, module by module; None unless both have a LoRA whose weights can be read.
+
+        The factors are read when this is first asked for: the repository must be open then. A module
+        whose bytes are damaged says so.
+        """
+        return self.measure()
 
     def __bool__(self) -> bool:
         return bool(self.changed) or (self.a is None) != (self.b is None)
@@ -56,6 +71,7 @@ class LoraDiff:
             "a": self.a.to_dict() if self.a else None,
             "b": self.b.to_dict() if self.b else None,
             "changed": {c.key: {"a": c.a, "b": c.b} for c in self.changed},
+            "deltas": self.deltas.to_dict() if self.deltas else None,
         }
 
 
@@ -104,7 +120,8 @@ class Diff:
 
 
 def compare(a: Side, b: Side) -> Diff:
-    """Compare two versions by their records and trees; of the files only adapter_config.json is read."""
+    """Compare two versions by their records and trees; of the files only adapter_config.json is read, and
+    the factors of LoRA when somebody asks for what they make."""
     return Diff(
         a=a.id,
         b=b.id,
@@ -117,13 +134,23 @@ def compare(a: Side, b: Side) -> Diff:
         provenance=provenance_changes(a.record, b.record, a.redacted, b.redacted),
         files=compare_files(a.tree, b.tree),
         tensors=compare_tensors(a.tree, b.tree),
-        lora=_compare_lora(lora.facts(a.tree, a.read), lora.facts(b.tree, b.read)),
+        lora=_compare_lora(a, b),
     )
 
 
-def _compare_lora(a: LoraFacts | None, b: LoraFacts | None) -> LoraDiff:
-    if a is None or b is None:
-        return LoraDiff(a, b, ())
-    left, right = a.to_dict(), b.to_dict()
+def _compare_lora(a: Side, b: Side) -> LoraDiff:
+    of_a, of_b = lora.facts(a.tree, a.read), lora.facts(b.tree, b.read)
+    if of_a is None or of_b is None:
+        return LoraDiff(of_a, of_b, ())
+    left, right = of_a.to_dict(), of_b.to_dict()
     changed = tuple(Change(key, left[key], right[key]) for key in left if not equal(left[key], right[key]))
-    return LoraDiff(a, b, changed)
+    return LoraDiff(of_a, of_b, changed, cache(lambda: _measure(a, b)))
+
+
+def _measure(a: Side, b: Side) -> DeltaDiff | None:
+    first, second = adapter_of(a.tree, a.read), adapter_of(b.tree, b.read)
+    if first is None or second is None or a.fill is None or b.fill is None:
+        return None
+    bases = {base.digest for base in (a.record.base, b.record.base) if base is not None and base.digest}
+    notes = ("their bases differ: each delta-W is added to other weights",) if len(bases) > 1 else ()
+    return compare_deltas(first, second, a.fill, b.fill, notes)

@@ -1,11 +1,6 @@
 """Adapters: rank and targets as the weights' shapes tell them. Owns holding adapter_config.json against them.
 
 Of a LoRA everything is told; of PEFT's other methods what they have: a rank only where one is meant.
-
-In PEFT's files `<module>.lora_A.weight` is (rank, inputs) and `<module>.lora_B.weight` (outputs, rank),
-with further axes for convolutions; `lora_embedding_A` and `_B` likewise, without `.weight`. Adapters
-saved from a state dict also carry the adapter's name (`lora_A.default.weight`). alpha is in no tensor: it
-comes from the config.
 """
 
 from __future__ import annotations
@@ -19,16 +14,24 @@ from typing import Any
 
 import msgspec
 
+from stemmata.compare.adapterfiles import (
+    CONFIG,
+    MAX_NAME,
+    declared_rank,
+    factor,
+    in_folder,
+    is_plain,
+    leaf_of,
+    matches,
+    module_name,
+    number,
+    pattern_of,
+    read_config,
+    whole,
+)
 from stemmata.compare.tensors import Tensor, tensors_of
 from stemmata.trees import Tree
 
-CONFIG = "adapter_config.json"
-_MAX_CONFIG = 1 << 20
-_MAX_NAME = 4096
-_GREATEST = 1 << 53
-_FACTOR = re.compile(
-    r"(?P<module>.+)\.lora_(?:embedding_)?(?P<side>[AB])(?:\.(?P<adapter>(?!weight$|bias$)[^.]+))?(?:\.weight)?"
-)
 # What PEFT's other methods call their tensors: a module's name, then one of these.
 _OTHER = re.compile(
     r"(?:(?P<module>.+)\.)?(?:ia3_l|hada_\w+|lokr_\w+|vera_\w+|randlora_\w+|oft_\w+|boft_\w+|hra_\w+"
@@ -46,7 +49,6 @@ _TITLES = {
     "P_TUNING": "p-tuning",
     "LN_TUNING": "layer norms",
 }
-_WRAPPERS = ("base_model.model.", "base_model.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +130,11 @@ def facts(tree: Tree, read: Callable[[str], bytes]) -> LoraFacts | None:
     folders: dict[str, list[Tensor]] = {}
     for tensor in tensors_of(tree):
         folders.setdefault(tensor.path.rpartition("/")[0], []).append(tensor)
-    with_lora = [f for f, tensors in folders.items() if any(_factor(t) for t in tensors)]
+    with_lora = [f for f, tensors in folders.items() if any(factor(t.name) for t in tensors)]
     sizes = {f.path: f.size for f in tree.files}
     configs = [p.rpartition("/")[0] for p in sizes if p.rpartition("/")[2] == CONFIG]
     for folder in sorted({*with_lora, *configs}, key=lambda f: (f.count("/") + bool(f), f)):
-        path = f"{folder}/{CONFIG}" if folder else CONFIG
-        config = _config(path, sizes, read)
+        config = read_config(in_folder(folder), sizes, read)
         if folder in with_lora:
             return _from_weights(folders[folder], config)
         method = (config or {}).get("peft_type")
@@ -146,9 +147,9 @@ def facts(tree: Tree, read: Callable[[str], bytes]) -> LoraFacts | None:
 
 def _of_another_method(method: str, tensors: list[Tensor], config: dict[str, Any]) -> LoraFacts:
     """An adapter that is no LoRA: what its tensors' names and shapes, else its config, tell."""
-    found = [(t, _OTHER.fullmatch(t.name) if len(t.name) <= _MAX_NAME else None) for t in tensors]
+    found = [(t, _OTHER.fullmatch(t.name) if len(t.name) <= MAX_NAME else None) for t in tensors]
     own = [t for t, match in found if match is not None]
-    modules = {_module(match["module"]) for _, match in found if match is not None and match["module"]}
+    modules = {module_name(match["module"]) for _, match in found if match is not None and match["module"]}
     modules.discard("base_model")  # what all modules share, as VeRA's projections
     # A method that is not known here has all tensors for its own.
     beside = [t for t, match in found if match is None] if own else []
@@ -158,7 +159,7 @@ def _of_another_method(method: str, tensors: list[Tensor], config: dict[str, Any
     return LoraFacts(
         rank=_rank_of(method, own, declared.rank),
         alpha=declared.alpha if method in _WITH_RANK else None,
-        targets=tuple(sorted({_leaf(m) for m in modules})) or declared.targets,
+        targets=tuple(sorted({leaf_of(m) for m in modules})) or declared.targets,
         modules=len(modules),
         parameters=sum(prod(t.shape) for t in own),
         other_tensors=len(beside),
@@ -166,7 +167,7 @@ def _of_another_method(method: str, tensors: list[Tensor], config: dict[str, Any
         others=_owners(beside),
         from_weights=bool(tensors),
         method=method,
-        virtual_tokens=prompt if prompt is not None else _whole(config.get("num_virtual_tokens")),
+        virtual_tokens=prompt if prompt is not None else whole(config.get("num_virtual_tokens")),
     )
 
 
@@ -182,35 +183,22 @@ def _rank_of(method: str, tensors: list[Tensor], declared: int | None) -> int | 
 
 def _owners(tensors: Iterable[Tensor]) -> tuple[str, ...]:
     """The modules of whole tensors, by the last part of their names."""
-    names = (_module(t.name).removesuffix(".weight").removesuffix(".bias") for t in tensors)
-    return tuple(sorted({_leaf(name.removesuffix(".base_layer")) for name in names}))
+    names = (module_name(t.name).removesuffix(".weight").removesuffix(".bias") for t in tensors)
+    return tuple(sorted({leaf_of(name.removesuffix(".base_layer")) for name in names}))
 
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 10**6 else f"{size / 1e3:.1f} kB"
 
 
-def _config(path: str, sizes: Mapping[str, int], read: Callable[[str], bytes]) -> dict[str, Any] | None:
-    """The adapter's config; {} if it is no sound JSON object, None if it is not there."""
-    if path not in sizes:
-        return None
-    if sizes[path] > _MAX_CONFIG:
-        return {}
-    try:
-        found = msgspec.json.decode(read(path))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _from_config(config: dict[str, Any]) -> LoraFacts:
     targets = config.get("target_modules")
     named = [t for t in targets if isinstance(t, str)] if isinstance(targets, list) else []
     return LoraFacts(
-        rank=_whole(config.get("r")),
-        alpha=_number(config.get("lora_alpha", config.get("alpha"))),
+        rank=whole(config.get("r")),
+        alpha=number(config.get("lora_alpha", config.get("alpha"))),
         targets=tuple(sorted(named)),
-        rank_pattern=_pattern(config.get("rank_pattern")),
+        rank_pattern=pattern_of(config.get("rank_pattern")),
         dora=config.get("use_dora") is True,
         rslora=config.get("use_rslora") is True,
         from_weights=False,
@@ -221,9 +209,10 @@ def _from_weights(tensors: list[Tensor], config: dict[str, Any] | None) -> LoraF
     ranks: dict[str, dict[str, int]] = {}
     problems: list[str] = []
     own: list[Tensor] = []
+    convolutions: set[str] = set()
     dora = False
     for tensor in tensors:
-        match = _factor(tensor)
+        match = factor(tensor.name)
         dora = dora or ".lora_magnitude_vector" in tensor.name
         if ".lora_" in tensor.name:
             own.append(tensor)
@@ -231,7 +220,9 @@ def _from_weights(tensors: list[Tensor], config: dict[str, Any] | None) -> LoraF
             continue
         # Factor A is (rank, inputs, ...), factor B (outputs, rank, ...).
         axis = 0 if match["side"] == "A" else 1
-        module = _module(match["module"])
+        if len(tensor.shape) > 2:
+            convolutions.add(module_name(match["module"]))
+        module = module_name(match["module"])
         if len(tensor.shape) < 2 or 0 in tensor.shape:
             problems.append(
                 f"{tensor.name} has the shape {list(tensor.shape)}, as an unfinished gathering leaves it"
@@ -240,19 +231,21 @@ def _from_weights(tensors: list[Tensor], config: dict[str, Any] | None) -> LoraF
             ranks.setdefault(module, {})[match["side"]] = tensor.shape[axis]
     by_module = {module: pair.get("A", pair.get("B", 0)) for module, pair in sorted(ranks.items())}
     for module, pair in sorted(ranks.items()):
-        if len(set(pair.values())) > 1:
+        # Where a convolution has groups, each output reads the rank's share of its own group.
+        grouped = module in convolutions and pair.get("A", 0) % pair.get("B", 1) == 0
+        if len(set(pair.values())) > 1 and not grouped:
             problems.append(f"the factors of {module} have ranks {pair['A']} and {pair['B']}")
         elif len(pair) == 1:
             problems.append(f"{module} has one factor of two")
-    rank = _common(by_module, _whole((config or {}).get("r")))
+    rank = _common(by_module, whole((config or {}).get("r")))
     if config:
         problems += _disagreements(config, by_module)
     elif config is not None:
         problems.append(f"{CONFIG} cannot be read as JSON")
     return LoraFacts(
         rank=rank,
-        alpha=_number((config or {}).get("lora_alpha")),
-        targets=tuple(sorted({_leaf(module) for module in by_module})),
+        alpha=number((config or {}).get("lora_alpha")),
+        targets=tuple(sorted({leaf_of(module) for module in by_module})),
         modules=len(by_module),
         rank_pattern=_ranks_apart(by_module, rank),
         dora=dora,
@@ -264,22 +257,6 @@ def _from_weights(tensors: list[Tensor], config: dict[str, Any] | None) -> LoraF
         disagreements=tuple(problems),
         method="ADALORA" if (config or {}).get("peft_type") == "ADALORA" else "LORA",
     )
-
-
-def _factor(tensor: Tensor) -> re.Match[str] | None:
-    """The parts of a factor's name; None for any other tensor."""
-    return _FACTOR.fullmatch(tensor.name) if len(tensor.name) <= _MAX_NAME else None
-
-
-def _module(name: str) -> str:
-    for wrapper in _WRAPPERS:
-        if name.startswith(wrapper):
-            return name.removeprefix(wrapper)
-    return name
-
-
-def _leaf(module: str) -> str:
-    return module.rpartition(".")[2]
 
 
 def _common(by_module: Mapping[str, int], declared: int | None) -> int | None:
@@ -294,8 +271,8 @@ def _common(by_module: Mapping[str, int], declared: int | None) -> int | None:
 
 def _ranks_apart(by_module: Mapping[str, int], rank: int | None) -> dict[str, int]:
     apart: dict[str, int] = {}
-    for leaf in {_leaf(module) for module in by_module}:
-        own = {module: r for module, r in by_module.items() if _leaf(module) == leaf}
+    for leaf in {leaf_of(module) for module in by_module}:
+        own = {module: r for module, r in by_module.items() if leaf_of(module) == leaf}
         if len(set(own.values())) == 1:
             own = {leaf: next(iter(own.values()))}
         apart.update({name: r for name, r in own.items() if r != rank})
@@ -309,21 +286,21 @@ def _disagreements(config: dict[str, Any], by_module: Mapping[str, int]) -> list
         return []
     found: list[str] = []
     pattern = config.get("rank_pattern") or {}
-    declared = _whole(config.get("r"))
-    plain = isinstance(pattern, dict) and all(_is_plain(key) for key in pattern)
+    declared = whole(config.get("r"))
+    plain = isinstance(pattern, dict) and all(is_plain(key) for key in pattern)
     if declared is not None and plain:
-        named = _pattern(pattern)
+        named = pattern_of(pattern)
         wrong = Counter(
             (rank, wanted)
             for module, rank in by_module.items()
-            if rank != (wanted := _wanted(module, named, declared))
+            if rank != (wanted := declared_rank(module, named, declared))
         )
         for (rank, wanted), count in sorted(wrong.items()):
             found.append(f"{CONFIG} says r={wanted} where {count} of {len(by_module)} modules have {rank}")
     targets = config.get("target_modules")
-    if isinstance(targets, list) and all(_is_plain(t) for t in targets):
-        unnamed = {_leaf(m) for m in by_module if not any(_matches(m, t) for t in targets)}
-        absent = [t for t in targets if not any(_matches(m, t) for m in by_module)]
+    if isinstance(targets, list) and all(is_plain(t) for t in targets):
+        unnamed = {leaf_of(m) for m in by_module if not any(matches(m, t) for t in targets)}
+        absent = [t for t in targets if not any(matches(m, t) for m in by_module)]
         if unnamed:
             found.append(f"{CONFIG} does not name {_listed(unnamed)}, which the weights adapt")
         if absent:
@@ -334,32 +311,3 @@ def _disagreements(config: dict[str, Any], by_module: Mapping[str, int]) -> list
 def _listed(names: Iterable[str]) -> str:
     ordered = sorted(names)
     return ", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")
-
-
-def _is_plain(name: object) -> bool:
-    """No regular expression: those of a foreign config are not run, for they may never end."""
-    return isinstance(name, str) and re.fullmatch(r"[\w.-]+", name) is not None
-
-
-def _matches(module: str, name: str) -> bool:
-    return module == name or module.endswith("." + name)
-
-
-def _wanted(module: str, pattern: Mapping[str, int], declared: int) -> int:
-    return next((rank for name, rank in pattern.items() if _matches(module, name)), declared)
-
-
-def _pattern(value: object) -> dict[str, int]:
-    if not isinstance(value, dict):
-        return {}
-    return {str(k): rank for k, v in value.items() if (rank := _whole(v)) is not None}
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _GREATEST:
-        return None
-    return float(value)

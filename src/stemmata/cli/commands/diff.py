@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,7 +55,8 @@ def diff(
     """Show what differs between two versions.
 
     Config, metrics, data, files, which tensors changed, and LoRA's rank, alpha and targets as the
-    weights tell them. Differences come first, what is equal is counted.
+    weights tell them. Two LoRAs are compared by what they add to the base's weights, whatever the factors.
+    Differences come first, what is equal is counted.
     """
     output = output_for(context, as_json)
     moment = instant(at)
@@ -99,10 +99,13 @@ def _tell(output: Output, found: Diff, primary: Primary) -> None:
     if found.a == found.b:
         output.show("", "They are the same version.")
         return
+    from stemmata.cli.deltas import moved, summary
+
+    lora = [*_lora(found.lora), *summary(found.lora.deltas)]
     same_metrics = sum(m.same for m in found.metrics)
     sections: list[tuple[str, list[_Row], int]] = [
         ("metrics", _metrics(found.metrics, primary), same_metrics),
-        (_title(found.lora), _lora(found.lora), 0),
+        (_title(found.lora), lora, 0),
         ("config", _changes(found.config), found.config.same),
         ("data", _changes(found.data), found.data.same),
         ("about", _changes(found.about), found.about.same),
@@ -115,6 +118,8 @@ def _tell(output: Output, found: Diff, primary: Primary) -> None:
             head = Text().append(title, "bold")
             head.append(f"  {same} equal" if same else "", DIM)
             output.show("", head, pairs(rows, output.width))
+        if rows is lora and (table := moved(found.lora.deltas, output.width)):
+            output.show("", *table)
     equal = [title for title, rows, same in sections if same and not rows]
     if equal:
         output.show("", Text(f"equal: {', '.join(equal)}", DIM))
@@ -242,7 +247,7 @@ def _tensors(tensors: TensorsDiff, weights: WeightsDiff | None) -> list[_Row]:
         ("+", "green", [(t.name, _shape(t)) for t in tensors.added]),
     ):
         for name, shown in what:
-            key = (f"{mark} {shown}", style, re.sub(r"\d+", "*", name))
+            key = (f"{mark} {shown}", style, text.unnumbered(name))
             groups.setdefault(key, []).append(name)
     rows = []
     for (shown, style, _), names in groups.items():
@@ -254,7 +259,7 @@ def _tensors(tensors: TensorsDiff, weights: WeightsDiff | None) -> list[_Row]:
             line.append(f"  {_far(far)}", "yellow" if far.change else "dim")
             if far.unchanged:
                 line.append(f"  {text.count(far.unchanged, 'element')} as before", "dim")
-        rows.append((text.plain(fold(names)), line))
+        rows.append((text.plain(text.fold(names)), line))
     return rows
 
 
@@ -270,23 +275,3 @@ def _shape(tensor: Tensor) -> str:
 
 def _refit(a: Tensor, b: Tensor) -> str:
     return f"{_shape(a)} → {_shape(b)}"
-
-
-def fold(names: Sequence[str]) -> str:
-    """Names that differ only in numbers as one: `layers.{0-3,7}.q_proj.weight`."""
-    parts = [re.split(r"(\d+)", name) for name in names]
-    folded = []
-    for place, options in enumerate(zip(*parts, strict=True)):
-        distinct = sorted({int(o) for o in options}) if place % 2 else []
-        folded.append("{" + _ranges(distinct) + "}" if len(distinct) > 1 else options[0])
-    return "".join(folded)
-
-
-def _ranges(numbers: Iterable[int]) -> str:
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

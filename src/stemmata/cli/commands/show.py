@@ -30,12 +30,14 @@ app = command_app()
     epilog=examples(
         "stemmata show sentiment@production",
         "stemmata show 3f9a12bc --files --tensors",
+        "stemmata show sentiment@production --spectrum",
         "stemmata show 'sentiment@production@{3 weeks ago}'",
         json="version (as in log), lora (rank, alpha, targets, … or null), provenance (list of kinds), "
         "redacted (list of item, at, by, why), surprises (list of kind, text), "
         "files (list of path, size, digest, executable), tensors (list of name, dtype, shape, bytes, file, "
         "statistics; "
-        "with --tensors), annotations (list of at, by, metrics, labels, notes, event, why), at (UTC or null)",
+        "with --tensors), spectrum (norm, effective_rank, modules by name; with --spectrum), "
+        "annotations (list of at, by, metrics, labels, notes, event, why), at (UTC or null)",
     ),
 )
 def show(
@@ -46,13 +48,17 @@ def show(
     config: Annotated[
         bool, typer.Option("--config", help="List all settings, also the Trainer's housekeeping.")
     ] = False,
+    spectrum: Annotated[
+        bool, typer.Option("--spectrum", help="Read a LoRA's factors: what it adds to each module.")
+    ] = False,
     at: At = None,
     repo: Repo = None,
     as_json: Json = False,
 ) -> None:
     """Show one version: metrics, config, parents, files.
 
-    Of a Trainer's settings those that tell the training are shown; all of them with --config.
+    Of a Trainer's settings those that tell the training are shown; all of them with --config. With
+    --spectrum also the norm of what a LoRA adds to each module, and in how many of its rank's directions.
     """
     output = output_for(context, as_json)
     with open_repo(context, repo) as repository:
@@ -60,6 +66,8 @@ def show(
         version = repository.get(resolved.row.id)
         if output.json:
             document = _document(version, tensors=tensors)
+            if spectrum:
+                document["spectrum"] = told.to_dict() if (told := version.lora_spectra()) else None
             output.document({**document, "at": resolved.at_utc})
             return
         if resolved.at_utc is not None:
@@ -69,6 +77,8 @@ def show(
             value = text.precise(resolved.best.value)
             output.note(f"best by the {word} {text.plain(resolved.best.metric)}, {value}")
         _tell(output, repository, version, all_settings=config)
+        if spectrum:
+            output.show("", *_spectra(version, output.width))
         if files:
             output.show("", *_files(version.files, output.width))
         if tensors:
@@ -249,6 +259,16 @@ def _metrics(version: Version) -> list[tuple[str, Text]]:
             line.append("  added later", "dim")
         rows.append((text.plain(key), line))
     return rows
+
+
+def _spectra(version: Version, width: int) -> list[Text]:
+    from stemmata.cli.deltas import spectra
+    from stemmata.cli.styled import Text
+
+    found = version.lora_spectra()
+    if found is None:
+        return [Text("no LoRA whose weights can be read", "dim")]
+    return spectra(found, width)
 
 
 def _files(files: list[TreeFile], width: int) -> list[Text]:
