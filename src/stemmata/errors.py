@@ -18,9 +18,11 @@ class StemmataError(Exception):
     what: ClassVar[str] = "{reason}"
     untouched: ClassVar[str] = ""
     next_step: ClassVar[str] = ""
+    unsaid: ClassVar[frozenset[str]] = frozenset()
+    """Fields for programs, which no message holds."""
 
     def __init__(self, **data: object) -> None:
-        wanted = type(self).fields()
+        wanted = type(self).fields() | self.unsaid
         if wanted != set(data):
             raise TypeError(f"{type(self).__name__} takes {sorted(wanted)}, got {sorted(data)}")
         self.data = data
@@ -75,7 +77,7 @@ class InvalidTime(UsageProblem):
 
 class InvalidExpression(UsageProblem):
     kind = "invalid-expression"
-    what = "the filter {text!r} cannot be read at character {position}: {reason}"
+    what = "the expression {text!r} cannot be read at character {position}: {reason}"
     next_step = "write comparisons joined by and/or/not, such as: eval_loss < 0.5 and lora.r == 8"
 
 
@@ -499,6 +501,23 @@ class NotLoadable(SafetyRefusal):
     kind = "not-loadable"
     what = "version {version} cannot be loaded as a model: {reason}"
     untouched = "nothing was loaded"
+    next_step = "{hint}"
+
+
+class GateFailed(SafetyRefusal):
+    """`evidence` is the whole gate as judged: see `gating.Verdict.to_dict`."""
+
+    kind = "gate-failed"
+    what = "{version} does not pass the gate of {model}@{name}: {reasons}"
+    untouched = "{name} stays at {current}"
+    next_step = "measure what is missing, or promote another version; --dry-run judges and moves nothing"
+    unsaid = frozenset({"evidence"})
+
+
+class AliasProtected(SafetyRefusal):
+    kind = "alias-protected"
+    what = "{model}@{name} is protected: {reason}"
+    untouched = "it stays as it is"
     next_step = "{hint}"
 
 

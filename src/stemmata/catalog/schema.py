@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sqlite3
 
-VERSION = 2
+VERSION = 3
 """Raised whenever a table changes. Part of the file's name, so that releases do not fight over it."""
 
 # A fact is a value by which versions are found. A number is `num` (a bool also has text 'true' or 'false',
@@ -18,6 +18,7 @@ VERSION = 2
 # text alone; None is NULL in both. Metrics and labels are facts of one version. Config and data never change,
 # and all versions of a run have the same: each such object is kept once, as `shared`.
 # fact_moves: values that `facts` no longer has; num and text NULL with `removed` set is a label taken away.
+# measured_on: by metric, the dataset that an annotation named for the value that stands.
 # `at` is NULL in both where it is that of the version.
 # ref_moves: target NULL is a deletion.
 SCHEMA = """
@@ -36,6 +37,9 @@ CREATE TABLE settings (
     model TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL,  -- value: JSON
     PRIMARY KEY (model, key)
 ) WITHOUT ROWID;
+CREATE TABLE setting_moves (  -- every change; value NULL: taken away
+    model TEXT NOT NULL, key TEXT NOT NULL, value TEXT, n INTEGER NOT NULL, at TEXT NOT NULL, by TEXT NOT NULL
+);
 
 CREATE TABLE versions (
     seq INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, model TEXT NOT NULL,
@@ -63,7 +67,7 @@ CREATE TABLE version_states (  -- what became of a version; at first it is visib
 );
 
 CREATE TABLE keys (
-    id INTEGER PRIMARY KEY, space TEXT NOT NULL,  -- metric, config, label, data
+    id INTEGER PRIMARY KEY, space TEXT NOT NULL,  -- metric, config, label, data, measured_on
     key TEXT NOT NULL, model TEXT NOT NULL,  -- model: '' in config and data
     UNIQUE (space, key, model)
 );
@@ -131,6 +135,7 @@ CREATE INDEX facts_by_number ON facts (key, num);
 CREATE INDEX fact_moves_by_key ON fact_moves (key, version, id);
 CREATE INDEX versions_by_config ON versions (config);
 CREATE INDEX versions_by_data ON versions (data);
+CREATE INDEX setting_moves_by_key ON setting_moves (model, key, n);
 CREATE INDEX ref_moves_by_name ON ref_moves (model, key, n);
 """
 """What the fold itself does not look at: of a long log these are made when it has been folded."""

@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
 from stemmata.cli import text
-from stemmata.errors import InvalidArgument, StemmataError
+from stemmata.errors import InvalidArgument, InvalidExpression, StemmataError
 from stemmata.records import timestamp
 
 if TYPE_CHECKING:
@@ -171,9 +171,23 @@ def report_error(output: Output, error: StemmataError, help_at: str = "") -> Non
     if output.json:
         output.document(error_document(error.kind, str(error), error.data))
     parts = [p.format(**error.data) for p in (error.what, error.untouched, error.next_step)]
+    if isinstance(error, InvalidExpression):
+        _point_at(output, str(error.data["text"]), int(str(error.data["position"])))
     if not parts[2] and isinstance(error, InvalidArgument):
         parts[2] = help_at
     report_failure(output, *parts)
+
+
+def _point_at(output: Output, expression: str, position: int) -> None:
+    """The expression on a line of stderr, a caret below what cannot be read."""
+    from rich.cells import cell_len
+
+    begin = max(0, position - 1 - output.errors.width // 2)
+    before = text.plain(expression[begin : position - 1])
+    rest = text.plain(expression[position - 1 :])[: max(1, output.errors.width // 2 - 9)]
+    lead = "…" if begin else ""
+    output.errors.print(f"  {lead}{before}{rest}", soft_wrap=True)
+    output.errors.print(" " * (2 + cell_len(lead + before)) + "^", style="bold red", soft_wrap=True)
 
 
 def report_failure(output: Output, what: str, untouched: str = "", next_step: str = "") -> None:
