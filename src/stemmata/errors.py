@@ -87,6 +87,13 @@ class InvalidArgument(UsageProblem):
     untouched = "nothing was done"
 
 
+class InvalidExamples(UsageProblem):
+    kind = "invalid-examples"
+    what = "{path} is no list of examples: {reason}"
+    untouched = "nothing was added"
+    next_step = "write one JSON object on each line"
+
+
 class CommandNotStarted(UsageProblem):
     kind = "command-not-started"
     what = "{command!r} cannot be run: {reason}"
@@ -139,6 +146,12 @@ class TensorNotInVersion(NotFound):
     kind = "tensor-not-in-version"
     what = "version {version} has no tensor {name!r}"
     next_step = "{hint}"
+
+
+class EvalNotFound(NotFound):
+    kind = "eval-not-found"
+    what = "version {version} has no examples of an eval {name!r}; it has those of: {has}"
+    next_step = "add them with: stemmata annotate {version} --eval {name} --examples FILE.jsonl"
 
 
 class SourceMissing(NotFound):

@@ -26,6 +26,7 @@ from stemmata.errors import (
 from stemmata.gating import Requirement, Verdict, judge, requirements_of
 from stemmata.ids import VersionId
 from stemmata.log.ops import ModelConfigure, Op, RefDelete, VersionAnnotate
+from stemmata.measurements import NO_DATASET, Dataset, details_of
 from stemmata.names import clean_name, name_key
 from stemmata.naming import alias_op
 from stemmata.protecting import policy_of, refuse_unless_free
@@ -270,13 +271,18 @@ def annotate(
     notes: str,
     event: str,
     why: str,
+    dataset: Dataset = NO_DATASET,
+    source: str = "",
 ) -> None:
-    """Add metrics, labels or a note to a visible version."""
+    """Add metrics, with what they were measured on and with, labels or a note to a visible version."""
+    if (dataset or source) and not metrics:
+        raise InvalidArgument(argument="dataset", reason="it is said of metrics, and none is given")
     op = VersionAnnotate(
         version=version.hex,
         metrics=metrics_of(metrics) or None,
         labels={k: v and str(mask_value(k, v)) for k, v in labels_of(labels).items()} or None,
         notes=mask(text_of(notes)) or None,
+        details=details_of(dataset, source),
         event=mask(text_of(event)),
         why=mask(text_of(why)),
     )

@@ -5,17 +5,20 @@ what is added to a version later. Owns what people call for that; every operatio
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from stemmata import moves, protecting
-from stemmata.arguments import require_text
+from stemmata.arguments import require_text, text_of
+from stemmata.capture import mask
 from stemmata.catalog import queries
 from stemmata.errors import InvalidArgument
+from stemmata.evals import Eval, EvalDiff, diff_evals
 from stemmata.gating import Verdict
 from stemmata.moves import Move
 from stemmata.names import clean_name
 from stemmata.protecting import Policy, Protection, policy_of
 from stemmata.upkeep import Target, Upkeep
-from stemmata.version import Version
+from stemmata.version import Version, dataset_of_words
 
 
 class Promotion(Upkeep):
@@ -135,10 +138,15 @@ class Promotion(Upkeep):
         notes: str = "",
         event: str = "",
         why: str = "",
+        dataset: str = "",
+        fingerprint: str = "",
+        source: str = "",
     ) -> Version:
         """Add metrics, labels or notes to a version; the record itself stays as it is.
 
-        Later values win; a label of None removes it. Raises InvalidArgument if there is nothing to add.
+        `dataset`, its `fingerprint` (any text that changes with it) and `source` (what measured) are kept
+        with the metrics: see `Version.measurements`. Later values win; a label of None removes it.
+        Raises InvalidArgument if there is nothing to add.
         """
         if not metrics and not labels and not notes:
             raise InvalidArgument(argument="annotate", reason="give metrics, labels or notes")
@@ -151,5 +159,31 @@ class Promotion(Upkeep):
             notes=notes,
             event=event,
             why=why,
+            dataset=dataset_of_words(dataset, fingerprint),
+            source=mask(text_of(source)),
         )
         return Version(self._session, self._session.row(found))
+
+    def add_eval(self, version: Target, name: str, **said: Any) -> Eval:
+        """Keep an eval with a version: see `Version.add_eval`."""
+        return self.get(version).add_eval(name, **said)
+
+    def diff_evals(
+        self,
+        a: Target,
+        b: Target,
+        name: str,
+        *,
+        key: str | None = None,
+        score: str | None = None,
+        show: int = 5,
+    ) -> EvalDiff:
+        """What became of each example of an eval from version `a` to `b`: fixed, broken, unchanged.
+
+        Examples are matched by `key` (a field; "line": their place), else by their id, their inputs or
+        their place, whichever both have first. `score` is the field that says how good an answer was:
+        true or false, 1 or 0, or a number. The first `show` of each kind are part of the answer.
+        Raises EvalNotFound, Redacted, InvalidArgument.
+        """
+        one, two = (self._session.row(self.get(each).id) for each in (a, b))
+        return diff_evals(self._session, one, two, name, key=key, score=score, show=show)

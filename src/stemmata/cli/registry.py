@@ -51,7 +51,7 @@ COMMANDS: dict[str, Entry] = {
         "protect", _NAME, "Let an alias move through a gate alone; without --require, show what it asks."
     ),
     "unprotect": Entry("unprotect", _NAME, "Let a protected alias move freely again."),
-    "annotate": Entry("annotate", _NAME, "Add metrics, labels or notes to a version."),
+    "annotate": Entry("annotate", _NAME, "Add metrics, labels, notes or an eval to a version."),
     "label": Entry("label", _NAME, "Set or remove labels of a version."),
     "delete": Entry("delete", _KEEP, "Hide versions; they can be restored for 14 days at least."),
     "restore": Entry("restore", _KEEP, "Show deleted versions again."),
