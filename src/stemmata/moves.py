@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stemmata.arguments import labels_of, metrics_of, text_of
 from stemmata.capture import mask, mask_value
@@ -23,15 +23,17 @@ from stemmata.errors import (
     NothingToRollBack,
     VersionNotFound,
 )
-from stemmata.gating import Requirement, Verdict, judge, requirements_of
 from stemmata.ids import VersionId
 from stemmata.log.ops import ModelConfigure, Op, RefDelete, VersionAnnotate
 from stemmata.measurements import NO_DATASET, Dataset, details_of
 from stemmata.names import clean_name, name_key
 from stemmata.naming import alias_op
-from stemmata.protecting import policy_of, refuse_unless_free
 from stemmata.session import Session
 from stemmata.transaction import Committed
+
+if TYPE_CHECKING:
+    # Read when an alias moves: most commands move none.
+    from stemmata.gating import Requirement, Verdict
 
 
 class Unset:
@@ -77,6 +79,8 @@ def set_alias(
     compared has changed when it takes effect. Raises AliasMoved, NameTaken, VersionNotFound, GateFailed,
     AliasProtected, InvalidExpression, InvalidArgument.
     """
+    from stemmata.gating import requirements_of
+
     model, name = clean_name(model), clean_name(name)
     asked = requirements_of(require)
     _require_reason(force, why)
@@ -100,6 +104,8 @@ def set_alias(
 
 def gate(session: Session, model: str, name: str, to: VersionId, require: Sequence[str] = ()) -> Verdict:
     """Judge what `set_alias` would, and move nothing. Raises as it does, but not GateFailed."""
+    from stemmata.gating import Verdict, requirements_of
+
     model, name = clean_name(model), clean_name(name)
     asked = requirements_of(require)
     session.refresh()
@@ -143,6 +149,9 @@ def _judged(
     catalog: Catalog, row: VersionRow, name: str, asked: Sequence[Requirement], *, force: bool = False
 ) -> Verdict | None:
     """What the policy and `asked` say of a version; None if nothing is asked of it."""
+    from stemmata.gating import judge
+    from stemmata.protecting import policy_of
+
     policy = policy_of(catalog.connection, row.model, name)
     if policy is None and not asked:
         return None
@@ -167,6 +176,8 @@ def rollback(session: Session, model: str, name: str, *, to: VersionId | None = 
     came after fails. A protected alias goes back only to what it has been. Raises NothingToRollBack,
     AliasProtected.
     """
+    from stemmata.protecting import refuse_unless_free
+
     model, name = clean_name(model), clean_name(name)
     session.refresh()
     past = history(session, name_key(model), name)
@@ -209,6 +220,8 @@ def _previous(session: Session, past: list[Move]) -> VersionId | None:
 
 def delete_alias(session: Session, model: str, name: str, *, why: str = "", force: bool = False) -> Move:
     """Delete an alias; its history stays. Raises VersionNotFound if there is none, AliasProtected."""
+    from stemmata.protecting import refuse_unless_free
+
     model, name = clean_name(model), clean_name(name)
     _require_reason(force, why)
 

@@ -5,20 +5,22 @@ what is added to a version later. Owns what people call for that; every operatio
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stemmata import moves, protecting
+from stemmata import moves
 from stemmata.arguments import require_text, text_of
 from stemmata.capture import mask
 from stemmata.catalog import queries
 from stemmata.errors import InvalidArgument
-from stemmata.evals import Eval, EvalDiff, diff_evals
-from stemmata.gating import Verdict
 from stemmata.moves import Move
 from stemmata.names import clean_name
-from stemmata.protecting import Policy, Protection, policy_of
 from stemmata.upkeep import Target, Upkeep
 from stemmata.version import Version, dataset_of_words
+
+if TYPE_CHECKING:
+    from stemmata.evals import Eval, EvalDiff
+    from stemmata.gating import Verdict
+    from stemmata.protecting import Policy, Protection
 
 
 class Promotion(Upkeep):
@@ -88,21 +90,29 @@ class Promotion(Upkeep):
         It replaces what the alias asked before. Without requirements it moves by force alone. A rollback to
         what the alias has been is always possible.
         """
-        return protecting.protect(self._session, model, alias, require, why=why)
+        from stemmata.protecting import protect  # it needs what judges gates
+
+        return protect(self._session, model, alias, require, why=why)
 
     def unprotect(self, model: str, alias: str, *, why: str = "") -> None:
         """The alias moves freely again. Raises NotFound if it is not protected."""
-        protecting.unprotect(self._session, model, alias, why=why)
+        from stemmata.protecting import unprotect
+
+        unprotect(self._session, model, alias, why=why)
 
     def protection(self, model: str, alias: str) -> Policy | None:
         """What the alias asks of a version; None if it is not protected."""
+        from stemmata.protecting import policy_of
+
         self._session.refresh()
         return policy_of(self._session.catalog.connection, self._model_key(model), clean_name(alias))
 
     def protections(self, model: str, alias: str) -> list[Protection]:
         """Every change of what the alias asks, oldest first: when, who, what."""
+        from stemmata.protecting import protections
+
         self._session.refresh()
-        return protecting.protections(self._session, self._model_key(model), require_text("name", alias))
+        return protections(self._session, self._model_key(model), require_text("name", alias))
 
     def rollback(self, model: str, name: str, *, to: Target | None = None, why: str = "") -> Move:
         """Point an alias back at where it stood before, or at `to`. A second rollback goes further.
@@ -185,5 +195,7 @@ class Promotion(Upkeep):
         true or false, 1 or 0, or a number. The first `show` of each kind are part of the answer.
         Raises EvalNotFound, Redacted, InvalidArgument.
         """
+        from stemmata.evals import diff_evals
+
         one, two = (self._session.row(self.get(each).id) for each in (a, b))
         return diff_evals(self._session, one, two, name, key=key, score=score, show=show)

@@ -42,7 +42,6 @@ from stemmata.log.ops import Op, VersionAdd, VersionAnnotate
 from stemmata.names import clean_name, name_key
 from stemmata.naming import alias_op, holder_of, name_version
 from stemmata.objects import ObjectWriter
-from stemmata.protecting import refuse_unless_free
 from stemmata.records import (
     Base,
     Record,
@@ -373,6 +372,8 @@ def _refuse_taken_name(catalog: Catalog, request: SaveRequest) -> str | None:
         if taken is not None and taken.kind != movable:
             raise NameTaken(model=request.model, name=name, holder=holder_of(catalog, taken))
     if request.alias:
+        from stemmata.protecting import refuse_unless_free  # it needs what judges gates
+
         hint = f"save without it, then: stemmata promote REF {request.alias}"
         refuse_unless_free(
             catalog, request.model, request.alias, "a version that is new has no evidence", hint

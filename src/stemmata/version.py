@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stemmata import checkouts
 from stemmata.arguments import text_of
@@ -17,8 +17,6 @@ from stemmata.catalog.queries import AnnotationRow, VersionRow
 from stemmata.compare import lora
 from stemmata.compare.lora import LoraFacts
 from stemmata.errors import FileNotInVersion, MissingExtra, NotFound
-from stemmata.evals import Eval, Examples, add_eval, evals_of, examples_of, read_lines, with_examples
-from stemmata.evals.lines import Source
 from stemmata.ids import SHORT, VersionId
 from stemmata.measurements import Dataset, Measurement, dataset_of_save, measured
 from stemmata.metricnames import by_interest
@@ -26,6 +24,10 @@ from stemmata.records import Base, Record, Run, Value, load_metrics, load_value
 from stemmata.redacting import redacted
 from stemmata.session import Session
 from stemmata.trees import Tree, TreeFile
+
+if TYPE_CHECKING:
+    from stemmata.evals import Eval, Examples
+    from stemmata.evals.lines import Source
 
 
 class Version:
@@ -175,6 +177,8 @@ class Version:
 
     def evals(self) -> list[Eval]:
         """Evals that were kept with it, oldest first."""
+        from stemmata.evals import evals_of  # like each import of it: most have no use for it
+
         self._session.refresh()
         return evals_of(self._session, self._row)
 
@@ -183,11 +187,15 @@ class Version:
 
         Raises EvalNotFound, Redacted, Damage.
         """
+        from stemmata.evals import examples_of
+
         self._require_visible()
         return examples_of(self._session, self._row, name)
 
     def example_lines(self, name: str) -> Iterator[bytes]:
         """As `examples`, the lines of the file as it was given."""
+        from stemmata.evals import read_lines, with_examples
+
         self._require_visible()
         return read_lines(self._session, self._row, with_examples(self._session, self._row, name))
 
@@ -211,6 +219,8 @@ class Version:
 
         Raises InvalidExamples, SourceMissing, UnsupportedFile, InvalidArgument, InvalidName.
         """
+        from stemmata.evals import add_eval
+
         return add_eval(
             self._session,
             self.id,

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from stemmata.log.ops import RefSet
+from stemmata.repository import open as open_repository
+
 Cli = Callable[..., Any]
 
 
@@ -115,3 +118,46 @@ def test_a_lock_is_told(shop: Path, cli: Cli) -> None:
     found = cli("promote", "sentiment@best", "production")
     assert (found.code, "no gate that could be passed" in found.err) == (8, True)
     assert "no version passes" in cli("history", "sentiment", "production").out
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        {"action": [], "gate": 7},
+        {"action": "promote", "gate": {"requirements": {"a": 1}}},
+        {
+            "gate": {
+                "requirements": [
+                    3,
+                    {},
+                    {"expression": 4, "comparisons": [5, {"holds": [], "found": {"a": []}}]},
+                ]
+            }
+        },
+        {
+            "gate": {
+                "requirements": [
+                    {"comparisons": [{"holds": None, "found": "~nan", "terms": [{"dataset": 1}]}]}
+                ]
+            }
+        },
+        {"gate": {"requirements": [{"expression": "\x1b[31m", "reason": "\x1b[31m", "passed": "yes"}]}},
+    ],
+)
+def test_evidence_that_others_wrote_may_be_anything(
+    shop: Path, cli: Cli, evidence: dict[str, object]
+) -> None:
+    with open_repository(shop / ".stemmata") as repo:
+        current, best = repo.get("sentiment@production"), repo.get("sentiment@best")
+        op = RefSet(
+            model="sentiment",
+            kind="alias",
+            name="production",
+            to=best.id.hex,
+            expect=current.id.hex,
+            evidence=evidence,
+        )
+        repo.session.commit(lambda _: [op])
+    said = cli("history", "sentiment", "production")
+    assert (said.code, "\x1b[31m" in said.out) == (0, False)
+    assert cli("history", "sentiment", "production", "--json").code == 0

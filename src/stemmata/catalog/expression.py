@@ -10,6 +10,7 @@ find them. A version can have many names, aliases and tags: `name == "x"` holds 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from stemmata.catalog.conditions import (
     FIELDS,
@@ -24,31 +25,12 @@ from stemmata.catalog.conditions import (
     member_of,
     value_of,
 )
-from stemmata.catalog.grammar import (
-    MAX_DEPTH,
-    MAX_LENGTH,
-    Chain,
-    Comparison,
-    Leaf,
-    Member,
-    Node,
-    Not,
-    parse_filter,
-    parse_name,
-)
 
-__all__ = [
-    "FIELDS",
-    "MAX_DEPTH",
-    "MAX_LENGTH",
-    "Filter",
-    "Parameter",
-    "Scope",
-    "SortKey",
-    "clause_of",
-    "compile_filter",
-    "compile_sort",
-]
+if TYPE_CHECKING:
+    # Here for its types; read when there is an expression to read, which most commands have not.
+    from stemmata.catalog.grammar import Leaf, Node
+
+__all__ = ["FIELDS", "Filter", "Parameter", "Scope", "SortKey", "clause_of", "compile_filter", "compile_sort"]
 
 NOW = Scope()
 
@@ -76,6 +58,8 @@ def compile_filter(text: str, scope: Scope = NOW) -> Filter:
 
     Raises InvalidExpression with the position of what cannot be read.
     """
+    from stemmata.catalog.grammar import parse_filter
+
     parsed = parse_filter(text)
     clause = _clause(parsed.node, scope, flip=False)
     return Filter(clause.sql, clause.parameters, parsed.names)
@@ -83,6 +67,8 @@ def compile_filter(text: str, scope: Scope = NOW) -> Filter:
 
 def compile_sort(text: str, scope: Scope = NOW) -> SortKey:
     """Compile a single name to order by. Raises InvalidExpression."""
+    from stemmata.catalog.grammar import parse_name
+
     name = parse_name(text)
     number, words = value_of(name, scope)
     return SortKey(number, words, name)
@@ -91,6 +77,8 @@ def compile_sort(text: str, scope: Scope = NOW) -> SortKey:
 def _clause(node: Node, scope: Scope, *, flip: bool) -> Clause:
     """A condition, or its opposite: "not" is carried down to the comparisons, for depth
     is dear (see below) and no comparison is ever NULL."""
+    from stemmata.catalog.grammar import Chain, Not
+
     if isinstance(node, Not):
         return _clause(node.part, scope, flip=not flip)
     if not isinstance(node, Chain):
@@ -106,6 +94,8 @@ def _clause(node: Node, scope: Scope, *, flip: bool) -> Clause:
 
 def clause_of(leaf: Leaf, scope: Scope) -> Clause:
     """One comparison of a name with what is written there, as SQL that is never NULL."""
+    from stemmata.catalog.grammar import Comparison, Member
+
     if isinstance(leaf, Member):
         return member_of(leaf.name, leaf.values, negated=leaf.negated, scope=scope)
     if isinstance(leaf, Comparison):
