@@ -18,9 +18,11 @@ class StemmataError(Exception):
     what: ClassVar[str] = "{reason}"
     untouched: ClassVar[str] = ""
     next_step: ClassVar[str] = ""
+    unsaid: ClassVar[frozenset[str]] = frozenset()
+    """Fields for programs, which no message holds."""
 
     def __init__(self, **data: object) -> None:
-        wanted = type(self).fields()
+        wanted = type(self).fields() | self.unsaid
         if wanted != set(data):
             raise TypeError(f"{type(self).__name__} takes {sorted(wanted)}, got {sorted(data)}")
         self.data = data
@@ -75,7 +77,7 @@ class InvalidTime(UsageProblem):
 
 class InvalidExpression(UsageProblem):
     kind = "invalid-expression"
-    what = "the filter {text!r} cannot be read at character {position}: {reason}"
+    what = "the expression {text!r} cannot be read at character {position}: {reason}"
     next_step = "write comparisons joined by and/or/not, such as: eval_loss < 0.5 and lora.r == 8"
 
 
@@ -83,6 +85,13 @@ class InvalidArgument(UsageProblem):
     kind = "invalid-argument"
     what = "{argument}: {reason}"
     untouched = "nothing was done"
+
+
+class InvalidExamples(UsageProblem):
+    kind = "invalid-examples"
+    what = "{path} is no list of examples: {reason}"
+    untouched = "nothing was added"
+    next_step = "write one JSON object on each line"
 
 
 class CommandNotStarted(UsageProblem):
@@ -137,6 +146,12 @@ class TensorNotInVersion(NotFound):
     kind = "tensor-not-in-version"
     what = "version {version} has no tensor {name!r}"
     next_step = "{hint}"
+
+
+class EvalNotFound(NotFound):
+    kind = "eval-not-found"
+    what = "version {version} has no examples of an eval {name!r}; it has those of: {has}"
+    next_step = "add them with: stemmata annotate {version} --eval {name} --examples FILE.jsonl"
 
 
 class SourceMissing(NotFound):
@@ -520,6 +535,23 @@ class SurprisingSave(SafetyRefusal):
     what = "this version of {model} is not what its parent suggests: {surprises}"
     untouched = "nothing was saved"
     next_step = "look at it, and save it without strict if it is meant"
+
+
+class GateFailed(SafetyRefusal):
+    """`evidence` is the whole gate as judged: see `gating.Verdict.to_dict`."""
+
+    kind = "gate-failed"
+    what = "{version} does not pass the gate of {model}@{name}: {reasons}"
+    untouched = "{name} stays at {current}"
+    next_step = "measure what is missing, or promote another version; --dry-run judges and moves nothing"
+    unsaid = frozenset({"evidence"})
+
+
+class AliasProtected(SafetyRefusal):
+    kind = "alias-protected"
+    what = "{model}@{name} is protected: {reason}"
+    untouched = "it stays as it is"
+    next_step = "{hint}"
 
 
 class NothingKept(SafetyRefusal):

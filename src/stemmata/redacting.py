@@ -5,7 +5,8 @@ What stays is a tombstone: when, by whom and why. The bytes are erased when the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from stemmata.arguments import text_of
@@ -52,7 +53,7 @@ def redact(
         attached = {k: d for a in queries.annotations_of(connection, row.seq) for k, d in a.objects.items()}
         there = {**attached, **held}
         gone = {r.item: r for r in deletions.redactions(connection, row.seq)}
-        items: dict[VersionId, list[str]] = {version: list(dict.fromkeys(kinds))}
+        items: dict[VersionId, list[str]] = {version: _with_pieces(kinds, there)}
         elsewhere: set[VersionId] = set()
         for kind in items[version]:
             if kind not in there:
@@ -81,6 +82,15 @@ def redact(
     else:
         session.commit(plan)
     return found, others[0]
+
+
+def _with_pieces(kinds: Sequence[str], there: Collection[str]) -> list[str]:
+    """A long file's pieces are attached as `kind+2`, `kind+3`, …: they go with the first."""
+    found: list[str] = []
+    for kind in kinds:
+        piece = re.compile(rf"{re.escape(kind)}\+[0-9]+")
+        found += [kind, *sorted(each for each in there if piece.fullmatch(each))]
+    return list(dict.fromkeys(found))
 
 
 def _erased(catalog: Catalog, version: VersionId, kinds: Sequence[str]) -> Erased:

@@ -16,9 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from stemmata.arguments import UNSET, Unset, instant_of, require_text
+from stemmata.arguments import instant_of
 from stemmata.catalog import queries
-from stemmata.comparing import Comparing
 from stemmata.deferred import deferred
 from stemmata.errors import (
     InvalidArgument,
@@ -29,6 +28,7 @@ from stemmata.errors import (
 from stemmata.ids import VersionId
 from stemmata.log.identity import create_identity
 from stemmata.names import clean_name
+from stemmata.promotion import Promotion
 from stemmata.records import Base, Run
 from stemmata.session import Session
 from stemmata.storage.base import Storage
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
         timephrases,
     )
     from stemmata.collecting import small
-    from stemmata.moves import Move
     from stemmata.recording import SaveRequest
     from stemmata.resolve import BestFound, Resolved
     from stemmata.saving import Saved
@@ -164,7 +163,7 @@ def _create(folder: Path) -> bool:
     return create_identity(storage)
 
 
-class Repository(Comparing):
+class Repository(Promotion):
     """One opened store. Safe to use from many threads; any number of processes may share it."""
 
     def __init__(self, storage: Storage, *, author: str | None = None, up_to_damage: bool = False) -> None:
@@ -411,76 +410,6 @@ class Repository(Comparing):
     def tag(self, model: str, name: str, version: Target) -> None:
         """Set a tag: a name that never moves. Raises NameTaken."""
         naming.name_version(self._session, model, clean_name(name), self.get(version).id, kind="tag")
-
-    def alias(
-        self,
-        model: str,
-        name: str,
-        version: Target,
-        *,
-        why: str = "",
-        expect: Target | Unset | None = UNSET,
-    ) -> Move:
-        """Point an alias at a version; made if absent.
-
-        With `expect` (a version, or None for "absent") it moves only from there: AliasMoved else.
-        Raises NameTaken if the name is a tag's or a version's.
-        """
-        expected = expect if expect is None or isinstance(expect, Unset) else self.get(expect).id
-        return moves.set_alias(self._session, model, name, self.get(version).id, why=why, expect=expected)
-
-    def rollback(self, model: str, name: str, *, to: Target | None = None, why: str = "") -> Move:
-        """Point an alias back at where it stood before, or at `to`. A second rollback goes further.
-
-        Raises NothingToRollBack, ModelNotFound, VersionNotFound.
-        """
-        target = self.get(to).id if to is not None else None
-        return moves.rollback(self._session, model, name, to=target, why=why)
-
-    def unalias(self, model: str, name: str, *, why: str = "") -> Move:
-        """Delete an alias; its history stays."""
-        return moves.delete_alias(self._session, model, name, why=why)
-
-    def history(self, model: str, name: str) -> list[Move]:
-        """Every move of an alias, oldest first: when, who, from, to, why."""
-        self._session.refresh()
-        return moves.history(self._session, self._model_key(model), require_text("name", name))
-
-    def aliases(self, model: str) -> dict[str, Version]:
-        """Aliases of a model and where they point."""
-        self._session.refresh()
-        refs = queries.refs(self._session.catalog.connection, self._model_key(model), kind="alias")
-        return {r.name: Version(self._session, self._session.row(r.target)) for r in refs}
-
-    # --- adding to versions -------------------------------------------------------------------
-
-    def annotate(
-        self,
-        version: Target,
-        *,
-        metrics: Mapping[str, float] | None = None,
-        labels: Mapping[str, str | None] | None = None,
-        notes: str = "",
-        event: str = "",
-        why: str = "",
-    ) -> Version:
-        """Add metrics, labels or notes to a version; the record itself stays as it is.
-
-        Later values win; a label of None removes it. Raises InvalidArgument if there is nothing to add.
-        """
-        if not metrics and not labels and not notes:
-            raise InvalidArgument(argument="annotate", reason="give metrics, labels or notes")
-        found = self.get(version).id
-        moves.annotate(
-            self._session,
-            found,
-            metrics=metrics or {},
-            labels=labels or {},
-            notes=notes,
-            event=event,
-            why=why,
-        )
-        return Version(self._session, self._session.row(found))
 
     def configure(self, model: str, *, metric: str | None = None, direction: str | None = None) -> None:
         """Declare the model's primary metric and whether "min" or "max" is better."""

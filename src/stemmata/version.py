@@ -1,25 +1,27 @@
-"""Version: one immutable snapshot as people use it. Owns reading; never writes."""
+"""Version: one immutable snapshot as people use it. Owns reading; writes nothing but `add_eval`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stemmata.arguments import text_of
 from stemmata.catalog import queries
 from stemmata.catalog.queries import AnnotationRow, VersionRow
 from stemmata.deferred import deferred
 from stemmata.errors import FileNotInVersion, MissingExtra, NotFound
 from stemmata.ids import SHORT, VersionId
+from stemmata.measurements import Dataset, Measurement, dataset_of_save, measured
 from stemmata.metricnames import by_interest
 from stemmata.records import Base, Record, Run, Value, load_metrics, load_value
 from stemmata.session import Session
 from stemmata.trees import Tree, TreeFile
 
 if TYPE_CHECKING:
-    from stemmata import checkouts, redacting, surveyor, weighing
+    from stemmata import capture, checkouts, redacting, surveyor, weighing
     from stemmata.catalog import deletions
     from stemmata.compare import deltas, factors, lora, surprises
     from stemmata.compare.deltas import DeltaTable
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
     from stemmata.compare.lora import LoraFacts
     from stemmata.compare.statistics import TensorStatistics
     from stemmata.compare.surprises import Surprise
+    from stemmata.evals import Eval, Examples
+    from stemmata.evals.lines import Source
 else:
+    capture = deferred("stemmata.capture")
     checkouts = deferred("stemmata.checkouts")
     deletions = deferred("stemmata.catalog.deletions")
     deltas = deferred("stemmata.compare.deltas")
@@ -167,6 +172,80 @@ class Version:
         for annotation in self.annotations:
             merged.update(load_metrics(annotation.metrics))
         return merged
+
+    @cached_property
+    def measurements(self) -> dict[str, Measurement]:
+        """By metric, its value with what it was measured on and with, by whom and when."""
+        record = self.record
+        found = {
+            key: Measurement(
+                value, dataset_of_save(key, record.data), "", record.created_at, record.author, False
+            )
+            for key, value in load_metrics(record.metrics).items()
+        }
+        for each in self.annotations:
+            dataset, source = measured(each.details)
+            for key, value in load_metrics(each.metrics).items():
+                found[key] = Measurement(value, dataset, source, each.at, each.by, True)
+        return found
+
+    def evals(self) -> list[Eval]:
+        """Evals that were kept with it, oldest first."""
+        from stemmata.evals import evals_of  # like each import of it: most have no use for it
+
+        self._session.refresh()
+        return evals_of(self._session, self._row)
+
+    def examples(self, name: str) -> Iterator[dict[str, Any]]:
+        """The examples of the last eval of that name, verified, one at a time.
+
+        Raises EvalNotFound, Redacted, Damage.
+        """
+        from stemmata.evals import examples_of
+
+        self._require_visible()
+        return examples_of(self._session, self._row, name)
+
+    def example_lines(self, name: str) -> Iterator[bytes]:
+        """As `examples`, the lines of the file as it was given."""
+        from stemmata.evals import read_lines, with_examples
+
+        self._require_visible()
+        return read_lines(self._session, self._row, with_examples(self._session, self._row, name))
+
+    def add_eval(
+        self,
+        name: str,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        dataset: str = "",
+        fingerprint: str = "",
+        source: str = "",
+        examples: Source | None = None,
+        why: str = "",
+        told: Callable[[Examples], object] | None = None,
+    ) -> Eval:
+        """Keep what a benchmark found with this version: its metrics, and what became of each example.
+
+        `examples` is a JSONL file, kept byte for byte, or dicts; it may be larger than memory. `dataset`, its
+        `fingerprint` and `source` (what measured) are said of the metrics too. `told` gets what was found in
+        the examples, such as ids that occur twice. The metrics show in objects made from now on.
+
+        Raises InvalidExamples, SourceMissing, UnsupportedFile, InvalidArgument, InvalidName.
+        """
+        from stemmata.evals import add_eval
+
+        return add_eval(
+            self._session,
+            self.id,
+            name,
+            metrics=metrics or {},
+            dataset=dataset_of_words(dataset, fingerprint),
+            source=capture.mask(text_of(source)),
+            examples=examples,
+            why=why,
+            told=told,
+        )
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -382,6 +461,11 @@ class Version:
     def __repr__(self) -> str:
         shown = ", ".join(f"{k}={self.metrics[k]:.4g}" for k in by_interest(self.metrics)[:3])
         return f"<Version {self.short} {self.model}@{self.name}{' ' + shown if shown else ''}>"
+
+
+def dataset_of_words(name: str, fingerprint: str) -> Dataset:
+    """A dataset as it is told, without what looks like a secret (I10)."""
+    return Dataset(capture.mask(text_of(name)), capture.mask(text_of(fingerprint)))
 
 
 def _base_dict(base: Base | None) -> Mapping[str, object] | None:

@@ -33,7 +33,7 @@ CONCRETE = [c for c in classes() if c not in ABSTRACT]
 
 
 def made(cls: type[StemmataError]) -> StemmataError:
-    return cls(**{name: f"<{name}>" for name in cls.fields()})
+    return cls(**{name: f"<{name}>" for name in cls.fields() | cls.unsaid})
 
 
 @pytest.mark.parametrize("cls", CONCRETE, ids=lambda c: c.__name__)
@@ -43,7 +43,8 @@ def test_each_message_holds_each_field_and_the_next_step(cls: type[StemmataError
         assert f"<{name}>" in str(error)
     assert cls.what != StemmataError.what
     assert str(error).count("{") == str(error).count("}")
-    assert error.data == {name: f"<{name}>" for name in cls.fields()}
+    assert error.data == {name: f"<{name}>" for name in cls.fields() | cls.unsaid}
+    assert not cls.fields() & cls.unsaid
 
 
 @pytest.mark.parametrize("cls", CONCRETE, ids=lambda c: c.__name__)

@@ -10,7 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from shelf import Shelf
-from stemmata.catalog.expression import FIELDS, MAX_LENGTH, Scope, compile_filter, compile_sort
+from stemmata.catalog.expression import FIELDS, Scope, compile_filter, compile_sort
+from stemmata.catalog.grammar import MAX_LENGTH
 from stemmata.catalog.schema import SCHEMA
 from stemmata.errors import InvalidExpression
 

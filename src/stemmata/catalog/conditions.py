@@ -14,6 +14,8 @@ Parameter = str | int | float
 
 SPACES = ("metric", "label", "config", "data")
 """Where a name is looked for, the first that has it wins."""
+MEASURED_ON = "measured_on"
+"""By metric, the name of what its value was measured on; looked for only where it is asked for."""
 SHARED = frozenset({"config", "data"})
 """Spaces of facts that many versions have in common: see `schema`."""
 _NEWEST = 2**63 - 1
@@ -126,7 +128,7 @@ def _facts(name: Name, scope: Scope) -> Clause:
     parameters: list[Parameter] = []
     for space in _spaces(name):
         if space in SHARED:
-            rank = SPACES.index(space)
+            rank = _rank(space)
             parts.append(
                 f"SELECT {rank} AS rank, s.num, s.text FROM keys k JOIN shared_facts s ON s.key = k.id"
                 f" AND s.shared = v.{space} WHERE k.space = ? AND k.key = ? AND k.model = ''"
@@ -139,10 +141,14 @@ def _facts(name: Name, scope: Scope) -> Clause:
     return Clause(f"FROM ({' UNION ALL '.join(parts)}) f ORDER BY f.rank LIMIT 1", tuple(parameters))
 
 
+def _rank(space: str) -> int:
+    return SPACES.index(space) if space in SPACES else len(SPACES)
+
+
 def _own_fact(space: str, name: Name, at: str | None) -> Clause:
     """A metric or label of `v`: the value that stands, or the last one that was set by `at`."""
     key = "k.space = ? AND k.key = ? AND k.model = v.model"
-    rank = SPACES.index(space)
+    rank = _rank(space)
     if at is None:
         return Clause(
             f"SELECT {rank} AS rank, s.num, s.text FROM keys k JOIN facts s ON s.key = k.id"

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 
-from stemmata.catalog.conditions import SHARED, SPACES, Name
+from stemmata.catalog.conditions import MEASURED_ON, SHARED, SPACES, Name
 from stemmata.catalog.connection import Connection
 from stemmata.catalog.facts import fact_of, metric_of
 from stemmata.catalog.waiting import FactRow, write_facts
+from stemmata.measurements import measured
 from stemmata.records import stored_values
 
 _metrics = msgspec.json.Decoder(dict[str, float | str])
+_details = msgspec.json.Decoder(dict[str, object])
 _labels = msgspec.json.Decoder(dict[str, str | None])
 
 
@@ -63,7 +66,7 @@ def make(cursor: sqlite3.Cursor, keys: Iterable[tuple[str, str, str | None]]) ->
             if space in SHARED:
                 _fill_shared(cursor, number, space, key)
             else:
-                made = _metric_facts if space == "metric" else _label_facts
+                made = _MADE[space]
                 write_facts(cursor, list(made(cursor, number, key, model)), is_new=True)
             cursor.execute("UPDATE keys SET filled = 1 WHERE id = ?", (number,))
 
@@ -97,9 +100,25 @@ def _label_facts(cursor: sqlite3.Cursor, number: int, key: str, model: str) -> I
             yield number, seq, None, labels[key], labels[key] is None, n, at
 
 
-def _annotations(cursor: sqlite3.Cursor, column: str, model: str) -> list[tuple[int, int, str, str]]:
+def _measured_facts(cursor: sqlite3.Cursor, number: int, key: str, model: str) -> Iterator[FactRow]:
+    """What a metric was measured on; "" where a value names nothing, once any of the model has."""
+    known = False
+    for seq, n, at, text, details in _annotations(cursor, "metrics", model, "details"):
+        if key not in _metrics.decode(text):
+            continue
+        dataset = measured(_details.decode(details))[0].name
+        known = known or bool(dataset)
+        if known:
+            yield number, seq, None, dataset, not dataset, n, at
+
+
+_MADE = {"metric": _metric_facts, "label": _label_facts, MEASURED_ON: _measured_facts}
+
+
+def _annotations(cursor: sqlite3.Cursor, column: str, model: str, *more: str) -> list[tuple[Any, ...]]:
+    columns = ", ".join(f"a.{each}" for each in ("version", "n", "at", column, *more))
     sql = (
-        f"SELECT a.version, a.n, a.at, a.{column} FROM annotations a JOIN versions v ON v.seq = a.version"
+        f"SELECT {columns} FROM annotations a JOIN versions v ON v.seq = a.version"
         f" WHERE v.model = ? AND a.{column} != '{{}}' ORDER BY a.n, a.rowid"
     )
     return cursor.execute(sql, (model,)).fetchall()

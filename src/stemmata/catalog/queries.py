@@ -21,6 +21,7 @@ from stemmata.catalog.rows import (
     ModelRow,
     RefMove,
     RefRow,
+    SettingMove,
     VersionRow,
 )
 from stemmata.ids import PackName, VersionId
@@ -30,6 +31,7 @@ __all__ = [
     "ModelRow",
     "RefMove",
     "RefRow",
+    "SettingMove",
     "VersionRow",
     "annotations_of",
     "children",
@@ -48,6 +50,7 @@ __all__ = [
     "ref_moves",
     "refs",
     "runs",
+    "setting_moves",
     "settings",
     "state_at",
     "version_by_id",
@@ -78,6 +81,12 @@ def settings(connection: Connection, model: str) -> dict[str, Any]:
     """What `model.configure` set."""
     found = rows(connection, "SELECT key, value FROM settings WHERE model = ?", model)
     return {key: msgspec.json.decode(value) for key, value in found}
+
+
+def setting_moves(connection: Connection, model: str, key: str) -> list[SettingMove]:
+    """Every change of a setting, oldest first."""
+    sql = "SELECT n, at, by, value FROM setting_moves WHERE model = ? AND key = ? ORDER BY n, rowid"
+    return made(connection, SettingMove.of, sql, model, key)
 
 
 def runs(connection: Connection, model: str) -> list[str]:

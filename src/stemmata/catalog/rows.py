@@ -108,6 +108,20 @@ class RefMove:
 
 
 @dataclass(frozen=True, slots=True)
+class SettingMove:
+    """One change of a model's setting; `value` None takes it away."""
+
+    n: int
+    at: str
+    by: str
+    value: Any
+
+    @classmethod
+    def of(cls, row: Row) -> SettingMove:
+        return cls(row[0], row[1], row[2], None if row[3] is None else msgspec.json.decode(row[3]))
+
+
+@dataclass(frozen=True, slots=True)
 class AnnotationRow:
     """What was added to a version after its save. A label of None takes that label away."""
 

@@ -20,6 +20,7 @@ VERSION = 4
 # Facts of a key stand in the tables if `keys.filled` says so. The fold of a long log leaves them out: they
 # are made of `versions.metrics`, `annotations` and `shared.text` when a question needs them: see `filling`.
 # fact_moves: values that `facts` no longer has; num and text NULL with `removed` set is a label taken away.
+# measured_on: by metric, the dataset that an annotation named for the value that stands.
 # `at` is NULL in both where it is that of the version.
 # What nearly every version has one of - a name, a parent, a pack - is a column of it; what it has beside lies
 # in `pointers` and `moves`, `more_parents`, `more_packs`. The views put both together: ask those.
@@ -40,6 +41,9 @@ CREATE TABLE settings (
     model TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL,  -- value: JSON
     PRIMARY KEY (model, key)
 ) WITHOUT ROWID;
+CREATE TABLE setting_moves (  -- every change; value NULL: taken away
+    model TEXT NOT NULL, key TEXT NOT NULL, value TEXT, n INTEGER NOT NULL, at TEXT NOT NULL, by TEXT NOT NULL
+);
 
 CREATE TABLE versions (
     seq INTEGER PRIMARY KEY, id BLOB NOT NULL, model TEXT NOT NULL,
@@ -76,7 +80,7 @@ CREATE TABLE version_states (  -- what became of a version; at first it is visib
 );
 
 CREATE TABLE keys (
-    id INTEGER PRIMARY KEY, space TEXT NOT NULL,  -- metric, config, label, data
+    id INTEGER PRIMARY KEY, space TEXT NOT NULL,  -- metric, config, label, data, measured_on
     key TEXT NOT NULL, model TEXT NOT NULL,  -- model: '' in config and data
     filled INTEGER NOT NULL,  -- do its facts stand in the tables?
     UNIQUE (space, key, model)
@@ -162,6 +166,7 @@ CREATE INDEX fact_moves_by_key ON fact_moves (key, version, id);
 CREATE INDEX versions_by_config ON versions (config);
 CREATE INDEX versions_by_data ON versions (data);
 CREATE INDEX moves_by_name ON moves (model, key, n);
+CREATE INDEX setting_moves_by_key ON setting_moves (model, key, n);
 """
 """What the fold does not look at while it knows all there is: of a long log these are made at its end."""
 

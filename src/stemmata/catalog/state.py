@@ -10,12 +10,14 @@ from typing import Any, NamedTuple, NoReturn
 import msgspec
 
 from stemmata.catalog import chunks
+from stemmata.catalog.conditions import MEASURED_ON
 from stemmata.catalog.facts import dumps, encode, fact_of, metric_of
 from stemmata.catalog.waiting import Waiting
 from stemmata.ids import Digest, PackName, VersionId
 from stemmata.log import ops
 from stemmata.log.entries import is_hex
 from stemmata.log.fold import DROPPED, FORGOTTEN, LIVE, NAME, VISIBLE, Moment, Pointer, Standing
+from stemmata.measurements import measured
 from stemmata.names import name_key
 from stemmata.records import Outline, decode_record, stored_values
 
@@ -193,11 +195,21 @@ class SqliteState:
         self._more_packs(found.seq, op.packs)
         said = [("metric", key, metric_of(value), False) for key, value in metrics.items()]
         said += [("label", key, (None, label), label is None) for key, label in labels.items()]
+        said += [(MEASURED_ON, key, (None, name), not name) for key, name in self._measured_on(found, op)]
         for space, key, fact, removed in said:
             number, filled = self._key(space, key, found.model)
             if filled:
                 row = (number, found.seq, *fact, removed, moment.n, moment.at)
                 self._waiting.rows["facts"].append(row)
+
+    def _measured_on(self, found: _Known, op: ops.VersionAnnotate) -> list[tuple[str, str]]:
+        """By metric, the dataset that its value was measured on; "" where an earlier one counts no more."""
+        dataset = measured(op.details)[0].name
+        return [
+            (key, dataset)
+            for key in op.metrics or ()
+            if dataset or self._is_key(MEASURED_ON, key, found.model)
+        ]
 
     def redact(self, moment: Moment, version: VersionId, item: str, why: str) -> None:
         self._waiting.settle()
@@ -229,8 +241,11 @@ class SqliteState:
         self._waiting.settle()
         for key, value in op.settings.items():
             self._do("DELETE FROM settings WHERE model = ? AND key = ?", model, key)
-            if value is not None:
-                self._do("INSERT INTO settings VALUES (?, ?, ?)", model, key, dumps(value))
+            said = None if value is None else dumps(value)
+            if said is not None:
+                self._do("INSERT INTO settings VALUES (?, ?, ?)", model, key, said)
+            moved = (model, key, said, moment.n, moment.at, moment.by)
+            self._do("INSERT INTO setting_moves VALUES (?, ?, ?, ?, ?, ?)", *moved)
 
     def add_void(self, n: int, reason: str) -> None:
         """Remember that entry `n` has no effect, and why."""
@@ -295,6 +310,12 @@ class SqliteState:
             self._waiting.rows["facts"] += [
                 (number, seq, *metric_of(metrics[key]), False, moment.n, None) for number, key in filled
             ]
+
+    def _is_key(self, space: str, key: str, model: str) -> bool:
+        place = (space, key, model)
+        sql = "SELECT id FROM keys WHERE space = ? AND key = ? AND model = ?"
+        known = self._waiting.known(place) is not None
+        return known or (not self._waiting.is_all and self._one(sql, *place) is not None)
 
     def _key(self, space: str, key: str, model: str = "") -> tuple[int, bool]:
         """The number of a key, new or known, and whether its facts stand in the tables."""

@@ -18,8 +18,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
 from stemmata.cli import text
-from stemmata.cli.styled import Text, escaped, fold
-from stemmata.errors import InvalidArgument, StemmataError
+from stemmata.cli.styled import Text, cell_len, escaped, fold
+from stemmata.errors import InvalidArgument, InvalidExpression, StemmataError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -182,9 +182,22 @@ def report_error(output: Output, error: StemmataError, help_at: str = "") -> Non
     if output.json:
         output.document(error_document(error.kind, str(error), error.data))
     parts = [p.format(**error.data) for p in (error.what, error.untouched, error.next_step)]
+    if isinstance(error, InvalidExpression):
+        _point_at(str(error.data["text"]), int(str(error.data["position"])))
     if not parts[2] and isinstance(error, InvalidArgument):
         parts[2] = help_at
     report_failure(*parts)
+
+
+def _point_at(expression: str, position: int) -> None:
+    """The expression on a line of stderr, a caret below what cannot be read."""
+    room = width_of(sys.stderr) // 2
+    begin = max(0, position - 1 - room)
+    before = text.plain(expression[begin : position - 1])
+    rest = text.plain(expression[position - 1 :])[: max(1, room - 9)]
+    lead = "…" if begin else ""
+    line = Text(f"  {lead}{before}{rest}\n" + " " * (2 + cell_len(lead + before)))
+    _print(sys.stderr, line.append("^", "bold red"))
 
 
 def report_failure(what: str, untouched: str = "", next_step: str = "") -> None:

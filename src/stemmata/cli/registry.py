@@ -45,8 +45,13 @@ COMMANDS: dict[str, Entry] = {
     "history": Entry("history", _LOOK, "Show who moved an alias, when and why."),
     "tag": Entry("tag", _NAME, "Give a version a tag, a name that never moves."),
     "alias": Entry("alias", _NAME, "Set or list aliases, names that move."),
+    "promote": Entry("promote", _NAME, "Point an alias at a version if a gate lets it pass."),
     "rollback": Entry("rollback", _NAME, "Move an alias back to what it was before."),
-    "annotate": Entry("annotate", _NAME, "Add metrics, labels or notes to a version."),
+    "protect": Entry(
+        "protect", _NAME, "Let an alias move through a gate alone; without --require, show what it asks."
+    ),
+    "unprotect": Entry("unprotect", _NAME, "Let a protected alias move freely again."),
+    "annotate": Entry("annotate", _NAME, "Add metrics, labels, notes or an eval to a version."),
     "label": Entry("label", _NAME, "Set or remove labels of a version."),
     "delete": Entry("delete", _KEEP, "Hide versions; they can be restored for 14 days at least."),
     "restore": Entry("restore", _KEEP, "Show deleted versions again."),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stemmata.cli import text
 from stemmata.cli.commands.history import label
+from stemmata.cli.gates import Force, Reason, show_gate
 from stemmata.cli.help import HelpCommand, HelpGroup, examples
-from stemmata.cli.options import Json, Model, RefOfModel, Repo, Why, of_model, open_repo, output_for
+from stemmata.cli.options import Json, Model, RefOfModel, Repo, of_model, open_repo, output_for
 from stemmata.cli.registry import command_app
+from stemmata.errors import GateFailed
 
 if TYPE_CHECKING:
     from stemmata.cli.output import Output
@@ -41,7 +43,7 @@ def alias() -> None:
     epilog=examples(
         'stemmata alias set sentiment production @r8/epoch-3 --why "passed the gate"',
         "stemmata alias set sentiment production sentiment@best --expect @r4/epoch-3",
-        json="model, name, from (id or null), to (id), at, by, why",
+        json="model, name, from (id or null), to (id), at, by, why, rollback, evidence",
     ),
 )
 def set_alias(
@@ -49,25 +51,32 @@ def set_alias(
     model: Model,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The alias.")],
     reference: RefOfModel,
-    why: Why = "",
+    why: Reason = "",
     expect: Annotated[
         str | None,
         typer.Option(
             "--expect", metavar="REF", help="Move it only if it points there now; 'none' if it is new."
         ),
     ] = None,
+    force: Force = False,
     repo: Repo = None,
     as_json: Json = False,
 ) -> None:
-    """Point an alias at a version; made if it is new."""
+    """Point an alias at a version; made if it is new.
+
+    A protected alias moves only if its gate lets the version pass: see stemmata protect.
+    """
     output = output_for(context, as_json)
     with open_repo(context, repo) as repository:
         target = of_model(model, reference)
-        if expect is None:
-            move = repository.alias(model, name, target, why=why)
-        else:
-            expected = None if expect == "none" else of_model(model, expect)
-            move = repository.alias(model, name, target, why=why, expect=expected)
+        arguments: dict[str, Any] = {}
+        if expect is not None:
+            arguments["expect"] = None if expect == "none" else of_model(model, expect)
+        try:
+            move = repository.alias(model, name, target, why=why, force=force, **arguments)
+        except GateFailed as error:
+            show_gate(output, error.data["evidence"])
+            raise
         tell_move(output, repository, move)
 
 

@@ -13,6 +13,7 @@ from stemmata.cli.config import has_arguments, telling
 from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.options import At, Json, Repo, instant, open_repo, output_for
 from stemmata.cli.registry import command_app
+from stemmata.errors import InvalidArgument
 from stemmata.metricnames import by_interest
 
 if TYPE_CHECKING:
@@ -36,9 +37,13 @@ _UNSAID = ("from_weights", "disagreements", "other_bytes")
         "stemmata diff sentiment@r4/epoch-3 sentiment@r8/epoch-3",
         "stemmata diff sentiment@production sentiment@best",
         "stemmata diff sentiment@production 'sentiment@production@{1}'",
+        "stemmata diff sentiment@production sentiment@best --eval sst2",
         json="a, b (id, name); about, config, data, provenance (added, removed, changed, same); metrics (by "
         "name: a, b, difference); files (added, removed, changed, same); tensors (added, removed, changed, "
-        "refitted, same); lora (a, b, changed); at (UTC or null)",
+        "refitted, same); lora (a, b, changed); at (UTC or null). With --eval: eval, a, b (as in show), "
+        "matched_by, key, score, binary, direction, better, worse, right, wrong, unchanged, unscored, "
+        "only_a, only_b, without_key, twice, mean, differing_data; fixed, broken (lists of line_a, "
+        "line_b, a, b)",
     ),
 )
 def diff(
@@ -48,6 +53,31 @@ def diff(
     weights: Annotated[
         bool, typer.Option("--weights/--no-weights", help="Whether to tell how far each tensor moved.")
     ] = True,
+    eval_name: Annotated[
+        str | None,
+        typer.Option(
+            "--eval", metavar="NAME", help="Compare the examples of this eval alone: fixed, broken."
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key",
+            metavar="FIELD",
+            help="With --eval: match by this field; 'line': by place. Default: what both have.",
+        ),
+    ] = None,
+    score_field: Annotated[
+        str | None,
+        typer.Option(
+            "--score-field",
+            metavar="FIELD",
+            help="With --eval: how good an answer was. Default: correct, score, …",
+        ),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="N", min=0, help="With --eval: show N of each kind.")
+    ] = 5,
     at: At = None,
     repo: Repo = None,
     as_json: Json = False,
@@ -57,11 +87,24 @@ def diff(
     Config, metrics, data, files, which tensors changed, and LoRA's rank, alpha and targets as the
     weights tell them. Two LoRAs are compared by what they add to the base's weights, whatever the factors.
     Differences come first, what is equal is counted.
+
+    With --eval it is what became of each example: matched by id, else by input, else by line.
     """
     output = output_for(context, as_json)
     moment = instant(at)
     with open_repo(context, repo) as repository:
         a, b = repository.get(first, at=moment), repository.get(second, at=moment)
+        if eval_name is not None:
+            from stemmata.cli.evals import tell_difference
+
+            compared = repository.diff_evals(a, b, eval_name, key=key, score=score_field, show=limit)
+            if output.json:
+                output.document({**compared.to_dict(), "at": moment})
+            else:
+                tell_difference(output, compared, (f"{a.model}@{a.name}", f"{b.model}@{b.name}"))
+            return
+        if key is not None or score_field is not None:
+            raise InvalidArgument(argument="--eval", reason="--key and --score-field go with it")
         with output.progress("reading weights") as told:
             found = repository.diff(a, b, weights=weights, progress=told)
         if output.json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,12 +33,15 @@ app = command_app()
         "stemmata show 3f9a12bc --files --tensors",
         "stemmata show sentiment@production --spectrum",
         "stemmata show 'sentiment@production@{3 weeks ago}'",
+        "stemmata show sentiment@production --examples sst2 > sst2.jsonl",
         json="version (as in log), lora (rank, alpha, targets, … or null), provenance (list of kinds), "
         "redacted (list of item, at, by, why), surprises (list of kind, text), "
         "files (list of path, size, digest, executable), tensors (list of name, dtype, shape, bytes, file, "
         "statistics; "
         "with --tensors), spectrum (norm, effective_rank, modules by name; with --spectrum), "
-        "annotations (list of at, by, metrics, labels, notes, event, why), at (UTC or null)",
+        "annotations (list of at, by, metrics, labels, notes, event, why), measured (by metric: value, "
+        "dataset, source, at, by, later), evals (list of name, metrics, dataset, source, at, by, why, "
+        "examples, bytes, kind), at (UTC or null)",
     ),
 )
 def show(
@@ -51,6 +55,12 @@ def show(
     spectrum: Annotated[
         bool, typer.Option("--spectrum", help="Read a LoRA's factors: what it adds to each module.")
     ] = False,
+    eval_name: Annotated[
+        str | None,
+        typer.Option(
+            "--examples", metavar="NAME", help="Print the examples of this eval alone, as JSON lines."
+        ),
+    ] = None,
     at: At = None,
     repo: Repo = None,
     as_json: Json = False,
@@ -64,6 +74,11 @@ def show(
     with open_repo(context, repo) as repository:
         resolved = repository.resolve(reference, at=at)
         version = repository.get(resolved.row.id)
+        if eval_name is not None:
+            from stemmata.cli.evals import print_examples
+
+            print_examples(version, eval_name)
+            return
         if output.json:
             document = _document(version, tensors=tensors)
             if spectrum:
@@ -97,6 +112,10 @@ def _document(version: Version, *, tensors: bool) -> dict[str, object]:
             for f in version.files
         ],
         "annotations": version.annotations,
+        "measured": {
+            key: {**asdict(m), "dataset": m.dataset.to_dict()} for key, m in version.measurements.items()
+        },
+        "evals": [each.to_dict() for each in version.evals()],
     }
     if tensors:
         document["tensors"] = tensor_rows(version)
@@ -127,6 +146,7 @@ def tensor_rows(version: Version) -> list[dict[str, Any]]:
 
 
 def _tell(output: Output, repository: Repository, version: Version, *, all_settings: bool) -> None:
+    from stemmata.cli.evals import evals_rows
     from stemmata.cli.listing import ID, name_of
     from stemmata.cli.styled import Text
     from stemmata.cli.tables import pairs
@@ -142,6 +162,7 @@ def _tell(output: Output, repository: Repository, version: Version, *, all_setti
     sections = {
         "": _facts(repository, version),
         "metrics": _metrics(version),
+        "evals": evals_rows(version),
         "config": [(text.plain(k), Text(text.setting(v))) for k, v in sorted(shown.items())],
         "data": [(text.plain(k), Text(text.setting(v))) for k, v in sorted(version.data.items())],
         "labels": [(text.plain(k), Text(text.plain(v))) for k, v in sorted(version.labels.items())],
@@ -247,16 +268,17 @@ def _gone(repository: Repository, parent: str) -> str:
 
 
 def _metrics(version: Version) -> list[tuple[str, Text]]:
+    from stemmata.cli.evals import measured_words
     from stemmata.cli.ranking import Primary
     from stemmata.cli.styled import Text
 
     primary = Primary(version.source, version.model).metric
-    later = {key for a in version.annotations for key in a.metrics}
     rows = []
     for key in by_interest(version.metrics, primary):
         line = Text().append(text.precise(version.metrics[key]), "bold green" if key == primary else "")
-        if key in later:
-            line.append("  added later", "dim")
+        measured = version.measurements[key]
+        if measured.later:
+            line.append(f"  added later{measured_words(measured)}", "dim")
         rows.append((text.plain(key), line))
     return rows
 
