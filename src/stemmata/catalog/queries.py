@@ -246,9 +246,13 @@ def ref_moves(connection: Connection, model: str, key: str, *, at: str | None = 
 
 def ref_at(connection: Connection, model: str, key: str, at: str) -> RefMove | None:
     """The last change of a name by then; None before its first. Its `target` is None after a deletion."""
-    sql = (
-        f"SELECT {_MOVE} FROM ref_moves WHERE model = ? AND key = ? AND at <= ?"
-        " ORDER BY n DESC, id DESC LIMIT 1"
-    )
-    found = rows(connection, sql, model, key, at)
-    return RefMove.of(found[0]) if found else None
+    # A version's own name never moves. The others by their index: the view would put all moves in order.
+    for table, which in (("ref_moves", "id = 0"), ("moves", "id > 0")):
+        sql = (
+            f"SELECT {_MOVE} FROM {table} WHERE {which} AND model = ? AND key = ? AND at <= ?"
+            " ORDER BY n DESC, id DESC LIMIT 1"
+        )
+        found = rows(connection, sql, model, key, at)
+        if found:
+            return RefMove.of(found[0])
+    return None
