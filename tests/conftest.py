@@ -6,9 +6,15 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from warm import WarmPython
 
 HERE = str(Path(__file__).parent)
 if HERE not in sys.path:
@@ -26,3 +32,13 @@ if hasattr(signal, "SIGHUP"):
 # Nothing of a test stays in the user's cache, and nothing there decides how a test ends.
 _CACHE = tempfile.TemporaryDirectory(prefix="stemmata-tests-")
 os.environ["XDG_CACHE_HOME"] = _CACHE.name
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[WarmPython]:
+    """For scripts that train in processes of their own."""
+    from warm import WarmPython
+
+    made = WarmPython()
+    yield made
+    made.close()

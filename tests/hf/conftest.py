@@ -12,7 +12,6 @@ import transformers
 import tiny_models as tiny
 from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
-from warm import WarmPython
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -47,11 +46,3 @@ def repo(tmp_path: Path) -> Iterator[Repository]:
 def base(tmp_path: Path) -> Path:
     """A tiny GPT-2 with its tokenizer, saved in a folder."""
     return tiny.saved_base(tmp_path / "base")
-
-
-@pytest.fixture(scope="session")
-def warm() -> Iterator[WarmPython]:
-    """For scripts that train in processes of their own."""
-    made = WarmPython()
-    yield made
-    made.close()
