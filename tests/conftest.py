@@ -37,8 +37,18 @@ os.environ["XDG_CACHE_HOME"] = _CACHE.name
 @pytest.fixture(scope="session")
 def warm() -> Iterator[WarmPython]:
     """For scripts that train in processes of their own."""
-    from warm import WarmPython
+    from warm import TRAINING, WarmPython
 
-    made = WarmPython()
+    made = WarmPython(*TRAINING)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def storing() -> Iterator[WarmPython]:
+    """For scripts that save and read in processes of their own."""
+    from warm import STORING, WarmPython
+
+    made = WarmPython(*STORING)
     yield made
     made.close()

@@ -1,8 +1,8 @@
-"""A Python that has imported torch and transformers already, and runs each script in a fork of itself.
+"""A Python that has imported what takes long, and runs each script in a fork of itself.
 
-Those imports take some ten seconds of a processor, in every process that begins with them; most scripts of
-the tests are not about how they begin. What is about that (the order of imports, what a command attaches to
-its children, memory) starts a process of its own. stemmata itself is imported anew by each script.
+torch and transformers take some ten seconds of a processor in every process that begins with them, stemmata
+itself half a second; most scripts of the tests are not about how they begin. What is about that (the order of
+imports, what a command attaches to its children, memory) starts a process of its own.
 """
 
 from __future__ import annotations
@@ -17,20 +17,30 @@ import subprocess
 import sys
 import types
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 HERE = Path(__file__).parent
+TRAINING = ("tiny_models", "peft")
+"""Without stemmata: each script imports it as it would."""
+STORING = ("stemmata.repository", "stemmata.cli.main", "stemmata.cli.output", "makers", "chained")
 _LONGEST = 1 << 20
 
 
 class Script:
-    """One that was started."""
+    """One that was started. Its pipes are there where they were asked for."""
+
+    stdin: IO[str]
+    stdout: IO[str]
 
     def __init__(self, reply: socket.socket) -> None:
         self._reply = reply.makefile("rb")
         reply.close()
         self.pid = int(self._reply.readline())
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
 
     def wait(self) -> int:
         """Its exit code, as subprocess tells it."""
@@ -44,13 +54,13 @@ class Script:
 
 
 class WarmPython:
-    """Start scripts in forks of one process. Ends with `close`."""
+    """Start scripts in forks of one process that has imported `modules`. Ends with `close`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *modules: str) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())],
+                [sys.executable, __file__, str(theirs.fileno()), *modules],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
@@ -61,37 +71,41 @@ class WarmPython:
         *arguments: str,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
-        out: int | None = None,
-        err: int | None = None,
+        files: Mapping[int, int] | None = None,
         pass_fds: Sequence[int] = (),
     ) -> Script:
-        """Begin `python -c CODE ARGUMENTS`; open files are passed on under their own numbers."""
+        """Begin `python -c CODE ARGUMENTS`, with open `files` as the numbers that the script knows."""
         mine, theirs = socket.socketpair()
+        given = {1: 1, 2: 2, **dict(zip(pass_fds, pass_fds, strict=True)), **(files or {})}
         asked = {
             "code": code,
             "arguments": arguments,
             "cwd": str(cwd or Path.cwd()),
             "env": dict(os.environ if env is None else env),
-            "numbers": [1, 2, *pass_fds],
+            "numbers": list(given),
         }
         with theirs:
-            files = [1 if out is None else out, 2 if err is None else err, *pass_fds, theirs.fileno()]
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))]
-            self._control.sendmsg([json.dumps(asked).encode()], rights)
+            rights = array.array("i", [*given.values(), theirs.fileno()])
+            message = json.dumps(asked).encode()
+            self._control.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
         return Script(mine)
+
+    def piped(self, code: str, *arguments: str, **more: Any) -> Script:
+        """Begin it with pipes to write to and to read from."""
+        (theirs_in, ours_in), (ours_out, theirs_out) = os.pipe(), os.pipe()
+        made = self.start(code, *arguments, files={0: theirs_in, 1: theirs_out}, **more)
+        os.close(theirs_in)
+        os.close(theirs_out)
+        made.stdin, made.stdout = os.fdopen(ours_in, "w"), os.fdopen(ours_out)
+        return made
 
     def run(self, code: str, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
         """As subprocess.run(..., capture_output=True, text=True)."""
-        with (
-            open(os.memfd_create("out"), "r+b") as out,
-            open(os.memfd_create("err"), "r+b") as err,
-        ):
-            status = self.start(code, *arguments, out=out.fileno(), err=err.fileno(), **more).wait()
-            out.seek(0)
-            err.seek(0)
-            return subprocess.CompletedProcess(
-                ["python", *arguments], status, out.read().decode(), err.read().decode()
-            )
+        with open(os.memfd_create("out"), "r+b") as out, open(os.memfd_create("err"), "r+b") as err:
+            files = {1: out.fileno(), 2: err.fileno()}
+            status = self.start(code, *arguments, files=files, **more).wait()
+            told = [(file.seek(0), file.read().decode())[1] for file in (out, err)]
+        return subprocess.CompletedProcess(["python", *arguments], status, *told)
 
     def close(self) -> None:
         self._control.close()
@@ -162,16 +176,10 @@ def _become(asked: dict[str, Any]) -> types.ModuleType:
     return main
 
 
-def _warm_up() -> None:
-    sys.path[0] = str(HERE)  # of this file, as if it had been named
-    import peft  # noqa: F401
-    import transformers
-
-    import tiny_models
-
-    transformers.logging.set_verbosity_warning()
-    assert tiny_models.Trainer
-    assert not [name for name in sys.modules if name.partition(".")[0] == "stemmata"]
+def _warm_up(modules: Sequence[str]) -> None:
+    assert sys.path[0] == str(HERE)
+    for module in modules:
+        import_module(module)
     # What is there stays: no child looks through it, and its pages stay shared.
     gc.collect()
     gc.freeze()
@@ -180,6 +188,6 @@ def _warm_up() -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupted pytest needs it no more
     with socket.socket(fileno=int(sys.argv[1])) as _control:
-        _warm_up()
+        _warm_up(sys.argv[2:])
         _script = _serve(_control)
     exec(compile(_script["code"], "<string>", "exec"), _become(_script).__dict__)
