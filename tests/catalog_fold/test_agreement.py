@@ -8,6 +8,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from campaigns import cases
 from ledger import DictState, add_pack, add_version, alias, fold_ops, pack, record, version_of
 from stemmata.catalog.schema import SCHEMA
 from stemmata.catalog.state import SqliteState
@@ -144,7 +145,7 @@ def dump(connection: sqlite3.Connection) -> dict[str, list[tuple]]:  # type: ign
     return {name: connection.execute(f"SELECT * FROM {name}").fetchall() for (name,) in names}
 
 
-@settings(max_examples=100)
+@settings(max_examples=cases(40, 100))
 @given(logs)
 def test_a_long_log_leaves_the_same_rows_as_entries_one_by_one(log: list[list[ops.Op]]) -> None:
     once, each = new_tables(), new_tables()
@@ -162,7 +163,7 @@ def test_a_long_log_leaves_the_same_rows_as_entries_one_by_one(log: list[list[op
         each.close()
 
 
-@settings(max_examples=150)
+@settings(max_examples=cases(60, 150))
 @given(logs)
 def test_the_two_states_agree_after_every_entry(log: list[list[ops.Op]]) -> None:
     connection = new_tables()
