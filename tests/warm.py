@@ -170,6 +170,10 @@ def _become(asked: dict[str, Any]) -> types.ModuleType:
     sys.path.remove(str(HERE))
     before = [f for f in asked["env"].get("PYTHONPATH", "").split(os.pathsep) if f not in sys.path]
     sys.path[:0] = ["", *before]
+    # The streams knew the files that were here before.
+    sys.stdin = sys.__stdin__ = os.fdopen(0, closefd=False)
+    sys.stdout = sys.__stdout__ = os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.__stderr__ = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     sys.argv = ["-c", *asked["arguments"]]
     main = types.ModuleType("__main__")
     sys.modules["__main__"] = main

@@ -18,10 +18,12 @@ from stemmata.intake import Outcome, Watcher
 from stemmata.intake import taking as taking_module
 from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
+from warm import WarmPython
 
 TRAINING = """
 import sys
 from pathlib import Path
+sys.path.insert(0, sys.argv[2])
 import tiny_models as tiny
 from transformers import TrainerCallback
 
@@ -207,26 +209,20 @@ def test_idle_once_and_stop_end_it(repo: Repository, tmp_path: Path, checkpoint:
 
 
 @pytest.mark.slow
-def test_trap_9_what_save_total_limit_deletes_is_kept(repo: Repository, tmp_path: Path) -> None:
+def test_trap_9_what_save_total_limit_deletes_is_kept(
+    repo: Repository, tmp_path: Path, warm: WarmPython
+) -> None:
     """A real Trainer that knows nothing of stemmata, rotating with a limit of one checkpoint."""
     out = tmp_path / "out"
-    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     watched = Watched(repo, out)
-    with subprocess.Popen(
-        [sys.executable, "-c", TRAINING, str(out)],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as training:
-        assert training.stdin is not None
-        assert training.stdout is not None
+    training = warm.piped(TRAINING, str(out), str(Path(__file__).parents[1]))
+    with training.stdin, training.stdout:
         for line in training.stdout:
             if line.startswith("saved"):
                 assert watched.look() == [(f"out/step-{line.split()[1]}", "new")]
                 training.stdin.write("\n")
                 training.stdin.flush()
-    assert training.returncode == 0
+    assert training.wait() == 0
     # By itself the folder holds the last checkpoint alone.
     assert [p.name for p in out.glob("checkpoint-*")] == ["checkpoint-6"]
     (final,) = watched.look()
