@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from campaigns import LONG
 from makers import model_folder
 from stemmata.intake import Outcome, Watcher
 from stemmata.intake import taking as taking_module
@@ -39,9 +40,6 @@ trainer.train()
 trainer.save_model()
 print("done", flush=True)
 """
-
-WATCHED = ("sft", "dpo", "reward") if os.environ.get("STEMMATA_TEST_LARGE") else ("sft",)
-"""All of TRL's commands run under `stemmata run` in every test run; two are watched in the slow one alone."""
 
 
 class Watched:
@@ -321,7 +319,8 @@ def test_import_and_watch_as_commands(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("method", WATCHED)
+@pytest.mark.skipif(not LONG, reason="test_run_commands.py watches one in every run")
+@pytest.mark.parametrize("method", ["sft", "dpo", "reward"])
 def test_trls_commands_as_they_ship_are_watched(repo: Repository, tmp_path: Path, method: str) -> None:
     """Unmodified, while a watcher looks whenever they write a line."""
     trl_commands = pytest.importorskip("trl_commands", reason="the tiny models need the hf extra")
