@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -32,6 +33,15 @@ if hasattr(signal, "SIGHUP"):
 # Nothing of a test stays in the user's cache, and nothing there decides how a test ends.
 _CACHE = tempfile.TemporaryDirectory(prefix="stemmata-tests-")
 os.environ["XDG_CACHE_HOME"] = _CACHE.name
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of each later look for garbage.
+
+    Every training begins with such a look, and that at torch and transformers takes a second.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
