@@ -142,8 +142,13 @@ def _serve(control: socket.socket) -> dict[str, Any]:
         for file in opened:
             os.close(file)
         os.write(reply, f"{child}\n".encode())
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        assert ended
+        status = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
         os.write(reply, f"{status}\n".encode())
+        # Until nobody can send it a signal any more, its number is not to become another's.
+        os.read(reply, 1)
+        os.waitpid(child, 0)
         os._exit(0)
     os.close(reply)
     _take_files(dict(zip(asked["numbers"], opened, strict=True)))
