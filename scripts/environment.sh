@@ -4,6 +4,9 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root" || exit 1
 
+# Where the sources may not be kept compiled, each of the many processes of a run compiles them anew.
+unset PYTHONDONTWRITEBYTECODE
+
 say() { printf '%s\n' "$*" >&2; }
 
 # Prints the interpreter to use. STEMMATA_PYTHON decides if it is set.
@@ -59,7 +62,8 @@ ensure_environment() {
         fi
     done
     say "Installing stemmata[$extra] with the versions of constraints.txt (the first time this takes minutes)"
-    if ! "$python" -m pip install --disable-pip-version-check --quiet \
+    # What is installed is compiled when it is imported: most of it never is, and all of it takes minutes.
+    if ! "$python" -m pip install --disable-pip-version-check --quiet --no-compile \
         --constraint constraints.txt --editable ".[$extra]"; then
         say "error: the installation failed; what pip says stands above. Nothing outside .venv was changed."
         return 1

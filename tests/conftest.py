@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from warm import WarmPython
 
 HERE = str(Path(__file__).parent)
 if HERE not in sys.path:
@@ -26,3 +33,32 @@ if hasattr(signal, "SIGHUP"):
 # Nothing of a test stays in the user's cache, and nothing there decides how a test ends.
 _CACHE = tempfile.TemporaryDirectory(prefix="stemmata-tests-")
 os.environ["XDG_CACHE_HOME"] = _CACHE.name
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of each later look for garbage.
+
+    Every training begins with such a look, and that at torch and transformers takes a second.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[WarmPython]:
+    """For scripts that train in processes of their own."""
+    from warm import TRAINING, WarmPython
+
+    made = WarmPython(*TRAINING)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def storing() -> Iterator[WarmPython]:
+    """For scripts that save and read in processes of their own."""
+    from warm import STORING, WarmPython
+
+    made = WarmPython(*STORING)
+    yield made
+    made.close()

@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from warm import WarmPython
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "bench").rglob("*.md")])
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -34,19 +36,18 @@ def blocks(page: Path) -> list[Block]:
     return [Block(page, text.count("\n", 0, m.start(2)) + 1, m[1], m[2]) for m in _FENCE.finditer(text)]
 
 
-def run(block: Block, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(block: Block, folder: Path, warm: WarmPython) -> subprocess.CompletedProcess[str]:
     """Run one block in `folder`, with this interpreter's programs first on the path."""
-    if block.language == "bash":
-        command = ["bash", "-euo", "pipefail", "-c", block.code]
-    else:
-        command = [sys.executable, "-c", block.code]
     # A place of its own for the libraries' caches: nothing of the user's is read or left behind.
     own = {"HF_HOME": str(folder / ".huggingface"), "STEMMATA_CACHE": str(folder / ".cache")}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    env = {**os.environ, **own, "PATH": path}
+    if block.language == "python":
+        return warm.run(block.code, cwd=folder, env=env)
     return subprocess.run(
-        command,
+        ["bash", "-euo", "pipefail", "-c", block.code],
         cwd=folder,
-        env={**os.environ, **own, "PATH": path},
+        env=env,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""Sharded trainings in two processes over gloo, for tests/hf/test_sharded.py: `python this WHERE JOB...`.
+"""Sharded trainings in two processes over gloo, for tests/hf/test_sharded.py.
 
 The Trainer, accelerate, torch and their checkpoints are the real ones. One thing is helped along: on a CPU
 accelerate shards nothing and falls back to DDP, so its word for the kind of distribution is put right.
@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -259,7 +258,3 @@ def main(where: Path, jobs: list[str]) -> None:
             llama(place / "base")
         codes[job] = start(partial(JOBS[job], place))
     print(json.dumps(codes))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])

@@ -8,6 +8,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from campaigns import cases
 from ledger import DictState, add_pack, add_version, alias, every_row, fold_ops, pack, record, version_of
 from stemmata.catalog import filling
 from stemmata.catalog.schema import SCHEMA
@@ -140,7 +141,7 @@ def new_tables() -> sqlite3.Connection:
     return connection
 
 
-@settings(max_examples=100)
+@settings(max_examples=cases(40, 100))
 @given(logs)
 def test_a_long_log_leaves_the_same_rows_as_entries_one_by_one(log: list[list[ops.Op]]) -> None:
     once, each = new_tables(), new_tables()
@@ -154,7 +155,7 @@ def test_a_long_log_leaves_the_same_rows_as_entries_one_by_one(log: list[list[op
         each.close()
 
 
-@settings(max_examples=100)
+@settings(max_examples=cases(40, 100))
 @given(logs, logs)
 def test_facts_made_when_they_are_asked_for_are_those_that_the_fold_makes(
     log: list[list[ops.Op]], more: list[list[ops.Op]]
@@ -201,7 +202,7 @@ def facts_of(connection: sqlite3.Connection) -> list[list[tuple]]:  # type: igno
     ]
 
 
-@settings(max_examples=150)
+@settings(max_examples=cases(60, 150))
 @given(logs)
 def test_the_two_states_agree_after_every_entry(log: list[list[ops.Op]]) -> None:
     connection = new_tables()

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import faults
+from campaigns import cases
 from stemmata.checking import check
 from stemmata.cli.main import run
 from stemmata.errors import Damage as DamageError
@@ -52,7 +53,7 @@ def hold(kept: dict[str, bytes], stored: Stored, key: str) -> None:
 
 
 @given(CHOICE, HOW, PLACE)
-@settings(RUNS, max_examples=300)
+@settings(RUNS, max_examples=cases(100, 300))
 def test_i4_damage_is_found_and_never_handed_out(
     stored: Stored, choice: int, how: faults.Damage, at: int
 ) -> None:
@@ -61,14 +62,14 @@ def test_i4_damage_is_found_and_never_handed_out(
 
 
 @given(CHOICE, HOW, PLACE)
-@settings(RUNS, max_examples=50)
+@settings(RUNS, max_examples=cases(20, 50))
 def test_i4_so_it_is_with_bundles(bundled: Stored, choice: int, how: faults.Damage, at: int) -> None:
     key, bad = spoil(bundled, choice, how, at)
     hold({**bundled.kept, key: bad}, bundled, key)
 
 
 @given(CHOICE, HOW, PLACE)
-@settings(RUNS, max_examples=50)
+@settings(RUNS, max_examples=cases(20, 50))
 def test_i8_a_catalog_that_was_kept_hides_no_damage(
     stored: Stored, tmp_path_factory: pytest.TempPathFactory, choice: int, how: faults.Damage, at: int
 ) -> None:
@@ -88,7 +89,7 @@ def test_i8_a_catalog_that_was_kept_hides_no_damage(
 
 
 @given(CHOICE, st.sampled_from([faults.Damage.FLIP, faults.Damage.ZERO]), PLACE)
-@settings(RUNS, max_examples=60)
+@settings(RUNS, max_examples=cases(30, 60))
 def test_a_quick_check_finds_the_same_damage(
     stored: Stored, choice: int, how: faults.Damage, at: int
 ) -> None:
@@ -99,7 +100,7 @@ def test_a_quick_check_finds_the_same_damage(
 def test_every_byte_of_a_pack_counts(stored: Stored) -> None:
     key = min((k for k in stored.kept if k.startswith("packs/")), key=lambda k: len(stored.kept[k]))
     data = stored.kept[key]
-    for at in range(0, len(data), max(1, len(data) // 200)):
+    for at in range(0, len(data), max(1, len(data) // cases(80, 200))):
         bad = faults.damaged(data, faults.Damage.FLIP, at)
         assert bad is not None
         report = check(faults.memory_of({**stored.kept, key: bad}), level="stored")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import stemmata
 from makers import contents, model_folder
+from warm import WarmPython
 
 KILLS = 12
 
@@ -25,7 +24,9 @@ print("done", flush=True)
 """
 
 
-def test_i5_kill_9_during_a_checkout_leaves_no_part_of_it_at_the_target(tmp_path: Path) -> None:
+def test_i5_kill_9_during_a_checkout_leaves_no_part_of_it_at_the_target(
+    tmp_path: Path, storing: WarmPython
+) -> None:
     repo = stemmata.open(tmp_path / "repo", create=True)
     source = model_folder(tmp_path / "out", layers=40, width=256)
     version = repo.save(source, "m", provenance={})
@@ -33,12 +34,7 @@ def test_i5_kill_9_during_a_checkout_leaves_no_part_of_it_at_the_target(tmp_path
     dice = random.Random(3)
     for number in range(KILLS):
         target = tmp_path / f"target-{number}"
-        process = subprocess.Popen(
-            [sys.executable, "-c", CODE, str(tmp_path / "repo"), str(target)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout is not None
+        process = storing.piped(CODE, str(tmp_path / "repo"), str(target))
         assert process.stdout.readline() == "ready\n"
         # The moment is what is being varied; nothing waits for it to be any particular one.
         time.sleep(dice.random() * 0.15)
@@ -46,6 +42,7 @@ def test_i5_kill_9_during_a_checkout_leaves_no_part_of_it_at_the_target(tmp_path
         process.stdout.read()
         process.wait()
         process.stdout.close()
+        process.stdin.close()
         if target.exists():
             assert contents(target) == expected
         assert contents(version.path()) == expected

@@ -7,13 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stemmata.attach.settings import BOOTSTRAP
+from warm import WarmPython
 
 STEMMATA = [sys.executable, "-m", "stemmata.cli.main"]
+MAIN = "from stemmata.cli.main import main; main()"
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(autouse=True)
@@ -23,14 +28,16 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(*command: str, options: tuple[str, ...] = (), **more: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*STEMMATA, "run", "m", *options, "--", *command], capture_output=True, text=True, check=False, **more
-    )
+@pytest.fixture
+def run(storing: WarmPython) -> Run:
+    def call(*command: str, options: tuple[str, ...] = (), **more: Any) -> subprocess.CompletedProcess[str]:
+        return storing.run(MAIN, "run", "m", *options, "--", *command, **more)
+
+    return call
 
 
 @pytest.mark.parametrize("status", [0, 1, 7, 255])
-def test_the_exit_status_is_the_commands(status: int) -> None:
+def test_the_exit_status_is_the_commands(run: Run, status: int) -> None:
     done = run("sh", "-c", f"echo said; echo told >&2; exit {status}")
     assert done.returncode == status
     assert done.stdout == "said\n"
@@ -39,39 +46,39 @@ def test_the_exit_status_is_the_commands(status: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
-def test_a_death_by_signal_is_shown_as_a_shell_does(number: signal.Signals) -> None:
+def test_a_death_by_signal_is_shown_as_a_shell_does(run: Run, number: signal.Signals) -> None:
     assert run("sh", "-c", f"kill -{number.value} $$").returncode == 128 + number
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
-def test_signals_reach_the_command_and_its_answer_comes_back(number: signal.Signals) -> None:
+def test_signals_reach_the_command_and_its_answer_comes_back(
+    storing: WarmPython, number: signal.Signals
+) -> None:
     child = (
         "import signal, sys\n"
         f"signal.signal({number.value}, lambda n, f: sys.exit(40 + n))\n"
         "print('ready', flush=True)\n"
         "while True: signal.pause()\n"
     )
-    command = [*STEMMATA, "run", "m", "--", sys.executable, "-c", child]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    process = storing.piped(MAIN, "run", "m", "--", sys.executable, "-c", child)
+    with process.stdin, process.stdout:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
-        try:
-            assert process.wait(60) == 40 + number
-        finally:
-            process.kill()  # or the context would wait for ever
+        assert process.wait() == 40 + number
 
 
 def test_what_nohup_ignores_stays_ignored() -> None:
     child = "import signal; print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)"
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        assert run(sys.executable, "-c", child).stdout == "True\n"
+        command = [*STEMMATA, "run", "m", "--", sys.executable, "-c", child]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.stdout == "True\n"
     finally:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_command_that_is_not_there_is_refused_by_name() -> None:
+def test_a_command_that_is_not_there_is_refused_by_name(run: Run) -> None:
     done = run("no-such-program")
     assert done.returncode == 2
     assert "'no-such-program' cannot be run" in done.stderr
@@ -87,14 +94,14 @@ def test_a_command_that_is_not_there_is_refused_by_name() -> None:
         (("--resume",), "give --run-name too"),
     ],
 )
-def test_settings_are_looked_at_before_the_start(options: tuple[str, ...], word: str) -> None:
+def test_settings_are_looked_at_before_the_start(run: Run, options: tuple[str, ...], word: str) -> None:
     done = run("touch", "started", options=options)
     assert done.returncode == 2
     assert word in " ".join(done.stderr.split())
     assert not Path("started").exists()
 
 
-def test_a_folder_that_is_no_repository_is_refused_before_the_start() -> None:
+def test_a_folder_that_is_no_repository_is_refused_before_the_start(run: Run) -> None:
     Path("taken").mkdir()
     (Path("taken") / "file").touch()
     done = run("touch", "started", options=("-R", "taken"))
@@ -102,20 +109,20 @@ def test_a_folder_that_is_no_repository_is_refused_before_the_start() -> None:
     assert not Path("started").exists()
 
 
-def test_json_is_one_document_whatever_the_command_prints() -> None:
+def test_json_is_one_document_whatever_the_command_prints(run: Run) -> None:
     done = run("sh", "-c", "echo noise; exit 3", options=("--json",))
     assert json.loads(done.stdout) == {"status": 3, "trainers": 0, "runs": [], "warnings": []}
     assert "noise" in done.stderr
     assert done.returncode == 3
 
 
-def test_an_option_of_the_command_is_not_ours() -> None:
+def test_an_option_of_the_command_is_not_ours(run: Run) -> None:
     done = run("sh", "-c", "exit 4", "--json")
     assert done.returncode == 4
     assert done.stdout == ""
 
 
-def test_other_programs_get_two_variables_and_nothing_else() -> None:
+def test_other_programs_get_two_variables_and_nothing_else(run: Run) -> None:
     """No open files, no preloaded libraries: what trains nothing notices nothing."""
     look = "env -0 | tr '\\n' ' ' | tr '\\0' '\\n' | cut -d= -f1 | sort; ls /proc/self/fd"
     plain = subprocess.run(["sh", "-c", look], capture_output=True, text=True, check=True).stdout
@@ -123,7 +130,7 @@ def test_other_programs_get_two_variables_and_nothing_else() -> None:
     assert set(attached.split()) - set(plain.split()) <= {"STEMMATA_RUN", "PYTHONPATH"}
 
 
-def test_a_python_sees_its_own_path_and_its_own_sitecustomize(tmp_path: Path) -> None:
+def test_a_python_sees_its_own_path_and_its_own_sitecustomize(run: Run, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "sitecustomize.py").write_text("import sys\nsys.theirs = True\n")
@@ -140,7 +147,7 @@ def test_a_python_sees_its_own_path_and_its_own_sitecustomize(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
 
 
-def test_an_error_in_their_sitecustomize_is_shown_as_ever(tmp_path: Path) -> None:
+def test_an_error_in_their_sitecustomize_is_shown_as_ever(run: Run, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "sitecustomize.py").write_text("raise ValueError('theirs')\n")
@@ -151,7 +158,7 @@ def test_an_error_in_their_sitecustomize_is_shown_as_ever(tmp_path: Path) -> Non
     assert "theirs" in done.stderr
 
 
-def test_a_python_without_stemmata_runs_and_is_named(tmp_path: Path) -> None:
+def test_a_python_without_stemmata_runs_and_is_named(run: Run, tmp_path: Path) -> None:
     hidden = tmp_path / "hidden"
     (hidden / "stemmata").mkdir(parents=True)
     (hidden / "stemmata" / "__init__.py").write_text("raise ImportError('not here')\n")
@@ -167,7 +174,7 @@ def test_a_python_without_stemmata_runs_and_is_named(tmp_path: Path) -> None:
     assert "not here" in told
 
 
-def test_a_run_within_a_run_holds_its_own_settings() -> None:
+def test_a_run_within_a_run_holds_its_own_settings(run: Run) -> None:
     child = (
         "import json, os\n"
         "print(json.loads(os.environ['STEMMATA_RUN'])['model'])\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from campaigns import LONG
 from faults import Fault, FaultyStorage, contents, memory_of, run_into
 from shop import Epochs, delete, packs_bytes, planted, require_sound, stored_text
 from small_disks import fill, small_disk
@@ -15,7 +16,7 @@ from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
 
 # Dead after one write is dead before the next. Every other way to fail takes minutes: scripts/test-slow.
-FAULTS = tuple(Fault) if os.environ.get("STEMMATA_TEST_LARGE") else (Fault.CRASH_AFTER,)
+FAULTS = tuple(Fault) if LONG else (Fault.CRASH_AFTER,)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from stemmata.repository import Repository
 from stemmata.storage.local import LocalStorage
 from stemmata.version import Version
 
-LIVES = int(os.environ.get("STEMMATA_TEST_LIVES", "12"))
+LIVES = int(os.environ.get("STEMMATA_TEST_LIVES", "8"))
 STEPS = 25
 ALIASES = ("production", "staging")
 

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from campaigns import cases
 from cuts import Memory, cut
 from stemmata.containers.cut import plan
 
@@ -76,7 +77,7 @@ def test_the_samples_are_containers(kind: str) -> None:
     assert cut(sample(kind)).container == ("torch" if kind == "optimizer" else kind)
 
 
-@settings(max_examples=400)
+@settings(max_examples=cases(150, 400))
 @given(damaged())
 def test_damaged_files_are_tiled_all_the_same(data: bytes) -> None:
     cut(data)

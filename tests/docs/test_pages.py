@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from doc_blocks import PAGES, ROOT, blocks, run
+from warm import WarmPython
 
 RUNNING = [page for page in PAGES if any(not b.is_set_up for b in blocks(page) if b.language)]
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
@@ -25,12 +26,12 @@ def test_the_pages_a_newcomer_reads_have_blocks() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", RUNNING, ids=_name)
-def test_blocks_run(page: Path, workplace: Path) -> None:
+def test_blocks_run(page: Path, workplace: Path, warm: WarmPython) -> None:
     for block in blocks(page):
         if block.is_set_up:
             continue
         assert block.language in ("bash", "python"), f"{_name(page)}:{block.line} has no language"
-        ran = run(block, workplace)
+        ran = run(block, workplace, warm)
         shown = f"{_name(page)}:{block.line}\n{block.code}\n{ran.stdout[-3000:]}\n{ran.stderr[-5000:]}"
         assert ran.returncode == 0, shown
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,13 @@ from stemmata.repository import open as open_repository
 def quiet() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_old_is_looked_at_for_garbage() -> None:
+    """What the module before imported (see tests/conftest.py)."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -4,11 +4,10 @@ and requeued ends bit for bit the same."""
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from stemmata.repository import open as open_repository
+from warm import WarmPython
 
 SCRIPT = """
 import hashlib, json, os, signal, socket, sys, time
@@ -118,10 +117,12 @@ print(json.dumps(codes))
 """
 
 
-def test_two_processes_wait_on_the_cpu_and_a_killed_job_ends_the_same(tmp_path: Path) -> None:
+def test_two_processes_wait_on_the_cpu_and_a_killed_job_ends_the_same(
+    tmp_path: Path, warm: WarmPython
+) -> None:
     """Trap 13: at `on_save` rank 0 may see only its own random state; stemmata waits for every rank's."""
     script = SCRIPT.format(tests=str(Path(__file__).parents[1]), where=str(tmp_path))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=115)
+    done = warm.run(script)
     assert done.returncode == 0, done.stderr
     codes = json.loads(done.stdout.splitlines()[-1])
     assert codes == [[0, 0], [-9, -9], [0, 0]], done.stderr[-6000:]

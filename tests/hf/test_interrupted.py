@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from stemmata.hf import VersionCallback, interruption
 from stemmata.hf.interruption import Patience
 from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
+from warm import WarmPython
 
 SCRIPT = """
 import json, os, signal, sys, threading
@@ -82,9 +81,9 @@ print(json.dumps(codes))
 """
 
 
-def test_sigterm_finishes_the_write_and_keeps_the_exit_status(tmp_path: Path) -> None:
+def test_sigterm_finishes_the_write_and_keeps_the_exit_status(tmp_path: Path, warm: WarmPython) -> None:
     script = SCRIPT.format(tests=str(Path(__file__).parents[1]), where=str(tmp_path))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=110)
+    done = warm.run(script)
     assert done.returncode == 0, done.stderr
     codes = json.loads(done.stdout.splitlines()[-1])
     assert codes == {"default": -signal.SIGTERM, "handler": 7, "jit": 0}, done.stderr

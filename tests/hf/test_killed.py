@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import select
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 from stemmata.repository import open as open_repository
+from warm import WarmPython
 
 WAIT = 90
 SCRIPT = """
@@ -51,7 +50,9 @@ trainer.train()
 """
 
 
-def test_i5_killed_in_a_long_evaluation_every_written_version_is_there(tmp_path: Path) -> None:
+def test_i5_killed_in_a_long_evaluation_every_written_version_is_there(
+    tmp_path: Path, warm: WarmPython
+) -> None:
     reader, writer = os.pipe()
     script = SCRIPT.format(
         tests=str(Path(__file__).parents[1]),
@@ -60,15 +61,15 @@ def test_i5_killed_in_a_long_evaluation_every_written_version_is_there(tmp_path:
         wait=WAIT,
         signal=writer,
     )
-    process = subprocess.Popen([sys.executable, "-c", script], pass_fds=[writer], stdout=subprocess.DEVNULL)
+    training = warm.start(script, pass_fds=[writer])
     try:
         os.close(writer)
         ready, _, _ = select.select([reader], [], [], WAIT)
         assert ready, "the second version was not written while the evaluation went on"
         assert os.read(reader, 1) == b"!"
     finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        os.kill(training.pid, signal.SIGKILL)
+        training.wait()
         os.close(reader)
     with open_repository(tmp_path / "models") as repo:
         second, first = repo.versions("m")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from stemmata.repository import open as open_repository
+from warm import WarmPython
 
 SCRIPT = """
 import json, os, socket, sys, time
@@ -79,9 +78,11 @@ print(json.dumps(codes))
 
 
 @pytest.mark.slow
-def test_the_other_process_waits_on_the_cpu_for_what_the_first_one_writes(tmp_path: Path) -> None:
+def test_the_other_process_waits_on_the_cpu_for_what_the_first_one_writes(
+    tmp_path: Path, warm: WarmPython
+) -> None:
     script = SCRIPT.format(tests=str(Path(__file__).parents[1]), where=str(tmp_path))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=115)
+    done = warm.run(script)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == [0, 0], done.stderr[-6000:]
     first, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))

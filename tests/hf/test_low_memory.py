@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -20,6 +19,7 @@ from stemmata.hf import VersionCallback, filesets, recorder, space, weightfiles
 from stemmata.hf.writer import Writer
 from stemmata.repository import Repository
 from users import PEAK
+from warm import WarmPython
 
 MIB = 1 << 20
 
@@ -212,10 +212,12 @@ print(json.dumps({{"before": before, "tensor": rows * 32, "scarce": scarce, "ple
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
-def test_reading_live_weights_takes_no_more_memory_than_a_few_tensors(tmp_path: Path) -> None:
+def test_reading_live_weights_takes_no_more_memory_than_a_few_tensors(
+    tmp_path: Path, warm: WarmPython
+) -> None:
     """400 MB of weights, of which the last tensor does not lie in memory as it does in a file."""
-    command = [sys.executable, "-c", LARGE, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = warm.run(LARGE, str(tmp_path))
+    assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     # Two that are on their way, the one read ahead, and for the last a copy in order.
     tensor, before = found["tensor"], found["before"]

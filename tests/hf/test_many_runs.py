@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import tiny_models as tiny
 from stemmata.errors import TrainingSetup
 from stemmata.hf import VersionCallback
 from stemmata.repository import Repository
+from warm import WarmPython
 
 WAIT = 30
 
@@ -154,10 +153,10 @@ def test_a_callback_in_a_training_within_a_training_saves_the_inner_one_and_says
     callback.wait()
 
 
-def test_sweeps_of_many_processes_into_one_repository(repo: Repository, tmp_path: Path) -> None:
-    script = tmp_path / "train.py"
-    script.write_text(
-        f"""
+def test_sweeps_of_many_processes_into_one_repository(
+    repo: Repository, tmp_path: Path, warm: WarmPython
+) -> None:
+    script = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 import tiny_models as tiny
@@ -166,9 +165,8 @@ callback = VersionCallback({repo.where!r}, "m", run_name="sweep")
 out = {str(tmp_path)!r} + "/out-" + sys.argv[1]
 tiny.trainer(tiny.gpt2(seed=int(sys.argv[1])), out, [callback]).train()
 """
-    )
-    started = [subprocess.Popen([sys.executable, str(script), str(n)]) for n in range(2)]
-    assert [p.wait(timeout=100) for p in started] == [0, 0]
+    started = [warm.start(script, str(n)) for n in range(2)]
+    assert [s.wait() for s in started] == [0, 0]
     versions = repo.versions("m")
     assert sorted(v.name for v in versions) == [
         "sweep-2/epoch-1",

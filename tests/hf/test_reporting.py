@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from stemmata.repository import open as open_repository
+from warm import WarmPython
 
 TESTS = str(Path(__file__).parents[1])
 SCRIPT = """
@@ -30,9 +31,13 @@ tiny.trainer(tiny.gpt2(), {out!r}, [], num_train_epochs=1, report_to="stemmata",
 STEMMATA = "import stemmata; from stemmata import registration; registration.install()"
 
 
-def run(script: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(
+    script: str, folder: Path, warm: WarmPython | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("STEMMATA_")}
     environment.update(variables, STEMMATA_CACHE=str(folder / "cache"))
+    if warm:
+        return warm.run(script, cwd=folder, env=environment)
     return subprocess.run(
         [sys.executable, "-c", script],
         cwd=folder,
@@ -44,14 +49,15 @@ def run(script: str, folder: Path, **variables: str) -> subprocess.CompletedProc
 
 
 @pytest.mark.parametrize("ours_first", [True, False])
-def test_either_order_of_imports_works(tmp_path: Path, ours_first: bool) -> None:
+def test_either_order_of_imports_works(tmp_path: Path, warm: WarmPython, ours_first: bool) -> None:
     theirs = "from transformers import Trainer"
     first, second = (STEMMATA, theirs) if ours_first else (theirs, STEMMATA)
     script = SCRIPT.format(first=first, second=second, tests=TESTS, out="some/Out Folder")
     variables = (
         {} if ours_first else {"STEMMATA_MODEL": "team/chosen", "STEMMATA_REPO": str(tmp_path / "there")}
     )
-    done = run(script, tmp_path, **variables)
+    # A warm Python has imported theirs already.
+    done = run(script, tmp_path, None if ours_first else warm, **variables)
     assert done.returncode == 0, done.stderr
     place, model = (".stemmata", "Out-Folder") if ours_first else ("there", "team/chosen")
     with open_repository(tmp_path / place) as repo:

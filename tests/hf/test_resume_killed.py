@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stemmata.repository import open as open_repository
+from warm import WarmPython
 
 KINDS = ("full", "lora", "accumulation")
 # The job is the same at each of its starts; only the driver below knows which one dies, and when.
@@ -87,10 +86,12 @@ print(json.dumps(codes))
 
 
 @pytest.fixture(scope="module")
-def trainings(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[int]]]:
+def trainings(
+    tmp_path_factory: pytest.TempPathFactory, warm: WarmPython
+) -> tuple[Path, dict[str, list[int]]]:
     where = tmp_path_factory.mktemp("requeued")
     script = SCRIPT.format(tests=str(Path(__file__).parents[1]), where=str(where), kinds=KINDS)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=110)
+    done = warm.run(script)
     assert done.returncode == 0, done.stderr
     codes: dict[str, list[int]] = json.loads(done.stdout.splitlines()[-1])
     return where, codes

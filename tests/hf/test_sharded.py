@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,15 +19,16 @@ from stemmata.hf import VersionCallback, checkpoints, filesets, sharded
 from stemmata.hf import callback as callback_module
 from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
+from warm import WarmPython
 
 TESTS = Path(__file__).parents[1]
 MODEL_FILES = {"config.json", "generation_config.json", "model.safetensors"}
 
 
-def train_in_two_processes(where: Path, *jobs: str) -> dict[str, list[int]]:
+def train_in_two_processes(warm: WarmPython, where: Path, *jobs: str) -> dict[str, list[int]]:
     """The exit codes of what tests/sharded_trainings.py does."""
-    command = [sys.executable, str(TESTS / "sharded_trainings.py"), str(where), *jobs]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=115)
+    begin = f"import sys; sys.path.insert(0, {str(TESTS)!r}); import sharded_trainings as s; "
+    done = warm.run(begin + "s.main(s.Path(sys.argv[1]), sys.argv[2:])", str(where), *jobs)
     assert done.returncode == 0, done.stderr[-6000:]
     codes = json.loads(done.stdout.splitlines()[-1])
     assert all(code == [0, 0] or name == "killed" for name, code in codes.items()), done.stderr[-6000:]
@@ -43,8 +42,10 @@ def is_gathered(version: Any, gathered: Path) -> bool:
     return found.keys() == expected.keys() and all(torch.equal(found[n], expected[n]) for n in found)
 
 
-def test_two_processes_whole_checkpoints_of_fsdp_and_tensor_parallel_become_versions(tmp_path: Path) -> None:
-    train_in_two_processes(tmp_path, "damaged", "not_followed", "self_sharded", "tensor_parallel")
+def test_two_processes_whole_checkpoints_of_fsdp_and_tensor_parallel_become_versions(
+    tmp_path: Path, warm: WarmPython
+) -> None:
+    train_in_two_processes(warm, tmp_path, "damaged", "not_followed", "self_sharded", "tensor_parallel")
     here = tmp_path / "damaged"
     with open_repository(here / "models") as repo:
         first, fourth = reversed(repo.versions("m"))
@@ -85,8 +86,8 @@ def test_two_processes_whole_checkpoints_of_fsdp_and_tensor_parallel_become_vers
         assert is_gathered(fourth, here / "out/gathered-4.pt")
 
 
-def test_two_processes_of_fsdp_killed_and_requeued_end_the_same(tmp_path: Path) -> None:
-    codes = train_in_two_processes(tmp_path, "resumed")
+def test_two_processes_of_fsdp_killed_and_requeued_end_the_same(tmp_path: Path, warm: WarmPython) -> None:
+    codes = train_in_two_processes(warm, tmp_path, "resumed")
     assert codes["killed"] == [-9, -9]
     whole, again = json.loads((tmp_path / "resumed/digests.json").read_text())
     assert whole == again

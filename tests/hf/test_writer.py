@@ -18,6 +18,7 @@ from stemmata.errors import StorageFull, TrainingSaveFailed
 from stemmata.hf import VersionCallback, filesets
 from stemmata.hf.writer import Workspace, Writer
 from stemmata.repository import Repository
+from warm import WarmPython
 
 WAIT = 30
 
@@ -184,10 +185,10 @@ def test_no_progress_bar_of_a_save_tears_that_of_the_training(repo: Repository, 
         filesets._hush.cache_clear()
 
 
-def test_a_write_under_way_is_finished_when_the_training_dies_of_an_error(tmp_path: Path) -> None:
-    script = tmp_path / "train.py"
-    script.write_text(
-        f"""
+def test_a_write_under_way_is_finished_when_the_training_dies_of_an_error(
+    tmp_path: Path, warm: WarmPython
+) -> None:
+    script = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 import tiny_models as tiny
@@ -201,8 +202,7 @@ class Die(TrainerCallback):
 callback = VersionCallback({str(tmp_path / "models")!r}, "m", run_name="r")
 tiny.trainer(tiny.gpt2(), {str(tmp_path / "out")!r}, [callback, Die()]).train()
 """
-    )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    done = warm.run(script)
     assert done.returncode == 1
     assert "out of luck" in done.stderr
     from stemmata.repository import open as open_repository

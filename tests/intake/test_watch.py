@@ -13,15 +13,18 @@ from typing import Any
 
 import pytest
 
+from campaigns import LONG
 from makers import model_folder
 from stemmata.intake import Outcome, Watcher
 from stemmata.intake import taking as taking_module
 from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
+from warm import WarmPython
 
 TRAINING = """
 import sys
 from pathlib import Path
+sys.path.insert(0, sys.argv[2])
 import tiny_models as tiny
 from transformers import TrainerCallback
 
@@ -37,9 +40,6 @@ trainer.train()
 trainer.save_model()
 print("done", flush=True)
 """
-
-WATCHED = ("sft", "dpo", "reward") if os.environ.get("STEMMATA_TEST_LARGE") else ("sft",)
-"""All of TRL's commands run under `stemmata run` in every test run; two are watched in the slow one alone."""
 
 
 class Watched:
@@ -207,26 +207,20 @@ def test_idle_once_and_stop_end_it(repo: Repository, tmp_path: Path, checkpoint:
 
 
 @pytest.mark.slow
-def test_trap_9_what_save_total_limit_deletes_is_kept(repo: Repository, tmp_path: Path) -> None:
+def test_trap_9_what_save_total_limit_deletes_is_kept(
+    repo: Repository, tmp_path: Path, warm: WarmPython
+) -> None:
     """A real Trainer that knows nothing of stemmata, rotating with a limit of one checkpoint."""
     out = tmp_path / "out"
-    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     watched = Watched(repo, out)
-    with subprocess.Popen(
-        [sys.executable, "-c", TRAINING, str(out)],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as training:
-        assert training.stdin is not None
-        assert training.stdout is not None
+    training = warm.piped(TRAINING, str(out), str(Path(__file__).parents[1]))
+    with training.stdin, training.stdout:
         for line in training.stdout:
             if line.startswith("saved"):
                 assert watched.look() == [(f"out/step-{line.split()[1]}", "new")]
                 training.stdin.write("\n")
                 training.stdin.flush()
-    assert training.returncode == 0
+    assert training.wait() == 0
     # By itself the folder holds the last checkpoint alone.
     assert [p.name for p in out.glob("checkpoint-*")] == ["checkpoint-6"]
     (final,) = watched.look()
@@ -325,7 +319,8 @@ def test_import_and_watch_as_commands(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("method", WATCHED)
+@pytest.mark.skipif(not LONG, reason="test_run_commands.py watches one in every run")
+@pytest.mark.parametrize("method", ["sft", "dpo", "reward"])
 def test_trls_commands_as_they_ship_are_watched(repo: Repository, tmp_path: Path, method: str) -> None:
     """Unmodified, while a watcher looks whenever they write a line."""
     trl_commands = pytest.importorskip("trl_commands", reason="the tiny models need the hf extra")

@@ -12,6 +12,7 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from campaigns import cases
 from catalog_fold.test_agreement import IDS, SETUP, op
 from ledger import DictState, add_pack, alias, pack
 from stemmata.errors import NewerFormat
@@ -278,7 +279,7 @@ def judge(state: DictState, here: Position, ops: list[Any]) -> tuple[str, Positi
     return "sound" if sound else "void", position
 
 
-@settings(max_examples=400)
+@settings(max_examples=cases(100, 400))
 @given(st.lists(st.lists(changes(), min_size=1, max_size=2), min_size=12, max_size=30))
 def test_both_folds_judge_every_entry_alike(log: list[list[Any]]) -> None:
     told, ours = Told(), DictState()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import stemmata
 from makers import model_folder
+from warm import WarmPython
 
 KILLS = int(os.environ.get("STEMMATA_TEST_KILLS", "30"))
 
@@ -33,7 +32,7 @@ for i in range(1000):
 """
 
 
-def test_i5_kill_9_at_random_moments_loses_nothing_that_was_told(tmp_path: Path) -> None:
+def test_i5_kill_9_at_random_moments_loses_nothing_that_was_told(tmp_path: Path, storing: WarmPython) -> None:
     """The process prints an id once save() has returned: all of these must be there and sound."""
     repo_folder = tmp_path / "repo"
     stemmata.open(repo_folder, create=True).close()
@@ -43,17 +42,17 @@ def test_i5_kill_9_at_random_moments_loses_nothing_that_was_told(tmp_path: Path)
     dice = random.Random(7)
     told: dict[str, int] = {}
     for attempt in range(KILLS):
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, str(attempt)], stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
+        process = storing.piped(code, str(attempt))
         assert process.stdout.readline() == "ready\n"
+        # On a busy machine none might be told before the signal: every other time one is waited for.
+        out = process.stdout.readline() if attempt % 2 else ""
         # The moment is what is being varied; nothing waits for it to be any particular one.
         time.sleep(dice.random() * 0.12)
         process.send_signal(signal.SIGKILL)
-        out = process.stdout.read()
+        out += process.stdout.read()
         process.wait()
         process.stdout.close()
+        process.stdin.close()
         for line in out.splitlines(keepends=True):
             parts = line.split()
             if line.endswith("\n") and len(parts) == 2:
@@ -63,7 +62,7 @@ def test_i5_kill_9_at_random_moments_loses_nothing_that_was_told(tmp_path: Path)
     assert report.problems == []
     versions = {v.id.hex: v for v in repo.versions("m")} if repo.models() else {}
     assert set(told) <= set(versions)
-    assert told, "no save was fast enough to be told of; the test shows nothing"
+    assert told, "the test shows nothing"
     for number, (identity, seed) in enumerate(told.items()):
         if number % 10 == 0:
             expected = model_folder(tmp_path / "expected", seed, width=96)

@@ -7,7 +7,6 @@ file and a single 2 GB tensor.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,12 +15,12 @@ import numpy as np
 import pytest
 
 import stemmata
+from campaigns import LONG
 from users import PEAK
 
-LARGE = os.environ.get("STEMMATA_TEST_LARGE") == "1"
-PLAIN_BYTES = (4 << 30) if LARGE else (640 << 20)
-TENSOR_BYTES = (2 << 30) if LARGE else (640 << 20)
-LIMIT = 512 << 20
+PLAIN_BYTES = (4 << 30) if LONG else (400 << 20)
+TENSOR_BYTES = (2 << 30) if LONG else (400 << 20)
+LIMIT = (512 if LONG else 384) << 20
 assert min(PLAIN_BYTES, TENSOR_BYTES) > LIMIT, "a smaller file would show nothing"
 
 CHILD = f"""

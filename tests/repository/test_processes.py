@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 import stemmata
 from chained import model, opened, trained, written
 from makers import model_folder
+from warm import WarmPython
 
 WORKER = """
 import sys
@@ -34,39 +33,28 @@ for i in range(saves):
 """
 
 
-def start(code: str, arguments: Sequence[Sequence[str]]) -> None:
+def start(storing: WarmPython, code: str, arguments: Sequence[Sequence[str]]) -> None:
     """Run a process for each, all at once; they wait for each other before the first save."""
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, *given],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for given in arguments
-    ]
+    running = [storing.piped(code, *given) for given in arguments]
     for process in running:
-        assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
     for process in running:
-        assert process.stdin is not None
         process.stdin.write("go\n")
-        process.stdin.flush()
+        process.stdin.close()
     for process in running:
-        _, stderr = process.communicate()
-        assert process.returncode == 0, stderr
+        assert process.wait() == 0
+        process.stdout.close()
 
 
 @pytest.mark.parametrize(("workers", "saves"), [(2, 6), (8, 3)])
 def test_i6_processes_saving_at_once_lose_and_double_nothing(
-    tmp_path: Path, workers: int, saves: int
+    tmp_path: Path, storing: WarmPython, workers: int, saves: int
 ) -> None:
     stemmata.open(tmp_path / "repo", create=True).close()
     code = WORKER.format(
         tests=str(Path(__file__).parents[1]), repo=str(tmp_path / "repo"), work=str(tmp_path / "work")
     )
-    start(code, [[str(i), str(saves)] for i in range(workers)])
+    start(storing, code, [[str(i), str(saves)] for i in range(workers)])
     repo = stemmata.open(tmp_path / "repo")
     versions = list(repo.versions("m"))
     names = sorted(v.name for v in versions)
@@ -101,7 +89,7 @@ for i in range(5):
 """
 
 
-def test_i6_processes_that_lean_on_each_others_packs(tmp_path: Path) -> None:
+def test_i6_processes_that_lean_on_each_others_packs(tmp_path: Path, storing: WarmPython) -> None:
     with stemmata.open(tmp_path / "repo", create=True) as repo:
         written(tmp_path / "out", model())
         repo.save(tmp_path / "out", "m", name="first", provenance={})
@@ -109,7 +97,7 @@ def test_i6_processes_that_lean_on_each_others_packs(tmp_path: Path) -> None:
     code = LEANING.format(
         tests=str(Path(__file__).parents[1]), repo=str(tmp_path / "repo"), work=str(tmp_path / "work")
     )
-    start(code, [[str(me)] for me in range(2)])
+    start(storing, code, [[str(me)] for me in range(2)])
     with stemmata.open(tmp_path / "repo") as repo:
         mine: dict[str, set[str]] = {"0": set(), "1": set()}
         for me in mine:

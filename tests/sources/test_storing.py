@@ -20,7 +20,7 @@ from stemmata.trees import Tree, content_of, decode_tree, encode_tree
 MIB = 1 << 20
 LARGE = 256 << 10
 """Longer than what is read at a time to find where to cut; chunks of that length there are."""
-BIG = np.random.default_rng(0).bytes(34 * MIB + 3)
+BIG = np.random.default_rng(0).bytes(6 * MIB + 3)
 
 
 class Kept:
