@@ -27,6 +27,9 @@ names = st.sampled_from(["prod", "PROD", "best", "v0", "v1"])
 models = st.sampled_from(["m", "M", "other"])
 metrics = st.dictionaries(st.sampled_from("ab"), st.floats(-5, 5) | st.sampled_from(["~nan", "~inf"]))
 labels = st.dictionaries(st.sampled_from("ab"), st.none() | st.sampled_from(["x", "~y"]), max_size=2)
+measured = st.sampled_from(
+    [None, {"measured": {"dataset": "a"}}, {"measured": {"dataset": "b"}}, {"measured": 3}]
+)
 
 
 def _place(version: str, packs: list[int]) -> ops.VersionPlace:
@@ -47,7 +50,10 @@ op = st.one_of(
     st.builds(lambda v: ops.VersionDelete(version=v), versions),
     st.builds(lambda v: ops.VersionRestore(version=v), versions),
     st.builds(lambda v: ops.VersionForget(versions=v), st.lists(versions, max_size=2)),
-    st.builds(lambda v, m, t: ops.VersionAnnotate(version=v, metrics=m, labels=t), versions, metrics, labels),
+    st.builds(
+        lambda v, m, t, d: ops.VersionAnnotate(version=v, metrics=m, labels=t, details=d),
+        *(versions, metrics, labels, measured),
+    ),
     st.builds(lambda v: ops.VersionRedact(version=v, items=["env"]), versions),
     st.builds(alias, names, versions, expect, models),
     st.builds(
