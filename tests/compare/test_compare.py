@@ -409,6 +409,7 @@ def test_the_diff_is_json() -> None:
         "files",
         "tensors",
         "lora",
+        "weights",
     ]
     assert found["a"]["name"] == "m@r4"
     assert found["metrics"]["loss"] == {"a": 0.5, "b": 0.25, "difference": -0.25}

@@ -88,7 +88,7 @@ def _another_program(file: Path) -> None:
 def _another_release(file: Path) -> None:
     with closing(sqlite3.connect(file)) as db:
         db.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
-        db.execute("DELETE FROM refs")
+        db.execute("DELETE FROM pointers")
         db.commit()
 
 

@@ -350,5 +350,5 @@ def test_a_number_beyond_reason_is_refused() -> None:
 
 
 def test_the_surface() -> None:
-    surface = ["Lost", "Recovered", "RecoveryReport", "Vanished", "copies_at", "recover"]
+    surface = ["Lost", "Recovered", "RecoveryReport", "Vanished", "copies_at", "readable", "recover"]
     assert sorted(recovering.__all__) == surface
