@@ -187,7 +187,7 @@ def judge(
     rules = [
         *([_last(line, policy.last)] if policy.last else []),
         *(_best(line, best, directions) for best in policy.best),
-        *([_every(line, policy.every)] if policy.every else []),
+        *([_every(line, policy.every, now)] if policy.every else []),
         *([_within(line, policy.within, now)] if policy.within else []),
     ]
     for rule in rules:
@@ -251,10 +251,10 @@ def _best(line: Sequence[Past], best: Best, directions: Mapping[str, Direction])
     return _Rule(kept, f"not of the {words}", bool(numbers), empty)
 
 
-def _every(line: Sequence[Past], period: int) -> _Rule:
+def _every(line: Sequence[Past], period: int, now: float | None) -> _Rule:
     kept: dict[VersionId, str] = {}
     seen: set[int] = set()
-    doubtful = _doubtful(line)
+    doubtful = _doubtful(line, now)
     for past in line:
         if past.time is None or past.version in doubtful:
             kept[past.version] = _UNSURE
@@ -267,7 +267,7 @@ def _every(line: Sequence[Past], period: int) -> _Rule:
 
 
 def _within(line: Sequence[Past], span: int, now: float | None) -> _Rule:
-    doubtful = _doubtful(line)
+    doubtful = _doubtful(line, now)
     present = _present(line, now)
     kept: dict[VersionId, str] = {}
     for past in line:
@@ -290,11 +290,15 @@ def _present(line: Sequence[Past], now: float | None) -> float | None:
     return min(told) if line and line[0].time is not None else None
 
 
-def _doubtful(line: Iterable[Past]) -> set[VersionId]:
-    """Versions whose times contradict the order of the commits by more than a day: made before what was
-    committed earlier, or after what was committed later. Which of two clocks was wrong nobody knows; those
-    that are on some longest line of versions that agree with the order are believed against others."""
-    timed = sorted((p for p in line if p.time is not None), key=lambda past: past.place)
+def _doubtful(line: Iterable[Past], now: float | None) -> set[VersionId]:
+    """Versions whose times are more than a day beyond `now`, or contradict the order of the commits by as
+    much: made before what was committed earlier, or after what was committed later. Which of two clocks was
+    wrong nobody knows; those that are on some longest line of versions that agree with the order are believed
+    against others."""
+    known = [p for p in line if p.time is not None]
+    latest_yet = math.inf if now is None else now + _TOLERATED
+    to_come = {p.version for p in known if (p.time or 0.0) > latest_yet}
+    timed = sorted((p for p in known if p.version not in to_come), key=lambda past: past.place)
     times = [past.time or 0.0 for past in timed]
     up_to, from_here = _rises(times), _rises([-time for time in reversed(times)])[::-1]
     longest = max(up_to, default=0)
@@ -305,7 +309,7 @@ def _doubtful(line: Iterable[Past]) -> set[VersionId]:
     ]
     after = [t if on else math.inf for t, on in zip(times, on_it, strict=True)]
     soonest = [*accumulate(reversed(after), min)][::-1]
-    return {
+    return to_come | {
         past.version
         for past, time, before, later in zip(timed, times, latest[:-1], soonest, strict=True)
         if before > time + _TOLERATED or later < time - _TOLERATED

@@ -20,7 +20,9 @@ def test_stats_for_people(shop: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch)
     first = said.out.splitlines()[0]
     assert " stored for " in first
     assert "6 versions" in first
-    for words in ("runs", "r4", "r8", "sentiment@r8/epoch-3", "in 6 packs", "log and bundles", "a cache"):
+    codecs = ("codecs", "planes", "bytes by significance")
+    places = ("in 6 packs", "log and bundles", "a cache")
+    for words in ("runs", "r4", "r8", "sentiment@r8/epoch-3", *codecs, *places):
         assert words in said.out
     assert max(map(len, said.out.splitlines())) <= 80
 

@@ -128,3 +128,22 @@ def test_two_numbers_that_differ_never_look_alike() -> None:
     assert text.apart(1.0, 1.0) == ("1", "1")
     first, second = text.apart(0.1, 0.1 + 2**-56)
     assert first != second
+
+
+@pytest.mark.parametrize(
+    ("relative", "shown"),
+    [
+        (0.0, "0 %"),
+        (1.2e-5, "0.0012 %"),
+        (0.1234, "12 %"),
+        (0.999, "100 %"),
+        (3.2, "320 %"),
+        (47.0, "47-fold"),
+    ],
+)
+def test_a_share_that_weights_moved(relative: float, shown: str) -> None:
+    assert text.share_moved(relative) == shown
+
+
+def test_weights_that_moved_from_zero_have_no_share() -> None:
+    assert text.share_moved(None) == text.share_moved(float("inf")) == "from zero"

@@ -7,7 +7,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stemmata.errors import InvalidArgument, NothingKept
@@ -270,6 +270,7 @@ def test_no_present_clock_deletes_more_than_none(history: list[Past], policy: Po
     st.builds(Policy, every=st.sampled_from([DAY // 24, DAY, 7 * DAY, 90 * DAY])),
     st.none() | st.integers(1, 300 * DAY),
 )
+@example([2.0], 1, 0.0, Policy(every=90 * DAY), None)  # two days ahead of the present
 def test_one_mad_clock_never_costs_another_version(
     days: list[float], place: int, mad: float, policy: Policy, within: int | None
 ) -> None:

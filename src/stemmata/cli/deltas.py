@@ -264,9 +264,9 @@ def share(value: float) -> str:
 
 
 def cosine(value: float) -> str:
-    """With as many digits as tell it from 1."""
+    """With as many digits as tell it from 1, up to what rounding leaves of it."""
     left = 1 - abs(value)
-    digits = min(12, max(3, 2 - math.floor(math.log10(left)))) if left > 0 else 3
+    digits = max(3, 2 - math.floor(math.log10(left))) if left > 1e-10 else 3
     return f"{value:.{digits}f}"
 
 

@@ -107,7 +107,9 @@ def share_moved(relative: float | None) -> str:
     """How far weights moved against their norm before: 0.12 %, 3.2-fold; None or infinite: from zero."""
     if relative is None or not math.isfinite(relative):
         return "from zero"
-    return f"{100 * relative:.2g} %" if relative < 1 else f"{relative:.3g}-fold"
+    if relative < 0.995:
+        return f"{100 * relative:.2g} %"
+    return f"{100 * relative:.0f} %" if relative < 10 else f"{relative:.3g}-fold"
 
 
 def precise(value: float) -> str:

@@ -68,6 +68,7 @@ def _lines(found: Usage, width: int) -> Iterator[Text]:
     yield from _growth(found, width)
     yield from _parts(found, width)
     yield from _largest(found, width)
+    yield from _codecs(found, width)
     yield from _places(found)
 
 
@@ -192,6 +193,31 @@ def _largest(found: Usage, width: int) -> Iterator[Text]:
         columns[1].add(version.id[:12], "yellow")
         columns[2].add(text.size(version.files), "dim")
         columns[3].add(text.size(version.own), "bold green")
+    yield table(columns, width)
+
+
+_CODECS = {
+    "raw": "as it is",
+    "zstd": "general compression",
+    "planes": "bytes by significance",
+    "delta": "difference from another",
+    "cast": "rounding of another",
+}
+
+
+def _codecs(found: Usage, width: int) -> Iterator[Text]:
+    """What each way of coding was given, and what it made of it; what is there twice counts once."""
+    from stemmata.cli.tables import Column, table
+
+    yield _title("codecs", "each content once")
+    columns = [Column("codec"), Column("", 3), Column("given", right=True), Column("stored", right=True)]
+    columns.append(Column("share", 1, right=True))
+    for kept in sorted(found.codecs, key=lambda kept: -kept.raw):
+        columns[0].add(text.plain(kept.codec), "bold")
+        columns[1].add(_CODECS.get(kept.codec, ""), "dim")
+        columns[2].add(text.size(kept.raw))
+        columns[3].add(text.size(kept.stored), "bold green")
+        columns[4].add(f"{kept.stored / kept.raw:.1%}" if kept.raw else "", "dim")
     yield table(columns, width)
 
 
