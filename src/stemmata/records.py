@@ -59,6 +59,10 @@ class Base(msgspec.Struct, frozen=True, gc=False):
     """Id of the version in this repository that holds these files, if one did at save."""
 
 
+STATISTICS = "statistics"
+"""The kind of the object that holds a version's statistics, among what it has beside its files."""
+
+
 class Statistics(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What was learnt of the tensors' numbers while they were stored: FORMAT.md, "Statistics"."""
 
@@ -99,7 +103,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     def beside(self) -> dict[str, str]:
         """Kind -> digest of every object that the record names: of what is kept beside tree and files."""
-        kept = {"statistics": self.statistics.digest} if self.statistics is not None else {}
+        kept = {STATISTICS: self.statistics.digest} if self.statistics is not None else {}
         return {**kept, **self.provenance}
 
 

@@ -67,7 +67,7 @@ def test_a_save_refuses_by_name(repo: Repository, source: Path, wrong: dict[str,
 def test_provenance_larger_than_an_object(
     repo: Repository, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stemmata.saving._MAX_PROVENANCE", 10)
+    monkeypatch.setattr("stemmata.recording._MAX_PROVENANCE", 10)
     repo.save(source, "m", provenance={"command": bytes(10)})
     with pytest.raises(InvalidArgument):
         repo.save(source, "m", provenance={"command": bytes(11)})

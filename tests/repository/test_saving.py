@@ -352,7 +352,7 @@ def test_a_local_base_is_recorded_with_the_digest_of_its_files(
 def test_a_folder_with_too_long_a_list_of_files_is_refused_at_save(
     repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stemmata.saving.MAX_TREE_BYTES", 100)
+    monkeypatch.setattr("stemmata.recording.MAX_TREE_BYTES", 100)
     with pytest.raises(errors.UnsupportedFile, match="too many files"):
         repo.save(model_folder(tmp_path / "out"), "m")
     assert repo.models() == []

@@ -278,3 +278,22 @@ def test_what_nobody_would_expect(
     w = _save(repo, tmp_path / "m", second, v)
     assert [s.kind for s in w.surprises()] == [kind]
     assert words in str(w.surprises()[0])
+
+
+def test_what_is_lost_of_statistics_leaves_the_version_whole(repo: Repository, tmp_path: Path) -> None:
+    first = _weights(0)
+    v = _save(repo, tmp_path / "m", first)
+    next(path for path in (tmp_path / "repo" / "packs").rglob("*") if path.is_file()).unlink()
+    with stemmata.open(tmp_path / "repo") as again:
+        assert not again.check().sound
+        assert again.repair(tmp_path / "m").sound
+        report = again.check()
+        assert report.sound
+        assert "statistics" in {note.kind for note in report.notes}
+        whole = again.get(v.id)
+        assert whole.statistics() == {}
+        again.gc(undo_window=0, grace=0)
+        again.repack()
+        assert again.check().sound
+        w = _save(again, tmp_path / "m", _nudged(first, 1, "wide"), whole)
+        _require_way(w.statistics()["wide"].movement, first["wide"], _nudged(first, 1, "wide")["wide"])

@@ -41,7 +41,7 @@ class Keeper:
         self.dtypes: list[str] = []
         self.before = before
 
-    def submit(self, data: memoryview, dtype: str, candidates: object) -> Kept:
+    def submit(self, data: memoryview, dtype: str, candidates: object, look: object) -> Kept:
         self.before(len(self.dtypes))
         digest = Digest.of(data)
         self.kept[digest.hex] = bytes(data)
@@ -145,7 +145,7 @@ def test_few_bytes_are_on_their_way_at_once(folder: Path, monkeypatch: pytest.Mo
             return super().result()
 
     class Counting(Keeper):
-        def submit(self, data: memoryview, dtype: str, candidates: object) -> Kept:
+        def submit(self, data: memoryview, dtype: str, candidates: object, look: object) -> Kept:
             return Landing(Digest.of(data), len(data))
 
     monkeypatch.setattr(files.OpenedFile, "read_into", read_into)

@@ -15,7 +15,7 @@ from stemmata.checking.report import FAULTS, Note, Problem, Report, reason_of
 from stemmata.errors import DamagedPack, DamagedTree, StemmataError
 from stemmata.ids import Digest, PackName
 from stemmata.packs import PackReader
-from stemmata.records import decode_record
+from stemmata.records import STATISTICS, decode_record
 from stemmata.storage.base import Storage
 from stemmata.trees import TreeFile, decode_tree, join_tree
 
@@ -161,8 +161,12 @@ class Contents:
             try:
                 self._visit(digest_in(digest), version, whole)
             except FAULTS as error:
-                what = kind if kind == "statistics" else "provenance"
-                self._blame(what, f"{kind} of {version.id.short}", error, users)
+                if kind == STATISTICS:
+                    # Derived, and evidence of nothing: the version is whole without them.
+                    where, reason = f"{kind} of {version.id.short}", reason_of(error)
+                    self._report.notes.append(Note(kind, where, reason))
+                else:
+                    self._blame("provenance", f"{kind} of {version.id.short}", error, users)
         try:
             data = join_tree(version.id.short, (self._read(digest, version) for digest in version.tree))
             tree = decode_tree(data, record.content, version.id.short)

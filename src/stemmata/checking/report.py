@@ -12,8 +12,8 @@ FAULTS = (Damage, NewerFormat, StorageFailed)
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One damage. `kind`: identity, log, bundle, pack, object, record, tree, file, provenance,
-    statistics or ref.
+    """One damage. `kind`: identity, log, bundle, pack, object, record, tree, file, provenance or
+    ref.
 
     `where` is a key, an entry, a pack, an object or a version's file; `versions` are the ids, in
     hex, of the visible and restorable versions that it reaches. `pack`: the name, in hex, of the live pack
@@ -29,8 +29,8 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that is no damage: kind is catalog, void, bundle, orphan, aside, retired,
-    leftover or unknown."""
+    """Something that is no damage: kind is catalog, void, bundle, statistics, orphan, aside,
+    retired, leftover or unknown."""
 
     kind: str
     where: str

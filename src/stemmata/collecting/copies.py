@@ -86,6 +86,11 @@ class Copies:
         begin, end = self.find([digest])
         return list(range(int(begin[0]), int(end[0])))
 
+    def has(self, digest: Digest) -> bool:
+        """Whether any pack that could be read holds it."""
+        begin, end = self.find([digest])
+        return bool(end[0] > begin[0])
+
     def among(self, digests: Sequence[Digest], packs: Iterable[PackName]) -> Rows:
         """For each the oldest copy that lies in one of `packs`. Raises MissingObject, or what is wrong with
         the pack that may hold it."""

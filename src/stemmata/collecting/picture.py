@@ -66,8 +66,15 @@ class Picture:
         found = self._rows.get(version.id)
         if found is None:
             needed = objects_of(self.session, version)
+            needed -= {digest for digest in self._statistics(version) if not self.copies.has(digest)}
             found = self._rows[version.id] = self.copies.among(sorted(needed), version.packs)
         return found
+
+    def _statistics(self, version: Kept) -> list[Digest]:
+        """Without which a version is whole: what is lost of them keeps nothing from being collected."""
+        row = row_of(self.session.catalog, version.id)
+        learnt = decode_record(row.record, row.id).statistics
+        return [_digest(learnt.digest)] if learnt is not None else []
 
     def roots(self, versions: Iterable[Kept]) -> Rows:
         """The copies that any of these reads."""

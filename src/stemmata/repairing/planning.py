@@ -17,7 +17,7 @@ from stemmata.collecting.copies import LivePack
 from stemmata.collecting.picture import Kept, row_of
 from stemmata.errors import HostileData, MissingObject
 from stemmata.ids import Digest, PackName, VersionId
-from stemmata.records import decode_record
+from stemmata.records import STATISTICS, decode_record
 from stemmata.repairing.deciding import Deciding, Shelves
 from stemmata.repairing.report import Lost
 from stemmata.repairing.sources import Sources
@@ -37,6 +37,8 @@ class Needs:
     """Its tree could be read, or made anew."""
     made_by: str = ""
     """The source from whose files its tree was made anew."""
+    optional: set[Digest] = field(default_factory=set)
+    """Without which it is whole all the same: statistics."""
 
 
 @dataclass(slots=True)
@@ -149,6 +151,9 @@ class Planner:
                 and not deciding.stays_in(digest, keeps)
                 and deciding.of(digest) is None
             }
+            if spared := gone & need.optional:
+                need.objects = array("Q", (n for n in need.objects if self.digests[n] not in spared))
+                gone -= spared
             if gone or not need.is_known:
                 found[need.version.id] = gone
         return found
@@ -157,8 +162,10 @@ class Planner:
 
     def _needs(self, version: Kept) -> Needs:
         found = Needs(version, tree=tuple(Digest.parse(text) for text in version.tree))
-        for _, digest in self._beside(version):
+        for kind, digest in self._beside(version):
             self._add(found, digest)
+            if kind == STATISTICS:
+                found.optional.add(digest)
         tree = self._tree(found)
         for digest in found.tree:
             self._add(found, digest)

@@ -285,6 +285,7 @@ _NOTES = {
     "catalog": "cached catalog thrown away",
     "void": "log entry without effect",
     "bundle": "missing bundle",
+    "statistics": "table of statistics that is lost",
     "orphan": "unused pack",
     "aside": "damaged file that was put aside",
     "retired": "damaged, unneeded pack",
