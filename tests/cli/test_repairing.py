@@ -18,8 +18,9 @@ Cli = Callable[..., Any]
 
 
 @pytest.fixture
-def damaged(shop: Path) -> Path:
+def damaged(shop: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The shop with a flipped bit in the weights of r8/epoch-3, and a copy of it from before."""
+    monkeypatch.setenv("COLUMNS", "400")  # a temporary folder's path may be long
     shutil.copytree(shop / ".stemmata", shop / "copy")
     storage = LocalStorage(shop / ".stemmata")
     spoil(storage, pack_of(storage, 5), "frame")
