@@ -497,7 +497,7 @@ class NotLoadable(SafetyRefusal):
 
 class SurprisingSave(SafetyRefusal):
     kind = "surprising-save"
-    what = "this version of {model} is not what its parent suggests: {surprises}"
+    what = "this version of {model} is not what one would expect: {surprises}"
     untouched = "nothing was saved"
     next_step = "look at it, and save it without strict if it is meant"
 

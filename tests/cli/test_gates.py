@@ -161,3 +161,15 @@ def test_evidence_that_others_wrote_may_be_anything(
     said = cli("history", "sentiment", "production")
     assert (said.code, "\x1b[31m" in said.out) == (0, False)
     assert cli("history", "sentiment", "production", "--json").code == 0
+
+
+def test_a_trial_assumes_what_the_promotion_would(shop: Path, cli: Cli) -> None:
+    words = ("promote", "sentiment@r8/epoch-3", "production", "--expect", "sentiment@r8/epoch-3")
+    for extra in ((), ("--dry-run",)):
+        said = cli(*words, *extra)
+        assert said.code == 4
+        assert "as assumed" in said.err
+
+
+def test_a_reason_to_protect_goes_with_what_it_is_for(shop: Path, cli: Cli) -> None:
+    assert cli("protect", "sentiment", "production", "--why", "because").code == 2

@@ -92,3 +92,18 @@ def test_nothing_is_nothing_and_from_zero_is_beyond_any_share() -> None:
     assert Movement(0.0, 0.0, 0.0, 0.0, math.nan, 4).relative == 0
     assert Movement(1.0, 0.0, 1.0, 1.0, math.nan, 0).relative == math.inf
     assert Movement(1.0, 0.0, 1.0, 1.0, math.nan, 0).to_dict()["relative"] is None
+
+
+def test_numbers_too_large_to_square_have_no_angle() -> None:
+    import numpy as np
+
+    from stemmata.codecs.dtypes import dtype_of
+    from stemmata.codecs.moments import Moments
+
+    a, b = np.array([1e200, 1e200]), np.array([1e200, 1.1e200])
+    found = Moments.of(b.view(np.uint8), dtype_of("F64"), a.view(np.uint8))
+    row = statistics.of_moments(found, compared=True)
+    assert row.movement is not None
+    assert math.isnan(row.movement.cosine)
+    assert row.movement.largest == pytest.approx(1e199)
+    assert together([row.movement]) is not None

@@ -10,6 +10,7 @@ import pytest
 
 import stemmata
 from makers import contents, model_folder, safetensors_bytes, weights
+from stemmata.checking import check
 from stemmata.cli.main import run
 from stemmata.errors import DamagedLog, DamagedRepository, MissingPack, RepositoryExists, StorageReadOnly
 from stemmata.log.entries import log_key
@@ -267,3 +268,43 @@ def test_what_this_machine_remembers_proves_the_last_entry(
     last.write_bytes(b"")
     assert not recover(storage, sources=[copy]).complete
     assert last.read_bytes() == b""
+
+
+def test_a_log_that_is_gone_whole_comes_from_a_copy_and_no_pack_is_let_go(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    with stemmata.open(whole, create=True) as repo:
+        for seed in range(3):
+            repo.save(model_folder(tmp_path / "out", seed), "m", name=f"v{seed}")
+    shutil.copytree(whole, cut)
+    shutil.rmtree(cut / "cache", ignore_errors=True)
+    shutil.rmtree(cut / "log")
+    report = check(LocalStorage(cut))
+    assert [note.where for note in report.notes if note.kind == "log"] == ["log/"]
+    with stemmata.open(cut) as repo:
+        repo.gc(undo_window=0, grace=0)
+    assert len(list((cut / "packs").rglob("*.pack"))) == 3
+    assert recover(LocalStorage(cut), sources=[LocalStorage(whole)]).complete
+    with stemmata.open(cut) as repo, stemmata.open(whole) as other:
+        assert [v.id for v in repo.versions("m")] == [v.id for v in other.versions("m")]
+        assert repo.check().sound
+
+
+def test_a_copy_that_goes_on_brings_what_is_newer_and_a_fork_brings_nothing(tmp_path: Path) -> None:
+    here, newer, fork, older = (tmp_path / name for name in ("here", "newer", "fork", "older"))
+    with stemmata.open(here, create=True) as repo:
+        repo.save(model_folder(tmp_path / "out", 0), "m", name="v0")
+    for place in (newer, fork, older):
+        shutil.copytree(here, place)
+    with stemmata.open(newer) as repo:
+        repo.save(model_folder(tmp_path / "out", 1), "m", name="v1")
+    with stemmata.open(here) as repo:
+        repo.save(model_folder(tmp_path / "out", 2), "m", name="own")
+    with stemmata.open(fork) as repo:
+        repo.save(model_folder(tmp_path / "out", 3), "m", name="other")
+        repo.save(model_folder(tmp_path / "out", 4), "m", name="another")
+    assert recover(LocalStorage(older), sources=[LocalStorage(newer)]).recovered
+    with stemmata.open(older) as repo:
+        assert {v.name for v in repo.versions("m")} == {"v0", "v1"}
+    before = sorted(path.name for path in (here / "log").iterdir())
+    assert not recover(LocalStorage(here), sources=[LocalStorage(fork)]).recovered
+    assert sorted(path.name for path in (here / "log").iterdir()) == before

@@ -29,7 +29,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that is no damage: kind is catalog, void, bundle, statistics, orphan, aside,
+    """Something that is no damage: kind is catalog, void, log, bundle, statistics, orphan, aside,
     retired, leftover or unknown."""
 
     kind: str

@@ -142,6 +142,14 @@ def _check_log(storage: Storage, identity: Identity, catalog: Catalog, report: R
     if seen is not None and seen[0] > catalog.position.n and fetch(storage, seen[0]) is None:
         reason = "this machine has seen it: an older copy, or the end of the log is gone"
         report.problems.append(Problem("log", log_key(seen[0]), reason))
+    packs = (
+        0
+        if catalog.position.n
+        else sum(PackName.in_key(key.key) is not None for key in storage.list("packs/"))
+    )
+    if packs:
+        reason = f"it is empty, beside {packs} packs: a first save that was cut off, or a log that is gone"
+        report.notes.append(Note("log", "log/", reason))
     for due in missing_bundles(storage, catalog.position.n):
         report.notes.append(Note("bundle", due, "it is due and not there, which costs time alone"))
     for key in storage.list("bundles/"):

@@ -56,9 +56,11 @@ def look(session: Session, clock: StoreClock, *, readers: float, writers: float)
     states = _states(session.catalog)
     over = {name for name, (state, n) in states.items() if state == RETIRED and clock.is_over(n, readers)}
     there = {each.name for each in lying}
+    # A log without any entry names no pack: it may be the log that is gone.
+    known = lying if session.catalog.position.n else []
     orphans = [
         each
-        for each in lying
+        for each in known
         if each.name not in states and (writers <= 0 or clock.age(each.stored.modified) >= writers)
     ]
     return Leftovers(

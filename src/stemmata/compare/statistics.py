@@ -44,6 +44,7 @@ class Movement:
         """The change against the norm before: 0 for none, infinite where everything was zero before."""
         if not self.change:
             return 0.0
+        # Squares of very large numbers are beyond float64: then no share is known.
         return self.change / self.before if self.before else math.inf
 
     def back(self) -> Movement:
@@ -134,7 +135,7 @@ def together(movements: Iterable[Movement]) -> Movement | None:
         before=before,
         after=math.sqrt(sum(a**2 for a in after)),
         largest=max(m.largest for m in known),
-        cosine=min(1.0, max(-1.0, product / norms)) if norms else math.nan,
+        cosine=_clamped(product / norms) if 0 < norms < math.inf else math.nan,
         unchanged=sum(m.unchanged for m in known),
     )
 
@@ -146,7 +147,7 @@ def of_moments(moments: Any, compared: bool) -> TensorStatistics:
     movement = None
     if compared:
         norms = math.sqrt(moments.own) * math.sqrt(moments.others)
-        cosine = min(1.0, max(-1.0, moments.product / norms)) if norms > 0 else math.nan
+        cosine = _clamped(moments.product / norms) if 0 < norms < math.inf else math.nan
         movement = Movement(
             change=math.sqrt(moments.apart),
             before=math.sqrt(moments.others),
@@ -165,6 +166,11 @@ def of_moments(moments: Any, compared: bool) -> TensorStatistics:
         l2=math.sqrt(moments.squares),
         movement=movement,
     )
+
+
+def _clamped(cosine: float) -> float:
+    """Rounding may lead a little beyond 1."""
+    return cosine if math.isnan(cosine) else min(1.0, max(-1.0, cosine))
 
 
 def unmoved(row: TensorStatistics, count: int) -> TensorStatistics:

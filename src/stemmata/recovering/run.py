@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from stemmata import heads
 from stemmata.errors import KeyMissing, RepositoryNotFound, StorageFailed
 from stemmata.ids import Digest
 from stemmata.log.identity import KEY as IDENTITY
 from stemmata.log.identity import MAX_BYTES
-from stemmata.log.survey import MISSING, MOST_MISSING, Found, last_entry, survey
+from stemmata.log.reader import fetch
+from stemmata.log.survey import MISSING, MOST_MISSING, Found, judge, last_entry, survey
 from stemmata.recovering.applying import apply_plan
 from stemmata.recovering.bundling import mend_bundles
 from stemmata.recovering.losing import Remains, unnamed_packs
@@ -68,6 +69,8 @@ def _look(storage: Storage, sources: Sequence[Storage], catalogs: Catalogs, itse
         raise RepositoryNotFound(where=storage.where)
     found = {0: zero, **survey(storage, end)}
     proofs = _remembered(storage, sources, catalogs, end + MOST_MISSING)
+    for n, digest in _continued(storage, sources, end):
+        proofs.setdefault(n, digest)
     return _plan(storage, sources, found, proofs, catalogs, itself, end)
 
 
@@ -97,6 +100,23 @@ def _remembered(
         if 0 < n <= most:
             proofs.setdefault(n, digest)
     return proofs
+
+
+def _continued(storage: Storage, sources: Sequence[Storage], end: int) -> Iterator[tuple[int, Digest]]:
+    """The last entry of each copy whose log goes on where this one ends, or that has a log where this one has
+    none: who names such a copy wants what it has."""
+    own = identity_of(storage)
+    here = fetch(storage, end) if end else None
+    for source in sources:
+        n = last_entry(source)
+        if own is None or identity_of(source) != own or n <= end:
+            continue
+        if end and (here is None or fetch(source, end) != here):
+            continue
+        data = fetch(source, n)
+        judged = judge(n, data) if data is not None else Found(MISSING)
+        if judged.hash is not None:
+            yield n, judged.hash
 
 
 def _plan(

@@ -144,7 +144,8 @@ def _given(path: Path) -> list[Source]:
     try:
         if not path.exists():
             raise RepairSourceMissing(path=str(path), reason="there is nothing")
-        if (path / "stemmata.json").exists():
+        # Also a part of a copy, of which only packs are left.
+        if (path / "stemmata.json").exists() or any((path / "packs").glob("??/*.pack")):
             return [StoreSource(LocalStorage(path), str(path))]
         if (inside / "stemmata.json").exists():
             return [StoreSource(LocalStorage(inside), str(inside)), FolderSource(path, str(path))]

@@ -118,10 +118,10 @@ def check(
     if source:
         repairing.require_sources(source)
     storage = LocalStorage(repo_folder(context, repo))
+    recovered = recover_log(output, storage, source or [], dry_run=dry_run) if repair else None
     if accept_older:
         with open_repo(context, repo) as repository:
             repository.accept_older()
-    recovered = recover_log(output, storage, source or [], dry_run=dry_run) if repair else None
     with output.progress("checking") as bar:
         report = checking.check(
             storage,
@@ -136,6 +136,8 @@ def check(
     # Nothing can be written behind a log with holes: packs are mended once it is whole.
     may_mend = recovered is not None and recovered.complete and not (dry_run and recovered.recovered)
     mended = _repair(context, repo, output, report, source or [], dry_run) if may_mend else None
+    if recovered is not None and recovered.recovered and dry_run:
+        output.note("what can be mended of packs is told once the log is put right: run it without --dry-run")
     if output.json:
         told = {"recovery": recovered, "repair": mended}
         output.document(report.to_dict() | {k: v.to_dict() for k, v in told.items() if v is not None})
@@ -285,6 +287,7 @@ _NOTES = {
     "catalog": "cached catalog thrown away",
     "void": "log entry without effect",
     "bundle": "missing bundle",
+    "log": "log without an entry",
     "statistics": "table of statistics that is lost",
     "orphan": "unused pack",
     "aside": "damaged file that was put aside",

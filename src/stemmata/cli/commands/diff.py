@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -309,6 +310,8 @@ def _tensors(tensors: TensorsDiff, weights: WeightsDiff | None) -> list[_Row]:
 def _far(movement: Movement) -> str:
     if not movement.change:
         return "not moved, but for what is not finite"
+    if math.isnan(movement.relative):
+        return "moved, by numbers too large to square"
     return f"moved {text.share_moved(movement.relative)}"
 
 

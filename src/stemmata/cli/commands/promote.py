@@ -12,7 +12,7 @@ from stemmata.cli.gates import Force, Reason, Require, readable, show_gate
 from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.options import DryRun, Json, Ref, Repo, of_model, open_repo, output_for
 from stemmata.cli.registry import command_app
-from stemmata.errors import GateFailed
+from stemmata.errors import AliasMoved, GateFailed
 
 if TYPE_CHECKING:
     from stemmata.cli.output import Output
@@ -62,6 +62,8 @@ def promote(
     with open_repo(context, repo) as repository:
         version = repository.get(reference)
         if dry_run:
+            if expect is not None:
+                _require_there(repository, version.model, name, expect)
             _judge(output, repository, version, name, require or [])
             return
         arguments: dict[str, Any] = {}
@@ -79,6 +81,15 @@ def promote(
             return
         show_gate(output, gate)
         tell_move(output, repository, move)
+
+
+def _require_there(repository: Repository, model: str, name: str, expect: str) -> None:
+    """Raise AliasMoved as a promotion would."""
+    assumed = None if expect == "none" else repository.get(of_model(model, expect))
+    here = {alias.lower(): version for alias, version in repository.aliases(model).items()}.get(name.lower())
+    if here != assumed:
+        found, wanted = (each.short if each is not None else "no version" for each in (here, assumed))
+        raise AliasMoved(model=model, name=name, found=found, expected=wanted)
 
 
 def _judge(output: Output, repository: Repository, version: Version, name: str, require: list[str]) -> None:

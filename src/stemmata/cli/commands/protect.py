@@ -50,6 +50,8 @@ def protect(
     output = output_for(context, as_json)
     if lock and require:
         raise InvalidArgument(argument="--lock", reason="it stands alone: with --require versions may pass")
+    if why and not (require or lock):
+        raise InvalidArgument(argument="--why", reason="it goes with --require or --lock")
     with open_repo(context, repo) as repository:
         repository.versions(model)  # refuses a model that is not there
         if require or lock:

@@ -60,8 +60,9 @@ def tell_recovery(output: Output, report: RecoveryReport) -> None:
     for note in report.notes:
         output.show(Text(f"note: {text.plain(note)}", "yellow"))
     if not report.complete:
+        whole = f"entries 1 to {report.whole} are whole" if report.whole else "no entry is whole"
         output.note(
-            f"entries 1 to {report.whole} are whole; what could not be recovered was left as it is; add "
+            f"{whole}; what could not be recovered was left as it is; add "
             "--from with another copy of the repository"
         )
 
