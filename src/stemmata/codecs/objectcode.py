@@ -71,8 +71,9 @@ class Under(Protocol):
         ...
 
 
-Watch: TypeAlias = Callable[[int, Bytes, Bytes | None], None]
-"""Takes a frame's number, its bytes, and those of what it leans on, not verified yet; on any thread."""
+Watch: TypeAlias = Callable[[int, Bytes, Bytes | None], Callable[[], None] | None]
+"""Takes a frame's number, its bytes, and those of what it leans on, not verified yet; on any thread. What it
+answers is called on that thread before its next frame, for one frame after another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,13 +247,14 @@ def _encode_frames(
             under = None
             if base is not None:
                 under = base.frame(number * step // dtype.itemsize, len(data) // dtype.itemsize)
-            if watch is not None:
-                watch(number, data, under)
+            watched = watch(number, data, under) if watch is not None else None
             codec, stored = _encode_frame(data, dtype, plan, base, under)
 
             def write() -> None:
                 if base is not None and under is not None:
                     base.seen(under)
+                if watched is not None:
+                    watched()
                 room[written.end : written.end + len(stored)] = stored
                 written.end += len(stored)
                 written.count += 1

@@ -6,9 +6,11 @@ held against is mostly what it is coded against, and decoded for that already.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from stemmata.codecs.buffers import Buffers
@@ -18,6 +20,7 @@ from stemmata.ids import Digest, PackName
 from stemmata.objects.reading import ObjectReader
 
 if TYPE_CHECKING:
+    from stemmata.codecs.decoding import ObjectDecoder
     from stemmata.codecs.moments import Moments
     from stemmata.codecs.objectcode import Under, Watch
     from stemmata.codecs.streams import Bytes
@@ -58,65 +61,112 @@ class Survey:
         self._parts.clear()
         with self._other(base) as (other, like):
 
-            def watch(number: int, data: Bytes, under: Bytes | None) -> None:
-                if other is not None and like is not None:
+            def watch(number: int, data: Bytes, under: Bytes | None) -> Callable[[], None] | None:
+                seen = None
+                if other is not None:
                     begin = number * self._dtype.max_frame_bytes // self._dtype.itemsize
-                    count = len(data) // self._dtype.itemsize
-                    under = other[begin * like.itemsize : (begin + count) * like.itemsize]
+                    frame = other.frame(begin, len(data) // self._dtype.itemsize, under)
+                    under, seen = frame, partial(other.seen, frame)
                 self._parts[number] = Moments.of(data, self._dtype, under if like is not None else None, like)
+                return seen
 
             yield watch
+            # What was read beside may have been damaged: then its own numbers are all that is told.
+            compared = like is not None and (other is None or other.is_whole())
         found = Moments.together(self._parts[k] for k in sorted(self._parts))
         if self._look.same:
             found.both, found.equal = found.finite, found.finite + found.nonfinite
             found.product = found.own = found.others = found.squares
-        self._look.compared = self._look.same or like is not None
+        self._look.compared = self._look.same or compared
         self._look.moments = found
 
     def whole(self, data: memoryview) -> None:
         """Of an object that is there already, and so is not coded."""
         import numpy as np
 
-        from stemmata.codecs.workers import each, frame_pool
-
         content, step = np.frombuffer(data, np.uint8), self._dtype.max_frame_bytes
         with self.watching(None) as watch:
-            each(
-                lambda number: watch(number, content[number * step : (number + 1) * step], None),
-                range(-(-len(content) // step)),
-                frame_pool(),
-            )
+            for begin in range(0, len(content), step):
+                seen = watch(begin // step, content[begin : begin + step], None)
+                if seen is not None:
+                    seen()
 
     @contextmanager
-    def _other(self, base: Under | None) -> Iterator[tuple[Bytes | None, DType | None]]:
-        """The bytes to hold the frames against, None where that is what they lean on; and their type, None
-        where there is nothing to hold them against."""
+    def _other(self, base: Under | None) -> Iterator[tuple[Beside | None, DType | None]]:
+        """What to read the frames from that these are held against, None where that is what they lean on; and
+        its type, None where there is nothing to hold them against."""
         look = self._look
         if look.against is None or look.same:
             yield None, None
-        elif base is not None and base.reference.digest == look.against:
+            return
+        if base is not None and base.reference.digest == look.against:
             yield None, base.dtype if comparable(self._dtype, base.dtype) else None
-        else:
-            import numpy as np
-
-            lent, like = self._read(look.against)
+            return
+        with ExitStack() as opened:
             try:
-                yield None if lent is None else np.frombuffer(lent, np.uint8), like
-            finally:
-                if lent is not None:
-                    self._buffers.give_back(lent)
+                _, decoder = opened.enter_context(
+                    self._reader.opened(look.against, look.packs, self._buffers)
+                )
+            except StemmataError:
+                yield None, None  # missing or damaged: less is told; nothing else depends on it
+                return
+            like = decoder.header.dtype
+            fits = decoder.length * self._dtype.itemsize == self._length * like.itemsize
+            if fits and comparable(self._dtype, like):
+                yield Beside(decoder, base), like
+            else:
+                yield None, None
 
-    def _read(self, digest: Digest) -> tuple[memoryview | None, DType | None]:
-        packs = self._look.packs
+
+class Beside:
+    """The tensor of the parent, read frame by frame beside one that leans on something else: mostly on what
+    the parent's leans on as well, which is decoded once for both."""
+
+    def __init__(self, decoder: ObjectDecoder, base: Under | None) -> None:
+        from blake3 import blake3
+
+        self._decoder, self._base = decoder, base
+        self._hasher = blake3()
+        self._sound = True
+        self._own = threading.local()
+
+    def frame(self, element: int, count: int, under: Bytes | None) -> Bytes:
+        """The bytes of the elements of one frame, good until this thread asks for the next."""
+        import numpy as np
+
+        from stemmata.codecs.decoding import decode_payload
+        from stemmata.codecs.faults import Fault
+        from stemmata.codecs.frames import DELTA
+
+        header = self._decoder.header
+        into = getattr(self._own, "into", None)
+        if into is None or len(into) < count * header.dtype.itemsize:
+            into = self._own.into = np.empty(count * header.dtype.itemsize, np.uint8)
+        into = into[: count * header.dtype.itemsize]
+        found = self._decoder.frame_at(element)
         try:
-            with self._reader.opened(digest, packs, self._buffers) as (_, decoder):
-                like, length = decoder.header.dtype, decoder.length
-            fits = length * self._dtype.itemsize == self._length * like.itemsize
-            if not fits or not comparable(self._dtype, like):
-                return None, None
-            return self._reader.lend(digest, packs, self._buffers), like
-        except StemmataError:
-            return None, None  # missing or damaged: less is told; nothing else depends on it
+            if found is None or found.raw_length != len(into):
+                self._sound = False
+            elif (
+                under is not None
+                and self._base is not None
+                and found.codec == DELTA
+                and self._base.dtype == header.dtype
+                and header.references[found.payload[0]].digest == self._base.reference.digest
+            ):
+                decode_payload(found, under, into)
+            else:
+                self._decoder.decode_into(found, into)
+        except (StemmataError, Fault):
+            self._sound = False
+        return into
+
+    def seen(self, frame: Bytes) -> None:
+        self._hasher.update(frame.data)
+
+    def is_whole(self) -> bool:
+        """Once all were seen: whether they are what the digest says."""
+        return self._sound and self._hasher.digest() == self._decoder.digest.raw
 
 
 def comparable(a: DType, b: DType) -> bool:
