@@ -5,6 +5,7 @@ from __future__ import annotations
 from faults import Damage, damage, replace
 from shop import Epochs, require_sound
 from stemmata.codecs.frames import read_header
+from stemmata.errors import Damage as Unsound
 from stemmata.ids import Digest, PackName
 from stemmata.packs import PackReader
 from stemmata.repository import Repository
@@ -44,6 +45,21 @@ def spoil(storage: Storage, pack: PackName, where: str) -> None:
 
 
 PLACES = ("frame", "header", "begin", "index", "footer", "cut", "gone")
+
+
+def readable(epochs: Epochs, storage: Storage, count: int = 4) -> set[tuple[int, str]]:
+    """What reads as it was saved. Nothing reads otherwise (I4)."""
+    found = set()
+    with Repository(storage) as repo:
+        for k in range(count):
+            for path in ("model.safetensors", "config.json", "tokenizer.json"):
+                try:
+                    content = repo[f"m@e{k}"].read(path)
+                except Unsound:
+                    continue
+                assert content == (epochs.folder(k) / path).read_bytes()
+                found.add((k, path))
+    return found
 
 
 def require_all(epochs: Epochs, storage: Storage, count: int = 4) -> None:

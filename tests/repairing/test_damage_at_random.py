@@ -13,9 +13,8 @@ import pytest
 
 from faults import Damage, contents, damage
 from shop import Epochs
-from spoiled import require_all
+from spoiled import readable, require_all
 from stemmata.checking import check
-from stemmata.errors import Damage as DamageError
 from stemmata.repository import Repository
 from stemmata.storage.base import Storage
 from stemmata.storage.local import LocalStorage
@@ -36,21 +35,6 @@ def spoil_at_random(dice: random.Random, storage: Storage) -> None:
                 break
 
 
-def read(epochs: Epochs, storage: Storage) -> set[tuple[int, str]]:
-    """What reads as it was saved; nothing reads otherwise."""
-    found = set()
-    with Repository(storage) as repo:
-        for k in range(COUNT):
-            for path in ("model.safetensors", "config.json", "tokenizer.json"):
-                try:
-                    content = repo[f"m@e{k}"].read(path)
-                except DamageError:
-                    continue
-                assert content == (epochs.folder(k) / path).read_bytes()
-                found.add((k, path))
-    return found
-
-
 @pytest.mark.parametrize("seed", range(ROUNDS))
 def test_at_random(epochs: Epochs, store: Stores, laid_out: Path, seed: int) -> None:
     dice = random.Random(seed)
@@ -60,10 +44,10 @@ def test_at_random(epochs: Epochs, store: Stores, laid_out: Path, seed: int) -> 
     spoil_at_random(dice, LocalStorage(laid_out))
     given = [laid_out, *(epochs.folder(k) for k in range(COUNT))]
     given = dice.sample(given, dice.randint(0, 3))
-    before = read(epochs, storage)
+    before = readable(epochs, storage)
     with Repository(storage) as repo:
         found = repo.repair(given)
-    after = read(epochs, storage)
+    after = readable(epochs, storage)
     assert after >= before
     report = check(storage)
     assert report.sound == found.sound, (found, report.problems)

@@ -9,7 +9,7 @@ import pytest
 
 from faults import Fault, FaultyStorage, contents, run_into
 from shop import Epochs, planted
-from spoiled import pack_of, require_all, spoil
+from spoiled import pack_of, readable, require_all, spoil
 from stemmata.errors import Damage
 from stemmata.ids import Digest
 from stemmata.log import ops
@@ -21,21 +21,6 @@ COUNT = 4
 Stores = Callable[[], MemoryStorage]
 # Dead after one write is dead before the next. Every other way to fail: scripts/test-slow.
 FAULTS = tuple(Fault) if os.environ.get("STEMMATA_TEST_LARGE") else (Fault.CRASH_AFTER,)
-
-
-def readable(epochs: Epochs, storage: Storage) -> set[tuple[int, str]]:
-    """What reads as it was saved. Nothing reads otherwise (I4)."""
-    found = set()
-    with Repository(storage) as repo:
-        for k in range(COUNT):
-            for path in ("model.safetensors", "config.json", "tokenizer.json"):
-                try:
-                    content = repo[f"m@e{k}"].read(path)
-                except Damage:
-                    continue
-                assert content == (epochs.folder(k) / path).read_bytes()
-                found.add((k, path))
-    return found
 
 
 def spoiled(store: Stores) -> MemoryStorage:

@@ -20,6 +20,8 @@ _COLUMNS = 14
 _KEPT_BITS = 28
 """Of a mantissa's 52: an error of 2e-9, and nearly half of the bytes are zero."""
 MAX_TABLE_BYTES = 64 << 20
+_EXPLOSION = 10.0
+"""Times its norm before from which a tensor has exploded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +251,3 @@ def grown(rows: Iterable[tuple[str, TensorStatistics]], largest_before: float) -
         and row.l2 > _EXPLOSION * moved.before > 0
         and max(abs(row.min), abs(row.max)) > largest_before
     ]
-
-
-_EXPLOSION = 10.0
