@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from golden.make_v1 import safetensors
-from stemmata.codecs.buffers import Buffers
 from stemmata.codecs.decoding import ObjectDecoder
 from stemmata.codecs.frames import Reference
 from stemmata.ids import Digest
+from stemmata.objects.room import Room
 from stemmata.repository import Repository
 from stemmata.version import Version
 
@@ -53,6 +53,6 @@ def opened(repo: Repository, version: Version) -> dict[str, list[tuple[Reference
         for segment in file.segments:
             if segment.name is not None:
                 (digest,) = segment.objects
-                with session.reader.opened(Digest.parse(digest), packs, Buffers()) as (where, decoder):
+                with session.reader.opened(Digest.parse(digest), packs, Room()) as (where, decoder):
                     found[segment.name] = decoder.lineage(where)
     return found

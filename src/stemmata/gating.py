@@ -280,8 +280,8 @@ class _Judge:
         if any(isinstance(side, float) and math.isnan(side) for side in (a_side, b_side)):
             return unknown(f"{leaf.written}: infinities leave nothing to compare")
         holds = _ORDERS[leaf.op](a_side, b_side)
-        shown = f"{leaf.op} {_shown(_rounded(b_side))}"
-        return Compared(leaf.written, holds, _rounded(a_side), shown, terms)
+        a, b = _rounded(a_side), _rounded(b_side)
+        return Compared(leaf.written, holds, a, f"{leaf.op} {apart(a, b)[1]}", terms)
 
     def terms(self, operand: object) -> tuple[list[str], list[Term]]:
         """The values of the names of one side, and what keeps them from being looked up."""
@@ -390,11 +390,26 @@ def _text_of(operand: Operand) -> str:
 def _unmet(compared: Compared) -> str:
     """What a comparison found, and what it would have to be where that is reckoned out."""
     wanted = "" if compared.written.endswith(compared.wanted) else f", wanted {compared.wanted}"
-    return f"it is {_shown(compared.found)}{wanted}"
+    return f"it is {shown(compared.found, compared.wanted)}{wanted}"
 
 
-def _shown(value: float | str | None) -> str:
-    return "none" if value is None else f"{value:.6g}" if isinstance(value, float) else value
+def shown(value: float | str | None, wanted: str) -> str:
+    """A value beside what was wanted of it: a number in six digits, or as many as tell it apart."""
+    if not isinstance(value, float):
+        return "none" if value is None else value
+    try:
+        return apart(value, float(wanted.split()[-1]))[0]
+    except (ValueError, IndexError):
+        return f"{value:.6g}"
+
+
+def apart(a: float, b: float) -> tuple[str, str]:
+    """Two numbers in six digits each, or in as many as it takes that they do not look alike."""
+    for digits in range(6, 18):
+        found = f"{a:.{digits}g}", f"{b:.{digits}g}"
+        if found[0] != found[1] or a == b:
+            break
+    return found
 
 
 def _reckon(operand: Operand, values: Iterator[float]) -> _Reckoned:

@@ -278,6 +278,10 @@ class PackReader:
         if count != row.stored:
             raise self._cut_off(digest)
 
+    def read_ahead(self, row: IndexRow, length: int) -> bytes:
+        """Up to `length` bytes from where an object begins, unchecked. Raises MissingPack."""
+        return self._get(row.offset, length)
+
     def references(self) -> Iterator[tuple[Digest, tuple[Reference, ...] | StemmataError]]:
         """What each object leans on, by its header alone, in the order in which they lie; of a header that is
         not sound, what is wrong. Raises MissingPack, DamagedPack, HostileData."""

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from stemmata.catalog import queries
 from stemmata.catalog.catalog import Catalog, user_cache_folder
 from stemmata.catalog.queries import VersionRow
-from stemmata.codecs.buffers import Buffers
 from stemmata.deferred import deferred
 from stemmata.errors import (
     Damage,
@@ -168,7 +167,7 @@ class Session:
 
     def object_filler(self, row: VersionRow) -> Callable[[str, memoryview], None]:
         """As `object_reader`, into memory that is given; see `ObjectReader.fill`."""
-        packs, buffers = self.packs(row), Buffers()
+        packs, buffers = self.packs(row), objects.Room()
 
         def fill(digest: str, into: memoryview) -> None:
             nonlocal packs
@@ -210,7 +209,7 @@ class VersionObjects:
     def __init__(self, session: Session, row: VersionRow) -> None:
         self._session, self._row = session, row
         self._packs = session.packs(row)
-        self._buffers = Buffers()
+        self._buffers = objects.Room()
 
     def __call__(self, digest: str) -> memoryview:
         """Decoded, verified bytes of one object (I4), the caller's until they are given back."""

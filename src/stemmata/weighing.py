@@ -21,8 +21,8 @@ from stemmata.session import Session
 from stemmata.surveyor import statistics_of
 
 if TYPE_CHECKING:
-    from stemmata.codecs.buffers import Buffers
     from stemmata.codecs.moments import Moments
+    from stemmata.objects.room import Room
 
 Progress = Callable[[int], None]
 _Place = tuple[str, str]
@@ -107,7 +107,7 @@ class _Streamed:
     def __init__(self, session: Session, a: VersionRow, b: VersionRow) -> None:
         self._reader = session.reader
         self._packs = session.packs(a), session.packs(b)
-        self._lent: Buffers | None = None
+        self._lent: Room | None = None
         self.found: Movement | None = None
 
     def pieces(self, change: TensorChange) -> Iterable[int]:
@@ -124,11 +124,11 @@ class _Streamed:
     def _piece(self, a: Tensor, before: str, b: Tensor, after: str) -> Moments:
         import numpy as np
 
-        from stemmata.codecs.buffers import Buffers
         from stemmata.codecs.moments import Moments
         from stemmata.codecs.workers import each, frame_pool
+        from stemmata.objects.room import Room
 
-        self._lent = self._lent or Buffers()
+        self._lent = self._lent or Room()
         old, new = dtype_of(a.dtype), dtype_of(b.dtype)
         views: list[memoryview] = []
         try:

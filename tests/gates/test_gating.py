@@ -12,6 +12,7 @@ from shelf import Shelf
 from stemmata.catalog import queries
 from stemmata.catalog.expression import compile_filter
 from stemmata.catalog.grammar import MAX_LENGTH
+from stemmata.cli.gates import gate_table
 from stemmata.errors import InvalidArgument, InvalidExpression
 from stemmata.gating import MOST, Verdict, judge, requirements_of
 from stemmata.ids import VersionId
@@ -166,6 +167,21 @@ def test_too_many_requirements_secrets_and_what_is_no_text_are_refused() -> None
         with pytest.raises(InvalidArgument):
             requirements_of(texts)  # type: ignore[arg-type]
     assert [r.text for r in requirements_of(["a > 1", "a > 1"])] == ["a > 1"]
+
+
+def test_what_just_fails_is_not_shown_as_what_was_wanted(shelf: Shelf) -> None:
+    """0.9099999999 is not 0.91, and a table that rounds would say that it is."""
+    old = shelf.save("m", "old", metrics={"acc": 0.91})
+    shelf.ref("m", "alias", "production", old)
+    new = shelf.save("m", "new", metrics={"acc": 0.9099999999})
+    for expression in ("acc >= @production.acc", "acc >= 0.91"):
+        found = gate(shelf, new, expression)
+        assert found.failed[0].reason.startswith(f"{expression}: it is 0.9099999999")
+        (compared,) = found.failed[0].comparisons
+        table = gate_table(found.to_dict(), 100)
+        assert table is not None
+        assert "0.9099999999" in table.plain
+        assert compared.wanted.startswith(">= 0.91")
 
 
 def test_the_verdict_holds_both_sides_and_who_was_compared(

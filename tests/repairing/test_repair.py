@@ -11,11 +11,11 @@ from faults import contents
 from makers import model_folder
 from shop import Epochs, delete, require_sound
 from spoiled import PLACES, pack_of, require_all, spoil, tensors
-from stemmata.codecs.buffers import Buffers
 from stemmata.codecs.dtypes import dtype_of
 from stemmata.errors import RepairSourceMissing, StorageReadOnly
 from stemmata.ids import Digest
 from stemmata.objects import ObjectReader, ObjectWriter
+from stemmata.objects.room import Room
 from stemmata.packs import PackReader
 from stemmata.repairing.sources import OWN
 from stemmata.repository import Repository
@@ -30,7 +30,7 @@ def test_the_history_has_two_generations_of_differences(store: Stores) -> None:
     """Else what follows would show less than it says."""
     storage = store()
     last = pack_of(storage, COUNT - 1)
-    with ObjectReader(storage).opened(tensors(storage, last)[0], [last], Buffers()) as (where, decoder):
+    with ObjectReader(storage).opened(tensors(storage, last)[0], [last], Room()) as (where, decoder):
         assert len(decoder.lineage(where)) >= 3
 
 

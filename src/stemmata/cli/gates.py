@@ -90,7 +90,7 @@ def gate_table(gate: Mapping[str, Any], width: int, *, indent: int = 0) -> Text 
             columns[4].add("" if compared else _plain(check.get("reason")), DIM)
         for each in compared:
             columns[0].add(("  " if several else "") + _plain(each.get("comparison")), DIM if several else "")
-            columns[1].add(_value(each.get("found")))
+            columns[1].add(_value(each))
             columns[2].add(_plain(each.get("wanted")), DIM)
             holds = each.get("holds")
             columns[3].add(*(_MARKS[holds] if holds in (True, False, None) else ("", "")))
@@ -116,6 +116,10 @@ def _plain(value: object) -> str:
     return text.plain(str(value)) if value is not None else ""
 
 
-def _value(value: object) -> str:
-    loaded = _loaded(value)
-    return text.precise(loaded) if isinstance(loaded, float) else "-" if loaded is None else _plain(loaded)
+def _value(compared: Mapping[str, Any]) -> str:
+    from stemmata.gating import shown
+
+    loaded = _loaded(compared.get("found"))
+    if not isinstance(loaded, float):
+        return "-" if loaded is None else _plain(loaded)
+    return shown(loaded, str(compared.get("wanted")))

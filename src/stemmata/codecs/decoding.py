@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stemmata.codecs import cast, delta, kernels, planes, zstd
-from stemmata.codecs.dtypes import MAX_FRAME_BYTES
+from stemmata.codecs.dtypes import LITTLE, MAX_FRAME_BYTES
 from stemmata.codecs.faults import DamagedFault, Fault, HostileFault, translated
 from stemmata.codecs.frames import (
     BASED,
@@ -122,6 +122,9 @@ class ObjectDecoder:
                 if frame.codec in BASED:
                     self._require_fit(frame)
             self._at = {f.raw_offset // f.dtype.itemsize: f for f in self.frames}
+        # Asked for again and again: by those that may lean on it, and by what leans on those.
+        self._is_kept = len(self.frames) == 1 and self.header.raw_length <= LITTLE
+        self._kept: Bytes | None = None
 
     def lineage(self, reference: Reference) -> list[tuple[Reference, ObjectDecoder]]:
         """Itself, which lies at `reference`, then what it leans on, nearest first."""
@@ -132,9 +135,14 @@ class ObjectDecoder:
 
     def decode_into(self, frame: Frame, into: Bytes) -> None:
         """Fill `into` with one frame's bytes. Not verified: see `content`."""
+        if self._kept is not None:
+            into[:] = self._kept
+            return
         with translated(self.digest.hex, self.where):
             base = self._base_frame(frame) if frame.codec in BASED else None
             decode_payload(frame, base, into)
+        if self._is_kept:
+            self._kept = into.copy()
 
     @property
     def length(self) -> int:

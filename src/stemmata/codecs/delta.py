@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stemmata.codecs import kernels, streams
-from stemmata.codecs.dtypes import BLOCK, DType
+from stemmata.codecs.dtypes import BLOCK, LITTLE, DType
 from stemmata.codecs.hashing import Buffer
 from stemmata.codecs.numpy_kernels import DeltaParts
 from stemmata.codecs.streams import Bytes
@@ -29,7 +29,7 @@ class Habits:
 
 UNKNOWN = Habits(repeats=True)
 """Where a sample says nothing: everything is tried."""
-_HABITS = (Habits(repeats=False), Habits(repeats=True))
+_HABITS = (Habits(repeats=False), UNKNOWN)
 _NOTHING = np.zeros(0, np.uint8)
 
 
@@ -57,6 +57,8 @@ def _written(found: DeltaParts, habits: Habits) -> list[Buffer]:
 def habits_of(data: Bytes, base: Bytes, dtype: DType) -> tuple[Habits, int]:
     """What to try on frames like this one, and the bytes that this one takes."""
     found = kernels.delta_split(data, base, dtype)
+    if len(data) <= LITTLE:
+        return UNKNOWN, sum(map(len, _written(found, UNKNOWN)))
     tried = [(sum(map(len, _written(found, habits))), habits.repeats, habits) for habits in _HABITS]
     size, _, habits = min(tried, key=lambda row: row[:2])
     return habits if len(found.tokens) else UNKNOWN, size

@@ -12,6 +12,8 @@ _FRAME_ELEMENTS = 128 << 10
 _FRAME_BYTES = 1 << 20
 BLOCK = 128
 """Elements of one frame that a delta treats alike."""
+LITTLE = 64 << 10
+"""Bytes of data below which calls cost more than what they do with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Everything that a stored length could make this process allocate is bounded here
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from stemmata.codecs.dtypes import DTYPES, MAX_RAW_LENGTH, DType
@@ -27,6 +27,8 @@ MAX_WORK = 16
 
 _REFERENCE = struct.Struct("<16s32s")
 _HEADER = struct.Struct("<BBBBIQ")
+_HEADER_REFERENCES = 3
+"""Where the count of references stands."""
 _FRAME = struct.Struct("<BBHIII")
 FRAME_OVERHEAD = _FRAME.size + CHECK_SIZE
 MIN_STORED = _HEADER.size + CHECK_SIZE
@@ -83,6 +85,30 @@ def write_header(dtype: DType, frames: int, raw_length: int, references: Sequenc
     head = _HEADER.pack(MAGIC, LAYOUT, dtype.code, len(references), frames, raw_length)
     head += b"".join(_REFERENCE.pack(base.pack.raw, base.digest.raw) for base in references)
     return head + check_of((head,))
+
+
+def pointed(
+    encoded: memoryview, where: Callable[[Reference], PackName]
+) -> tuple[list[Buffer], list[PackName]]:
+    """A sound encoded object, in parts, its bases named in the packs that `where` says; and those.
+
+    Nothing else changes: a base is its content, and that is the same. The caller has held `encoded` against
+    its checksum, which holds more than the header's own. Raises DamagedFault, NewerFault.
+    """
+    if len(encoded) < MIN_STORED or encoded[0] != MAGIC or encoded[1] != LAYOUT:
+        read_header(encoded)  # says what is wrong
+    count = encoded[_HEADER_REFERENCES]
+    if not count:
+        return [encoded], []
+    body = _HEADER.size + count * _REFERENCE.size
+    head, packs = bytearray(encoded[:body]), []
+    for at in range(_HEADER.size, body, _REFERENCE.size):
+        pack, digest = _REFERENCE.unpack_from(encoded, at)
+        found = where(Reference(PackName(pack), Digest(digest)))
+        head[at : at + PackName.SIZE] = found.raw
+        packs.append(found)
+    head += check_of((head,))
+    return [head, encoded[body + CHECK_SIZE :]], packs
 
 
 def write_frame_head(codec: int, dtype: DType, raw_length: int, payload: list[Buffer]) -> bytes:

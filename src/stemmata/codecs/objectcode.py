@@ -19,7 +19,7 @@ from blake3 import blake3
 
 from stemmata.codecs import cast, delta, planes, zstd
 from stemmata.codecs.decoding import ObjectDecoder, comes_back
-from stemmata.codecs.dtypes import BYTES, MAX_FRAME_BYTES, DType
+from stemmata.codecs.dtypes import BYTES, LITTLE, MAX_FRAME_BYTES, DType
 from stemmata.codecs.faults import DamagedFault, translated
 from stemmata.codecs.frames import (
     BASED,
@@ -308,7 +308,8 @@ def plan_alone(sample: Bytes, dtype: DType) -> Plan:
     whole = len(zstd.compress_general(sample.data))
     if not dtype.has_planes:
         return Plan(True, (), min(1.0, whole / len(sample)))
-    repeats = planes.repeats_pay(sample, dtype)
+    little = len(sample) <= LITTLE
+    repeats = (True,) * dtype.itemsize if little else planes.repeats_pay(sample, dtype)
     split = _size(planes.encode(sample, dtype, repeats))
     smallest = min(split, whole, len(sample))
     return Plan(whole < min(split, len(sample)), repeats, smallest / len(sample))

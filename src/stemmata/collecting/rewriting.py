@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 
-from stemmata.codecs.faults import translated
-from stemmata.codecs.frames import Reference, read_header, write_header
+from stemmata.codecs.faults import Fault, translated
+from stemmata.codecs.frames import Reference, pointed
+from stemmata.codecs.hashing import Buffer
 from stemmata.collecting.copies import Copies
 from stemmata.collecting.newpacks import NewPacks
 from stemmata.errors import Damage, HostileData
@@ -115,16 +116,13 @@ class Moving:
 
 def moved(
     stored: bytes | memoryview, digest: Digest, pack: PackName, where: Callable[[Reference], PackName]
-) -> tuple[list[memoryview], list[PackName]]:
+) -> tuple[list[Buffer], list[PackName]]:
     """An encoded object of `pack` as it is to be stored where its bases lie in other packs, and those packs.
 
     Nothing but the names in its header changes: a base is its content, and that is the same.
     """
-    view = memoryview(stored)
-    with translated(digest.hex, pack.hex):
-        header = read_header(view)
-    if not header.references:
-        return [view], []
-    bases = [Reference(where(base), base.digest) for base in header.references]
-    head = write_header(header.dtype, header.frames, header.raw_length, bases)
-    return [memoryview(head), view[header.size :]], [base.pack for base in bases]
+    try:
+        return pointed(memoryview(stored), where)
+    except Fault:
+        with translated(digest.hex, pack.hex):
+            raise

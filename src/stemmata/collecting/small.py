@@ -15,8 +15,9 @@ GROWN = 16 << 20
 """And of the second; larger ones are left alone."""
 SINGLES, GROWNS = 16, 4
 """So many of a tier are put together."""
-USERS = 256
-"""Versions that may name a pack that is put together with others: each of them is placed anew."""
+USERS = SINGLES * GROWNS
+"""Versions that name a pack which is left alone, whatever its size: it was put together twice, and each of
+them would be placed anew."""
 
 
 def are_many(catalog: Catalog) -> bool:

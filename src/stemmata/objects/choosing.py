@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stemmata.codecs.buffers import Buffers
 from stemmata.codecs.decoding import ObjectDecoder
 from stemmata.codecs.dtypes import DType
 from stemmata.codecs.frames import CAST, Reference
@@ -20,6 +20,7 @@ from stemmata.codecs.streams import Bytes
 from stemmata.errors import StemmataError
 from stemmata.ids import Digest, PackName
 from stemmata.objects.reading import ObjectReader
+from stemmata.objects.room import Room
 
 WORK = 4
 """What reading an object may decode, its bases included, in multiples of its own bytes."""
@@ -31,21 +32,36 @@ _STEP = 1.04
 """Decoding as many bytes more as the object has must make it smaller by this factor."""
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What was found out of how to code an object, if anything."""
+
+    base: StoredBase | None = None
+    """None: none pays."""
+    plan: Plan | None = None
+    kept: ObjectDecoder | None = None
+    """The candidate that was to be kept, if it can be read."""
+
+    def without_base(self) -> Chosen:
+        return replace(self, base=None, plan=self.plan and self.plan.without_base())
+
+
 @contextmanager
 def chosen(
     data: memoryview,
     dtype: DType,
     candidates: Sequence[tuple[Digest, Sequence[PackName]]],
     reader: ObjectReader,
-    buffers: Buffers,
-) -> Iterator[tuple[StoredBase | None, Plan | None]]:
+    buffers: Room,
+    keep: Digest | None = None,
+) -> Iterator[Chosen]:
     """The best base among the candidates and what they lean on, as it is stored, in memory lent by `buffers`
-    until this ends; None: none pays. And what was found out of how to code the object, if anything.
+    until this ends. `keep`: a candidate that is asked for afterwards, chosen or not.
 
     The base is not verified yet: `encode_object` does that, and raises Damage before anything is built on it.
     """
     if not candidates or len(data) < _SMALLEST or len(data) % dtype.itemsize or not dtype.has_planes:
-        yield None, None
+        yield Chosen()
         return
     whole = np.frombuffer(data, np.uint8)
     begin, sample = sample_of(whole, dtype)
@@ -53,12 +69,16 @@ def chosen(
     limit = _GAIN * _STEP * alone.alone * len(sample)
     best: tuple[Reference, ObjectDecoder, Plan] | None = None
     seen: set[Digest] = set()
-    with ExitStack() as kept:
+    asked: ObjectDecoder | None = None
+    with ExitStack() as always, ExitStack() as kept:
         for digest, packs in candidates:
             # Of those that lose nothing stays: with many candidates it would be much.
             with ExitStack() as opened:
                 better = False
-                for reference, decoder in _kin(digest, packs, reader, opened, buffers, seen):
+                kin = _kin(digest, packs, reader, always if digest == keep else opened, buffers, seen)
+                if digest == keep and kin and kin[0][1].digest == keep:
+                    asked = kin[0][1]
+                for reference, decoder in kin:
                     raw = decoder.header.raw_length
                     within = decoder.work + len(data) <= WORK * len(data)
                     if not within or not fits(dtype, len(data), decoder.header.dtype, raw):
@@ -74,10 +94,10 @@ def chosen(
                     kept.close()
                     kept.enter_context(opened.pop_all())
         if best is None:
-            yield None, alone
+            yield Chosen(plan=alone, kept=asked)
         else:
             reference, decoder, plan = best
-            yield StoredBase(reference, decoder), plan
+            yield Chosen(StoredBase(reference, decoder), plan, asked)
 
 
 def _kin(
@@ -85,7 +105,7 @@ def _kin(
     packs: Sequence[PackName],
     reader: ObjectReader,
     opened: ExitStack,
-    buffers: Buffers,
+    buffers: Room,
     seen: set[Digest],
 ) -> list[tuple[Reference, ObjectDecoder]]:
     """A candidate and all that it leans on, what was `seen` left out; of a tensor and its mere rounding,

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from stemmata.codecs.buffers import Buffers
 from stemmata.codecs.frames import Reference
 from stemmata.codecs.workers import frame_pool
 from stemmata.errors import Damage, HostileData, MissingObject, MissingPack, StemmataError
 from stemmata.ids import Digest, PackName
+from stemmata.objects.room import Room
 from stemmata.packs import IndexRow, PackReader
 from stemmata.storage.base import Storage
 from stemmata.storage.forks import held_at_forks
@@ -47,13 +47,13 @@ class ObjectReader:
         """
 
         def decode(pack: PackReader, digest: Digest, row: IndexRow) -> bytearray:
-            with self._decoder(pack, digest, row, Buffers()) as decoder:
+            with self._decoder(pack, digest, row, Room()) as decoder:
                 return decoder.content(frame_pool())
 
         return self._first(digest, packs, decode)
 
     def fill(
-        self, digest: Digest, packs: Sequence[PackName], into: memoryview, buffers: Buffers | None = None
+        self, digest: Digest, packs: Sequence[PackName], into: memoryview, buffers: Room | None = None
     ) -> None:
         """As `read`, into memory that is given, of the object's size. If this raises, it holds rubbish.
 
@@ -61,12 +61,12 @@ class ObjectReader:
         """
 
         def decode(pack: PackReader, digest: Digest, row: IndexRow) -> None:
-            with self._decoder(pack, digest, row, buffers or Buffers()) as decoder:
+            with self._decoder(pack, digest, row, buffers or Room()) as decoder:
                 decoder.fill(into, frame_pool())
 
         self._first(digest, packs, decode)
 
-    def lend(self, digest: Digest, packs: Sequence[PackName], buffers: Buffers) -> memoryview:
+    def lend(self, digest: Digest, packs: Sequence[PackName], buffers: Room) -> memoryview:
         """As `read`, in memory that `buffers` lends; the caller gives it back."""
 
         def decode(pack: PackReader, digest: Digest, row: IndexRow) -> memoryview:
@@ -83,7 +83,7 @@ class ObjectReader:
 
     @contextmanager
     def opened(
-        self, digest: Digest, packs: Sequence[PackName], buffers: Buffers
+        self, digest: Digest, packs: Sequence[PackName], buffers: Room
     ) -> Iterator[tuple[Reference, ObjectDecoder]]:
         """Where the object lies; it and its bases as they are stored, not decoded yet. Raises as `read`."""
 
@@ -134,7 +134,7 @@ class ObjectReader:
 
     @contextmanager
     def _decoder(
-        self, pack: PackReader, digest: Digest, row: IndexRow, buffers: Buffers
+        self, pack: PackReader, digest: Digest, row: IndexRow, buffers: Room
     ) -> Iterator[ObjectDecoder]:
         # Imported here: numpy costs a tenth of a second, and much is asked that reads no object.
         from stemmata.codecs.decoding import ObjectDecoder, Stored
@@ -145,7 +145,7 @@ class ObjectReader:
         def stored(pack: PackReader, digest: Digest, row: IndexRow) -> Stored:
             view = buffers.lend(row.stored)
             lent.append(view)
-            pack.read_into(digest, row, view)
+            buffers.read_into(pack, digest, row, view)
             whole.append((pack, digest, row, view))
             return Stored(view, row.raw, digest, pack.name.hex)
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from stemmata.codecs.buffers import Buffers
 from stemmata.codecs.dtypes import DType
 from stemmata.errors import StemmataError
 from stemmata.ids import Digest, PackName
 from stemmata.objects.reading import ObjectReader
+from stemmata.objects.room import Room
 
 if TYPE_CHECKING:
     from stemmata.codecs.decoding import ObjectDecoder
@@ -47,19 +47,19 @@ class Look:
 class Survey:
     """Of one object: takes frames in any order, on any thread."""
 
-    def __init__(self, look: Look, dtype: DType, length: int, reader: ObjectReader, buffers: Buffers) -> None:
+    def __init__(self, look: Look, dtype: DType, length: int, reader: ObjectReader, buffers: Room) -> None:
         self._look, self._dtype, self._length = look, dtype, length
         self._reader, self._buffers = reader, buffers
         self._parts: dict[int, Moments] = {}
 
     @contextmanager
-    def watching(self, base: Under | None) -> Iterator[Watch]:
+    def watching(self, base: Under | None, against: ObjectDecoder | None = None) -> Iterator[Watch]:
         """What to show the frames to, while they are coded against `base`. The answer is there when this
-        ends, unless that raises."""
+        ends, unless that raises. `against`: what they are held against, where it is open already."""
         from stemmata.codecs.moments import Moments
 
         self._parts.clear()
-        with self._other(base) as (other, like):
+        with self._other(base, against) as (other, like):
 
             def watch(number: int, data: Bytes, under: Bytes | None) -> Callable[[], None] | None:
                 seen = None
@@ -92,7 +92,9 @@ class Survey:
                     seen()
 
     @contextmanager
-    def _other(self, base: Under | None) -> Iterator[tuple[Beside | None, DType | None]]:
+    def _other(
+        self, base: Under | None, against: ObjectDecoder | None
+    ) -> Iterator[tuple[Beside | None, DType | None]]:
         """What to read the frames from that these are held against, None where that is what they lean on; and
         its type, None where there is nothing to hold them against."""
         look = self._look
@@ -103,17 +105,17 @@ class Survey:
             yield None, base.dtype if comparable(self._dtype, base.dtype) else None
             return
         with ExitStack() as opened:
-            try:
-                _, decoder = opened.enter_context(
-                    self._reader.opened(look.against, look.packs, self._buffers)
-                )
-            except StemmataError:
-                yield None, None  # missing or damaged: less is told; nothing else depends on it
-                return
-            like = decoder.header.dtype
-            fits = decoder.length * self._dtype.itemsize == self._length * like.itemsize
+            if against is None:
+                try:
+                    asked = self._reader.opened(look.against, look.packs, self._buffers)
+                    _, against = opened.enter_context(asked)
+                except StemmataError:
+                    yield None, None  # missing or damaged: less is told; nothing else depends on it
+                    return
+            like = against.header.dtype
+            fits = against.length * self._dtype.itemsize == self._length * like.itemsize
             if fits and comparable(self._dtype, like):
-                yield Beside(decoder, base), like
+                yield Beside(against, base), like
             else:
                 yield None, None
 

@@ -12,19 +12,19 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stemmata.codecs.buffers import Buffers
 from stemmata.codecs.dtypes import DType, dtype_of
 from stemmata.codecs.hashing import Buffer, digest_of
 from stemmata.codecs.workers import frame_pool, object_pool
 from stemmata.errors import StemmataError
 from stemmata.ids import Digest, PackName
 from stemmata.objects.reading import ObjectReader
+from stemmata.objects.room import Room
 from stemmata.objects.surveying import Look, Survey
 from stemmata.packs import PackSummary, PackWriter
 from stemmata.storage.base import Storage
 
 if TYPE_CHECKING:
-    from stemmata.codecs.objectcode import Plan, Under
+    from stemmata.objects.choosing import Chosen
 
 PACK_BYTES = 1 << 30
 """A pack that has grown to this is finished and another begun."""
@@ -98,7 +98,7 @@ class ObjectWriter:
         self._limits = (pack_bytes, pack_objects)
         self._lock = threading.RLock()
         self._queue: deque[Pending] = deque()
-        self._buffers = Buffers()
+        self._buffers = Room()
         self._at: dict[Digest, PackName] = {}
         self._open_pack: PackWriter | None = None
         self._done: list[PackSummary] = []
@@ -224,12 +224,13 @@ class ObjectWriter:
 
         room = self._buffers.lend(most_stored(len(data), dtype))
         try:
-            with chosen(data, dtype, candidates, self._reader, self._buffers) as (base, plan):
+            against = look.against if survey is not None and look is not None else None
+            with chosen(data, dtype, candidates, self._reader, self._buffers, against) as found:
                 try:
-                    stored = _coded(data, dtype, base, plan, room, survey)
+                    stored = _coded(data, dtype, found, room, survey)
                 except StemmataError:
                     # Only the base can be at fault. Nothing is built on damage; `check` will tell of it.
-                    stored = _coded(data, dtype, None, plan and plan.without_base(), room, survey)
+                    stored = _coded(data, dtype, found.without_base(), room, survey)
         except BaseException:
             self._buffers.give_back(room)
             raise
@@ -249,16 +250,11 @@ class ObjectWriter:
 
 
 def _coded(
-    data: memoryview,
-    dtype: DType,
-    base: Under | None,
-    plan: Plan | None,
-    room: memoryview,
-    survey: Survey | None,
+    data: memoryview, dtype: DType, found: Chosen, room: memoryview, survey: Survey | None
 ) -> memoryview:
     from stemmata.codecs.objectcode import encode_object
 
     if survey is None:
-        return encode_object(data, dtype, frame_pool(), base, plan, room)
-    with survey.watching(base) as watch:
-        return encode_object(data, dtype, frame_pool(), base, plan, room, watch)
+        return encode_object(data, dtype, frame_pool(), found.base, found.plan, room)
+    with survey.watching(found.base, found.kept) as watch:
+        return encode_object(data, dtype, frame_pool(), found.base, found.plan, room, watch)

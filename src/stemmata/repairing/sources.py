@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from stemmata.checking.report import FAULTS
-from stemmata.codecs.buffers import Buffers
 from stemmata.codecs.dtypes import DType
 from stemmata.codecs.hashing import Buffer, digest_of
 from stemmata.codecs.workers import frame_pool
 from stemmata.errors import RepairSourceMissing, StemmataError
 from stemmata.ids import Digest
 from stemmata.objects import ObjectReader
+from stemmata.objects.room import Room
 from stemmata.records import Content
 from stemmata.repairing.folders import FolderSource
 from stemmata.repairing.stock import Stock
@@ -66,7 +66,7 @@ class StoreSource:
             self._stock = Stock(self._storage)
         for pack in self._stock.packs_with(digest):
             try:
-                with self._reader.opened(digest, [pack], Buffers()) as (_, decoder):
+                with self._reader.opened(digest, [pack], Room()) as (_, decoder):
                     return decoder.content(frame_pool()), decoder.header.dtype
             except FAULTS:
                 continue
