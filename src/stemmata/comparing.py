@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, overload
 
 from stemmata.deferred import deferred
@@ -125,7 +126,7 @@ class Comparing(Upkeep):
         return [milestones.reading(self._session, version, point) for version in versions]
 
     def _side(self, version: Version, reading: Reading | None, *, weights: bool) -> Side:
-        self._session.row(version.id)  # one in hand may have been deleted since
+        row = self._session.row(version.id)  # one in hand may have been deleted since
         return diff.Side(
             id=version.id,
             label=f"{version.model}@{version.name}",
@@ -136,4 +137,5 @@ class Comparing(Upkeep):
             read=version.read,
             fill=version.object_filler() if weights else None,
             provenance=version.provenance,
+            read_object=partial(self._session.read_object, row),
         )

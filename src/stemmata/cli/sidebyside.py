@@ -107,6 +107,8 @@ def _shown(value: Value, *, size: bool) -> str:
         return text.size(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if (isinstance(value, str) and value != value.strip()) or value == "":
+        return f'"{text.plain(value)}"'
     return text.setting(value)
 
 

@@ -14,7 +14,7 @@ from stemmata.cli.tables import Column, pairs, table
 from stemmata.compare.architectures import block_of
 
 if TYPE_CHECKING:
-    from stemmata.compare.statistics import Movement, WeightsDiff
+    from stemmata.compare.statistics import AsStored, Movement, WeightsDiff
     from stemmata.compare.tensors import Tensor, TensorsDiff
 
 _MOST = 40
@@ -51,7 +51,7 @@ def tensor_lines(
             left += sum(len(kind.names) for kind in kinds)
             continue
         lines += 1 + len(kinds)
-        _family(columns, family, kinds, moved)
+        _family(columns, family, kinds, moved, weights.as_stored if weights is not None else {})
     found = [table(columns, width, indent=2, head=False)]
     if left:
         found.append(Text(f"  and {text.count(left, 'tensor')} more; --full shows all", "dim"))
@@ -81,7 +81,11 @@ def _families(tensors: TensorsDiff) -> dict[str, list[_Kind]]:
 
 
 def _family(
-    columns: Sequence[Column], family: str, kinds: Sequence[_Kind], moved: Mapping[str, Movement]
+    columns: Sequence[Column],
+    family: str,
+    kinds: Sequence[_Kind],
+    moved: Mapping[str, Movement],
+    as_stored: Mapping[str, AsStored],
 ) -> None:
     names = [name for kind in kinds for name in kind.names]
     blocks = list(dict.fromkeys(map(block_of, names)))
@@ -95,8 +99,12 @@ def _family(
         if len(own) < len(blocks):
             label.append(f" of {_numbers(own, family)}", "dim")
         far = _together(kind.names, moved)
+        stored = [as_stored[name] for name in kind.names if name in as_stored]
         count = f"×{len(kind.names):,}" if len(kind.names) > 1 else ""
-        _add(columns, label, Text(kind.shown, kind.style), count, _far(far), _kept(far, kind.elements))
+        # Their numbers are no weights: how far these moved nobody can tell from them.
+        told = Text("as stored", "magenta") if stored else _far(far)
+        kept = _kept(far.unchanged if far is not None else _unchanged(stored), kind.elements)
+        _add(columns, label, Text(kind.shown, kind.style), count, told, kept)
 
 
 def _numbers(blocks: Sequence[str], family: str) -> str:
@@ -145,8 +153,12 @@ def _far(movement: Movement | None) -> Text:
     return Text(f"moved {text.share_moved(movement.relative)}", "yellow")
 
 
-def _kept(movement: Movement | None, elements: int) -> Text:
-    share = movement.unchanged / elements if movement is not None and elements else 0.0
+def _unchanged(stored: Sequence[AsStored]) -> int:
+    return sum(each.unchanged or 0 for each in stored)
+
+
+def _kept(unchanged: int, elements: int) -> Text:
+    share = unchanged / elements if elements else 0.0
     return Text(f"{share:.0%} of elements as before" if share >= _NOTABLE else "", "dim")
 
 
@@ -165,7 +177,11 @@ def _still(tensors: TensorsDiff) -> list[str]:
 
 
 def _notes(weights: WeightsDiff, width: int) -> Iterator[Text]:
-    rows = []
+    rows: list[tuple[str, Text]] = []
+    if weights.as_stored:
+        forms = ", ".join(dict.fromkeys(each.form for each in weights.as_stored.values()))
+        words = f"{forms}: quantised, packed or of another type of numbers, so only the bytes are compared"
+        rows.append(("as stored", Text(text.plain(words), "magenta")))
     if weights.read:
         rows.append(
             ("read", Text(f"{text.size(weights.read)} of weights, for what no save had noted", "dim"))

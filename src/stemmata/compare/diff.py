@@ -160,7 +160,10 @@ class Diff:
 def compare(a: Side, b: Side, way: Way = lambda _: None) -> Diff:
     """Compare two versions by their records and trees. Of the files a tokenizer's and adapter_config.json are
     read, of the provenance what differs; the factors of LoRA when somebody asks for what they make."""
-    tensors, files = compare_tensors(a.tree, b.tree), compare_files(a.tree, b.tree)
+    files = compare_files(a.tree, b.tree)
+    # Where no file differs no tensor does: then no header is read.
+    more = (a.unnamed(), b.unnamed()) if files else ((), ())
+    tensors = compare_tensors(a.tree, b.tree, *more)
     tokenizer = compare_tokenizers(a.tree, b.tree, a.read, b.read)
     return Diff(
         a=a.id,

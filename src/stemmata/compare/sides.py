@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stemmata.compare.factors import FillObject
+from stemmata.compare.tensors import Tensor
+from stemmata.compare.unnamed import unnamed_tensors
 from stemmata.errors import StemmataError
 from stemmata.ids import VersionId
 from stemmata.records import Record
@@ -15,8 +17,8 @@ from stemmata.trees import Tree
 @dataclass(frozen=True, slots=True)
 class Side:
     """A version: `metrics` with annotations merged in; `read` gives the bytes of a file of the tree,
-    `provenance` those of an object that the record names by kind, `fill` decodes an object of the tree
-    into memory. All of these verify what they give."""
+    `provenance` those of an object that the record names by kind, `read_object` those of an object of the
+    tree, `fill` decodes one into memory. All of these verify what they give."""
 
     id: VersionId
     label: str
@@ -28,6 +30,11 @@ class Side:
     """Kinds of provenance that count as erased, and since when."""
     fill: FillObject | None = None
     provenance: Callable[[str], bytes] | None = None
+    read_object: Callable[[str], bytes | bytearray | memoryview] | None = None
+
+    def unnamed(self) -> list[Tensor]:
+        """Tensors that are stored as bytes: see `unnamed`."""
+        return list(unnamed_tensors(self.tree, self.read_object)) if self.read_object is not None else []
 
     def kept(self, kind: str) -> bytes:
         """One object of the provenance. Raises LookupError for one that cannot be had; its text says why,
