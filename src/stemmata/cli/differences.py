@@ -82,18 +82,13 @@ def _kinship(found: Diff) -> str:
 
 
 def _sections(found: Diff, primary: str | None, width: int, *, full: bool) -> Iterator[Section]:
-    from stemmata.cli.deltas import moved, summary
     from stemmata.cli.provenances import code_lines, environment_lines, tokenizer_lines
     from stemmata.cli.tensorchanges import tensor_lines
 
     at = f" at {found.point}" if found.point is not None else ""
     same = sum(m.same for m in found.metrics)
     yield Section(f"metrics{at}", list(_metrics(found, primary, width)), same)
-    lora = [*_lora(found.lora), *summary(found.lora.deltas)]
-    lines = [pairs(lora, width)] if lora else []
-    if lora and (most := moved(found.lora.deltas, width)):
-        lines += [Text(), *most]
-    yield Section(_title(found.lora), lines, 0)
+    yield Section(_title(found.lora), _adapters(found.lora, width), 0)
     for title, changes in (("config", found.config), ("data", found.data), ("about", found.about)):
         rows = changed_rows(changes)
         yield Section(title, [pairs(rows, width)] if rows else [], changes.same)
@@ -169,6 +164,16 @@ def _title(lora: LoraDiff) -> str:
     """The method that both have; LoRA where neither is anything else."""
     titles = {side.title for side in (lora.a, lora.b) if side is not None}
     return titles.pop() if len(titles) == 1 else "adapter" if titles else "LoRA"
+
+
+def _adapters(lora: LoraDiff, width: int) -> list[Text]:
+    if lora.a is None and lora.b is None:
+        return []
+    from stemmata.cli.deltas import moved, summary
+
+    rows = [*_lora(lora), *summary(lora.deltas)]
+    most = moved(lora.deltas, width) if rows else []
+    return [*([pairs(rows, width)] if rows else []), *([Text(), *most] if most else [])]
 
 
 def _lora(lora: LoraDiff) -> list[_Row]:

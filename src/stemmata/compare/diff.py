@@ -6,14 +6,12 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stemmata.catalog.kinship import Kinship
 from stemmata.compare import lora
 from stemmata.compare.architectures import architecture_notes
-from stemmata.compare.deltas import DeltaDiff, compare_deltas
 from stemmata.compare.environment import KINDS, EnvironmentDiff, Item, environment_changes, items
-from stemmata.compare.factors import adapter_of
 from stemmata.compare.lora import LoraFacts
 from stemmata.compare.readings import Point, Reading
 from stemmata.compare.records import (
@@ -35,9 +33,18 @@ from stemmata.compare.statistics import WeightsDiff
 from stemmata.compare.tensors import FilesDiff, TensorsDiff, compare_files, compare_tensors
 from stemmata.compare.texts import TextChange, compare_texts
 from stemmata.compare.tokenizers import TokenizerDiff, compare_tokenizers
+from stemmata.deferred import deferred
 from stemmata.errors import Damage
 from stemmata.ids import VersionId
 from stemmata.records import Value
+
+if TYPE_CHECKING:
+    from stemmata.compare import deltas, factors
+    from stemmata.compare.deltas import DeltaDiff
+else:
+    # numpy comes with them, and most versions have no LoRA.
+    deltas = deferred("stemmata.compare.deltas")
+    factors = deferred("stemmata.compare.factors")
 
 __all__ = ["Diff", "LoraDiff", "Side", "compare"]
 
@@ -232,9 +239,9 @@ def _compare_lora(a: Side, b: Side) -> LoraDiff:
 
 
 def _measure(a: Side, b: Side) -> DeltaDiff | None:
-    first, second = adapter_of(a.tree, a.read), adapter_of(b.tree, b.read)
+    first, second = factors.adapter_of(a.tree, a.read), factors.adapter_of(b.tree, b.read)
     if first is None or second is None or a.fill is None or b.fill is None:
         return None
     bases = {base.digest for base in (a.record.base, b.record.base) if base is not None and base.digest}
     notes = ("their bases differ: each delta-W is added to other weights",) if len(bases) > 1 else ()
-    return compare_deltas(first, second, a.fill, b.fill, notes)
+    return deltas.compare_deltas(first, second, a.fill, b.fill, notes)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from stemmata.compare.factors import FillObject
 from stemmata.compare.tensors import Tensor
 from stemmata.compare.unnamed import unnamed_tensors
 from stemmata.errors import StemmataError
 from stemmata.ids import VersionId
 from stemmata.records import Record
 from stemmata.trees import Tree
+
+if TYPE_CHECKING:
+    from stemmata.compare.factors import FillObject
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,17 +37,6 @@ _PIPELINE = ("normalizer", "pre_tokenizer", "post_processor", "decoder", "trunca
 _ASIDE = frozenset({"added_tokens_decoder", "name_or_path", "chat_template"})
 
 
-class _Added(msgspec.Struct, frozen=True):
-    content: str
-    id: int = -1
-
-
-_raws = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_numbered = msgspec.json.Decoder(dict[str, int])
-_scored = msgspec.json.Decoder(list[tuple[str, float]])
-_added = msgspec.json.Decoder(list[_Added])
-_decoder = msgspec.json.Decoder(dict[int, _Added])
-_object = msgspec.json.Decoder(dict[str, Any])
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -97,7 +86,7 @@ class TokenizerFiles:
         """A JSON object; an empty one for what is none."""
         data = self.bytes_of(name, _MAX_SETTINGS)
         try:
-            return _object.decode(data) if data is not None else {}
+            return msgspec.json.decode(data, type=dict[str, Any]) if data is not None else {}
         except _BROKEN:
             self.notes.append(f"{self.files[name].path} is no JSON object: compared as bytes")
             return {}
@@ -139,18 +128,27 @@ def read_vocabulary(files: TokenizerFiles) -> Vocabulary | None:
 
 
 def _of_whole(data: bytes) -> Vocabulary:
-    parts = _raws.decode(data)
-    model = _raws.decode(parts.get("model", msgspec.Raw(b"{}")))
+    parts = _raws(data)
+    model = _raws(parts.get("model", msgspec.Raw(b"{}")))
     tokens = _tokens(bytes(model.pop("vocab", msgspec.Raw(b"{}"))))
     merges = bytes(model.pop("merges", msgspec.Raw(b"")))
-    for each in _added.decode(parts.get("added_tokens") or b"[]"):
-        tokens[each.content] = each.id
+    for each in msgspec.json.decode(parts.get("added_tokens") or b"[]", type=list[dict[str, Any]]):
+        if isinstance(each.get("content"), str) and isinstance(each.get("id"), int):
+            tokens[each["content"]] = each["id"]
     pipeline: dict[str, Value] = {"model": _part(_small(model))}
     for name in _PIPELINE:
         if name in parts:
             raw = parts[name]
             pipeline[name] = _part(msgspec.json.decode(raw)) if len(raw) <= _MAX_PART else f"{len(raw)} bytes"
     return Vocabulary(tokens, merges, pipeline)
+
+
+def _raws(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+    return msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+
+
+def _numbered(data: bytes) -> dict[str, int]:
+    return msgspec.json.decode(data, type=dict[str, int])
 
 
 def _small(model: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
@@ -161,8 +159,9 @@ def _tokens(vocabulary: bytes) -> dict[str, int]:
     if len(vocabulary) > MAX_VOCABULARY:
         raise ValueError(f"its vocabulary has {len(vocabulary):,} bytes")
     if vocabulary.lstrip().startswith(b"["):  # Unigram: the place is the number
-        return {token: number for number, (token, _) in enumerate(_scored.decode(vocabulary))}
-    return _numbered.decode(vocabulary)
+        scored = msgspec.json.decode(vocabulary, type=list[tuple[str, float]])
+        return {token: number for number, (token, _) in enumerate(scored)}
+    return _numbered(vocabulary)
 
 
 def _older(files: TokenizerFiles) -> dict[str, int] | None:
@@ -170,21 +169,23 @@ def _older(files: TokenizerFiles) -> dict[str, int] | None:
     tokens: dict[str, int] | None = None
     try:
         if (data := files.bytes_of("vocab.json", MAX_VOCABULARY)) is not None:
-            tokens = _numbered.decode(data)
+            tokens = _numbered(data)
         elif (data := files.bytes_of("vocab.txt", MAX_VOCABULARY)) is not None:
             lines = data.decode().removesuffix("\n").split("\n")
             tokens = {token.removesuffix("\r"): number for number, token in enumerate(lines)}
         if (data := files.bytes_of("added_tokens.json", MAX_VOCABULARY)) is not None:
-            tokens = {**(tokens or {}), **_numbered.decode(data)}
+            tokens = {**(tokens or {}), **_numbered(data)}
     except _BROKEN:
         files.notes.append(f"the vocabulary in {files.folder or 'its folder'} cannot be read")
         return None
     config = files.bytes_of(_CONFIG, _MAX_SETTINGS)
     try:
-        added = _decoder.decode(_raws.decode(config or b"{}").get("added_tokens_decoder") or b"{}")
+        raw = _raws(config or b"{}").get("added_tokens_decoder") or b"{}"
+        added = msgspec.json.decode(raw, type=dict[int, dict[str, Any]])
     except _BROKEN:
         return tokens
-    return {**(tokens or {}), **{each.content: number for number, each in added.items()}} or tokens
+    named = {each["content"]: n for n, each in added.items() if isinstance(each.get("content"), str)}
+    return {**(tokens or {}), **named} or tokens
 
 
 def _part(node: Any, depth: int = 0) -> str:

@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from stemmata.compare.tensors import Tensor
-from stemmata.containers import gguf, safetensors
-from stemmata.containers.base import NotThisContainer, RandomReader
+from stemmata.containers.base import NotThisContainer
 from stemmata.describe import is_of_training
 from stemmata.errors import Damage
 from stemmata.trees import Segment, Tree, TreeFile
 
 ReadObject = Callable[[str], bytes | bytearray | memoryview]
-Extents = Callable[[RandomReader, int], Sequence[safetensors.Extent | gguf.Extent]]
-_EXTENTS: Mapping[str, Extents] = {"safetensors": safetensors.extents, "gguf": gguf.extents}
+_CONTAINERS = ("safetensors", "gguf")
 MAX_HEADER = 64 << 20
 
 
@@ -22,7 +20,7 @@ def unnamed_tensors(tree: Tree, read: ReadObject) -> Iterator[Tensor]:
     """The tensors of files that no segment names. Reads the headers of the files that have some; one that
     cannot be read names none."""
     for file in tree.files:
-        if file.container not in _EXTENTS or is_of_training(file.path):
+        if file.container not in _CONTAINERS or is_of_training(file.path):
             continue
         # The first segment is the header.
         if not any(s.dtype is None and s.length for s in file.segments[1:]):
@@ -31,12 +29,15 @@ def unnamed_tensors(tree: Tree, read: ReadObject) -> Iterator[Tensor]:
 
 
 def _of_file(file: TreeFile, read: ReadObject) -> Iterator[Tensor]:
+    from stemmata.containers import gguf, safetensors  # here: few versions have such files
+
     head = file.segments[0]
     if head.dtype is not None or head.length > MAX_HEADER:
         return
     try:
         start = _Start(b"".join(read(digest) for digest in head.objects))
-        extents = _EXTENTS[file.container](start, file.size)
+        reader = safetensors if file.container == "safetensors" else gguf
+        extents: Sequence[safetensors.Extent | gguf.Extent] = reader.extents(start, file.size)
     except (NotThisContainer, safetensors.NotSafetensors, Damage):
         return
     there = {begin: segment for begin, segment in _placed(file) if segment.dtype is None}

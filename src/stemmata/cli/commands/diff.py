@@ -93,8 +93,11 @@ def diff(
         ),
     ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", metavar="N", min=0, help="With --eval: show N of each kind.")
-    ] = 5,
+        int | None,
+        typer.Option(
+            "--limit", "-n", metavar="N", min=0, help="With --eval: show N of each kind. Default: 5."
+        ),
+    ] = None,  # not 5: the parser takes a third of a second to convert a number
     at: At = None,
     repo: Repo = None,
     as_json: Json = False,
@@ -112,7 +115,16 @@ def diff(
     with open_repo(context, repo) as repository:
         versions = [repository.get(each, at=moment) for each in (first, second, *(more or ()))]
         if eval_name is not None:
-            _evals(output, repository, versions, eval_name, key, score_field, limit, moment)
+            _evals(
+                output,
+                repository,
+                versions,
+                eval_name,
+                key,
+                score_field,
+                5 if limit is None else limit,
+                moment,
+            )
             return
         if key is not None or score_field is not None:
             raise InvalidArgument(argument="--eval", reason="--key and --score-field go with it")
