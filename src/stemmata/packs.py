@@ -5,18 +5,15 @@ Never decodes an object and never deletes a pack.
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from stemmata.codecs.dtypes import MAX_RAW_LENGTH
 from stemmata.codecs.faults import translated
-from stemmata.codecs.frames import MAX_HEADER, MAX_OVERHEAD, MAX_STORED, MIN_STORED, Reference, read_header
+from stemmata.codecs.frames import MAX_HEADER, Reference, read_header
 from stemmata.codecs.hashing import Buffer, check_of, digest_of
 from stemmata.errors import (
     Damage,
@@ -33,21 +30,14 @@ from stemmata.errors import (
     StorageFailed,
 )
 from stemmata.ids import Digest, PackName
+from stemmata.packindex import ROW, IndexRow, NoIndex, PackIndex, TooLarge, check_rows
 from stemmata.storage.base import Storage
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
 
 MAX_OBJECTS = 2 << 20
 """Objects of the largest pack that is read."""
 
 _MAGIC, _END = b"STMPACK1", b"STMPKEND"
-_ROW = struct.Struct("<32sQQQ8s")
 _FOOTER = struct.Struct("<QQ32sQ8s")
-_TABLE = [("digest", ">u8", (4,)), ("where", "<u8", (3,)), ("check", "<u8")]
-"""An index as numpy checks it."""
-_FIELDS = [("digest", "S32"), ("offset", "<u8"), ("stored", "<u8"), ("raw", "<u8"), ("check", "V8")]
-"""And as it is worked with. Of S32 numpy leaves zero bytes at the end off: all have one length."""
 _CHUNK = 4 << 20
 _LONG = 256 << 10
 """Bytes that are handed on at once: gathering them would be a copy for nothing."""
@@ -57,57 +47,6 @@ _HEADERS = 256 << 10
 """so many bytes at once."""
 _TAIL = 64 << 10
 """Read from the end at once: the footer, and with it the whole index of most packs."""
-
-
-@dataclass(frozen=True, slots=True)
-class IndexRow:
-    """Where an object lies in its pack: `stored` bytes at `offset`, `raw` bytes once decoded."""
-
-    offset: int
-    stored: int
-    raw: int
-    check: bytes
-
-
-class PackIndex:
-    """What a pack holds. Made of verified rows only; 64 bytes of memory per object."""
-
-    def __init__(self, rows: bytes) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows) // _ROW.size
-
-    @property
-    def size(self) -> int:
-        """Bytes of memory."""
-        return len(self._rows)
-
-    def find(self, digest: Digest) -> IndexRow | None:
-        at = self.place(digest)
-        return None if at is None else IndexRow(*_ROW.unpack_from(self._rows, at * _ROW.size)[1:])
-
-    def place(self, digest: Digest) -> int | None:
-        """Which of the sorted objects this one is."""
-        at = bisect.bisect_left(range(len(self)), digest.raw, key=self._digest_at)
-        return None if at == len(self) or self._digest_at(at) != digest.raw else at
-
-    def digests(self) -> Iterator[Digest]:
-        """All of them, sorted."""
-        return (Digest(row[0]) for row in _ROW.iter_unpack(self._rows))
-
-    def rows(self) -> Iterator[tuple[Digest, IndexRow]]:
-        """All of them, sorted by digest."""
-        return ((Digest(row[0]), IndexRow(*row[1:])) for row in _ROW.iter_unpack(self._rows))
-
-    def table(self) -> npt.NDArray[Any]:
-        """All rows as numpy sees them, sorted by digest: digest, offset, stored, raw, check."""
-        import numpy as np
-
-        return np.frombuffer(self._rows, np.dtype(_FIELDS))
-
-    def _digest_at(self, at: int) -> bytes:
-        return self._rows[at * _ROW.size : at * _ROW.size + Digest.SIZE]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +97,7 @@ class PackWriter:
         for part in parts:
             self._write(part)
         check = check_of(parts)
-        self._rows[digest.raw] = _ROW.pack(digest.raw, offset, self.size - offset, raw_length, check)
+        self._rows[digest.raw] = ROW.pack(digest.raw, offset, self.size - offset, raw_length, check)
 
     def lean_on(self, base: PackName) -> None:
         """Note that an object in here leans on one of the pack `base`; on one of this very pack it may."""
@@ -344,7 +283,7 @@ class PackReader:
             raise self._damaged("it does not end as a pack does")
         if reserved:
             raise self._damaged("a reserved field of its footer is not zero")
-        if offset < len(_MAGIC) or offset > end or count * _ROW.size != end - offset:
+        if offset < len(_MAGIC) or offset > end or count * ROW.size != end - offset:
             raise self._damaged("its footer does not fit its size")
         if count > MAX_OBJECTS:
             raise HostileData(where=f"pack {self.name}", reason=f"{count} objects")
@@ -353,31 +292,13 @@ class PackReader:
         rows = tail[within - length : within] if length <= within else self._get(offset, length)
         if len(rows) != length or digest_of(rows).raw != digest:
             raise self._damaged("its index is not what its footer says")
-        self._check_rows(rows, offset)
+        try:
+            check_rows(rows, offset, len(_MAGIC))
+        except NoIndex as error:
+            raise self._damaged(str(error)) from None
+        except TooLarge as error:
+            raise HostileData(where=f"pack {self.name}", reason=str(error)) from None
         return PackIndex(rows)
-
-    def _check_rows(self, rows: bytes, end: int) -> None:
-        """Digests ascend, objects tile what is before the index, no length is beyond its limit."""
-        # Imported here: commands that read no pack, such as `log`, would pay a tenth of a second.
-        import numpy as np
-
-        table: npt.NDArray[Any] = np.frombuffer(rows, np.dtype(_TABLE))
-        if not _ascend(table["digest"]):
-            raise self._damaged("its index is not sorted")
-        starts, stored, raw = table["where"].T
-        if bool((stored > MAX_STORED).any()) or bool((raw > MAX_RAW_LENGTH).any()):
-            raise HostileData(where=f"pack {self.name}", reason="an object is too large")
-        # Whoever reads an object lends memory for what is stored of it, on the word of this index.
-        if bool((stored > raw + np.uint64(MAX_OVERHEAD)).any()):
-            raise HostileData(where=f"pack {self.name}", reason="an object is stored longer than it is")
-        if bool((stored < MIN_STORED).any()):
-            raise self._damaged("an object is shorter than its header")
-        order = np.argsort(starts)
-        # No sum overflows: a count and a length that were bounded above.
-        ends = len(_MAGIC) + np.cumsum(stored[order], dtype=np.uint64)
-        expected = np.concatenate([np.array([len(_MAGIC)], np.uint64), ends])
-        if expected[-1] != end or not np.array_equal(starts[order], expected[:-1]):
-            raise self._damaged("its objects do not tile it")
 
     def _size(self) -> int:
         with self._missing():
@@ -399,16 +320,3 @@ class PackReader:
 
     def _damaged(self, reason: str) -> DamagedPack:
         return DamagedPack(pack=self.name, reason=reason)
-
-
-def _ascend(digests: npt.NDArray[Any]) -> bool:
-    """Whether rows of four big-endian words strictly ascend."""
-    import numpy as np
-
-    words = digests.astype(np.uint64)
-    before, after = words[:-1], words[1:]
-    less = np.zeros(len(before), bool)
-    for column in reversed(range(words.shape[1])):
-        a, b = before[:, column], after[:, column]
-        less = (a < b) | ((a == b) & less)
-    return bool(less.all())

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from stemmata.catalog.queries import VersionRow
 from stemmata.codecs.dtypes import dtype_of
 from stemmata.compare import statistics
-from stemmata.compare.statistics import Movement, TensorStatistics, WeightsDiff
+from stemmata.compare.packed import packed_forms
+from stemmata.compare.statistics import AsStored, Movement, TensorStatistics, WeightsDiff
 from stemmata.compare.tensors import Tensor, TensorChange, TensorsDiff, numbered
 from stemmata.ids import Digest
 from stemmata.objects import comparable
@@ -41,12 +42,17 @@ def weigh(
     Raises Damage where weights have to be read and are not sound.
     """
     kept = _kept(session, a, b, tensors)
+    forms = packed_forms(tensors)
+    as_stored: dict[str, AsStored] = {}
     moved: dict[str, Movement] = {}
     incomparable: list[str] = []
     read = 0
     streamed = _Streamed(session, a, b)
     for change in [*tensors.changed, *tensors.refitted]:
         found = kept.get(change.name)
+        if change.name in forms:
+            as_stored[change.name] = AsStored(forms[change.name], found.unchanged if found else None)
+            continue
         if found is None:
             if not _comparable(change):
                 incomparable.append(change.name)
@@ -58,7 +64,7 @@ def weigh(
             found = streamed.found
         if found is not None:
             moved[change.name] = found
-    return WeightsDiff(moved, tuple(incomparable), read)
+    return WeightsDiff(moved, tuple(incomparable), read, as_stored)
 
 
 def _comparable(change: TensorChange) -> bool:

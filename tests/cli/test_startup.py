@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from makers import model_folder
+from stemmata.repository import open as open_repository
+
 PACKAGES = {"blake3", "msgspec", "typer", "typing_extensions", "zstandard"}
 """Those of other people that a command may need which reads names and metrics."""
 OF_TYPER = {"annotated_doc", "shellingham", "click"}
@@ -73,6 +76,25 @@ def test_a_list_imports_what_it_needs(shop: Path, arguments: list[str]) -> None:
     ours = {name.split(".")[1] for name in found if name.startswith("stemmata.")}
     assert ours & UNUSED == set()
     assert (found - at_start()) & HEAVY == set()
+
+
+UNREAD = {"compare.adapters", "compare.deltas", "codecs.kernels", "codecs.native", "saving", "hf"}
+"""What a comparison without LoRA has no use for."""
+
+
+@pytest.mark.parametrize("command", ["diff", "diff of three", "show", "show --tensors"])
+def test_what_was_learnt_at_a_save_is_told_without_numpy(shop: Path, tmp_path: Path, command: str) -> None:
+    with open_repository(".stemmata") as repo:
+        for number in range(3):
+            folder = model_folder(tmp_path / "m", number, layers=20)
+            (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {str(number): 0}}}))
+            provenance = {"packages": json.dumps({"torch": str(number)}).encode()}
+            repo.save(folder, "m", name=f"v{number}", provenance=provenance, parents=["m@v0"] * (number == 1))
+    first, *more = command.split(" ", 1)
+    named = {"diff": ["m@v0", "m@v1"], "diff of three": ["m@v0", "m@v1", "m@v2"]}.get(command, ["m@v1"])
+    found = imported(first, *named, *(more if first == "show" else ()))
+    assert foreign(found - at_start()) - PACKAGES - OF_TYPER == set()
+    assert {name.removeprefix("stemmata.") for name in found} & UNREAD == set()
 
 
 def test_an_error_needs_no_more(shop: Path) -> None:

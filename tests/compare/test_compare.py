@@ -96,11 +96,22 @@ def test_metrics_show_both_values_and_the_difference() -> None:
         )
     }
     assert list(found) == ["a", "b", "n", "x"]
-    assert found["x"].to_dict() == {"a": 0.5, "b": 0.25, "difference": -0.25}
+    assert (found["x"].a, found["x"].b, found["x"].difference) == (0.5, 0.25, -0.25)
+    assert (found["x"].direction, found["x"].better) == (None, None)
     assert found["n"].same
     assert found["n"].difference is None
     assert not found["a"].same
-    assert found["a"].to_dict() == {"a": 1.0, "b": None, "difference": None}
+    assert (found["a"].a, found["a"].b, found["a"].difference) == (1.0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("way", "b", "better"),
+    [("min", 0.25, True), ("min", 0.75, False), ("max", 0.75, True), ("max", 0.5, None)],
+)
+def test_a_metric_knows_which_side_is_better(way: str, b: float, better: bool | None) -> None:
+    (found,) = metric_changes({"x": 0.5}, {"x": b}, {"x": way}.get)
+    assert found.better is better
+    assert found.to_dict()["better"] is better
 
 
 # --- files and tensors ------------------------------------------------------------------------------
@@ -406,13 +417,20 @@ def test_the_diff_is_json() -> None:
         "metrics",
         "data",
         "provenance",
+        "environment",
+        "code",
+        "tokenizer",
         "files",
+        "texts",
         "tensors",
         "lora",
         "weights",
+        "notes",
+        "kinship",
+        "readings",
     ]
     assert found["a"]["name"] == "m@r4"
-    assert found["metrics"]["loss"] == {"a": 0.5, "b": 0.25, "difference": -0.25}
+    assert found["metrics"]["loss"]["difference"] == -0.25
     assert found["lora"]["changed"]["rank"] == {"a": 4, "b": 8}
     assert found["lora"]["b"]["targets"] == ["c_attn"]
 

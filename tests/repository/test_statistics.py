@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 import stemmata
-from stemmata.compare.statistics import Movement, TensorStatistics
 from stemmata.errors import SurprisingSave
 from stemmata.repository import Repository
 from stemmata.version import Version
+from torch_statistics import require, require_way
 
 Tensors = dict[str, torch.Tensor]
 
@@ -57,37 +57,6 @@ def _files(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file() and "catalog" not in path.name}
 
 
-def _same(found: float, wanted: float) -> None:
-    assert found == pytest.approx(wanted, rel=1e-6, abs=1e-12, nan_ok=True)
-
-
-def _require(row: TensorStatistics, tensor: torch.Tensor) -> None:
-    x = tensor.double()
-    assert row.nonfinite == 0
-    assert row.zeros == int((x == 0).sum())
-    _same(row.l2, float(x.norm()))
-    if not x.numel():
-        assert math.isnan(row.mean)
-        assert math.isnan(row.max)
-        return
-    _same(row.mean, float(x.mean()))
-    _same(row.std, float(x.std()) if x.numel() > 1 else math.nan)
-    _same(row.min, float(x.min()))
-    _same(row.max, float(x.max()))
-
-
-def _require_way(moved: Movement | None, before: torch.Tensor, after: torch.Tensor) -> None:
-    assert moved is not None
-    a, b = before.double().flatten(), after.double().flatten()
-    _same(moved.change, float((b - a).norm()))
-    _same(moved.before, float(a.norm()))
-    _same(moved.after, float(b.norm()))
-    _same(moved.relative, float((b - a).norm() / a.norm()))
-    _same(moved.largest, float((b - a).abs().max()))
-    _same(moved.cosine, float(torch.dot(a, b) / (a.norm() * b.norm())))
-    assert moved.unchanged == int((a == b).sum())
-
-
 def test_every_statistic_is_what_torch_computes(repo: Repository, tmp_path: Path) -> None:
     first = _weights(0)
     second = _nudged(first, 1, "wide", "half", "brain", "double", "one")
@@ -97,12 +66,12 @@ def test_every_statistic_is_what_torch_computes(repo: Repository, tmp_path: Path
     w = _save(repo, tmp_path / "m", second, v)
     assert set(v.statistics()) == set(first)
     for name, row in v.statistics().items():
-        _require(row, first[name])
+        require(row, first[name])
         assert row.movement is None
     for name, row in w.statistics().items():
-        _require(row, second[name])
+        require(row, second[name])
         if first[name].numel():
-            _require_way(row.movement, first[name], second[name])
+            require_way(row.movement, first[name], second[name])
 
 
 def test_it_is_held_against_the_parent_whatever_it_is_coded_against(repo: Repository, tmp_path: Path) -> None:
@@ -116,8 +85,8 @@ def test_it_is_held_against_the_parent_whatever_it_is_coded_against(repo: Reposi
     x = _save(repo, tmp_path / "m", third, w)
     y = _save(repo, tmp_path / "m", fourth, w)
     for name in ("wide", "half", "brain", "double"):
-        _require_way(x.statistics()[name].movement, second[name], third[name])
-    _require_way(y.statistics()["wide"].movement, second["wide"], first["wide"])
+        require_way(x.statistics()[name].movement, second[name], third[name])
+    require_way(y.statistics()["wide"].movement, second["wide"], first["wide"])
 
 
 def test_what_stayed_is_known_to_have(repo: Repository, tmp_path: Path) -> None:
@@ -130,7 +99,7 @@ def test_what_stayed_is_known_to_have(repo: Repository, tmp_path: Path) -> None:
         assert moved.change == 0
         assert moved.relative == 0
         assert moved.unchanged == first[name].numel()
-        _require(w.statistics()[name], first[name])
+        require(w.statistics()[name], first[name])
 
 
 def test_a_tensor_of_several_pieces_is_one(repo: Repository, tmp_path: Path) -> None:
@@ -140,8 +109,8 @@ def test_a_tensor_of_several_pieces_is_one(repo: Repository, tmp_path: Path) -> 
     v = _save(repo, tmp_path / "m", first)
     w = _save(repo, tmp_path / "m", second, v)
     row = w.statistics()["big"]
-    _require(row, second["big"])
-    _require_way(row.movement, first["big"], second["big"])
+    require(row, second["big"])
+    require_way(row.movement, first["big"], second["big"])
     moved = repo.diff(v, w).weights
     assert moved is not None
     assert moved.moved["big"] == row.movement
@@ -152,7 +121,7 @@ def test_a_narrower_type_is_held_against_the_wide_one(repo: Repository, tmp_path
     second = {"wide": first["wide"].bfloat16()}
     v = _save(repo, tmp_path / "m", first)
     w = _save(repo, tmp_path / "m", second, v)
-    _require_way(w.statistics()["wide"].movement, first["wide"], second["wide"])
+    require_way(w.statistics()["wide"].movement, first["wide"], second["wide"])
     quantised = _save(repo, tmp_path / "m", {"wide": first["wide"].to(torch.int8)}, v)
     assert quantised.statistics()["wide"].movement is None
     found = repo.diff(v, quantised).weights
@@ -175,7 +144,7 @@ def test_what_was_kept_is_what_reading_tells(repo: Repository, tmp_path: Path) -
     assert kept.read == back.read == 0
     assert far.read == sum(2 * first[n].nbytes for n in ("wide", "brain"))
     for name in ("wide", "brain"):
-        _require_way(far.moved[name], first[name], tensors[name])
+        require_way(far.moved[name], first[name], tensors[name])
         assert back.moved[name] == kept.moved[name].back()
     assert repo.diff(versions[0], versions[3], weights=False).weights is None
 
@@ -222,7 +191,7 @@ def test_a_parent_that_is_damaged_costs_what_is_told_of_it_alone(tmp_path: Path)
     with stemmata.open(tmp_path / "repo") as again:
         w = _save(again, tmp_path / "m", second, again.get(v.id))
         for name, row in w.statistics().items():
-            _require(row, second[name])
+            require(row, second[name])
 
 
 def test_a_version_without_statistics_is_compared_all_the_same(
@@ -238,7 +207,7 @@ def test_a_version_without_statistics_is_compared_all_the_same(
     found = repo.diff(v, w).weights
     assert found is not None
     assert found.read > 0
-    _require_way(found.moved["wide"], first["wide"], second["wide"])
+    require_way(found.moved["wide"], first["wide"], second["wide"])
     assert w.statistics() == {}
 
 
@@ -296,4 +265,4 @@ def test_what_is_lost_of_statistics_leaves_the_version_whole(repo: Repository, t
         again.repack()
         assert again.check().sound
         w = _save(again, tmp_path / "m", _nudged(first, 1, "wide"), whole)
-        _require_way(w.statistics()["wide"].movement, first["wide"], _nudged(first, 1, "wide")["wide"])
+        require_way(w.statistics()["wide"].movement, first["wide"], _nudged(first, 1, "wide")["wide"])

@@ -14,7 +14,8 @@ from stemmata.codecs.frames import Reference
 from stemmata.codecs.workers import frame_pool
 from stemmata.errors import DamagedPack, MissingObject, StemmataError
 from stemmata.ids import Digest, PackName
-from stemmata.packs import PackIndex, PackReader
+from stemmata.packindex import PackIndex
+from stemmata.packs import PackReader
 from stemmata.storage.base import Storage
 
 if TYPE_CHECKING:

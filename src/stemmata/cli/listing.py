@@ -89,7 +89,9 @@ def _metric_columns(versions: Sequence[Version], asked: Sequence[str]) -> list[C
         return []
     # Of several models, the one with most lines decides what comes first.
     models = [v.model for v in versions]
-    primary = ranking.Primary(versions[0].source, max(dict.fromkeys(models), key=models.count))
+    primary = ranking.Primary(
+        versions[0].source.catalog.connection, max(dict.fromkeys(models), key=models.count)
+    )
     rows = [v.metrics for v in versions]
     found = []
     for place, name in enumerate(ranking.columns(rows, asked, primary.metric)[: max(3, len(asked))]):

@@ -5,26 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from stemmata.catalog import queries
-from stemmata.metricnames import by_interest, direction_of, is_aside
-from stemmata.names import name_key
-from stemmata.session import Session
+from stemmata.catalog.declared import Primary
+from stemmata.metricnames import by_interest, is_aside
 
-
-class Primary:
-    """A model's declared metric and direction; both None where nothing is declared."""
-
-    def __init__(self, session: Session, model: str) -> None:
-        settings = queries.settings(session.catalog.connection, name_key(model))
-        metric, direction = settings.get("primary_metric"), settings.get("direction")
-        self.metric = metric if isinstance(metric, str) else None
-        self._direction = str(direction) if direction in ("min", "max") else None
-
-    def direction(self, metric: str) -> str | None:
-        """min, max, or None where it cannot be told."""
-        if metric == self.metric and self._direction:
-            return self._direction
-        return None if is_aside(metric) else direction_of(metric)
+__all__ = ["Primary", "best_of", "columns"]
 
 
 def columns(rows: Sequence[Mapping[str, float]], wanted: Iterable[str], primary: str | None) -> list[str]:

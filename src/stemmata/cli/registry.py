@@ -37,7 +37,7 @@ COMMANDS: dict[str, Entry] = {
     ),
     "log": Entry("log", _LOOK, "List versions, newest first."),
     "show": Entry("show", _LOOK, "Show one version: metrics, config, parents, files."),
-    "diff": Entry("diff", _LOOK, "Show what differs between two versions."),
+    "diff": Entry("diff", _LOOK, "Show what differs between two versions, or what varies among more."),
     "best": Entry("best", _LOOK, "Show the best version of a model by a metric."),
     "search": Entry("search", _LOOK, "Find versions by metrics, config and labels."),
     "models": Entry("models", _LOOK, "List the models of the repository."),

@@ -24,11 +24,13 @@ _ATTRIBUTES = ("bold", "dim")
 _MOVES = {7: None, 8: None, 11: None, 12: None, 13: None}
 """Characters that move the cursor, or ring: they are of no use in a line."""
 _ELLIPSIS = "…"
+_NARROW = str.maketrans("", "", "…→←↑↓▲▼≠×−–—·°±≈é")
+"""Takes away what is no ASCII, often used, and as wide as that: most lines need no table of widths."""
 
 
 def cell_len(words: str) -> int:
     """Columns that `words` take on a terminal."""
-    if words.isascii():
+    if words.isascii() or words.translate(_NARROW).isascii():
         return len(words)
     from rich import cells  # it knows which characters are wide
 
@@ -37,7 +39,7 @@ def cell_len(words: str) -> int:
 
 def set_cell_size(words: str, total: int) -> str:
     """`words` cut, or filled up with blanks, to `total` columns."""
-    if words.isascii():
+    if words.isascii() or words.translate(_NARROW).isascii():
         return words[:total].ljust(total)
     from rich import cells
 

@@ -39,6 +39,13 @@ def plain(text: str, *, lines: bool = False) -> str:
     return "".join(kept)
 
 
+def escaped(text: str) -> str:
+    """As `plain`, but what steers a terminal, or is not to be seen, is written `\\u202e`: for a value."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c.isprintable() and plain(c) == c else ascii(c)[1:-1] for c in text)
+
+
 _STEERING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 
 

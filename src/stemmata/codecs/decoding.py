@@ -10,10 +10,9 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from stemmata.codecs import cast, delta, kernels, planes, zstd
+from stemmata.codecs import plain, planes, zstd
 from stemmata.codecs.dtypes import LITTLE, MAX_FRAME_BYTES
 from stemmata.codecs.faults import DamagedFault, Fault, HostileFault, translated
 from stemmata.codecs.frames import (
@@ -23,6 +22,7 @@ from stemmata.codecs.frames import (
     MAX_CHAIN,
     MAX_WORK,
     PLANES,
+    RAW,
     ZSTD,
     Frame,
     Reference,
@@ -32,7 +32,16 @@ from stemmata.codecs.frames import (
 from stemmata.codecs.hashing import Buffer, digest_of
 from stemmata.codecs.streams import Bytes
 from stemmata.codecs.workers import each
+from stemmata.deferred import deferred
 from stemmata.ids import Digest
+
+if TYPE_CHECKING:
+    from stemmata.codecs import cast, delta, kernels
+else:
+    # numpy comes with them; trees, small files and tables of statistics do without.
+    cast = deferred("stemmata.codecs.cast")
+    delta = deferred("stemmata.codecs.delta")
+    kernels = deferred("stemmata.codecs.kernels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,8 @@ class _Scratch(threading.local):
         self._levels: list[Bytes] = []
 
     def at(self, level: int, size: int) -> Bytes:
+        import numpy as np
+
         while len(self._levels) <= level:
             # Not zeroed by numpy where the system hands out fresh memory: touched as far as it is used.
             self._levels.append(np.empty(MAX_FRAME_BYTES, np.uint8))
@@ -133,15 +144,16 @@ class ObjectDecoder:
             found += base.lineage(self.header.references[k])
         return found
 
-    def decode_into(self, frame: Frame, into: Bytes) -> None:
-        """Fill `into` with one frame's bytes. Not verified: see `content`."""
-        if self._kept is not None:
+    def decode_into(self, frame: Frame, into: Bytes | memoryview) -> None:
+        """Fill `into` with one frame's bytes. Not verified: see `content`. Where that is no array of numpy,
+        it does without it, which some frames cannot: see `_is_plain`."""
+        if self._kept is not None and not isinstance(into, memoryview):
             into[:] = self._kept
             return
         with translated(self.digest.hex, self.where):
             base = self._base_frame(frame) if frame.codec in BASED else None
             decode_payload(frame, base, into)
-        if self._is_kept:
+        if self._is_kept and not isinstance(into, memoryview):
             self._kept = into.copy()
 
     @property
@@ -151,6 +163,8 @@ class ObjectDecoder:
 
     def decode_frame(self, frame: Frame, into: memoryview) -> None:
         """As `decode_into`, into any memory."""
+        import numpy as np
+
         self.decode_into(frame, np.frombuffer(into, np.uint8))
 
     def content(self, threads: Executor | None = None) -> bytearray:
@@ -164,7 +178,7 @@ class ObjectDecoder:
 
         Whoever gave the memory shows it to nobody if this raises; also where it is not of the object's size.
         """
-        whole = np.frombuffer(into, np.uint8)
+        whole = self._as_numbers(into)
         with translated(self.digest.hex, self.where):
             if len(whole) != self.header.raw_length:
                 raise DamagedFault(
@@ -178,6 +192,21 @@ class ObjectDecoder:
         with translated(self.digest.hex, self.where):
             if digest_of(into) != self.digest:
                 raise DamagedFault("its content is not what its digest says")
+
+    def _as_numbers(self, into: memoryview) -> Bytes | memoryview:
+        """The memory as what decodes into it wants it."""
+        if self._is_plain():
+            return memoryview(into).cast("B")
+        import numpy as np
+
+        return np.frombuffer(into, np.uint8)
+
+    def _is_plain(self) -> bool:
+        """Whether its frames can be decoded without numpy, in no more time."""
+        codecs = {frame.codec for frame in self.frames}
+        return codecs <= {RAW, ZSTD} or (
+            codecs <= {RAW, ZSTD, PLANES} and plain.suits(self.header.raw_length)
+        )
 
     def require_sound(self) -> None:
         """Hold every frame, of the bases first, against its checksum. Raises DamagedObject."""
@@ -218,19 +247,22 @@ class ObjectDecoder:
         return fitted
 
 
-def decode_payload(frame: Frame, base: Bytes | None, into: Bytes) -> None:
-    """Fill `into`, whose length the frame's header states. Raises a Fault."""
-    if frame.codec == PLANES:
+def decode_payload(frame: Frame, base: Bytes | None, into: Bytes | memoryview) -> None:
+    """Fill `into`, whose length the frame's header states; an array of numpy unless the frame leans on
+    nothing and is small. Raises a Fault."""
+    if frame.codec == ZSTD:
+        into[:] = memoryview(zstd.decompress(frame.payload, len(into)))
+    elif frame.codec == RAW:
+        into[:] = frame.payload
+    elif isinstance(into, memoryview):
+        planes.decode_plainly(frame.payload, frame.dtype, into)
+    elif frame.codec == PLANES:
         planes.decode(frame.payload, frame.dtype, into)
-    elif frame.codec == ZSTD:
-        into[:] = np.frombuffer(zstd.decompress(frame.payload, len(into)), np.uint8)
-    elif frame.codec in BASED:
+    else:
         if base is None:
             raise DamagedFault("a frame leans on nothing")
         decode = delta.decode if frame.codec == DELTA else cast.decode
         decode(frame.payload[1:], base, frame.dtype, into)
-    else:
-        into[:] = np.frombuffer(frame.payload, np.uint8)
 
 
 def comes_back(data: Bytes, frame: Frame, base: Bytes | None) -> bool:

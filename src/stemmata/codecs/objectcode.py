@@ -71,7 +71,7 @@ class Under(Protocol):
         ...
 
 
-Watch: TypeAlias = Callable[[int, Bytes, Bytes | None], Callable[[], None] | None]
+Watch: TypeAlias = "Callable[[int, Bytes, Bytes | None], Callable[[], None] | None]"
 """Takes a frame's number, its bytes, and those of what it leans on, not verified yet; on any thread. What it
 answers is called on that thread before its next frame, for one frame after another."""
 

@@ -7,10 +7,18 @@ are. The values are only moved as integers: every bit pattern comes back.
 
 from __future__ import annotations
 
-from stemmata.codecs import kernels, streams
+from typing import TYPE_CHECKING
+
+from stemmata.codecs import plain, streams
 from stemmata.codecs.dtypes import DType
 from stemmata.codecs.hashing import Buffer
 from stemmata.codecs.streams import Bytes
+from stemmata.deferred import deferred
+
+if TYPE_CHECKING:
+    from stemmata.codecs import kernels
+else:
+    kernels = deferred("stemmata.codecs.kernels")  # numpy comes with it
 
 
 def encode(data: Bytes, dtype: DType, try_repeats: tuple[bool, ...]) -> list[Buffer]:
@@ -39,3 +47,11 @@ def decode(payload: memoryview, dtype: DType, into: Bytes) -> None:
     planes = [reader.take(len(into) // dtype.itemsize) for _ in range(dtype.itemsize)]
     reader.require_end()
     kernels.join(planes, dtype, into)
+
+
+def decode_plainly(payload: memoryview, dtype: DType, into: memoryview) -> None:
+    """As `decode`, of few numbers and without numpy."""
+    reader = streams.Reader(payload)
+    planes = [reader.take_plain(len(into) // dtype.itemsize) for _ in range(dtype.itemsize)]
+    reader.require_end()
+    plain.join(planes, dtype, into)

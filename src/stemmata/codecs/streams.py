@@ -6,18 +6,20 @@ A stream is mode u8, stored length u32, bytes. How many bytes it stands for is k
 from __future__ import annotations
 
 import struct
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, TypeAlias
 
 from stemmata.codecs import zstd
 from stemmata.codecs.faults import DamagedFault
 from stemmata.codecs.hashing import Buffer
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
 _HEAD = struct.Struct("<BI")
 _RAW, _ZSTD = 0, 1
 
-Bytes = npt.NDArray[np.uint8]
+Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 
 
 def write(data: Bytes, *, entropy: bool = True, repeats: bool = True) -> list[Buffer]:
@@ -52,15 +54,23 @@ class Reader:
 
     def take(self, count: int) -> Bytes:
         """The next stream, which stands for `count` bytes. Raises DamagedFault, HostileFault."""
+        import numpy as np
+
+        return np.frombuffer(self.take_plain(count), np.uint8)
+
+    def take_plain(self, count: int) -> Buffer:
+        """As `take`, for who has no numpy."""
         mode, stored = self._next()
         if mode == _ZSTD:
-            return np.frombuffer(zstd.decompress(stored, count), np.uint8)
+            return zstd.decompress(stored, count)
         if len(stored) != count:
             raise DamagedFault(f"a stream of {count} bytes holds {len(stored)}")
-        return np.frombuffer(stored, np.uint8)
+        return stored
 
     def take_raw(self, most: int) -> Bytes:
         """The next stream, which is stored as it is. Raises DamagedFault."""
+        import numpy as np
+
         mode, stored = self._next()
         if mode != _RAW or len(stored) > most:
             raise DamagedFault(f"a stream of at most {most} bytes holds {len(stored)}")

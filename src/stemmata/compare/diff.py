@@ -2,47 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
+from stemmata.catalog.kinship import Kinship
 from stemmata.compare import lora
-from stemmata.compare.deltas import DeltaDiff, compare_deltas
-from stemmata.compare.factors import FillObject, adapter_of
+from stemmata.compare.architectures import architecture_notes
+from stemmata.compare.environment import KINDS, EnvironmentDiff, Item, environment_changes, items
 from stemmata.compare.lora import LoraFacts
+from stemmata.compare.readings import Point, Reading
 from stemmata.compare.records import (
     Change,
     Changes,
     MetricChange,
-    about_changes,
-    config_changes,
-    data_changes,
+    Way,
+    about_of,
+    changes,
+    config_of,
+    data_of,
     equal,
     metric_changes,
     provenance_changes,
 )
+from stemmata.compare.sides import Side, differing
+from stemmata.compare.source import TOLD_ELSEWHERE, CodeDiff, code_changes
 from stemmata.compare.statistics import WeightsDiff
 from stemmata.compare.tensors import FilesDiff, TensorsDiff, compare_files, compare_tensors
+from stemmata.compare.texts import TextChange, compare_texts
+from stemmata.compare.tokenizers import TokenizerDiff, compare_tokenizers
+from stemmata.deferred import deferred
+from stemmata.errors import Damage
 from stemmata.ids import VersionId
-from stemmata.records import Record
-from stemmata.trees import Tree
+from stemmata.records import Value
 
+if TYPE_CHECKING:
+    from stemmata.compare import deltas, factors
+    from stemmata.compare.deltas import DeltaDiff
+else:
+    # numpy comes with them, and most versions have no LoRA.
+    deltas = deferred("stemmata.compare.deltas")
+    factors = deferred("stemmata.compare.factors")
 
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One of the two: `metrics` with annotations merged in; `read` gives the bytes of a file of the tree,
-    `fill` decodes an object of it into memory."""
+__all__ = ["Diff", "LoraDiff", "Side", "compare"]
 
-    id: VersionId
-    label: str
-    record: Record
-    metrics: Mapping[str, float]
-    tree: Tree
-    read: Callable[[str], bytes]
-    redacted: Mapping[str, str] = field(default_factory=dict)
-    """Kinds of provenance that count as erased, and since when."""
-    fill: FillObject | None = None
+_TEXTS = frozenset(
+    [
+        ".json",
+        ".jsonl",
+        ".md",
+        ".txt",
+        ".py",
+        ".sh",
+        ".yaml",
+        ".yml",
+        ".toml",
+        ".cfg",
+        ".ini",
+        ".jinja",
+        ".csv",
+    ]
+)
+_SMALL = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +114,26 @@ class Diff:
     data: Changes
     provenance: Changes
     """By kind, the digests of environment, packages, code and command; `redacted …` of what was."""
+    environment: EnvironmentDiff
+    """Packages, the machine and its variables, the most important first."""
+    code: CodeDiff
+    """The commit, the command line, and sources that were kept with both."""
+    tokenizer: TokenizerDiff
     files: FilesDiff
+    texts: tuple[TextChange, ...]
+    """Small text files that differ, line by line; not those of the tokenizer."""
     tensors: TensorsDiff
     lora: LoraDiff
+    notes: tuple[str, ...] = ()
+    """What is to be known of the comparison as a whole, such as that the architectures differ."""
     weights: WeightsDiff | None = None
     """How far the tensors moved; None where nobody asked."""
+    kinship: Kinship | None = None
+    """How one comes from the other, or both from a third; None where nobody looked."""
+    point: Point | None = None
+    """The step or epoch at which `metrics` are; None: at each version's end."""
+    readings: tuple[Reading, Reading] | None = None
+    """Where the metrics at `point` stand, or why there are none."""
 
     @property
     def same_bytes(self) -> bool:
@@ -112,30 +150,83 @@ class Diff:
             "metrics": {m.key: m.to_dict() for m in self.metrics},
             "data": self.data.to_dict(),
             "provenance": self.provenance.to_dict(),
+            "environment": self.environment.to_dict(),
+            "code": self.code.to_dict(),
+            "tokenizer": self.tokenizer.to_dict(),
             "files": self.files.to_dict(),
+            "texts": [text.to_dict() for text in self.texts],
             "tensors": self.tensors.to_dict(),
             "lora": self.lora.to_dict(),
             "weights": self.weights.to_dict() if self.weights is not None else None,
+            "notes": list(self.notes),
+            "kinship": self.kinship.to_dict() if self.kinship is not None else None,
+            "readings": [r.to_dict() for r in self.readings] if self.readings is not None else None,
         }
 
 
-def compare(a: Side, b: Side) -> Diff:
-    """Compare two versions by their records and trees; of the files only adapter_config.json is read, and
-    the factors of LoRA when somebody asks for what they make."""
+def compare(a: Side, b: Side, way: Way = lambda _: None) -> Diff:
+    """Compare two versions by their records and trees. Of the files a tokenizer's and adapter_config.json are
+    read, of the provenance what differs; the factors of LoRA when somebody asks for what they make."""
+    files = compare_files(a.tree, b.tree)
+    # Where no file differs no tensor does: then no header is read.
+    more = (a.unnamed(), b.unnamed()) if files else ((), ())
+    tensors = compare_tensors(a.tree, b.tree, *more)
+    tokenizer = compare_tokenizers(a.tree, b.tree, a.read, b.read)
     return Diff(
         a=a.id,
         b=b.id,
         label_a=a.label,
         label_b=b.label,
-        about=about_changes(a.record, b.record),
-        config=config_changes(a.record, b.record),
-        metrics=metric_changes(a.metrics, b.metrics),
-        data=data_changes(a.record, b.record),
+        about=changes(about_of(a.record), about_of(b.record)),
+        config=changes(config_of(a.record), config_of(b.record)),
+        metrics=metric_changes(a.metrics, b.metrics, way),
+        data=changes(data_of(a.record), data_of(b.record)),
         provenance=provenance_changes(a.record, b.record, a.redacted, b.redacted),
-        files=compare_files(a.tree, b.tree),
-        tensors=compare_tensors(a.tree, b.tree),
+        environment=_compare_environments(a, b),
+        code=_compare_code(a, b),
+        tokenizer=tokenizer,
+        files=files,
+        texts=tuple(_compare_texts(files, a, b, tokenizer.files)),
+        tensors=tensors,
         lora=_compare_lora(a, b),
+        notes=tuple(architecture_notes(a.record, b.record, tensors)),
     )
+
+
+def _compare_texts(files: FilesDiff, a: Side, b: Side, elsewhere: Collection[str]) -> Iterator[TextChange]:
+    """Of the files that changed and are small texts; those of the tokenizer are told `elsewhere`."""
+    for change in files.changed:
+        path = PurePosixPath(change.path)
+        small = max(change.a.size, change.b.size) <= _SMALL
+        if (
+            path.suffix in _TEXTS
+            and small
+            and path.name not in elsewhere
+            and change.a.digest != change.b.digest
+        ):
+            try:
+                yield compare_texts(change.path, a.read(change.path), b.read(change.path))
+            except Damage as error:
+                yield TextChange(change.path, note=f"cannot be read: {error.kind}")
+
+
+def _compare_environments(a: Side, b: Side) -> EnvironmentDiff:
+    pairs, unknown, alike = differing(a, b, KINDS)
+    sides: tuple[dict[Item, Value], dict[Item, Value]] = ({}, {})
+    for kind, documents in pairs.items():
+        try:
+            told = [items({kind: data}) for data in documents]
+        except ValueError as error:
+            unknown[kind] = f"cannot be read: {error}"
+            continue
+        for side, found in zip(sides, told, strict=True):
+            side.update(found)
+    return environment_changes(*sides, unknown, alike)
+
+
+def _compare_code(a: Side, b: Side) -> CodeDiff:
+    kinds = sorted({*a.record.provenance, *b.record.provenance} - TOLD_ELSEWHERE)
+    return code_changes(*differing(a, b, kinds))
 
 
 def _compare_lora(a: Side, b: Side) -> LoraDiff:
@@ -148,9 +239,9 @@ def _compare_lora(a: Side, b: Side) -> LoraDiff:
 
 
 def _measure(a: Side, b: Side) -> DeltaDiff | None:
-    first, second = adapter_of(a.tree, a.read), adapter_of(b.tree, b.read)
+    first, second = factors.adapter_of(a.tree, a.read), factors.adapter_of(b.tree, b.read)
     if first is None or second is None or a.fill is None or b.fill is None:
         return None
     bases = {base.digest for base in (a.record.base, b.record.base) if base is not None and base.digest}
     notes = ("their bases differ: each delta-W is added to other weights",) if len(bases) > 1 else ()
-    return compare_deltas(first, second, a.fill, b.fill, notes)
+    return deltas.compare_deltas(first, second, a.fill, b.fill, notes)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from stemmata.records import Record, Value, load_value
 
 _NONE: Mapping[str, str] = {}
+Way = Callable[[str], str | None]
+"""Whether less or more of a metric is better: min, max, or None where that cannot be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,15 @@ class MetricChange:
     key: str
     a: float | None
     b: float | None
+    direction: str | None = None
+    """min: less is better; max: more is; None where that cannot be told."""
+
+    @property
+    def better(self) -> bool | None:
+        """Whether b is better than a; None where they are equal, or that cannot be told."""
+        if not self.difference or self.direction is None:
+            return None
+        return (self.difference < 0) == (self.direction == "min")
 
     @property
     def difference(self) -> float | None:
@@ -64,7 +75,13 @@ class MetricChange:
         return equal(self.a, self.b)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"a": self.a, "b": self.b, "difference": self.difference}
+        return {
+            "a": self.a,
+            "b": self.b,
+            "difference": self.difference,
+            "direction": self.direction,
+            "better": self.better,
+        }
 
 
 def equal(a: object, b: object) -> bool:
@@ -90,23 +107,11 @@ def changes(a: Mapping[str, Value], b: Mapping[str, Value]) -> Changes:
     )
 
 
-def metric_changes(a: Mapping[str, float], b: Mapping[str, float]) -> tuple[MetricChange, ...]:
+def metric_changes(
+    a: Mapping[str, float], b: Mapping[str, float], way: Way = lambda _: None
+) -> tuple[MetricChange, ...]:
     """Every metric of either side, by name."""
-    return tuple(MetricChange(key, a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()))
-
-
-def config_changes(a: Record, b: Record) -> Changes:
-    return changes(_loaded(a.config), _loaded(b.config))
-
-
-def data_changes(a: Record, b: Record) -> Changes:
-    """Row counts and fingerprints of the data."""
-    return changes(_loaded(a.data), _loaded(b.data))
-
-
-def about_changes(a: Record, b: Record) -> Changes:
-    """The rest of what two records say: kind, run, base, author and so on; never their own times."""
-    return changes(_about(a), _about(b))
+    return tuple(MetricChange(key, a.get(key), b.get(key), way(key)) for key in sorted(a.keys() | b.keys()))
 
 
 def provenance_changes(
@@ -121,11 +126,18 @@ def provenance_changes(
     return changes(*(dict[str, Value](side) for side in sides))
 
 
-def _loaded(stored: Mapping[str, Any]) -> dict[str, Value]:
-    return {key: load_value(value) for key, value in stored.items()}
+def config_of(record: Record) -> dict[str, Value]:
+    """The flat config."""
+    return {key: load_value(value) for key, value in record.config.items()}
 
 
-def _about(record: Record) -> dict[str, Value]:
+def data_of(record: Record) -> dict[str, Value]:
+    """Row counts and fingerprints of the data."""
+    return {key: load_value(value) for key, value in record.data.items()}
+
+
+def about_of(record: Record) -> dict[str, Value]:
+    """The rest of what a record says: kind, run, base, author and so on; never its own times."""
     base = record.base
     found: dict[str, Value] = {
         "kind": record.kind,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from stemmata.errors import HostileData
@@ -98,15 +98,28 @@ class TensorStatistics:
 
 
 @dataclass(frozen=True, slots=True)
+class AsStored:
+    """A tensor that differs, and that is no plain numbers."""
+
+    form: str
+    """What it is: `bitsandbytes 4-bit`, `GPTQ or AWQ`, `Q4_K`, `F8_E8M0`, …"""
+    unchanged: int | None = None
+    """Stored elements that are equal; None where that was not counted at the save."""
+
+
+@dataclass(frozen=True, slots=True)
 class WeightsDiff:
     """How far each tensor that both versions have moved. Those that are equal are not listed."""
 
     moved: Mapping[str, Movement]
     """By the name that `TensorsDiff` gives it."""
     incomparable: tuple[str, ...] = ()
-    """Other shapes, or a float against a quantised form."""
+    """Other shapes, or a float against another kind of numbers."""
     read: int = 0
     """Bytes of weights that were read for it: 0 where all was known since they were saved."""
+    as_stored: Mapping[str, AsStored] = field(default_factory=dict)
+    """Quantised and packed tensors, and those of types whose numbers are not read: of their bytes alone it is
+    told that they differ."""
 
     @property
     def total(self) -> Movement | None:
@@ -117,6 +130,7 @@ class WeightsDiff:
         return {
             "moved": {name: movement.to_dict() for name, movement in self.moved.items()},
             "incomparable": list(self.incomparable),
+            "as_stored": {name: asdict(form) for name, form in self.as_stored.items()},
             "bytes_read": self.read,
         }
 

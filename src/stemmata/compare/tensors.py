@@ -7,7 +7,7 @@ BLAKE3, so re-sharding, renaming files or re-ordering tensors changes no tensor.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,10 +147,12 @@ def _identity(file: TreeFile) -> tuple[int, str, bool]:
     return file.size, file.digest, file.executable
 
 
-def compare_tensors(a: Tree, b: Tree) -> TensorsDiff:
-    """Tensors by name. A name that occurs in several files of one tree counts once for each file,
-    as `path:name`."""
-    first, second = list(tensors_of(a)), list(tensors_of(b))
+def compare_tensors(
+    a: Tree, b: Tree, more_a: Iterable[Tensor] = (), more_b: Iterable[Tensor] = ()
+) -> TensorsDiff:
+    """Tensors by name, with `more` that the trees do not name. A name that occurs in several files of one
+    tree counts once for each file, as `path:name`."""
+    first, second = [*tensors_of(a), *more_a], [*tensors_of(b), *more_b]
     twice = {
         name for side in (first, second) for name, count in Counter(t.name for t in side).items() if count > 1
     }

@@ -30,6 +30,26 @@ _UINT32, _TEXT, _ARRAY = 4, 8, 9
 _WORDS = {0: "F32", 1: "F16", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 30: "BF16"}
 
 
+_BLOCKS = {
+    2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 12: "Q4_K",
+    13: "Q5_K", 14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL",
+    21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4",
+}  # fmt: skip
+"""What the quantised types are called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Where one tensor lies: bytes from `begin` to before `end`, for blocks with what pads them. `dtype` is
+    safetensors' word, or what GGUF calls the blocks."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Info:
     """A tensor as the header tells it; `offset` from where the data begins."""
@@ -83,6 +103,20 @@ class _Cursor:
 
 def plan_gguf(reader: RandomReader, size: int) -> CutPlan:
     """Segments: header, tensors, paddings. Raises NotThisContainer."""
+    return CutPlan("gguf", tile(size, (run for _, run in _read(reader, size))))
+
+
+def extents(reader: RandomReader, size: int) -> list[Extent]:
+    """The tensors of a file, those of quantised blocks too. Raises NotThisContainer."""
+    found = []
+    for info, run in _read(reader, size):
+        word = run.word or _BLOCKS.get(info.kind) or f"GGUF type {info.kind}"
+        found.append(Extent(info.name, word, info.shape, run.offset, run.end))
+    return found
+
+
+def _read(reader: RandomReader, size: int) -> list[tuple[_Info, Run]]:
+    """The tensors in the order of the file. Raises NotThisContainer."""
     cursor = _Cursor(reader, size)
     if cursor.take(4) != GGUF_MAGIC or cursor.u32() not in (2, 3):
         raise NotThisContainer("it is of another version, or big-endian")
@@ -93,7 +127,8 @@ def plan_gguf(reader: RandomReader, size: int) -> CutPlan:
         cursor.count_item()
         infos.append(_read_info(cursor))
     start = cursor.at + -cursor.at % alignment
-    return CutPlan("gguf", tile(size, _runs(infos, start, size, alignment)))
+    infos.sort(key=lambda info: (info.offset, info.name))
+    return list(zip(infos, _runs(infos, start, size, alignment), strict=True))
 
 
 def _read_pairs(cursor: _Cursor, count: int) -> int:
@@ -147,7 +182,6 @@ def _read_info(cursor: _Cursor) -> _Info:
 def _runs(infos: list[_Info], start: int, size: int, alignment: int) -> list[Run]:
     if len({info.name for info in infos}) != len(infos):
         raise NotThisContainer("two tensors have one name")
-    infos = sorted(infos, key=lambda info: (info.offset, info.name))
     runs = []
     ends = [*(start + info.offset for info in infos[1:]), size]
     for info, end in zip(infos, ends, strict=False):

@@ -13,7 +13,8 @@ from stemmata.codecs.workers import frame_pool
 from stemmata.errors import Damage, HostileData, MissingObject, MissingPack, StemmataError
 from stemmata.ids import Digest, PackName
 from stemmata.objects.room import Room
-from stemmata.packs import IndexRow, PackReader
+from stemmata.packindex import IndexRow
+from stemmata.packs import PackReader
 from stemmata.storage.base import Storage
 from stemmata.storage.forks import held_at_forks
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from stemmata.codecs.buffers import Buffers
 from stemmata.ids import Digest, PackName
-from stemmata.packs import IndexRow, PackReader
+from stemmata.packindex import IndexRow
+from stemmata.packs import PackReader
 
 _LITTLE = 32 << 10
 """Stored bytes of an object that is not read by itself."""

@@ -15,7 +15,8 @@ from stemmata.codecs.faults import translated
 from stemmata.codecs.frames import Reference, read_header
 from stemmata.ids import Digest, PackName
 from stemmata.objects import ObjectReader
-from stemmata.packs import IndexRow, PackReader
+from stemmata.packindex import IndexRow
+from stemmata.packs import PackReader
 from stemmata.repairing.sources import Sources
 from stemmata.repairing.stock import Stock
 from stemmata.storage.base import Storage

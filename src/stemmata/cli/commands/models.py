@@ -47,7 +47,7 @@ def models(context: typer.Context, repo: Repo = None, as_json: Json = False) -> 
             versions = repository.versions(name)
             newest = versions[0] if len(versions) else None
             aliases = {alias: v.id.hex for alias, v in repository.aliases(name).items()}
-            primary = Primary(repository.session, name)
+            primary = Primary(repository.session.catalog.connection, name)
             metric = primary.metric
             documents.append(
                 {

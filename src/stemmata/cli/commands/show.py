@@ -272,7 +272,7 @@ def _metrics(version: Version) -> list[tuple[str, Text]]:
     from stemmata.cli.ranking import Primary
     from stemmata.cli.styled import Text
 
-    primary = Primary(version.source, version.model).metric
+    primary = Primary(version.source.catalog.connection, version.model).metric
     rows = []
     for key in by_interest(version.metrics, primary):
         line = Text().append(text.precise(version.metrics[key]), "bold green" if key == primary else "")

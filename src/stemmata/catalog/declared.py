@@ -1,0 +1,25 @@
+"""Declared: what a model's settings say of its metrics: the primary one, and whether less of it is better."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from stemmata.catalog import queries
+from stemmata.metricnames import direction_of, is_aside
+from stemmata.names import name_key
+
+
+class Primary:
+    """A model's declared metric and direction; both None where nothing is declared."""
+
+    def __init__(self, connection: sqlite3.Connection, model: str) -> None:
+        settings = queries.settings(connection, name_key(model))
+        metric, direction = settings.get("primary_metric"), settings.get("direction")
+        self.metric = metric if isinstance(metric, str) else None
+        self._direction = str(direction) if direction in ("min", "max") else None
+
+    def direction(self, metric: str) -> str | None:
+        """min, max, or None where it cannot be told."""
+        if metric == self.metric and self._direction:
+            return self._direction
+        return None if is_aside(metric) else direction_of(metric)

@@ -1,0 +1,53 @@
+"""Architectures: what kind of model a version holds, and what is to be said where two are of different kinds.
+Owns how a block of layers is told from a tensor's name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from stemmata.compare.tensors import TensorsDiff
+from stemmata.records import Record, load_value
+
+_KEYS = ("model.architecture", "model.architectures", "model.model_type")
+_LAYER = re.compile(r"(?:^|\.)\d+(?=\.)")
+
+
+def architecture_of(record: Record) -> str:
+    """The model's class, else its type; empty where nobody said."""
+    for key in _KEYS:
+        value = load_value(record.config.get(key))
+        if isinstance(value, list) and value:
+            value = value[0]
+        if isinstance(value, str) and value:
+            return value
+    return ""
+
+
+def architecture_notes(a: Record, b: Record, tensors: TensorsDiff) -> Iterator[str]:
+    """Said where the models are of different kinds, or have few tensors in common."""
+    common = len(tensors.same) + len(tensors.changed) + len(tensors.refitted)
+    of_a, of_b = common + len(tensors.removed), common + len(tensors.added)
+    first, second = architecture_of(a), architecture_of(b)
+    differ = bool(first and second and first != second)
+    if not of_a or not of_b or not (differ or 2 * common < min(of_a, of_b)):
+        return
+    kinds = f"different architectures, {first} and {second}" if differ else "different models"
+    fitting = common - sum(change.reshaped for change in tensors.refitted)
+    if not common:
+        yield f"{kinds}: no tensor of one has the name of one of the other"
+    else:
+        yield (
+            f"{kinds}: of {of_a:,} and {of_b:,} tensors {common:,} have the same name, {fitting:,} of them "
+            "the same shape; those are compared, the others listed"
+        )
+
+
+def block_of(name: str) -> str:
+    """The layer, or the part outside the layers, that a tensor belongs to: `bert.encoder.layer.4`,
+    `bert.embeddings`, `lm_head`."""
+    found = _LAYER.search(name)
+    if found is not None:
+        return name[: found.end()]
+    parts = name.split(".")[:-1] or [name]
+    return ".".join(parts[:2])
