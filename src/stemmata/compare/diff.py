@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stemmata.compare import lora
 from stemmata.compare.deltas import DeltaDiff, compare_deltas
@@ -24,9 +25,16 @@ from stemmata.compare.records import (
 )
 from stemmata.compare.statistics import WeightsDiff
 from stemmata.compare.tensors import FilesDiff, TensorsDiff, compare_files, compare_tensors
+from stemmata.deferred import deferred
 from stemmata.ids import VersionId
 from stemmata.records import Record
 from stemmata.trees import Tree
+
+if TYPE_CHECKING:
+    from stemmata.compare import pictured
+    from stemmata.pictures.heatmap import HeatMap
+else:
+    pictured = deferred("stemmata.compare.pictured")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +109,18 @@ class Diff:
     def same_bytes(self) -> bool:
         """Both versions hold the very same files."""
         return not self.files
+
+    def heatmap(self) -> HeatMap:
+        """How far each module of each layer moved; of two LoRAs delta-W, whose factors are read then."""
+        return pictured.heatmap(self)
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """A page that needs no network and no other file. Raises PictureNotWritten."""
+        return pictured.page(self).to_html(path)
+
+    def to_pandas(self) -> Any:
+        """A DataFrame, a row for each tensor. Raises MissingExtra without pandas."""
+        return pictured.to_pandas(self)
 
     def to_dict(self) -> dict[str, Any]:
         """What `--json` prints."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from stemmata.errors import HostileData
@@ -107,6 +107,9 @@ class WeightsDiff:
     """Other shapes, or a float against a quantised form."""
     read: int = 0
     """Bytes of weights that were read for it: 0 where all was known since they were saved."""
+    norms: Callable[[], Mapping[tuple[str, str], float]] = field(default=dict, repr=False, compare=False)
+    """L2 norms of b's tensors by file and name, as far as they were kept when it was saved: what did not move
+    is part of a whole too. Read when it is called; the repository must be open then."""
 
     @property
     def total(self) -> Movement | None:

@@ -12,7 +12,7 @@ import typer
 from stemmata.cli import text
 from stemmata.cli.config import has_arguments, telling
 from stemmata.cli.help import HelpCommand, examples
-from stemmata.cli.options import At, Json, Repo, instant, open_repo, output_for
+from stemmata.cli.options import At, Heatmap, Html, Json, Repo, instant, open_repo, output_for
 from stemmata.cli.registry import command_app
 from stemmata.errors import InvalidArgument
 from stemmata.metricnames import by_interest
@@ -38,6 +38,8 @@ _UNSAID = ("from_weights", "disagreements", "other_bytes")
         "stemmata diff sentiment@r4/epoch-3 sentiment@r8/epoch-3",
         "stemmata diff sentiment@production sentiment@best",
         "stemmata diff sentiment@production 'sentiment@production@{1}'",
+        "stemmata diff sentiment@production sentiment@best --heatmap",
+        "stemmata diff sentiment@production sentiment@best --html diff.html",
         "stemmata diff sentiment@production sentiment@best --eval sst2",
         json="a, b (id, name); about, config, data, provenance (added, removed, changed, same); metrics (by "
         "name: a, b, difference); files (added, removed, changed, same); tensors (added, removed, changed, "
@@ -79,6 +81,8 @@ def diff(
     limit: Annotated[
         int, typer.Option("--limit", "-n", metavar="N", min=0, help="With --eval: show N of each kind.")
     ] = 5,
+    heatmap: Heatmap = False,
+    html: Html = None,
     at: At = None,
     repo: Repo = None,
     as_json: Json = False,
@@ -108,6 +112,11 @@ def diff(
             raise InvalidArgument(argument="--eval", reason="--key and --score-field go with it")
         with output.progress("reading weights") as told:
             found = repository.diff(a, b, weights=weights, progress=told)
+        if heatmap or html is not None:
+            from stemmata.cli.pictures import tell
+
+            tell(output, found, found.heatmap if heatmap else None, html)
+            return
         if output.json:
             output.document({**found.to_dict(), "at": moment})
             return
