@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from stemmata.compare.diff import Diff
     from stemmata.compare.tensors import Tensor
 
+_FEW = 16
 _ROWS = 60
 """Rows of a table of settings or files."""
 
@@ -123,9 +125,9 @@ def page(diff: Diff) -> Page:
         of = "delta-W moved" if weights.of == "delta-W" else "the weights moved"
         sections.append(Section.of(weights, f"Where {of}"))
     settings = [
-        changes("Config", diff.config),
-        changes("Data", diff.data),
-        changes("Run", diff.about),
+        *changes("Config", diff.config),
+        *changes("Data", diff.data),
+        *changes("Run", diff.about),
     ]
     sections.append(Section("Settings", tables=tuple(t for t in settings if t.rows)))
     sections.append(Section("Files", tables=tuple(t for t in [_files(diff)] if t.rows)))
@@ -153,7 +155,8 @@ def _facts(diff: Diff, weights: HeatMap) -> Iterator[Fact]:
     if whole:
         yield Fact(f"{touched:,} of {whole:,}", "tensors differ")
     set_otherwise = len(diff.config.changed) + len(diff.config.added) + len(diff.config.removed)
-    yield Fact(f"{set_otherwise:,}", "settings differ" if set_otherwise != 1 else "setting differs")
+    if set_otherwise:
+        yield Fact(f"{set_otherwise:,}", "settings differ" if set_otherwise > 1 else "setting differs")
 
 
 def better(metric: MetricChange) -> bool | None:
@@ -174,7 +177,7 @@ def _far(metric: MetricChange) -> str:
     arrow = "▼" if metric.difference < 0 else "▲"
     told = better(metric)
     how = "" if told is None else " better" if told else " worse"
-    by = f"{abs(metric.difference / metric.a):.1%}" if metric.a else words.number(abs(metric.difference))
+    by = words.share(abs(metric.difference / metric.a)) if metric.a else words.number(abs(metric.difference))
     return f"{arrow} {by}{how}"
 
 
@@ -205,19 +208,27 @@ def _value(value: float | None) -> str:
     return "–" if value is None else words.number(value)
 
 
-def changes(title: str, found: Changes, most: int = _ROWS) -> Table:
-    """What became of the keys of a mapping."""
+def changes(title: str, found: Changes, most: int = _ROWS) -> list[Table]:
+    """What became of the keys of a mapping; many that one side alone has are folded away."""
     lines = [(c.key, _setting(c.a), _setting(c.b), "") for c in found.changed]
-    lines += [(key, _setting(value), "–", "removed") for key, value in found.removed.items()]
-    lines += [(key, "–", _setting(value), "added") for key, value in found.added.items()]
-    lines.sort(key=lambda line: line[0])
-    marks = {
-        (place, 1 if line[3] == "removed" else 2): line[3]
-        for place, line in enumerate(lines[:most])
-        if line[3]
-    }
-    rows = tuple(line[:3] for line in lines[:most])
-    return Table(title, ("", "a", "b"), rows, more=_more(len(lines) - len(rows), found.same), marks=marks)
+    apart = [(key, _setting(value), "–", "removed") for key, value in found.removed.items()]
+    apart += [(key, "–", _setting(value), "added") for key, value in found.added.items()]
+    if len(apart) <= _FEW:
+        return [_sides(title, "", lines + apart, found.same, most)]
+    count = words.count(len(apart), "more")
+    return [
+        _sides(title, "", lines, found.same, most),
+        replace(_sides(f"{title}: {count}, on one side alone", "", apart, 0, 4 * most), folded=True),
+    ]
+
+
+def _sides(title: str, what: str, lines: list[tuple[str, str, str, str]], same: int, most: int) -> Table:
+    """Keys with both values; the fourth of a line says that one side alone has it."""
+    lines = sorted(lines)
+    shown = lines[:most]
+    marks = {(k, 1 if line[3] == "removed" else 2): line[3] for k, line in enumerate(shown) if line[3]}
+    rows = tuple(line[:3] for line in shown)
+    return Table(title, (what, "a", "b"), rows, more=_more(len(lines) - len(rows), same), marks=marks)
 
 
 def _setting(value: object) -> str:
@@ -239,8 +250,4 @@ def _files(diff: Diff) -> Table:
     lines = [(c.path, words.size(c.a.size), words.size(c.b.size), "") for c in files.changed]
     lines += [(f.path, words.size(f.size), "–", "removed") for f in files.removed]
     lines += [(f.path, "–", words.size(f.size), "added") for f in files.added]
-    lines.sort(key=lambda line: line[0])
-    marks = {(k, 1 if line[3] == "removed" else 2): line[3] for k, line in enumerate(lines) if line[3]}
-    rows = tuple(line[:3] for line in lines[:_ROWS])
-    more = _more(len(lines) - len(rows), len(files.same))
-    return Table("", ("file", "a", "b"), rows, frozenset({1, 2}), more, marks)
+    return replace(_sides("", "file", lines, len(files.same), _ROWS), numeric=frozenset({1, 2}))

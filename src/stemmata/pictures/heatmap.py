@@ -91,7 +91,9 @@ class HeatMap(Picture):
 
     def shown(self, value: float) -> str:
         """A value in words."""
-        return words.share(value) if self.value_kind == "share" else words.number(value)
+        if self.value_kind == "share":
+            return words.share(value)
+        return f"{value:.1f}" if abs(value) >= 1 else f"{value:.2g}"
 
     @property
     def unit_of_numbers(self) -> str:

@@ -152,7 +152,7 @@ def _list(beside: Mapping[str, list[Entry]], kind: Kind) -> Matrix:
     made = {module: together(group, kind) for module, group in beside.items()}
     shown = sorted(made, key=lambda m: -_weight(made[m]))[: 4 * MOST_BESIDE]
     kept = [module for module in beside if module in set(shown)]
-    labels = short(kept)
+    labels = short(kept, telling=True)
     rows = tuple(Row(labels[module], module, None) for module in kept)
     cells = {(at, 0): made[module] for at, module in enumerate(kept)}
     left_out = tuple(module for module in beside if module not in labels)
@@ -179,7 +179,7 @@ def _around(
     made = {module: together(group, kind) for module, group in beside.items()}
     shown = set(sorted(made, key=lambda m: -_weight(made[m]))[:MOST_BESIDE])
     kept = [module for module in beside if module in shown]
-    labels = short(kept)
+    labels = short(kept, telling=True)
     first = {module: labels[module] for module in kept if comes_in(module)}
     last = {module: labels[module] for module in kept if not comes_in(module)}
     return first, last, tuple(module for module in beside if module not in shown)

@@ -140,7 +140,7 @@ def _section(section: Section, charts: list[Chart]) -> str:
     own = charts_of(section.picture) if section.picture is not None else []
     figures = "".join(_figure(chart, len(charts) + at) for at, chart in enumerate(own))
     charts += own
-    tables = "".join(f'<div class="table">{table_html(t)}</div>' for t in section.tables if t.rows)
+    tables = "".join(_table(table) for table in section.tables if table.rows)
     tables = f'<div class="tables">{tables}</div>' if tables else ""
     if figures:
         drawn = f'<div class="drawn"><div class="charts">{figures}</div></div>'
@@ -151,6 +151,11 @@ def _section(section: Section, charts: list[Chart]) -> str:
     finding = f'<p class="finding">{_text(section.finding)}</p>' if section.finding else ""
     everything = _everything(section.picture) if own and section.picture is not None else ""
     return f"<section>\n<h2>{_text(section.heading)}</h2>\n{finding}{inner}{notes}{everything}</section>\n"
+
+
+def _table(table: Table) -> str:
+    inner = f'<div class="table">{table_html(table)}</div>'
+    return f"<details><summary>{_text(table.title)}</summary>{inner}</details>" if table.folded else inner
 
 
 def _figure(chart: Chart, number: int) -> str:
@@ -197,7 +202,7 @@ def _cell(value: Any) -> str:
 
 def table_html(table: Table) -> str:
     """A table as markup, every cell escaped."""
-    caption = f"<caption>{_text(table.title)}</caption>" if table.title else ""
+    caption = f"<caption>{_text(table.title)}</caption>" if table.title and not table.folded else ""
     heads = "".join(
         f'<th scope="col"{_numeric(at, table)}>{_text(name)}</th>' for at, name in enumerate(table.columns)
     )

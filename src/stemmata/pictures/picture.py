@@ -39,6 +39,8 @@ class Table:
     """Cells that are good, bad, muted, added or removed."""
     colours: Mapping[tuple[int, int], str] = field(default_factory=dict)
     """Cells with the colour of a line, `run0`."""
+    folded: bool = False
+    """Shown when it is asked for."""
 
 
 class Picture(ABC):

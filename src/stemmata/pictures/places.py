@@ -137,11 +137,15 @@ def _rank(module: str) -> int:
     return 70
 
 
+_SAYS_LITTLE = re.compile(r"dense|linear|proj|fc|layer_?norm|conv|\d+", re.IGNORECASE)
+
+
 # --- words ----------------------------------------------------------------------------------------
 
 
-def short(names: Sequence[str]) -> dict[str, str]:
-    """For each name the shortest end of it, cut at dots, that no other one has."""
+def short(names: Sequence[str], *, telling: bool = False) -> dict[str, str]:
+    """For each name the shortest end of it, cut at dots, that no other one has; with `telling` one that says
+    something alone, `pooler.dense` rather than `dense`."""
     ends: Counter[str] = Counter()
     for name in names:
         parts = name.split(".")
@@ -150,8 +154,12 @@ def short(names: Sequence[str]) -> dict[str, str]:
     for name in names:
         parts = name.split(".")
         tails = (".".join(parts[at:]) for at in range(len(parts) - 1, -1, -1))
-        found[name] = next((tail for tail in tails if ends[tail] == 1 and tail != "*"), name)
+        found[name] = next((tail for tail in tails if ends[tail] == 1 and _tells(tail, telling)), name)
     return found
+
+
+def _tells(tail: str, telling: bool) -> bool:
+    return tail != "*" and not (telling and _SAYS_LITTLE.fullmatch(tail))
 
 
 def titles(stacks: Mapping[str, int]) -> dict[str, str]:

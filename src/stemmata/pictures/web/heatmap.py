@@ -24,6 +24,7 @@ from stemmata.pictures.web.parts import (
 _LABEL = 24
 """Characters of a row's or column's name; the pointer is told all of it."""
 _WIDEST = 1400
+_BROADEST = 84
 _CELL = 48
 """Pixels that a number in a cell needs."""
 _STOPS = 24
@@ -39,7 +40,7 @@ def charts(picture: HeatMap) -> list[Chart]:
     top = 16 + max(min(widest(names), 100.0), widest(names) * 0.72)
     needed = left + 24 + len(columns) * max(_CELL, widest(names) + 10)
     numbers = left + 24 + len(columns) * _CELL
-    bottom = 48
+    bottom = 58
     option = base(
         grid={"left": left, "right": 12, "top": top, "bottom": bottom},
         xAxis=plain_axis(
@@ -76,6 +77,9 @@ def charts(picture: HeatMap) -> list[Chart]:
     ]
     if needed < _WIDEST:
         media.append(_from(needed, {"grid": {"right": 12}, **_heads(0)}))
+    broad = len(columns) * max(_BROADEST, widest(names) + 10)
+    # Few columns do not fill the page: a cell stays a cell.
+    media.append(_from(left + 24 + broad, {"grid": {"width": broad}}))
     height = round(top + bottom + high * len(rows))
     key = (("", picture.unit_of_numbers), *((state, STATES[state]) for state in picture.states))
     chart = Chart({"baseOption": option, "media": media}, height, f"Heat map. {picture.finding}", key)
