@@ -83,7 +83,7 @@ class HeatMap(Picture):
             return Scale(0.01, 1.0, True) if self.value_kind == "share" else Scale(0.0, 1.0, False)
         low, high = min(finite), max(finite)
         if self.value_kind == "mean":
-            return Scale(min(low, 0.0) if low > high / 4 else low, high, False)
+            return Scale(low, high, False)
         low = max(low, high / 10.0**DECADES)
         if high / low < 2:  # a little of a difference shall not look like the world's
             low, high = low / math.sqrt(2), high * math.sqrt(2)

@@ -163,9 +163,12 @@ def _figure(chart: Chart, number: int) -> str:
     key = "".join(f"<li>{_spot(tone)}{_text(meaning)}</li>" for tone, meaning in chart.key)
     key = f'<ul class="key">{key}</ul>' if key else ""
     half = ' class="half"' if chart.half else ""
+    least = f";min-width:{chart.least}px" if chart.least else ""
+    heights = json.dumps([[0, chart.height], *map(list, chart.heights)])
     return (
-        f'<figure{half}>{heading}<div class="chart" id="chart-{number}" role="img" '
-        f'aria-label="{_text(chart.label)}" style="height:{chart.height}px"></div>{key}</figure>'
+        f'<figure{half}>{heading}<div class="scroll"><div class="chart" id="chart-{number}" role="img" '
+        f'aria-label="{_text(chart.label)}" data-heights="{heights}" '
+        f'style="height:{chart.height}px{least}"></div></div>{key}</figure>'
     )
 
 

@@ -17,6 +17,8 @@ _AXES = 9
 """Besides that of the metric."""
 _LINES = 400
 _LOG_FROM = 30.0
+_FEW = 5
+"""Different numbers of a setting up to which each has its own mark."""
 UNSET = "not set"
 _HOUSEKEEPING = re.compile(
     r"(^|[._])(output_dir|logging_dir|run_name|hub_\w+|project|trackio_\w+|push_to_hub\w*|resume_from\w*"
@@ -195,11 +197,20 @@ def _varying(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 def _axis(key: str, values: Sequence[Any]) -> tuple[AxisOf, list[float]]:
     if all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values):
         numbers = [float(v) for v in values]
+        if len(different := sorted(set(numbers))) > _FEW:
+            return _numbers(key, numbers), numbers
+        # A few that were tried stand at equal distances, each with its number.
+        shown = tuple(words.number(v) for v in different)
+        if len(set(shown)) == len(different):
+            return _labelled(key, shown), [float(different.index(v)) for v in numbers]
         return _numbers(key, numbers), numbers
     texts = [_text(v) for v in values]
     labels = tuple(sorted(set(texts), key=lambda t: (t != UNSET, t)))
-    axis = AxisOf(key, "words", 0.0, float(max(1, len(labels) - 1)), labels)
-    return axis, [float(labels.index(t)) for t in texts]
+    return _labelled(key, labels), [float(labels.index(t)) for t in texts]
+
+
+def _labelled(key: str, labels: tuple[str, ...]) -> AxisOf:
+    return AxisOf(key, "words", 0.0, float(max(1, len(labels) - 1)), labels)
 
 
 def _numbers(key: str, values: Sequence[float]) -> AxisOf:

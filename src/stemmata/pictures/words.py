@@ -109,6 +109,27 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [round(n * step, 12) for n in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
+def around(low: float, high: float, most: int = 6) -> list[float]:
+    """Round marks of which the first is at or below `low` and the last at or above `high`."""
+    if not high > low:
+        pad = abs(low) * 0.1 or 1.0
+        low, high = low - pad, high + pad
+    inner = ticks(low, high, most)
+    step = inner[1] - inner[0] if len(inner) > 1 else high - low
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(n * step, 12) for n in range(first, last + 1)]
+
+
+def log_around(low: float, high: float) -> list[float]:
+    """As `around`, of 1, 2 and 5 times powers of ten; between them only as many as have room."""
+    every = [
+        s * 10.0**e for e in range(-320, 308) for s in (1, 2, 5) if low / 5.1 <= s * 10.0**e <= high * 5.1
+    ]
+    first = max(t for t in every if t <= low * 1.001)
+    last = min(t for t in every if t >= high * 0.999)
+    return [first, *(t for t in log_ticks(first, last) if first < t < last), last]
+
+
 def apart(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Places for labels, at least `gap` from each other where there is room, near where they belong."""
     order = sorted(range(len(wanted)), key=lambda k: wanted[k])

@@ -68,12 +68,18 @@
   };
 
   const scheme = () => data.schemes[(paper ?? (night.matches ? "night" : "day"))];
-  const draw = (width) => {
+  const fit = (place) => {
+    const width = place.clientWidth;
+    const [, height] = JSON.parse(place.dataset.heights).filter(([least]) => least <= width).pop();
+    place.style.height = `${height}px`;
+  };
+  const draw = () => {
     const now = scheme();
     data.charts.forEach((option, at) => {
       const place = document.getElementById(`chart-${at}`);
       if (drawn[at]) drawn[at].dispose();
-      const chart = echarts.init(place, null, { renderer: "svg", width });
+      fit(place);
+      const chart = echarts.init(place, null, { renderer: "svg" });
       chart.setOption(filled(option, now));
       drawn[at] = chart;
     });
@@ -87,7 +93,9 @@
   const watch = new ResizeObserver((entries) => {
     for (const entry of entries) {
       const chart = echarts.getInstanceByDom(entry.target);
-      if (chart && chart.getWidth() !== Math.floor(entry.contentRect.width)) chart.resize();
+      if (!chart || chart.getWidth() === Math.floor(entry.contentRect.width)) continue;
+      fit(entry.target);
+      chart.resize();
     }
   });
   document.querySelectorAll(".chart").forEach((place) => watch.observe(place));

@@ -23,7 +23,7 @@ from stemmata.pictures.web.parts import (
 
 _LABEL = 24
 """Characters of a row's or column's name; the pointer is told all of it."""
-_WIDEST = 1400
+_FLAT = 30
 _BROADEST = 84
 _CELL = 48
 """Pixels that a number in a cell needs."""
@@ -71,18 +71,23 @@ def charts(picture: HeatMap) -> list[Chart]:
         series=[_series(picture, rows, columns)],
     )
     overhang = 12 + widest(names[-1:]) * 0.72
-    media: list[Option] = [
+    broad = len(columns) * max(_BROADEST, widest(names) + 10)
+    media = [
         _from(left + 24 + len(columns) * 22, {"grid": {"right": overhang}, **_heads(-42)}),
         _from(numbers, {"series": [{"label": {"show": high > 14}}]}),
+        _from(needed, {"grid": {"right": 12, "top": _FLAT}, **_heads(0)}),
+        # Few columns do not fill the page: a cell stays a cell.
+        _from(left + 24 + broad, {"grid": {"width": broad}}),
     ]
-    if needed < _WIDEST:
-        media.append(_from(needed, {"grid": {"right": 12}, **_heads(0)}))
-    broad = len(columns) * max(_BROADEST, widest(names) + 10)
-    # Few columns do not fill the page: a cell stays a cell.
-    media.append(_from(left + 24 + broad, {"grid": {"width": broad}}))
-    height = round(top + bottom + high * len(rows))
-    key = (("", picture.unit_of_numbers), *((state, STATES[state]) for state in picture.states))
-    chart = Chart({"baseOption": option, "media": media}, height, f"Heat map. {picture.finding}", key)
+    body = bottom + high * len(rows)
+    chart = Chart(
+        {"baseOption": option, "media": media},
+        round(top + body),
+        f"Heat map. {picture.finding}",
+        (("", picture.unit_of_numbers), *((state, STATES[state]) for state in picture.states)),
+        heights=((math.ceil(needed), round(_FLAT + body)),),
+        least=round(left + 24 + 14 * len(columns)),
+    )
     return [chart]
 
 

@@ -29,6 +29,10 @@ class Chart:
     heading: str = ""
     half: bool = False
     """Two of them stand beside each other where there is room."""
+    heights: tuple[tuple[int, int], ...] = ()
+    """Other heights, each from a width on."""
+    least: int = 0
+    """The least width; where there is less, it scrolls."""
 
 
 def tone(name: str) -> Option:
