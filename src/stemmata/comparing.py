@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from stemmata.catalog import queries
 from stemmata.deferred import deferred
+from stemmata.names import name_key
 from stemmata.upkeep import Target, Upkeep
 from stemmata.version import Version
 
@@ -16,8 +18,11 @@ if TYPE_CHECKING:
     from stemmata import weighing
     from stemmata.compare import diff
     from stemmata.compare.diff import Diff, Side
+    from stemmata.histories import lineage as lineages
+    from stemmata.histories.lineage import Lineage
 else:
     diff = deferred("stemmata.compare.diff")
+    lineages = deferred("stemmata.histories.lineage")
     weighing = deferred("stemmata.weighing")
 
 
@@ -54,3 +59,22 @@ class Comparing(Upkeep):
             read=version.read,
             fill=version.object_filler() if weights else None,
         )
+
+    # --- over a history ---------------------------------------------------------------------
+
+    def lineage(self, of: Target | None = None) -> Lineage:
+        """Which version came from which: of a version, of a model, or (None) of all models.
+
+        Of a version it is what it came from and what came from it; of a model its visible versions and what
+        they came from, other models' versions and bases too. A bare model name is the model;
+        `model@latest` its newest version. Deleted versions stay where something came from them.
+        Raises ModelNotFound, VersionNotFound, InvalidReference.
+        """
+        self._session.refresh()
+        if of is None:
+            return lineages.of_all(self._session)
+        if isinstance(of, str):
+            known = queries.models(self._session.catalog.connection)
+            if any(model.key == name_key(of) for model in known):
+                return lineages.of_model(self._session, name_key(of))
+        return lineages.of_version(self._session, self._session.row(self.get(of).id))
