@@ -33,6 +33,7 @@ from stemmata.trees import Tree
 if TYPE_CHECKING:
     from stemmata.compare import pictured
     from stemmata.pictures.heatmap import HeatMap
+    from stemmata.pictures.spectra import Spectra
 else:
     pictured = deferred("stemmata.compare.pictured")
 
@@ -114,6 +115,10 @@ class Diff:
         """How far each module of each layer moved; of two LoRAs delta-W, whose factors are read then."""
         return pictured.heatmap(self)
 
+    def spectra(self) -> Spectra | None:
+        """What directions the delta-Ws of both sides have; None unless both have a LoRA that can be read."""
+        return pictured.spectra(self)
+
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
         """A page that needs no network and no other file. Raises PictureNotWritten."""
         return pictured.page(self).to_html(path)
@@ -121,6 +126,9 @@ class Diff:
     def to_pandas(self) -> Any:
         """A DataFrame, a row for each tensor. Raises MissingExtra without pandas."""
         return pictured.to_pandas(self)
+
+    def _repr_html_(self) -> str:
+        return pictured.snippet(self)
 
     def to_dict(self) -> dict[str, Any]:
         """What `--json` prints."""

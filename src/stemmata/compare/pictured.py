@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 from stemmata.compare.adapterfiles import factor
 from stemmata.compare.records import Changes, MetricChange
 from stemmata.metricnames import by_interest, direction_of, is_aside
-from stemmata.pictures import words
+from stemmata.pictures import snippets, words
 from stemmata.pictures.heatmap import HeatMap
 from stemmata.pictures.matrix import Entry
 from stemmata.pictures.page import Fact, Page, Section
 from stemmata.pictures.picture import Table, frame
+from stemmata.pictures.spectra import Spectra, Values
 
 if TYPE_CHECKING:
-    from stemmata.compare.deltas import DeltaDiff
+    from stemmata.compare.deltas import DeltaDiff, DeltaTable
     from stemmata.compare.diff import Diff
     from stemmata.compare.tensors import Tensor
 
@@ -58,9 +59,10 @@ def _modules(deltas: DeltaDiff) -> Iterator[Entry]:
     yield from (Entry(m.module, "removed", elements=prod(m.shape or ())) for m in deltas.dropped)
 
 
-def _tensors(diff: Diff) -> Iterator[Entry]:
+def _tensors(diff: Diff, *, whole: bool = True) -> Iterator[Entry]:
+    """`whole`: the norms of tensors that did not move are asked for too, which reads a table."""
     weights = diff.weights
-    norms = weights.norms() if weights is not None else {}
+    norms = weights.norms() if weights is not None and whole else {}
     for change in (*diff.tensors.changed, *diff.tensors.refitted):
         size = prod(change.b.shape)
         moved = weights.moved.get(change.name) if weights is not None else None
@@ -80,6 +82,44 @@ def _tensors(diff: Diff) -> Iterator[Entry]:
 
 def shape(tensor: Tensor) -> str:
     return f"{tensor.dtype} {'×'.join(map(str, tensor.shape)) or 'scalar'}"
+
+
+# --- spectra --------------------------------------------------------------------------------------
+
+
+def spectra(diff: Diff) -> Spectra | None:
+    """Of both sides' delta-Ws; None unless both have a LoRA that can be read."""
+    deltas = diff.lora.deltas
+    if deltas is None:
+        return None
+    both = [*values_of(deltas.a), *values_of(deltas.b, 1)]
+    notes = dict.fromkeys((*deltas.notes, *deltas.a.notes, *deltas.b.notes))
+    return Spectra.make(f"{diff.label_a} → {diff.label_b}", [diff.label_a, diff.label_b], both, tuple(notes))
+
+
+def values_of(table: DeltaTable, side: int = 0) -> Iterator[Values]:
+    """The modules of which something can be told."""
+    for module in table.told:
+        if module.spectrum is not None:
+            found = module.spectrum
+            yield Values(module.module, found.singular_values, found.rank, found.effective_rank, side)
+
+
+# --- a notebook -----------------------------------------------------------------------------------
+
+
+def snippet(diff: Diff) -> str:
+    """Metrics and settings that differ, and where the weights moved as far as is known without reading."""
+    found = [replace(metrics(diff, 8), title="Metrics"), *changes("Config", diff.config, 8)[:1]]
+    parts = [snippets.line(f"{diff.label_a} → {diff.label_b}", f"{diff.a.short} → {diff.b.short}")]
+    if diff.same_bytes:
+        parts.append("<div>Both hold the very same files.</div>")
+    parts.append(snippets.tables(found))
+    if diff.weights is not None and diff.lora.a is None and diff.lora.b is None:
+        drawn = HeatMap.make("", _tensors(diff, whole=False))
+        if not drawn.is_empty:
+            parts += [snippets.line("Weights", drawn.finding), snippets.cells(drawn)]
+    return snippets.block(*parts)
 
 
 # --- a table --------------------------------------------------------------------------------------
@@ -124,6 +164,8 @@ def page(diff: Diff) -> Page:
     if not weights.is_empty:
         of = "delta-W moved" if weights.of == "delta-W" else "the weights moved"
         sections.append(Section.of(weights, f"Where {of}"))
+    if (directions := spectra(diff)) is not None and not directions.is_empty:
+        sections.append(Section.of(directions))
     settings = [
         *changes("Config", diff.config),
         *changes("Data", diff.data),

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stemmata.catalog import asking, queries, selecting
 from stemmata.catalog.asking import versions_numbered, versions_where
 from stemmata.catalog.queries import VersionRow
+from stemmata.deferred import deferred
 from stemmata.errors import NotFound
 from stemmata.ids import SHORT, VersionId
 from stemmata.names import name_key
@@ -21,6 +22,12 @@ from stemmata.records import Base, Record, decode_record, load_metrics
 from stemmata.resolve import best_of
 from stemmata.resuming import SUFFIX
 from stemmata.session import Session
+
+if TYPE_CHECKING:
+    from stemmata.histories import pictured
+    from stemmata.pictures.lineage import LineageGraph
+else:
+    pictured = deferred("stemmata.histories.pictured")
 
 ABSENT, OUTSIDE = "absent", "outside"
 _AT_ONCE = 500
@@ -163,6 +170,10 @@ class Lineage:
     def roots(self) -> list[Node]:
         """What came from nothing that is shown."""
         return [node for node in self.nodes if node.id not in self.upward]
+
+    def graph(self) -> LineageGraph:
+        """It as a picture: a lane for each run."""
+        return pictured.graph(self)
 
     def to_dict(self) -> dict[str, Any]:
         """What `--json` prints; safe for JSON but for NaN and inf among the metrics."""

@@ -269,11 +269,3 @@ def _scheme(*, dark: bool) -> dict[str, Any]:
         "ramp": [colours.ramp(share, dark=dark) for share in shares],
         "on": [colours.on_ramp(share, dark=dark) for share in shares],
     }
-
-
-# --- notebooks ------------------------------------------------------------------------------------
-
-
-def snippet(picture: Picture) -> str:
-    """A picture for a notebook: markup alone, of one image if matplotlib is there, else of its facts."""
-    raise NotImplementedError

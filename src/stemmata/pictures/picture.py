@@ -17,10 +17,11 @@ from stemmata.deferred import deferred
 from stemmata.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from stemmata.pictures import figures, page
+    from stemmata.pictures import figures, page, snippets
 else:
     figures = deferred("stemmata.pictures.figures")
     page = deferred("stemmata.pictures.page")
+    snippets = deferred("stemmata.pictures.snippets")
 
 TRUE_COLOUR = 1 << 24
 
@@ -112,7 +113,7 @@ class Picture(ABC):
         return frame(self.rows(), f"{type(self).__name__}.to_pandas()")
 
     def _repr_html_(self) -> str:
-        return page.snippet(self)
+        return snippets.of(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.title}: {self.finding}>"

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stemmata.cli.help import HelpCommand, examples
-from stemmata.cli.options import Json, Repo, open_repo, output_for
+from stemmata.cli.options import Html, Json, Repo, open_repo, output_for
 from stemmata.cli.registry import command_app
 
 app = command_app()
@@ -20,6 +20,7 @@ app = command_app()
         "stemmata lineage sentiment",
         "stemmata lineage sentiment@production",
         "stemmata lineage sentiment --all --metric eval_f1",
+        "stemmata lineage sentiment --html lineage.html",
         json="of, focus (id or null), nodes (list of id, model, name, state, run, kind, event, step, epoch, "
         "created_at, author, message, bytes, metrics, aliases, tags, parents, merged, base, best), edges "
         "(list of from, to, kind: line, resume, fork, merge or base), primary (by model: metric, direction)",
@@ -38,6 +39,7 @@ def lineage(
         str | None,
         typer.Option("--metric", metavar="NAME", help="Show this metric. Default: the model's primary one."),
     ] = None,
+    html: Html = None,
     repo: Repo = None,
     as_json: Json = False,
 ) -> None:
@@ -50,6 +52,11 @@ def lineage(
     output = output_for(context, as_json)
     with open_repo(context, repo) as repository:
         found = repository.lineage(of)
+        if html is not None:
+            from stemmata.cli.pictures import tell
+
+            tell(output, found.graph(), None, html)
+            return
         if output.json:
             output.document(found.to_dict())
             return

@@ -6,6 +6,7 @@ import math
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from stemmata.pictures import words
 from stemmata.pictures.curves import Curves, Line, Panel
@@ -69,7 +70,7 @@ def _panel(
         )
     if panel.log:
         axes.set_yscale("log")
-        axes.yaxis.set_minor_locator(_nothing())
+        axes.yaxis.set_minor_locator(NullLocator())
     marks = _marks(panel)
     axes.set_ylim(marks[0], marks[-1])
     axes.set_yticks(marks, [words.number(m) for m in marks])
@@ -92,12 +93,6 @@ def _panel(
     if named:
         _aliases(panel, axes, sheet)
         _ends(panel, axes, sheet, inches)
-
-
-def _nothing() -> object:
-    from matplotlib.ticker import NullLocator
-
-    return NullLocator()
 
 
 def _marks(panel: Panel) -> list[float]:

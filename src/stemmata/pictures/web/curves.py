@@ -7,9 +7,9 @@ from typing import Any
 
 from stemmata.pictures import words
 from stemmata.pictures.curves import Curves, Line, Panel, Point
-from stemmata.pictures.web.parts import FONT, Chart, Option, base, made, plain_axis, tip, tone, widest
+from stemmata.pictures.web.parts import EM, FONT, Chart, Option, base, made, plain_axis, tip, tone, widest
 
-_STAR = "path://M12 1.5l3.2 6.6 7.3 1-5.3 5.1 1.3 7.2L12 18l-6.5 3.4 1.3-7.2L1.5 9.1l7.3-1z"
+STAR = "path://M12 1.5l3.2 6.6 7.3 1-5.3 5.1 1.3 7.2L12 18l-6.5 3.4 1.3-7.2L1.5 9.1l7.3-1z"
 _NAME = 22
 _LINE = 15
 """Pixels between the names of two runs."""
@@ -42,7 +42,7 @@ def charts(picture: Curves) -> list[Chart]:
 def _chart(picture: Curves, panel: Panel, height: int, *, first: bool) -> Option:
     named = [line for line in panel.lines if line.colour >= 0]
     ordered = sorted(panel.lines, key=lambda line: line.colour >= 0)  # the grey ones lie below
-    right = 16 + min(widest([words.clipped(line.run, _NAME) for line in named]), _NAME * 6.6)
+    right = 16 + min(widest([words.clipped(line.run, _NAME) for line in named]), _NAME * EM)
     several = len(panel.lines) > 1
     marks = _marks(panel)
     long = max((len(line.points) for line in panel.lines), default=0) > _ZOOM
@@ -180,7 +180,7 @@ def _series(picture: Curves, panel: Panel, line: Line, *, named: bool) -> Option
             "color": colour,
             "fontSize": FONT,
             "distance": 8,
-            "width": _NAME * 6.6,
+            "width": _NAME * EM,
             "overflow": "truncate",
         },
     }
@@ -204,6 +204,6 @@ def _point(picture: Curves, panel: Panel, line: Line, point: Point, *, best: boo
         found["called"] = words.clipped(words.listed(point.marks, 2), 30)
         found["symbolSize"] = 11
     if best:
-        found["symbol"] = _STAR
+        found["symbol"] = STAR
         found["symbolSize"] = 19
     return found

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 Option: TypeAlias = dict[str, Any]
 FONT = 12
-EM = 6.6
+EM = 7.3
 """About the width of a letter."""
 
 
