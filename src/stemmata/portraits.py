@@ -24,7 +24,7 @@ from stemmata.pictures.matrix import Entry
 from stemmata.pictures.page import Fact, Page, Section
 from stemmata.pictures.parallel import Parallel
 from stemmata.pictures.picture import Picture, Table, frame
-from stemmata.pictures.seen import Runs, Seen, runs_of
+from stemmata.pictures.seen import NO_RUN, Runs, Seen, runs_of
 from stemmata.pictures.spectra import Spectra
 from stemmata.session import Session
 
@@ -74,13 +74,16 @@ def page_of_list(versions: VersionList) -> Page:
     more = len(versions) - len(listed.rows)
     notes = (f"and {words.count(more, 'version')} more",) if more > 0 else ()
     sections.append(Section("Versions", tables=(listed,), notes=notes))
-    facts = [Fact(f"{len(versions):,}", "versions"), Fact(f"{len(drawn.runs.runs):,}", "runs")]
+    facts = [
+        Fact(f"{len(versions):,}", "versions"),
+        Fact(f"{len([r for r in drawn.runs.runs if r != NO_RUN]):,}", "runs"),
+    ]
     if drawn.panels and (best := drawn.panels[0].best) is not None:
-        line, point = best
-        facts.insert(0, Fact(words.number(point.value), f"best {drawn.panels[0].metric}: {point.seen.name}"))
+        value, name = words.number(best[1].value), best[1].seen.name
+        facts.insert(0, Fact(value, f"best {drawn.panels[0].metric}: {name}"))
     for alias, name in _aliases(versions.session, versions.model)[:4]:
         facts.append(Fact(alias, name))
-    return Page(drawn.about, "Model", drawn.finding, tuple(facts), tuple(sections))
+    return Page(drawn.about, "Model", "", tuple(facts), tuple(sections))
 
 
 def snippet_of_list(versions: VersionList) -> str:

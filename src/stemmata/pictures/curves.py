@@ -110,8 +110,10 @@ class Curves(Picture):
         chosen = axis or _axis(given)
         shown = list(dict.fromkeys(metrics)) or _metrics(given, runs.metric)
         panels = tuple(p for p in (_panel(runs, metric, chosen) for metric in shown) if p.lines)
+        if not metrics and (drawn := [p for p in panels if any(len(line.points) > 1 for line in p.lines)]):
+            panels = tuple(drawn)  # of what a run has once there is no curve
         placed = {p.seen.id for panel in panels for line in panel.lines for p in line.points}
-        measured = {v.id for v in given if any(m in v.metrics for m in shown)}
+        measured = {v.id for v in given if any(p.metric in v.metrics for p in panels)}
         return cls(about, chosen, panels, runs, len(measured - placed), remarks)
 
     # --- words ----------------------------------------------------------------------------------
@@ -204,6 +206,8 @@ class Curves(Picture):
         if not self.panels:
             return []
         panel = self.panels[0]
+        if len(panel.lines) < 2:
+            return []
         rows, tones = [], {}
         by_run = {line.run: line for line in panel.lines}
         order = [run for run in self.runs.runs if run in by_run]

@@ -24,7 +24,7 @@ class Kin:
     name: str
     run: str = ""
     state: str = "visible"
-    """visible, deleted, forgotten, absent (a parent that is not here) or outside (a base that is no version)."""
+    """visible, deleted, forgotten, absent (a parent not here), outside (a base that is no version)."""
     marks: tuple[str, ...] = ()
     """Aliases and tags, as people read them."""
     best: bool = False

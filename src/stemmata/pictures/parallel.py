@@ -73,8 +73,10 @@ class Parallel(Picture):
     """The last one is the metric's."""
     strands: tuple[Strand, ...]
     """The best first."""
+    together: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Settings that differ between just the runs between which one of the axes differs, by its key."""
     left_out: tuple[str, ...] = ()
-    """Settings that vary too, and runs without the metric."""
+    """Settings that vary too."""
 
     kind = "parallel"
     heading = "Settings that vary"
@@ -95,7 +97,7 @@ class Parallel(Picture):
         picked = [(run, best) for run, best in _picked(runs) if best is not None][:_LINES]
         if len(picked) < 2 or not chosen:
             return cls(about, chosen, runs.way(chosen) if chosen else None, (), ())
-        keys = _varying([seen.config for _, seen in picked])
+        keys, together = _varying([seen.config for _, seen in picked])
         axes, columns = [], []
         for key in keys[:_AXES]:
             axis, column = _axis(key, [seen.config.get(key, UNSET) for _, seen in picked])
@@ -107,8 +109,9 @@ class Parallel(Picture):
             Strand(run, seen.name, (*(column[k] for column in columns), results[k]), results[k])
             for k, (run, seen) in enumerate(picked)
         )
+        with_others = tuple((key, tuple(together[key])) for key in keys[:_AXES] if together[key])
         left = tuple(keys[_AXES:])
-        return cls(about, chosen, runs.way(chosen), (*axes, last), strands, left)
+        return cls(about, chosen, runs.way(chosen), (*axes, last), strands, with_others, left)
 
     # --- values ---------------------------------------------------------------------------------
 
@@ -141,9 +144,10 @@ class Parallel(Picture):
 
     @property
     def notes(self) -> Sequence[str]:
-        if not self.left_out:
-            return ()
-        return (f"These vary too: {words.listed(self.left_out, 8)}.",)
+        found = [f"With {key} goes {words.listed(others, 6)}." for key, others in self.together]
+        if self.left_out:
+            found.append(f"These vary too: {words.listed(self.left_out, 8)}.")
+        return found
 
     # --- facts ----------------------------------------------------------------------------------
 
@@ -179,8 +183,9 @@ def _picked(runs: Runs) -> list[tuple[str, Seen | None]]:
     return [(v.name, v) for v in found]
 
 
-def _varying(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Keys with more than one value, those first that people tune; none that only tells runs apart."""
+def _varying(configs: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, list[str]]]:
+    """Keys with more than one value, those first that people tune; none that only tells runs apart. By key,
+    others that divide the runs in the very same way."""
     keys = dict.fromkeys(key for config in configs for key in config)
     found = []
     for key in keys:
@@ -191,7 +196,14 @@ def _varying(configs: Sequence[Mapping[str, Any]]) -> list[str]:
         long = max(map(len, values)) > 80
         if different > 1 and not unique and not long and not _HOUSEKEEPING.search(key):
             found.append(key)
-    return sorted(found, key=lambda k: (_FIRST.search(k) is None, k))
+    found.sort(key=lambda k: (_FIRST.search(k) is None, k))
+    by_division: dict[tuple[int, ...], str] = {}
+    together: dict[str, list[str]] = {}
+    for key in found:
+        values = [_text(config.get(key, UNSET)) for config in configs]
+        first = by_division.setdefault(tuple(values.index(v) for v in values), key)
+        together.setdefault(first, []).extend([key] if key != first else [])
+    return list(together), together
 
 
 def _axis(key: str, values: Sequence[Any]) -> tuple[AxisOf, list[float]]:

@@ -1,7 +1,7 @@
 """Snippets: what a notebook shows of a thing. Owns that it is small and markup alone: no script, no network.
 
-Every style stands at its element, and colours are the notebook's own or readable on any: a snippet is shown on paper of
-either scheme, and beside others.
+Every style stands at its element, and colours are the notebook's own or readable on any: a snippet is shown
+on paper of either scheme, and beside others.
 """
 
 from __future__ import annotations
@@ -167,10 +167,10 @@ def sparkline(lines: Sequence[tuple[str, Sequence[float]]], *, width: int = 180,
                 y = 3 + (height - 6) * (1 - (value - low) / (high - low) if high > low else 0.5)
                 points.append(f"{x:.1f},{y:.1f}")
         if points:
-            x, _, y = points[-1].partition(",")
+            end_x, _, end_y = points[-1].partition(",")
             drawn.append(
                 f'<polyline points="{" ".join(points)}" fill="none" stroke="{tone}" stroke-width="1.6"/>'
-                f'<circle cx="{x}" cy="{y}" r="2.2" fill="{tone}"/>'
+                f'<circle cx="{end_x}" cy="{end_y}" r="2.2" fill="{tone}"/>'
             )
     size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
     return (

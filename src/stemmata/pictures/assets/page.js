@@ -40,14 +40,20 @@
     }
     return box;
   };
+  const clipped = (text, most) => {
+    if (text.length <= most) return text;
+    const tail = Math.floor(((most - 1) * 3) / 5);
+    return `${text.slice(0, most - 1 - tail)}…${text.slice(text.length - tail)}`;
+  };
   const words = {
     tip,
     number: (value) => number(Number(value)),
+    tenth: (value) => Number(value).toFixed(1),
     share: (value) => share(Number(value)),
     "log-share": (value) => share(10 ** Number(value)),
     "log-number": (value) => number(10 ** Number(value)),
     called: (params) => (params.data && params.data.called) || "",
-    series: (params) => params.seriesName,
+    series: (params) => clipped(params.seriesName, 22),
     nothing: () => "",
   };
 

@@ -40,7 +40,7 @@ def draw(picture: Parallel, dark: bool = False) -> Figure:
         axes.text(
             at,
             1.1,
-            literal(words.clipped(axis.key, 18)),
+            literal(words.clipped(axis.key, 15)),
             ha="center",
             fontsize=SMALL,
             fontweight="bold",

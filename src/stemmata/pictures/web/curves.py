@@ -47,9 +47,9 @@ def _chart(picture: Curves, panel: Panel, height: int, *, first: bool) -> Option
     marks = _marks(panel)
     long = max((len(line.points) for line in panel.lines), default=0) > _ZOOM
     legend = {
-        "show": several,
+        "show": several and first,
         "type": "scroll",
-        "bottom": 0,
+        "bottom": 2,
         "left": 0,
         "icon": "roundRect",
         "itemWidth": 14,
@@ -61,7 +61,7 @@ def _chart(picture: Curves, panel: Panel, height: int, *, first: bool) -> Option
         "pageIconInactiveColor": tone("line"),
     }
     option = base(
-        grid={"left": 52, "right": 16, "top": _ABOVE, "bottom": _BELOW + (24 if several else 0)},
+        grid={"left": 52, "right": 16, "top": _ABOVE, "bottom": _BELOW + (26 if several and first else 0)},
         legend=legend,
         xAxis=_x_axis(picture, panel),
         yAxis=_y_axis(panel, marks),
@@ -71,12 +71,17 @@ def _chart(picture: Curves, panel: Panel, height: int, *, first: bool) -> Option
         option["dataZoom"] = [{"type": "inside", "xAxisIndex": 0, "zoomOnMouseWheel": "ctrl"}]
     moved = _moved(panel, named, marks, height - _ABOVE - _BELOW)
     shown = [
-        {"endLabel": {"show": line.run in moved and several, "offset": [0, moved.get(line.run, 0.0)]}}
+        {
+            "endLabel": {
+                "show": line.run in moved and several and first,
+                "offset": [0, moved.get(line.run, 0.0)],
+            }
+        }
         for line in ordered
     ]
     wide: Option = {
         "legend": {"show": False},
-        "grid": {"right": right if several else 16, "bottom": _BELOW},
+        "grid": {"right": right if several and first else 16, "bottom": _BELOW},
         "series": shown,
     }
     return {"baseOption": option, "media": [{"query": {"minWidth": _WIDE}, "option": wide}]}
@@ -158,7 +163,7 @@ def _series(picture: Curves, panel: Panel, line: Line, *, named: bool) -> Option
         "symbolSize": size,
         "showAllSymbol": True,
         "lineStyle": {"width": 2 if own else 1, "color": colour},
-        "itemStyle": {"color": colour, "borderColor": tone("card"), "borderWidth": 0 if many else 1},
+        "itemStyle": {"color": colour, "borderColor": tone("card"), "borderWidth": 1 if own and not many else 0},
         "emphasis": {"focus": "series", "lineStyle": {"width": 3}},
         "blur": {"lineStyle": {"opacity": 0.25}, "itemStyle": {"opacity": 0.25}},
         "label": {
@@ -180,9 +185,8 @@ def _series(picture: Curves, panel: Panel, line: Line, *, named: bool) -> Option
             "color": colour,
             "fontSize": FONT,
             "distance": 8,
-            "width": _NAME * EM,
-            "overflow": "truncate",
         },
+        "labelLayout": {"hideOverlap": True},
     }
 
 

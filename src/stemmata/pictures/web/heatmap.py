@@ -73,11 +73,11 @@ def charts(picture: HeatMap) -> list[Chart]:
     overhang = 12 + widest(names[-1:]) * 0.72
     broad = len(columns) * max(_BROADEST, widest(names) + 10)
     media = [
-        _from(left + 24 + len(columns) * 22, {"grid": {"right": overhang}, **_heads(-42)}),
+        _from(left + 24 + len(columns) * 22, {"grid": {"left": left, "right": overhang}, **_heads(-42)}),
         _from(numbers, {"series": [{"label": {"show": high > 14}}]}),
-        _from(needed, {"grid": {"right": 12, "top": _FLAT}, **_heads(0)}),
+        _from(needed, {"grid": {"left": left, "right": 12, "top": _FLAT}, **_heads(0)}),
         # Few columns do not fill the page: a cell stays a cell.
-        _from(left + 24 + broad, {"grid": {"width": broad}}),
+        _from(left + 24 + broad, {"grid": {"left": left, "width": broad}}),
     ]
     body = bottom + high * len(rows)
     chart = Chart(
@@ -141,7 +141,7 @@ def _visual(picture: HeatMap) -> Option:
         "itemWidth": 12,
         "itemHeight": 190,
         "precision": 5,
-        "formatter": made("log-share" if scale.log else "number"),
+        "formatter": made("log-share" if scale.log else "tenth"),
         "textStyle": {"color": tone("muted"), "fontSize": FONT},
         "inRange": {"color": [on_ramp(k / (_STOPS - 1)) for k in range(_STOPS)]},
         "outOfRange": {"color": tone("grid")},

@@ -7,7 +7,7 @@ from stemmata.pictures.parallel import AxisOf, Parallel
 from stemmata.pictures.web.parts import FONT, Chart, Option, base, made, on_ramp, plain_axis, tip, tone
 
 _LABEL = 14
-_NAME = 20
+_NAME = 15
 _PALEST = 0.16
 """Of the ramp, for the worst: a line must be seen."""
 
@@ -22,7 +22,7 @@ def charts(picture: Parallel) -> list[Chart]:
     word = {"min": "lowest", "max": "highest"}.get(picture.way or "", "greatest")
     key = (("", f"Colour: from the worst {picture.metric}, faint, to the {word}, strong."),)
     label = f"Parallel coordinates. {picture.finding}"
-    return [Chart(option, height, label, key, least=100 * len(picture.axes))]
+    return [Chart(option, height, label, key, least=112 * len(picture.axes))]
 
 
 def _axis(at: int, axis: AxisOf) -> Option:
