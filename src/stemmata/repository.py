@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         collecting,
         moves,
         naming,
+        portraits,
         recording,
         resolve,
         resuming,
@@ -62,6 +63,7 @@ else:
     collecting = deferred("stemmata.collecting")
     moves = deferred("stemmata.moves")
     naming = deferred("stemmata.naming")
+    portraits = deferred("stemmata.portraits")
     recording = deferred("stemmata.recording")
     resolve = deferred("stemmata.resolve")
     resuming = deferred("stemmata.resuming")
@@ -437,6 +439,9 @@ class Repository(Promotion):
 
     def __repr__(self) -> str:
         return f"<Repository {self.where}>"
+
+    def _repr_html_(self) -> str:
+        return portraits.snippet_of_repository(self._session, self.where)
 
 
 def _instant(at: str | datetime | None) -> str | None:

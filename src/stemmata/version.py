@@ -21,7 +21,7 @@ from stemmata.session import Session
 from stemmata.trees import Tree, TreeFile
 
 if TYPE_CHECKING:
-    from stemmata import capture, checkouts, redacting, surveyor, weighing
+    from stemmata import capture, checkouts, portraits, redacting, surveyor, weighing
     from stemmata.catalog import deletions
     from stemmata.compare import deltas, factors, lora, surprises
     from stemmata.compare.deltas import DeltaTable
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from stemmata.compare.surprises import Surprise
     from stemmata.evals import Eval, Examples
     from stemmata.evals.lines import Source
+    from stemmata.pictures.heatmap import HeatMap
+    from stemmata.pictures.spectra import Spectra
 else:
     capture = deferred("stemmata.capture")
     checkouts = deferred("stemmata.checkouts")
@@ -38,6 +40,7 @@ else:
     deltas = deferred("stemmata.compare.deltas")
     factors = deferred("stemmata.compare.factors")
     lora = deferred("stemmata.compare.lora")
+    portraits = deferred("stemmata.portraits")
     redacting = deferred("stemmata.redacting")
     surprises = deferred("stemmata.compare.surprises")
     surveyor = deferred("stemmata.surveyor")
@@ -381,6 +384,28 @@ class Version:
         """
         adapter = factors.adapter_of(self.tree(), self.read)
         return None if adapter is None else deltas.table(adapter, self.object_filler())
+
+    # --- looking at it ----------------------------------------------------------------------
+
+    def heatmap(self) -> HeatMap:
+        """How far each module of each layer moved from the first parent's, as a picture; empty for a version
+        without statistics, or without a parent."""
+        return portraits.heatmap(self)
+
+    def spectra(self) -> Spectra | None:
+        """`lora_spectra` as a picture."""
+        return portraits.spectra(self)
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """A page of it; it needs no network and no other file. Raises PictureNotWritten."""
+        return portraits.page_of_version(self).to_html(path)
+
+    def to_pandas(self) -> Any:
+        """A DataFrame, a row for each tensor with its statistics. Raises MissingExtra without pandas."""
+        return portraits.to_pandas(self)
+
+    def _repr_html_(self) -> str:
+        return portraits.snippet_of_version(self)
 
     # --- models -----------------------------------------------------------------------------
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from stemmata.catalog import asking, selecting
+from stemmata.deferred import deferred
 from stemmata.errors import InvalidArgument, MissingExtra
 from stemmata.session import Session
 from stemmata.version import Version
+
+if TYPE_CHECKING:
+    from stemmata import portraits
+    from stemmata.pictures.curves import Axis, Curves
+    from stemmata.pictures.parallel import Parallel
+else:
+    portraits = deferred("stemmata.portraits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +32,7 @@ class Query:
     descending: bool = False
     limit: int | None = None
     at: str | None = None
+    run: str | None = None
 
 
 _PAGE = 200
@@ -61,6 +71,10 @@ class VersionList(Sequence[Version]):
             raise InvalidArgument(argument="limit", reason=f"{count} is no number of versions")
         return self._with(limit=count)
 
+    def of_run(self, run: str) -> VersionList:
+        """Those of runs of that name."""
+        return self._with(run=run)
+
     def _with(self, **changes: Any) -> VersionList:
         return VersionList(self._session, replace(self._query, **changes))
 
@@ -72,6 +86,7 @@ class VersionList(Sequence[Version]):
                 self._session.catalog.connection,
                 q.model,
                 expressions=q.expressions,
+                run=q.run,
                 sort=q.sort,
                 descending=q.descending,
                 limit=q.limit,
@@ -108,6 +123,38 @@ class VersionList(Sequence[Version]):
     def __iter__(self) -> Iterator[Version]:
         for number in range(-(-len(self) // _PAGE)):
             yield from self._page(number)
+
+    # --- looking at them ------------------------------------------------------------------------
+
+    @property
+    def session(self) -> Session:
+        return self._session
+
+    @property
+    def model(self) -> str | None:
+        """Key of the one model that the list is of, where it is of one."""
+        return self._query.model
+
+    def curves(self, *metrics: str, axis: Axis | None = None) -> Curves:
+        """Metrics of the runs as a picture; those of most interest by default, the first one ranks the runs.
+
+        `axis`: "epoch", "step" or "version" (the number in its run); by default what most versions have.
+        """
+        return portraits.curves(self, metrics, axis)
+
+    def parallel(self, metric: str | None = None) -> Parallel:
+        """Settings that vary between the runs, against the best of a metric in each, as a picture."""
+        return portraits.parallel(self, metric)
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """A page with curves, settings, lineage and a table; it needs no network and no other file.
+
+        Raises PictureNotWritten.
+        """
+        return portraits.page_of_list(self).to_html(path)
+
+    def _repr_html_(self) -> str:
+        return portraits.snippet_of_list(self)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         return [v.to_dict() for v in self]

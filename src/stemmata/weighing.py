@@ -64,7 +64,11 @@ def weigh(
             found = streamed.found
         if found is not None:
             moved[change.name] = found
-    return WeightsDiff(moved, tuple(incomparable), read, as_stored)
+    return WeightsDiff(moved, tuple(incomparable), read, as_stored, lambda: _norms(session, b))
+
+
+def _norms(session: Session, row: VersionRow) -> dict[_Place, float]:
+    return {place: kept.l2 for place, kept in rows_of(session, row).items()}
 
 
 def _comparable(change: TensorChange) -> bool:

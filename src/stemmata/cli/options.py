@@ -32,6 +32,15 @@ At = Annotated[
 ]
 Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, kept in the history.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", metavar="", help="Do not ask.")]
+Html = Annotated[
+    str | None,
+    typer.Option(
+        "--html", metavar="FILE", help="Write it as one page with pictures, which needs no network."
+    ),
+]
+Heatmap = Annotated[
+    bool, typer.Option("--heatmap", metavar="", help="Draw how far each module of each layer moved.")
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", metavar="", help="Show what would be done, and change nothing.")
 ]

@@ -40,6 +40,8 @@ COMMANDS: dict[str, Entry] = {
     "diff": Entry("diff", _LOOK, "Show what differs between two versions, or what varies among more."),
     "best": Entry("best", _LOOK, "Show the best version of a model by a metric."),
     "search": Entry("search", _LOOK, "Find versions by metrics, config and labels."),
+    "blame": Entry("blame", _LOOK, "Show which version last moved each layer or tensor, and how far."),
+    "lineage": Entry("lineage", _LOOK, "Draw which version came from which, as a tree."),
     "models": Entry("models", _LOOK, "List the models of the repository."),
     "stats": Entry("stats", _LOOK, "Show how much space versions take, what was saved, and where."),
     "history": Entry("history", _LOOK, "Show who moved an alias, when and why."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -39,12 +40,15 @@ from stemmata.ids import VersionId
 from stemmata.records import Value
 
 if TYPE_CHECKING:
-    from stemmata.compare import deltas, factors
+    from stemmata.compare import deltas, factors, pictured
     from stemmata.compare.deltas import DeltaDiff
+    from stemmata.pictures.heatmap import HeatMap
+    from stemmata.pictures.spectra import Spectra
 else:
     # numpy comes with them, and most versions have no LoRA.
     deltas = deferred("stemmata.compare.deltas")
     factors = deferred("stemmata.compare.factors")
+    pictured = deferred("stemmata.compare.pictured")
 
 __all__ = ["Diff", "LoraDiff", "Side", "compare"]
 
@@ -139,6 +143,25 @@ class Diff:
     def same_bytes(self) -> bool:
         """Both versions hold the very same files."""
         return not self.files
+
+    def heatmap(self) -> HeatMap:
+        """How far each module of each layer moved; of two LoRAs delta-W, whose factors are read then."""
+        return pictured.heatmap(self)
+
+    def spectra(self) -> Spectra | None:
+        """What directions the delta-Ws of both sides have; None unless both have a LoRA that can be read."""
+        return pictured.spectra(self)
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """A page that needs no network and no other file. Raises PictureNotWritten."""
+        return pictured.page(self).to_html(path)
+
+    def to_pandas(self) -> Any:
+        """A DataFrame, a row for each tensor. Raises MissingExtra without pandas."""
+        return pictured.to_pandas(self)
+
+    def _repr_html_(self) -> str:
+        return pictured.snippet(self)
 
     def to_dict(self) -> dict[str, Any]:
         """What `--json` prints."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -120,6 +120,9 @@ class WeightsDiff:
     as_stored: Mapping[str, AsStored] = field(default_factory=dict)
     """Quantised and packed tensors, and those of types whose numbers are not read: of their bytes alone it is
     told that they differ."""
+    norms: Callable[[], Mapping[tuple[str, str], float]] = field(default=dict, repr=False, compare=False)
+    """L2 norms of b's tensors by file and name, as far as they were kept when it was saved: what did not move
+    is part of a whole too. Read when it is called; the repository must be open then."""
 
     @property
     def total(self) -> Movement | None:

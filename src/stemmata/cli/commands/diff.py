@@ -10,7 +10,7 @@ import typer
 from stemmata.cli import text
 from stemmata.cli.config import has_arguments, telling
 from stemmata.cli.help import HelpCommand, examples
-from stemmata.cli.options import At, Json, Repo, instant, open_repo, output_for
+from stemmata.cli.options import At, Heatmap, Html, Json, Repo, instant, open_repo, output_for
 from stemmata.cli.registry import command_app
 from stemmata.errors import InvalidArgument
 
@@ -32,6 +32,8 @@ app = command_app()
         "stemmata diff sentiment@production 'sentiment@production@{1}'",
         "stemmata diff sentiment@r4/final sentiment@r8/final sentiment@r16/final",
         "stemmata diff sentiment@r4/final sentiment@r8/final --step 100",
+        "stemmata diff sentiment@production sentiment@best --heatmap",
+        "stemmata diff sentiment@production sentiment@best --html diff.html",
         "stemmata diff sentiment@production sentiment@best --eval sst2",
         json="a, b (id, name); about, config, data, provenance (added, removed, changed, same); metrics (by "
         "name: a, b, difference, direction, better); environment (changes: kind, name, a, b, the most "
@@ -98,6 +100,8 @@ def diff(
             "--limit", "-n", metavar="N", min=0, help="With --eval: show N of each kind. Default: 5."
         ),
     ] = None,  # not 5: the parser takes a third of a second to convert a number
+    heatmap: Heatmap = False,
+    html: Html = None,
     at: At = None,
     repo: Repo = None,
     as_json: Json = False,
@@ -129,11 +133,20 @@ def diff(
         if key is not None or score_field is not None:
             raise InvalidArgument(argument="--eval", reason="--key and --score-field go with it")
         if len(versions) > 2:
+            if heatmap or html is not None:
+                which = "--heatmap" if heatmap else "--html"
+                reason = "it shows two versions; stemmata log MODEL --html shows many"
+                raise InvalidArgument(argument=which, reason=reason)
             _many(output, repository, versions, step, epoch, moment)
             return
         a, b = versions
         with output.progress("reading weights") as told:
             found = repository.diff(a, b, weights=weights, step=step, epoch=epoch, progress=told)
+        if heatmap or html is not None:
+            from stemmata.cli.pictures import tell
+
+            tell(output, found, found.heatmap if heatmap else None, html)
+            return
         if output.json:
             output.document({**found.to_dict(), "at": moment})
             return

@@ -9,7 +9,7 @@ import typer
 
 from stemmata.cli import text
 from stemmata.cli.help import HelpCommand, examples
-from stemmata.cli.options import At, Json, Repo, instant, open_repo, output_for
+from stemmata.cli.options import At, Html, Json, Repo, instant, open_repo, output_for
 from stemmata.cli.registry import command_app
 from stemmata.errors import InvalidArgument
 
@@ -27,6 +27,8 @@ _SHOWN = 50
     epilog=examples(
         "stemmata log",
         "stemmata log sentiment --run r8 --metric eval_loss --metric f1",
+        "stemmata log sentiment --curves",
+        "stemmata log sentiment --html sentiment.html",
         'stemmata log sentiment --at "last friday"',
         "stemmata log --deleted",
         json="versions (list, newest first: id, model, name, names, aliases, tags, created_at, author, "
@@ -50,6 +52,10 @@ def log(
         typer.Option("--metric", metavar="NAME", help="Show this metric; may be given again."),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", "-a", help="Show all of them.")] = False,
+    curves: Annotated[
+        bool, typer.Option("--curves", metavar="", help="Draw the metrics of the runs instead.")
+    ] = False,
+    html: Html = None,
     deleted: Annotated[
         bool, typer.Option("--deleted", metavar="", help="List the deleted versions that can be restored.")
     ] = False,
@@ -82,6 +88,15 @@ def log(
             known = hints.runs(repository, model)
             if run not in known:
                 raise no_such_run(model or "", run, known, f"{model}@{run}" if model else run)
+        if curves or html is not None:
+            from stemmata.cli.pictures import tell
+
+            listed = repository.versions(model, at=moment)
+            if run is not None:
+                listed = listed.of_run(run)
+            listed = listed.limit(limit) if limit else listed
+            tell(output, listed, (lambda: listed.curves(*(metric or ()))) if curves else None, html)
+            return
         if output.json:
             documents = [v.to_dict() for v in shown]
             output.document({"versions": documents, "total": total, "at": moment})

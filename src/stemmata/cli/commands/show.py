@@ -12,7 +12,7 @@ import typer
 from stemmata.cli import text
 from stemmata.cli.config import telling
 from stemmata.cli.help import HelpCommand, examples
-from stemmata.cli.options import At, Json, Ref, Repo, open_repo, output_for
+from stemmata.cli.options import At, Heatmap, Html, Json, Ref, Repo, open_repo, output_for
 from stemmata.cli.registry import command_app
 from stemmata.metricnames import by_interest
 
@@ -32,6 +32,7 @@ app = command_app()
         "stemmata show sentiment@production",
         "stemmata show 3f9a12bc --files --tensors",
         "stemmata show sentiment@production --spectrum",
+        "stemmata show sentiment@production --html production.html",
         "stemmata show 'sentiment@production@{3 weeks ago}'",
         "stemmata show sentiment@production --examples sst2 > sst2.jsonl",
         json="version (as in log), lora (rank, alpha, targets, … or null), provenance (list of kinds), "
@@ -61,6 +62,8 @@ def show(
             "--examples", metavar="NAME", help="Print the examples of this eval alone, as JSON lines."
         ),
     ] = None,
+    heatmap: Heatmap = False,
+    html: Html = None,
     at: At = None,
     repo: Repo = None,
     as_json: Json = False,
@@ -78,6 +81,11 @@ def show(
             from stemmata.cli.evals import print_examples
 
             print_examples(version, eval_name)
+            return
+        if heatmap or html is not None:
+            from stemmata.cli.pictures import tell
+
+            tell(output, version, version.heatmap if heatmap else None, html)
             return
         if output.json:
             document = _document(version, tensors=tensors)

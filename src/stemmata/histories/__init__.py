@@ -1,0 +1,1 @@
+"""Histories: what is asked of many versions that came from each other, each question in its module."""

@@ -1,0 +1,269 @@
+"""Curves: metrics along the trainings, run over run, with what each version is called. Owns their axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from stemmata.metricnames import by_interest, is_aside
+from stemmata.pictures import colours, words
+from stemmata.pictures.picture import Picture, Table
+from stemmata.pictures.seen import Runs, Seen, runs_of
+
+Axis = Literal["epoch", "step", "version"]
+_PANELS = 6
+_RUNS = 12
+_LOG_FROM = 50.0
+"""Greatest by least value from which the axis is a logarithm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A version on a curve. `value` may be NaN or infinite: then the curve has a gap there."""
+
+    x: float
+    value: float
+    seen: Seen
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Aliases and tags, as people read them."""
+        return (*self.seen.aliases, *(f"#{tag}" for tag in self.seen.tags))
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    run: str
+    colour: int
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One metric of all runs."""
+
+    metric: str
+    way: str | None
+    """min or max: which is better; None where neither is."""
+    lines: tuple[Line, ...]
+
+    @cached_property
+    def best(self) -> tuple[Line, Point] | None:
+        """Where the best value is; None where none is better than another."""
+        found = [(line, p) for line in self.lines for p in line.points if math.isfinite(p.value)]
+        if self.way is None or len({p.value for _, p in found}) < 2:
+            return None
+        pick = min if self.way == "min" else max
+        return pick(found, key=lambda each: each[1].value)
+
+    @cached_property
+    def values(self) -> tuple[float, ...]:
+        """All finite ones."""
+        return tuple(p.value for line in self.lines for p in line.points if math.isfinite(p.value))
+
+    @property
+    def log(self) -> bool:
+        return bool(self.values) and min(self.values) > 0 and max(self.values) / min(self.values) > _LOG_FROM
+
+    @property
+    def broken(self) -> tuple[Point, ...]:
+        return tuple(p for line in self.lines for p in line.points if not math.isfinite(p.value))
+
+
+@dataclass(frozen=True)
+class Curves(Picture):
+    """The metric of most interest first; the best runs in colours of their own."""
+
+    about: str
+    """Of what: the model's name."""
+    axis: Axis
+    panels: tuple[Panel, ...]
+    runs: Runs
+    left_out: int = 0
+    """Versions that have no place on the axis."""
+    remarks: tuple[str, ...] = ()
+
+    kind = "curves"
+    heading = "Metrics of the runs"
+
+    @classmethod
+    def make(
+        cls,
+        about: str,
+        versions: Iterable[Seen],
+        *,
+        metrics: Sequence[str] = (),
+        axis: Axis | None = None,
+        primary: str | None = None,
+        direction: str | None = None,
+        remarks: tuple[str, ...] = (),
+    ) -> Curves:
+        """`metrics` to draw: by default those of most interest. Runs are ranked by the first of them, else by
+        `primary`."""
+        given = list(versions)
+        ranked = metrics[0] if metrics else primary
+        way = direction if ranked == primary else None
+        runs = runs_of(given, colours.RUNS, metric=ranked, direction=way)
+        chosen = axis or _axis(given)
+        shown = list(dict.fromkeys(metrics)) or _metrics(given, runs.metric)
+        panels = tuple(p for p in (_panel(runs, metric, chosen) for metric in shown) if p.lines)
+        if not metrics and (drawn := [p for p in panels if any(len(line.points) > 1 for line in p.lines)]):
+            panels = tuple(drawn)  # of what a run has once there is no curve
+        placed = {p.seen.id for panel in panels for line in panel.lines for p in line.points}
+        measured = {v.id for v in given if any(p.metric in v.metrics for p in panels)}
+        return cls(about, chosen, panels, runs, len(measured - placed), remarks)
+
+    # --- words ----------------------------------------------------------------------------------
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.panels
+
+    @property
+    def title(self) -> str:
+        named = words.listed([panel.metric for panel in self.panels], 3) or "no metrics"
+        return f"{self.about}: {named}"
+
+    @cached_property
+    def finding(self) -> str:
+        if not self.panels:
+            return "No version has a metric."
+        panel = self.panels[0]
+        lines = [line for line in panel.lines if line.points]
+        versions = words.count(sum(len(line.points) for line in lines), "version")
+        among = f"of {versions} in {words.count(len(lines), 'run')}"
+        if panel.best is None:
+            return f"{panel.metric} {among}."
+        line, point = panel.best
+        word = "lowest" if panel.way == "min" else "highest"
+        told = (
+            f"{panel.metric} is {word} in {self.called(line, point)} ({words.number(point.value)}), {among}."
+        )
+        worse = self.getting_worse()
+        if worse:
+            told += f" {words.listed(worse, 2)} got worse after the best version."
+        return told
+
+    def called(self, line: Line, point: Point) -> str:
+        """A version in words: `r8 at epoch 3`."""
+        where = f"{self.axis} {words.number(point.x)}" if self.axis != "version" else point.seen.name
+        return f"{line.run} at {where}" if self.axis != "version" else where
+
+    def getting_worse(self) -> list[str]:
+        """Runs whose last version is worse than an earlier one, in what the first panel shows."""
+        panel, found = self.panels[0], []
+        for line in panel.lines:
+            values = [p.value for p in line.points if math.isfinite(p.value)]
+            if panel.way is None or len(values) < 3:
+                continue
+            best = min(values) if panel.way == "min" else max(values)
+            span = max(values) - min(values)
+            if span and abs(values[-1] - best) > 0.02 * span and values[-1] != best:
+                found.append(line.run)
+        return found
+
+    @property
+    def notes(self) -> Sequence[str]:
+        found = list(self.remarks)
+        faint = sum(1 for colour in self.runs.colours.values() if colour < 0)
+        if faint:
+            best = len(self.runs.colours) - faint
+            found.append(f"The {best} best runs are coloured, the other {faint} are grey.")
+        if self.left_out:
+            many = words.count(self.left_out, "version")
+            found.append(f"{many} without {self.axis}: not drawn.")
+        for panel in self.panels:
+            if panel.broken:
+                names = [f"{p.seen.name} ({words.number(p.value)})" for p in panel.broken]
+                found.append(f"{panel.metric} is not finite in {words.listed(names)}.")
+        return found
+
+    # --- facts ----------------------------------------------------------------------------------
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "run": line.run,
+                "version": point.seen.name,
+                "id": point.seen.id,
+                "epoch": point.seen.epoch,
+                "step": point.seen.step,
+                "metric": panel.metric,
+                "value": point.value,
+                "aliases": list(point.seen.aliases),
+                "tags": list(point.seen.tags),
+            }
+            for panel in self.panels
+            for line in panel.lines
+            for point in line.points
+        ]
+
+    def tables(self) -> list[Table]:
+        """The runs, the best first, with their best value."""
+        if not self.panels:
+            return []
+        panel = self.panels[0]
+        if len(panel.lines) < 2:
+            return []
+        rows, tones = [], {}
+        by_run = {line.run: line for line in panel.lines}
+        order = [run for run in self.runs.runs if run in by_run]
+        for place, run in enumerate(order[:_RUNS]):
+            best = self.runs.best_of([p.seen for p in by_run[run].points], panel.metric)
+            if best is None:
+                rows.append((run, "–", ""))
+            else:
+                where = best.epoch if self.axis == "epoch" else best.step if self.axis == "step" else None
+                rows.append(
+                    (run, words.number(best.metrics[panel.metric]), "" if where is None else f"{where:g}")
+                )
+            tones[place, 0] = f"run{self.runs.colours[run]}" if self.runs.colours[run] >= 0 else "faint"
+        left = len(order) - len(rows)
+        more = f"and {words.count(left, 'run')} more" if left > 0 else ""
+        columns = ("run", panel.metric, self.axis if any(row[2] for row in rows) else "")
+        return [Table("Best of each run", columns, tuple(rows), frozenset({1, 2}), more, colours=tones)]
+
+    def text(self, width: int = 100, *, colours: int = 0) -> str:
+        from stemmata.pictures.typed import curves
+
+        return curves.lines(self, width, colours)
+
+
+def _axis(versions: Sequence[Seen]) -> Axis:
+    """What most versions with metrics have."""
+    measured = [v for v in versions if v.metrics]
+    epochs = sum(v.epoch is not None for v in measured)
+    steps = sum(v.step is not None for v in measured)
+    if max(epochs, steps) * 2 < len(measured) or not measured:
+        return "version"
+    # Versions between epochs are told apart by either; an epoch is what people speak of.
+    return "epoch" if epochs >= steps else "step"
+
+
+def _metrics(versions: Sequence[Seen], first: str | None) -> list[str]:
+    counts: dict[str, int] = {}
+    for seen in versions:
+        for key in seen.metrics:
+            counts[key] = counts.get(key, 0) + 1
+    found = [key for key, count in counts.items() if count > 1 and not is_aside(key)]
+    ordered = by_interest(found, first)
+    head = [key for key in ordered if key == first]
+    rest = [key for key in ordered if key != first]
+    return (head + sorted(rest, key=lambda k: (not k.startswith("eval"), -counts[k], k)))[:_PANELS]
+
+
+def _panel(runs: Runs, metric: str, axis: Axis) -> Panel:
+    lines = []
+    for label, versions in runs.runs.items():
+        points = []
+        for number, seen in enumerate(versions, 1):
+            x = seen.epoch if axis == "epoch" else seen.step if axis == "step" else number
+            if x is not None and metric in seen.metrics:
+                points.append(Point(float(x), seen.metrics[metric], seen))
+        if points:
+            points.sort(key=lambda p: p.x)
+            lines.append(Line(label, runs.colours[label], tuple(points)))
+    return Panel(metric, runs.way(metric), tuple(lines))
