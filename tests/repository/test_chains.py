@@ -16,12 +16,12 @@ import faults
 from chained import Tensors, as_bf16, model, opened, trained, written
 from stemmata import saving
 from stemmata.checking import check
-from stemmata.codecs.buffers import Buffers
 from stemmata.codecs.dtypes import dtype_of
 from stemmata.errors import Damage, DamagedObject, Refused
 from stemmata.ids import Digest, PackName
 from stemmata.log import ops
 from stemmata.objects.choosing import WORK, chosen
+from stemmata.objects.room import Room
 from stemmata.packs import PackReader
 from stemmata.recording import SaveRequest
 from stemmata.repository import Repository
@@ -146,7 +146,7 @@ def test_of_many_candidates_two_are_in_memory(repo: Repository, tmp_path: Path) 
         )
     lent, most = 0, 0
 
-    class Counting(Buffers):
+    class Counting(Room):
         def lend(self, size: int) -> memoryview:
             nonlocal lent, most
             lent += 1
@@ -160,9 +160,9 @@ def test_of_many_candidates_two_are_in_memory(repo: Repository, tmp_path: Path) 
 
     buffers = Counting()
     data = memoryview(trained(trained(model(), 5, 1e-3), 9)["head"].tobytes())
-    with chosen(data, dtype_of("F32"), parents, repo.session.reader, buffers) as (base, _):
-        assert base is not None
-        assert base.reference.digest == parents[5][0]
+    with chosen(data, dtype_of("F32"), parents, repo.session.reader, buffers) as found:
+        assert found.base is not None
+        assert found.base.reference.digest == parents[5][0]
         assert lent <= 2  # the best and what it leans on
         assert most <= 4  # each of them and what it leans on
     assert lent == 0
