@@ -4,9 +4,10 @@ that; how each part is compared is said in `compare`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from time import monotonic
+from typing import TYPE_CHECKING, Literal
 
 from stemmata.catalog import queries
 from stemmata.deferred import deferred
@@ -16,18 +17,30 @@ from stemmata.upkeep import Target, Upkeep
 from stemmata.version import Version
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from stemmata import weighing
+    from stemmata.catalog.queries import VersionRow
     from stemmata.compare import diff
     from stemmata.compare.diff import Diff, Side
+    from stemmata.histories import bisecting, verdicts
     from stemmata.histories import blame as blaming
     from stemmata.histories import lineage as lineages
+    from stemmata.histories.bisection import Bisection, Judge, Trial
     from stemmata.histories.blame import Blame
     from stemmata.histories.lineage import Lineage
+    from stemmata.histories.searching import Verdict
+    from stemmata.histories.verdicts import Kept
 else:
     diff = deferred("stemmata.compare.diff")
+    bisecting = deferred("stemmata.histories.bisecting")
     blaming = deferred("stemmata.histories.blame")
     lineages = deferred("stemmata.histories.lineage")
+    verdicts = deferred("stemmata.histories.verdicts")
     weighing = deferred("stemmata.weighing")
+
+Test = Callable[[Version], bool | None]
+"""Of a version: True it is good, False it is bad, None it cannot be tested."""
 
 
 class Comparing(Upkeep):
@@ -116,3 +129,77 @@ class Comparing(Upkeep):
             weights=weights,
             progress=progress,
         )
+
+    def bisect(
+        self,
+        good: Target,
+        bad: Target,
+        test: Test | Sequence[str] | None = None,
+        *,
+        require: str | Sequence[str] = (),
+        timeout: float | None = None,
+        timeout_is: Literal["skip", "bad"] = "skip",
+        by: Literal["parents", "time"] = "parents",
+        run: str | None = None,
+        check_ends: bool = False,
+        checkout: bool = True,
+        keep_as: str | None = None,
+        restart: bool = False,
+        told: Callable[[Trial], object] | None = None,
+    ) -> Bisection:
+        """The first bad version after `good` on the way to `bad`, by binary search: of 64 versions in 6
+        tests.
+
+        `test` is a function, or a command with its arguments, in which `{}` is the folder of the version's
+        files (`Version.path`); its exit status means what it means to `git bisect run`: 0 good, 125 cannot
+        be tested, else bad up to 127, and more ends the search. It finds STEMMATA_PATH, STEMMATA_VERSION,
+        STEMMATA_REFERENCE and STEMMATA_REPO in its environment. With `checkout=False` no files are made.
+        After `timeout` seconds its whole process group is ended, and the version is skipped, or bad
+        (`timeout_is`).
+
+        `require`: expressions as in `promote`; a version of which they hold is good. Stored metrics are
+        judged without running anything; where they do not tell, `test` is run, which may `annotate` the
+        version.
+
+        The way leads through parents; `by="time"` takes the versions of the model, or of its run `run`, in
+        the order in which they were saved. The ends are taken as said, unless `check_ends`, or their
+        metrics tell.
+
+        Each verdict of a command is kept at once, and so is one of a function if `keep_as` names it: the same
+        call goes on where it was interrupted. `restart` judges anew. `told` hears of each step.
+
+        Raises NoLine, EndsDisagree, EvaluationFailed, CommandNotStarted, BisectionUnfinished, BisectionBusy,
+        InvalidArgument, InvalidExpression.
+        """
+        wanted = bisecting.Wanted.of(
+            None if callable(test) else test,
+            judge=self._judge_of(test) if callable(test) else None,
+            require=require,
+            timeout=timeout,
+            timeout_is=timeout_is,
+            by=by,
+            run=run,
+            check_ends=check_ends,
+            checkout=checkout,
+            keep_as=keep_as,
+            restart=restart,
+        )
+        first, last = (self._session.row(self.get(each).id) for each in (good, bad))
+        return bisecting.bisect(self._session, first, last, wanted, self._folder_of, told)
+
+    def bisection(self, model: str) -> Kept | None:
+        """The bisection of a model that is kept, finished or not, with its verdicts. Raises ModelNotFound."""
+        self._session.refresh()
+        return verdicts.kept_of(self._session, self._model_key(model))
+
+    def _folder_of(self, row: VersionRow) -> Path:
+        return Version(self._session, row).path()
+
+    def _judge_of(self, test: Test) -> Judge:
+        def judge(row: VersionRow) -> bisecting.Opinion:
+            begun = monotonic()
+            found = test(Version(self._session, row))
+            verdict: Verdict = "skip" if found is None else "good" if found else "bad"
+            return bisecting.Opinion(verdict, seconds=monotonic() - begun)
+
+        return judge
