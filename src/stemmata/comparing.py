@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from stemmata.histories import bisecting, verdicts
     from stemmata.histories import blame as blaming
     from stemmata.histories import lineage as lineages
+    from stemmata.histories import overfitting as overfit
     from stemmata.histories.bisection import Bisection, Judge, Trial
     from stemmata.histories.blame import Blame
     from stemmata.histories.lineage import Lineage
+    from stemmata.histories.overfitting import Overfitting
     from stemmata.histories.searching import Verdict
     from stemmata.histories.verdicts import Kept
 else:
@@ -36,6 +38,7 @@ else:
     bisecting = deferred("stemmata.histories.bisecting")
     blaming = deferred("stemmata.histories.blame")
     lineages = deferred("stemmata.histories.lineage")
+    overfit = deferred("stemmata.histories.overfitting")
     verdicts = deferred("stemmata.histories.verdicts")
     weighing = deferred("stemmata.weighing")
 
@@ -191,6 +194,17 @@ class Comparing(Upkeep):
         """The bisection of a model that is kept, finished or not, with its verdicts. Raises ModelNotFound."""
         self._session.refresh()
         return verdicts.kept_of(self._session, self._model_key(model))
+
+    def overfitting(self, model: str, run: str | None = None) -> list[Overfitting]:
+        """Runs of a model, or those of that name, whose training loss falls while what an evaluation measures
+        gets worse: since which version, and which was the best one. By the model's primary metric, else by
+        eval_loss, else by another one of an evaluation.
+
+        A hint for runs of seven versions or more: nothing is said of what may be chance; see
+        `histories.overfitting`. Raises ModelNotFound.
+        """
+        self._session.refresh()
+        return list(overfit.of_model(self._session.catalog.connection, self._model_key(model), run))
 
     def _folder_of(self, row: VersionRow) -> Path:
         return Version(self._session, row).path()
