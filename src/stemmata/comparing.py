@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from stemmata.histories import lineage as lineages
     from stemmata.histories import overfitting as overfit
     from stemmata.histories.bisection import Bisection, Judge, Trial
-    from stemmata.histories.blame import Blame
+    from stemmata.histories.blamed import Blame
     from stemmata.histories.lineage import Lineage
     from stemmata.histories.overfitting import Overfitting
     from stemmata.histories.searching import Verdict
