@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stemmata import errors
 from stemmata.errors import StemmataError
+from stemmata.histories import problems
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "errors.md"
 HEAD = """# Errors
@@ -18,6 +19,8 @@ turns its family into the exit code. With `--json` a failed command prints
 
 `{…}` stands for a field. This page is made by `scripts/errors_page.py`; a test holds it against the classes.
 """
+MODULES = (errors, problems)
+"""Where the classes are."""
 FAMILIES = {
     1: "Failed in another way",
     2: "Not understood",
@@ -32,7 +35,8 @@ FAMILIES = {
 
 def classes() -> list[type[StemmataError]]:
     """The concrete errors, in the order of the source."""
-    found = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, StemmataError)]
+    every = [c for module in MODULES for c in vars(module).values()]
+    found = dict.fromkeys(c for c in every if isinstance(c, type) and issubclass(c, StemmataError))
     return [c for c in found if c.what != StemmataError.what]
 
 

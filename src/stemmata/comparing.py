@@ -9,11 +9,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, overload
 
-from stemmata.catalog import queries
 from stemmata.deferred import deferred
 from stemmata.errors import InvalidArgument
-from stemmata.names import name_key
-from stemmata.upkeep import Target, Upkeep
+from stemmata.tracing import Tracing
+from stemmata.upkeep import Target
 from stemmata.version import Version
 
 if TYPE_CHECKING:
@@ -24,10 +23,6 @@ if TYPE_CHECKING:
     from stemmata.compare.many import Comparison
     from stemmata.compare.readings import Point, Reading
     from stemmata.compare.sides import Side
-    from stemmata.histories import blame as blaming
-    from stemmata.histories import lineage as lineages
-    from stemmata.histories.blame import Blame
-    from stemmata.histories.lineage import Lineage
 else:
     declared = deferred("stemmata.catalog.declared")
     diff = deferred("stemmata.compare.diff")
@@ -35,15 +30,13 @@ else:
     many = deferred("stemmata.compare.many")
     milestones = deferred("stemmata.milestones")
     readings = deferred("stemmata.compare.readings")
-    blaming = deferred("stemmata.histories.blame")
-    lineages = deferred("stemmata.histories.lineage")
     weighing = deferred("stemmata.weighing")
 
 Progress = Callable[[int], None]
 
 
-class Comparing(Upkeep):
-    """What `Repository` is made on, above its upkeep."""
+class Comparing(Tracing):
+    """What `Repository` is made on, above its upkeep and what traces histories."""
 
     @overload
     def diff(
@@ -146,57 +139,4 @@ class Comparing(Upkeep):
             fill=version.object_filler() if weights else None,
             provenance=version.provenance,
             read_object=partial(self._session.read_object, row),
-        )
-
-    # --- over a history ---------------------------------------------------------------------
-
-    def lineage(self, of: Target | None = None) -> Lineage:
-        """Which version came from which: of a version, of a model, or (None) of all models.
-
-        Of a version it is what it came from and what came from it; of a model its visible versions and what
-        they came from, other models' versions and bases too. A bare model name is the model;
-        `model@latest` its newest version. Deleted versions stay where something came from them.
-        Raises ModelNotFound, VersionNotFound, InvalidReference.
-        """
-        self._session.refresh()
-        if of is None:
-            return lineages.of_all(self._session)
-        if isinstance(of, str):
-            known = queries.models(self._session.catalog.connection)
-            if any(model.key == name_key(of) for model in known):
-                return lineages.of_model(self._session, name_key(of))
-        return lineages.of_version(self._session, self._session.row(self.get(of).id))
-
-    def blame(
-        self,
-        version: Target,
-        pattern: str | None = None,
-        *,
-        most: bool = False,
-        at_least: float = 0.0,
-        weights: bool = False,
-        progress: Callable[[int], None] | None = None,
-    ) -> Blame:
-        """Which version last moved each tensor of this one, and by how much; `layers` of it tells the same
-        layer by layer. It goes back through first parents.
-
-        `pattern`: only tensors that it fits: a glob over the whole name, or whole parts of it, as in
-        "layer.3" or "q_proj". `most`: the version that moved it the furthest, by the L2 norm of the change.
-        `at_least`: smaller changes do not count; a share of the tensor's norm before, 0.01 for 1 %.
-
-        No weights are read: what was kept at the saves tells. Where a version has kept nothing, its list
-        of tensors tells which moved, not how far; with `weights` those are read, and `progress` gets the
-        bytes of each piece. Raises TensorNotInVersion, VersionNotFound, Damage, InvalidArgument.
-        """
-        if not at_least >= 0:
-            raise InvalidArgument(argument="at_least", reason=f"{at_least} is no share of a norm")
-        row = self._session.row(self.get(version).id)
-        return blaming.blame(
-            self._session,
-            row,
-            pattern,
-            most=most,
-            at_least=at_least,
-            weights=weights,
-            progress=progress,
         )

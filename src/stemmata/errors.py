@@ -63,7 +63,7 @@ class CommandNotStarted(UsageProblem):
     kind = "command-not-started"
     what = "{command!r} cannot be run: {reason}"
     untouched = "nothing was started"
-    next_step = "write it after -- as without stemmata: stemmata run MODEL -- python train.py"
+    next_step = "write it after -- as you run it without stemmata: -- python train.py"
 
 
 # --- not found (exit code 3) --------------------------------------------------------------------

@@ -120,6 +120,8 @@ class Check:
     comparisons: tuple[Compared, ...]
     reason: str = ""
     """Why it failed."""
+    told: bool = True
+    """False: it failed because it cannot be told whether it holds."""
 
     def to_dict(self) -> dict[str, object]:
         return {
@@ -202,14 +204,14 @@ class _Judge:
             parsed = parse_gate(requirement.text)
         except InvalidExpression as error:
             # One that a newer release wrote: what cannot be read is not met.
-            return Check(requirement, False, (), str(error))
+            return Check(requirement, False, (), str(error), told=False)
         compared: list[Compared] = []
         answer = self.answer(parsed.node, compared)
         reason = ""
         if not answer.holds:
             untrue = [f"{c.written}: {_unmet(c)}" for c in compared if c.holds is False]
             reason = "; ".join(dict.fromkeys(answer.reasons or untrue or [requirement.text]))
-        return Check(requirement, bool(answer.holds), tuple(compared), reason)
+        return Check(requirement, bool(answer.holds), tuple(compared), reason, answer.holds is not None)
 
     def answer(self, node: Node, compared: list[Compared]) -> _Answer:
         """Kleene's logic: what cannot be told stays so unless the rest decides."""

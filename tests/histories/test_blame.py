@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from makers import Array, safetensors_bytes
 from stemmata import surveyor
 from stemmata.errors import InvalidArgument, TensorNotInVersion
-from stemmata.histories.blame import Blame, fits, layer_of
+from stemmata.histories.blame import fits
+from stemmata.histories.blamed import Blame, layer_of
 from stemmata.objects import ObjectReader
 from stemmata.repository import Repository
 from stemmata.version import Version

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from stemmata.catalog import selecting
 from stemmata.catalog.conditions import Name
@@ -87,3 +88,28 @@ def _facts(
     )
     found = connection.execute(sql, (space, key, model, model, run.name, run.id)).fetchall()
     return [(VersionId(row[0]), row[1], row[2]) for row in found]
+
+
+def curve(
+    connection: sqlite3.Connection, model: str, run: Run, metrics: Sequence[str]
+) -> list[tuple[Any, ...]]:
+    """The run's visible versions in the order in which they were committed: id, name, step, epoch, and of
+    each metric its value, None where it has none or NaN."""
+    need(connection, [Name(key, "metric") for key in metrics], model)
+    value = (
+        "(SELECT f.num FROM facts f WHERE f.version = v.seq AND f.key ="
+        " (SELECT id FROM keys WHERE space = 'metric' AND key = ? AND model = ?))"
+    )
+    columns = ", ".join(["v.id", "v.name", "v.step", "v.epoch", *[value] * len(metrics)])
+    asked = [word for key in metrics for word in (key, model)]
+    sql = f"SELECT {columns} FROM versions v WHERE {_OF_RUN} ORDER BY v.seq"
+    return connection.execute(sql, (*asked, model, run.name, run.id)).fetchall()
+
+
+def runs(connection: sqlite3.Connection, model: str, least: int = 1) -> list[Run]:
+    """The model's runs that have `least` visible versions or more, in the order in which they began."""
+    sql = (
+        "SELECT run_id, run FROM versions WHERE model = ? AND state = 'visible' AND run IS NOT NULL"
+        " AND run_id IS NOT NULL GROUP BY run_id, run HAVING COUNT(*) >= ? ORDER BY MIN(seq)"
+    )
+    return [Run(*row) for row in connection.execute(sql, (model, least)).fetchall()]

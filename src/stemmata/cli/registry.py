@@ -41,6 +41,7 @@ COMMANDS: dict[str, Entry] = {
     "best": Entry("best", _LOOK, "Show the best version of a model by a metric."),
     "search": Entry("search", _LOOK, "Find versions by metrics, config and labels."),
     "blame": Entry("blame", _LOOK, "Show which version last moved each layer or tensor, and how far."),
+    "bisect": Entry("bisect", _LOOK, "Find the version that broke it, by binary search with a command."),
     "lineage": Entry("lineage", _LOOK, "Draw which version came from which, as a tree."),
     "models": Entry("models", _LOOK, "List the models of the repository."),
     "stats": Entry("stats", _LOOK, "Show how much space versions take, what was saved, and where."),

@@ -185,6 +185,19 @@ def utc(stamp: datetime | str) -> str:
     return then.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if then else "?"
 
 
+def duration(seconds: float) -> str:
+    """0.4 s, 12 s, 3 min 5 s, 2 h 10 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
 def epoch(value: float | None) -> str:
     """3, 0.5, 2.67; nothing where there is none."""
     if value is None:

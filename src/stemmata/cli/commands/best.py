@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stemmata.cli import text
+from stemmata.cli import overfitting, text
 from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.options import Json, Model, Repo, open_repo, output_for
 from stemmata.cli.registry import command_app
 from stemmata.errors import InvalidArgument
 
+if TYPE_CHECKING:
+    from stemmata.cli.styled import Text
+    from stemmata.version import Version
+
 app = command_app()
+_SHOWN = 10
 
 
 @app.command(
@@ -21,7 +27,9 @@ app = command_app()
         "stemmata best sentiment",
         "stemmata best sentiment --metric eval_f1 --direction max --run r8",
         "stemmata best sentiment --metric eval_loss --declare",
-        json="version (as in log), metric, direction, value, ties (list of ids)",
+        json="version (as in log), metric, direction, value, ties (list of ids of versions that are just as "
+        "good), tied (the same: list of id, model, name), chosen (only, or earliest of equals), overfitting "
+        "(of its run, as in log, or null)",
     ),
 )
 def best(
@@ -45,7 +53,9 @@ def best(
 ) -> None:
     """Show the best version of a model by a metric.
 
-    NaN never wins. MODEL@best names the same version in every other command.
+    NaN never wins, and of equal versions the one that was saved first does; the others are listed. Whether
+    less or more is better the metric's name tells, what was declared, or --direction. MODEL@best names the
+    same version in every other command.
     """
     output = output_for(context, as_json)
     if direction not in (None, "min", "max"):
@@ -59,6 +69,8 @@ def best(
             repository.configure(model, metric=metric, direction=direction)
             found = repository.find_best(model, metric, direction=direction, run=run)
         version = repository.get(found.row.id)
+        ties = [repository.get(each) for each in found.ties]
+        hint = overfitting.of_version(version)
         value = found.value
         if output.json:
             output.document(
@@ -67,7 +79,10 @@ def best(
                     "metric": found.metric,
                     "direction": found.direction,
                     "value": value,
-                    "ties": [t.hex for t in found.ties],
+                    "ties": [tie.id.hex for tie in ties],
+                    "tied": [{"id": tie.id.hex, "model": tie.model, "name": tie.name} for tie in ties],
+                    "chosen": "earliest" if ties else "only",
+                    "overfitting": hint.to_dict() if hint is not None else None,
                 }
             )
             return
@@ -83,7 +98,20 @@ def best(
         if found.metric_guessed or (found.direction_guessed and direction is None):
             options = f"--metric {found.metric} --direction {found.direction}"
             output.note(f"  told from its name; to settle it: stemmata best {model} {options} --declare")
-        if found.ties:
-            output.note(
-                f"  {text.count(len(found.ties), 'other version')} with the same value: the earliest is shown"
-            )
+        if ties:
+            output.show(*_tied(ties, value))
+            output.note("  of equals the one that was saved first is the best")
+        if hint is not None:
+            output.note(f"  its run: {overfitting.words(hint)}")
+
+
+def _tied(ties: Sequence[Version], value: float) -> Iterator[Text]:
+    """Those that are just as good."""
+    from stemmata.cli.listing import DIM, ID, name_of
+    from stemmata.cli.styled import Text
+
+    yield Text(f"  just as good, {text.precise(value)}:", DIM)
+    for tie in ties[:_SHOWN]:
+        yield Text("    ").append_text(name_of(tie, model=True)).append(f"  {tie.short}", ID)
+    if len(ties) > _SHOWN:
+        yield Text(f"    and {text.count(len(ties) - _SHOWN, 'more version')}; see --json", DIM)

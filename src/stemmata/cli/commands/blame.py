@@ -17,7 +17,7 @@ from stemmata.errors import InvalidArgument
 if TYPE_CHECKING:
     from stemmata.cli.output import Output
     from stemmata.cli.styled import Text
-    from stemmata.histories.blame import Blame, Blamed
+    from stemmata.histories.blamed import Blame, Blamed
     from stemmata.histories.line import Place
 
 app = command_app()

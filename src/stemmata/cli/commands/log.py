@@ -15,6 +15,7 @@ from stemmata.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from stemmata.cli.output import Output
+    from stemmata.histories.overfitting import Overfitting
     from stemmata.repository import Repository
     from stemmata.version import Version
 
@@ -33,7 +34,9 @@ _SHOWN = 50
         "stemmata log --deleted",
         json="versions (list, newest first: id, model, name, names, aliases, tags, created_at, author, "
         "message, parents, run, step, epoch, event, kind, metrics, labels, notes, config, data, "
-        "base, files, bytes), total (how many there are), at (UTC or null). Without --limit all are listed. "
+        "base, files, bytes), total (how many there are), overfitting (list of model, run, metric, "
+        "direction, training, best, since, last: id, name, step, epoch, value), at (UTC or null). Without "
+        "--limit all are listed. "
         "With --deleted: deleted (list of id, model, name, bytes, at, by, why, until, entry), total.",
     ),
 )
@@ -99,7 +102,8 @@ def log(
             return
         if output.json:
             documents = [v.to_dict() for v in shown]
-            output.document({"versions": documents, "total": total, "at": moment})
+            told = [each.to_dict() for each in _overfitting(shown, moment)]
+            output.document({"versions": documents, "total": total, "overfitting": told, "at": moment})
             return
         if moment is not None:
             output.note(f"as of {text.utc(moment)}")
@@ -117,6 +121,19 @@ def log(
         output.show(versions_table(shown, output.width, metrics=metric or ()))
         if len(shown) < total:
             output.note(f"{text.count(total - len(shown), 'older version')} not shown; see all with --all")
+        for each in _overfitting(shown, moment):
+            from stemmata.cli.overfitting import words as words_of
+
+            output.note(f"{text.plain(each.model)}@{text.plain(each.run)}: {words_of(each)}")
+
+
+def _overfitting(shown: list[Version], at: datetime | None) -> list[Overfitting]:
+    """Hints are about the present: none of how things stood."""
+    if at is not None:
+        return []
+    from stemmata.cli.overfitting import of_versions
+
+    return of_versions(shown)
 
 
 def _versions(

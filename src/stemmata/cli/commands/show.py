@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stemmata.cli import text
+from stemmata.cli import overfitting, text
 from stemmata.cli.config import telling
 from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.options import At, Heatmap, Html, Json, Ref, Repo, open_repo, output_for
@@ -36,7 +36,8 @@ app = command_app()
         "stemmata show 'sentiment@production@{3 weeks ago}'",
         "stemmata show sentiment@production --examples sst2 > sst2.jsonl",
         json="version (as in log), lora (rank, alpha, targets, … or null), provenance (list of kinds), "
-        "redacted (list of item, at, by, why), surprises (list of kind, text), "
+        "redacted (list of item, at, by, why), surprises (list of kind, text), overfitting (of its run, as "
+        "in log, or null), "
         "files (list of path, size, digest, executable), tensors (list of name, dtype, shape, bytes, file, "
         "statistics; "
         "with --tensors), spectrum (norm, effective_rank, modules by name; with --spectrum), "
@@ -115,6 +116,7 @@ def _document(version: Version, *, tensors: bool) -> dict[str, object]:
         "provenance": sorted(version.record.provenance),
         "redacted": version.redactions,
         "surprises": version.surprises(),
+        "overfitting": hint.to_dict() if (hint := overfitting.of_version(version)) is not None else None,
         "files": [
             {"path": f.path, "size": f.size, "digest": f.digest, "executable": f.executable}
             for f in version.files
@@ -226,6 +228,8 @@ def _facts(repository: Repository, version: Version) -> list[tuple[str, Text]]:
     rows.append(("size", Text(f"{text.size(content.bytes)} in {text.count(content.files, 'file')}")))
     rows.append(("id", Text(version.id.hex)))
     rows += [("look", Text(text.plain(str(each)), "yellow")) for each in version.surprises()]
+    if (hint := overfitting.of_version(version)) is not None:
+        rows.append(("look", Text(f"its run: {overfitting.words(hint)}", "yellow")))
     return rows
 
 
