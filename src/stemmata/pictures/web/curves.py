@@ -163,7 +163,11 @@ def _series(picture: Curves, panel: Panel, line: Line, *, named: bool) -> Option
         "symbolSize": size,
         "showAllSymbol": True,
         "lineStyle": {"width": 2 if own else 1, "color": colour},
-        "itemStyle": {"color": colour, "borderColor": tone("card"), "borderWidth": 1 if own and not many else 0},
+        "itemStyle": {
+            "color": colour,
+            "borderColor": tone("card"),
+            "borderWidth": 1 if own and not many else 0,
+        },
         "emphasis": {"focus": "series", "lineStyle": {"width": 3}},
         "blur": {"lineStyle": {"opacity": 0.25}, "itemStyle": {"opacity": 0.25}},
         "label": {
