@@ -157,12 +157,12 @@ def test_a_tip_tells_what_is_under_the_pointer(browser: Browser, shown: Reposito
 
 
 def test_very_many_runs_and_layers_are_drawn(browser: Browser, tmp_path: Path) -> None:
-    versions = sweep(100, 12)
+    versions = sweep(100, 6)
     pictures = [
         Curves.make("m", versions),
         Parallel.make("m", versions),
-        HeatMap.make("a → b", llama(80, 20)),
-        Spectra.make("m", ["m"], spectra(80)),
+        HeatMap.make("a → b", llama(32, 8)),
+        Spectra.make("m", ["m"], spectra(32)),
     ]
     html = Page("m", sections=tuple(Section.of(picture) for picture in pictures)).to_html()
     with Looked(browser, html, tmp_path) as looked:

@@ -57,8 +57,8 @@ def test_names_are_no_formulas_and_break_no_figure() -> None:
 
 
 def test_what_is_large_or_empty_is_a_figure_too() -> None:
-    assert png(HeatMap.make("a → b", llama(80, 20)))[0][1] > 1500
-    assert png(Curves.make("m", sweep(100, 3)))[1] > 100
+    assert png(HeatMap.make("a → b", llama(48, 20)))[0][1] > 1300
+    assert png(Curves.make("m", sweep(40, 3)))[1] > 100
     for empty in (Curves.make("m", []), Parallel.make("m", []), HeatMap.make("m", [])):
         assert png(empty)[1] > 2
     assert png(Spectra.make("m", ["a", "b"], [*spectra(3), *spectra(3, side=1)]))[1] > 100
