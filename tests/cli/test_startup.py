@@ -19,7 +19,7 @@ OF_TYPER = {"annotated_doc", "shellingham", "click"}
 UNUSED = {
     *("capture", "candidates", "checking", "checkouts", "collecting", "compare", "containers", "deleting"),
     *("describe", "hf", "lightning", "moves", "objects", "packs", "redacting", "resolve", "resuming"),
-    *("retaining", "retention", "saving", "sources", "training_args", "usage"),
+    *("pictures", "portraits", "retaining", "retention", "saving", "sources", "training_args", "usage"),
 }
 """Floors that have nothing to say in a list of versions."""
 HEAVY = {"email", "importlib.metadata", "asyncio", "concurrent.futures", "ctypes", "secrets", "socket", "ssl"}

@@ -16,6 +16,7 @@ from stemmata.pictures.seen import Runs, Seen, runs_of
 Axis = Literal["epoch", "step", "version"]
 _PANELS = 6
 _RUNS = 12
+_LARGEST = 1e200
 _LOG_FROM = 50.0
 """Greatest by least value from which the axis is a logarithm."""
 
@@ -73,7 +74,7 @@ class Panel:
         return tuple(p for line in self.lines for p in line.points if not math.isfinite(p.value))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Curves(Picture):
     """The metric of most interest first; the best runs in colours of their own."""
 
@@ -261,9 +262,16 @@ def _panel(runs: Runs, metric: str, axis: Axis) -> Panel:
         points = []
         for number, seen in enumerate(versions, 1):
             x = seen.epoch if axis == "epoch" else seen.step if axis == "step" else number
-            if x is not None and metric in seen.metrics:
-                points.append(Point(float(x), seen.metrics[metric], seen))
+            if x is not None and math.isfinite(x) and metric in seen.metrics:
+                points.append(Point(_drawable(float(x)), _drawable(seen.metrics[metric]), seen))
         if points:
             points.sort(key=lambda p: p.x)
             lines.append(Line(label, runs.colours[label], tuple(points)))
     return Panel(metric, runs.way(metric), tuple(lines))
+
+
+def _drawable(value: float) -> float:
+    """As an axis can have it: what is too large for one counts as infinite."""
+    if not math.isfinite(value) or abs(value) < _LARGEST:
+        return value
+    return math.copysign(math.inf, value)

@@ -48,7 +48,7 @@ class Scale:
         return find(self.low, self.high, most)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HeatMap(Picture):
     """Rows are layers, columns modules; a value is the L2 norm of the change against the norm before.
 

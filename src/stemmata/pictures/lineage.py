@@ -52,7 +52,7 @@ class Spot:
     depth: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LineageGraph(Picture):
     about: str
     spots: tuple[Spot, ...]

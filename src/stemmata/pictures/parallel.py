@@ -16,6 +16,7 @@ from stemmata.pictures.seen import Runs, Seen, runs_of
 _AXES = 9
 """Besides that of the metric."""
 _LINES = 400
+_LARGEST = 1e200
 _LOG_FROM = 30.0
 _FEW = 5
 """Different numbers of a setting up to which each has its own mark."""
@@ -26,10 +27,14 @@ _HOUSEKEEPING = re.compile(
     r"|dataloader_\w+|no_cuda|use_cpu|past_index|deepspeed|debug|length_column_name|include_\w+|base_model\w*"
     r"|parameters|trainable\w*|commit|host\w*|path|name_or_path|_name_or_path|remove_unused_columns)$"
 )
-_FIRST = re.compile(
-    r"learning_rate|\blr\b|lora[._](r|rank|alpha|lora_alpha|dropout)|batch_size|num_train_epochs|max_steps|"
-    r"weight_decay|warmup|beta\b|temperature|optim|scheduler|seed|dropout|max_length"
+_TUNED = (
+    r"learning_rate|\blr\b",
+    r"lora[._](r|rank)$",
+    r"lora[._](lora_)?alpha|lora[._]\w*dropout",
+    r"batch_size|num_train_epochs|max_steps",
+    r"weight_decay|warmup|optim|scheduler|temperature|\bbeta\b|dropout|max_length|seed",
 )
+"""What people tune, what they tune most first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ class Strand:
     """The best value of the metric."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Parallel(Picture):
     about: str
     metric: str
@@ -196,7 +201,7 @@ def _varying(configs: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str,
         long = max(map(len, values)) > 80
         if different > 1 and not unique and not long and not _HOUSEKEEPING.search(key):
             found.append(key)
-    found.sort(key=lambda k: (_FIRST.search(k) is None, k))
+    found.sort(key=lambda k: (_tuned(k), k))
     by_division: dict[tuple[int, ...], str] = {}
     together: dict[str, list[str]] = {}
     for key in found:
@@ -206,8 +211,12 @@ def _varying(configs: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str,
     return list(together), together
 
 
+def _tuned(key: str) -> int:
+    return next((at for at, pattern in enumerate(_TUNED) if re.search(pattern, key)), len(_TUNED))
+
+
 def _axis(key: str, values: Sequence[Any]) -> tuple[AxisOf, list[float]]:
-    if all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values):
+    if all(_is_number(v) for v in values):
         numbers = [float(v) for v in values]
         if len(different := sorted(set(numbers))) > _FEW:
             return _numbers(key, numbers), numbers
@@ -219,6 +228,10 @@ def _axis(key: str, values: Sequence[Any]) -> tuple[AxisOf, list[float]]:
     texts = [_text(v) for v in values]
     labels = tuple(sorted(set(texts), key=lambda t: (t != UNSET, t)))
     return _labelled(key, labels), [float(labels.index(t)) for t in texts]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
 def _labelled(key: str, labels: tuple[str, ...]) -> AxisOf:

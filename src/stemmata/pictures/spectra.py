@@ -56,7 +56,7 @@ class Group:
         return statistics.fmean(m.effective for m in self.members)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Spectra(Picture):
     """Singular values of delta-W against their number, and the effective rank of each module."""
 

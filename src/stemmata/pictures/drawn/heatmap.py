@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -46,8 +47,11 @@ def draw(picture: HeatMap, dark: bool = False) -> Figure:
     axes = sheet.axes()
     axes.set_xlim(0, area_wide / wide)
     axes.set_ylim(ys[-1] + 1 if ys else 1, 0)
+    squares, tones = [], []
     for (row, column), cell in picture.matrix.cells.items():
-        _cell(picture, axes, sheet, cell, xs[column], ys[row], numbers=high > 0.14)
+        squares.append(Rectangle((xs[column] + 0.02, ys[row] + 0.04), 0.96, 0.92))
+        tones.append(_cell(picture, axes, sheet, cell, xs[column], ys[row], numbers=high > 0.14))
+    axes.add_collection(PatchCollection(squares, facecolors=tones, linewidths=0))
     axes.set_yticks([y + 0.5 for y in ys], labels)
     axes.set_xticks([x + 0.5 for x in xs], names)
     axes.xaxis.tick_top()
@@ -77,17 +81,16 @@ def _places_of_rows(picture: HeatMap) -> list[float]:
 
 def _cell(
     picture: HeatMap, axes: Axes, sheet: Sheet, cell: Cell, x: float, y: float, *, numbers: bool
-) -> None:
+) -> str:
+    """Its colour; its number is written."""
     if cell.value is None:
-        colour = getattr(sheet.tones, cell.state)
-    else:
-        share = picture.scale.at(cell.value)
-        colour = colours.ramp(share, dark=sheet.dark)
-    axes.add_patch(Rectangle((x + 0.02, y + 0.04), 0.96, 0.92, facecolor=colour, linewidth=0))
-    if cell.value is not None and numbers:
+        return str(getattr(sheet.tones, cell.state))
+    share = picture.scale.at(cell.value)
+    if numbers:
         shown = "new" if cell.infinite else picture.shown(cell.value).removesuffix(" %")
         tone = colours.on_ramp(share, dark=sheet.dark)
         axes.text(x + 0.5, y + 0.52, shown, ha="center", va="center", fontsize=6.5, color=tone)
+    return colours.ramp(share, dark=sheet.dark)
 
 
 def _scale(picture: HeatMap, sheet: Sheet) -> None:

@@ -1,0 +1,220 @@
+"""Curves, settings, spectra and lineage as data: which runs, which values, and what is said of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from picture_makers import WILD, spectra, sweep
+from stemmata.pictures.curves import Curves
+from stemmata.pictures.lineage import Kin, LineageGraph, Link
+from stemmata.pictures.parallel import UNSET, Parallel
+from stemmata.pictures.seen import Seen
+from stemmata.pictures.spectra import Spectra, Values
+from stemmata.repository import Repository
+
+# --- curves ---------------------------------------------------------------------------------------
+
+
+def test_runs_are_overlaid_with_the_best_first(shown: Repository) -> None:
+    found = shown.versions("m").curves()
+    assert found.axis == "epoch"
+    assert [panel.metric for panel in found.panels][:2] == ["eval_loss", "eval_f1"]
+    panel = found.panels[0]
+    assert {line.run: [p.value for p in line.points] for line in panel.lines}["all"] == [1.0, 0.5, 1 / 3]
+    assert panel.best is not None
+    assert panel.best[1].seen.name == "r0/epoch-3"
+    assert next(iter(found.runs.runs)) == "all"
+    assert found.finding.startswith(
+        "eval_loss is lowest in all at epoch 3 (0.3333), of 9 versions in 3 runs."
+    )
+    assert "top got worse after the best version" in found.finding
+    marked = {p.seen.name: p.marks for line in panel.lines for p in line.points if p.marks}
+    assert marked == {"r0/epoch-2": ("production",), "r1/epoch-3": ("#v1",)}
+
+
+def test_the_declared_metric_and_its_direction_rank_the_runs() -> None:
+    versions = [replace(v, metrics={**v.metrics, "score": v.metrics["loss"]}) for v in sweep(4)]
+    up = Curves.make("m", versions, primary="score", direction="max")
+    down = Curves.make("m", versions, primary="score", direction="min")
+    assert up.panels[0].metric == down.panels[0].metric == "score"
+    assert list(up.runs.runs) != list(down.runs.runs)
+    assert up.panels[0].best[1].value > down.panels[0].best[1].value  # type: ignore[index]
+
+
+def test_only_so_many_runs_have_colours_and_the_rest_is_said() -> None:
+    found = Curves.make("m", sweep(30, 3))
+    assert sorted(c for c in found.runs.colours.values() if c >= 0) == list(range(8))
+    assert "The 8 best runs are coloured, the other 22 are grey." in found.notes
+    assert len(found.panels[0].lines) == 30
+
+
+def test_values_that_are_not_finite_are_gaps_and_named() -> None:
+    versions = sweep(2, 4)
+    versions[2] = replace(versions[2], metrics={"eval_loss": math.nan, "loss": math.inf})
+    found = Curves.make("m", versions)
+    assert any("eval_loss is not finite in r0/epoch-3 (NaN)" in note for note in found.notes)
+    assert all(math.isfinite(v) for panel in found.panels for v in panel.values)
+    assert found.text(80)
+
+
+def test_two_runs_of_one_name_are_two_runs() -> None:
+    twice = [replace(v, run="same") for v in sweep(2, 3)]
+    found = Curves.make("m", twice)
+    assert sorted(found.runs.runs) == ["same", "same (2)"]
+
+
+def test_without_epochs_steps_or_runs_there_is_an_axis_all_the_same() -> None:
+    bare = [Seen(f"{k}", f"v{k}", at=f"2026-01-0{k}", metrics={"f1": k / 10}) for k in range(1, 5)]
+    assert Curves.make("m", bare).axis == "version"
+    stepped = [replace(v, step=10 * k) for k, v in enumerate(bare)]
+    assert Curves.make("m", stepped).axis == "step"
+    some = [replace(v, epoch=float(k)) if k < 3 else v for k, v in enumerate(bare)]
+    found = Curves.make("m", some)
+    assert found.axis == "epoch"
+    assert "1 version without epoch: not drawn." in found.notes
+
+
+def test_nothing_to_draw_says_so() -> None:
+    for empty in (Curves.make("m", []), Curves.make("m", [Seen("1", "a")])):
+        assert empty.is_empty
+        assert empty.finding == "No version has a metric."
+        assert empty.text(80) == "No version has a metric."
+        assert "<svg" not in empty.to_html()
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 3),
+            st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False, min_value=0, max_value=99)),
+            st.floats(),
+        ),
+        max_size=20,
+    ),
+    st.integers(40, 120),
+)
+@settings(max_examples=60)
+def test_any_versions_can_be_drawn_in_a_terminal(
+    versions: list[tuple[int, float | None, float]], width: int
+) -> None:
+    seen = [
+        Seen(f"{k}", f"v{k}", f"r{run}", f"{run}", epoch, at=f"{k:04d}", metrics={"eval_loss": value})
+        for k, (run, epoch, value) in enumerate(versions)
+    ]
+    text = Curves.make("m", seen).text(width)
+    assert all(len(line) <= width + 24 for line in text.split("\n"))
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+def test_settings_that_vary_are_axes_and_those_that_go_with_them_are_named() -> None:
+    found = Parallel.make("m", sweep(12))
+    assert [axis.key for axis in found.axes] == ["learning_rate", "lora.r", "eval_loss"]
+    assert found.together == (("lora.r", ("lora.alpha",)),)
+    assert found.strands[0].result == min(s.result for s in found.strands)
+    assert found.goodness(found.strands[0]) == 1.0
+    assert found.goodness(found.strands[-1]) == 0.0
+    best = [v for v in sweep(12) if v.run == found.strands[0].run]
+    assert found.strands[0].result == min(v.metrics["eval_loss"] for v in best)
+
+
+def test_a_setting_that_some_runs_lack_is_a_word() -> None:
+    versions = sweep(4, 2)
+    half = [replace(v, config={"lora.r": 8} if v.run in ("r0", "r1") else {}) for v in versions]
+    found = Parallel.make("m", half)
+    assert found.axes[0].labels == (UNSET, "8")
+    assert {row["lora.r"] for row in found.rows()} == {UNSET, "8"}
+
+
+def test_one_run_or_no_difference_is_nothing_to_draw() -> None:
+    for versions in (sweep(1, 5), [replace(v, config={}) for v in sweep(3)]):
+        found = Parallel.make("m", versions)
+        assert found.is_empty
+        assert found.text(80) == found.finding == "No two runs with a metric differ in a setting."
+
+
+# --- spectra --------------------------------------------------------------------------------------
+
+
+def test_spectra_of_a_version_are_those_of_its_factors(shown: Repository) -> None:
+    version = shown["lora@epoch-1"]
+    table, found = version.lora_spectra(), version.spectra()
+    assert table is not None
+    assert found is not None
+    assert {m.module: m.values for m in found.modules} == {
+        m.module: m.spectrum.singular_values for m in table.modules if m.spectrum
+    }
+    assert [g.kind for g in found.groups] == ["q_proj", "v_proj"]
+    ranks = {(r["layer"], r["module"]): r["value"] for r in found.ranks.rows() if r["module"]}
+    known = {m.module: m.spectrum.effective_rank for m in table.modules if m.spectrum}
+    assert ranks[2, "self_attn.v_proj"] == known["model.layers.2.self_attn.v_proj"]
+    assert "of r=4" in found.finding
+    assert shown["m@base"].spectra() is None
+
+
+def test_both_sides_of_a_diff_have_a_line_for_each_kind(shown: Repository) -> None:
+    found = shown.diff("lora@epoch-1", "lora@epoch-2").spectra()
+    assert found is not None
+    assert [(g.kind, g.side) for g in found.groups] == [
+        ("q_proj", 0),
+        ("q_proj", 1),
+        ("v_proj", 0),
+        ("v_proj", 1),
+    ]
+    assert shown.diff("m@base", "m@r0/epoch-1").spectra() is None
+
+
+def test_an_adapter_that_is_zero_has_no_spectrum_to_draw() -> None:
+    found = Spectra.make("m", ["m"], [Values("h.0.q", (0.0, 0.0), 2, 0.0)])
+    assert found.is_empty
+    assert found.finding == "Delta-W is zero."
+    assert found.text(80) == "Delta-W is zero."
+    assert not Spectra.make("m", ["m"], spectra(4)).is_empty
+
+
+# --- lineage --------------------------------------------------------------------------------------
+
+
+def test_each_run_has_a_lane_from_where_it_branched_off(shown: Repository) -> None:
+    found = shown.lineage("m").graph()
+    lanes = {spot.kin.name: (spot.lane, spot.depth) for spot in found.spots}
+    assert lanes["base"] == (0, 0)
+    assert [lanes[f"r0/epoch-{k}"] for k in (1, 2, 3)] == [(1, 1), (1, 2), (1, 3)]
+    assert len(set(found.lanes)) == 4
+    assert "3 of the lines come from base" in found.finding
+    text = found.text(80)
+    assert "●───●───★  production" in text
+    assert WILD[:20] in text
+
+
+def test_branches_of_one_line_do_not_cross() -> None:
+    kin = [Kin(str(k), f"v{k}", "r") for k in range(4)] + [Kin(f"b{k}", f"b{k}", f"b{k}") for k in range(4)]
+    links = [Link(str(k), str(k + 1), "line") for k in range(3)]
+    links += [Link(str(k), f"b{k}", "fork") for k in range(4)]
+    found = LineageGraph.make("m", kin, links)
+    lane = {spot.kin.id: spot.lane for spot in found.spots}
+    # What branches off later is nearer: the others pass below it.
+    assert lane["b3"] < lane["b2"] < lane["b1"] < lane["b0"]
+    assert len({(s.lane, s.depth) for s in found.spots}) == len(found.spots)
+
+
+def test_a_merge_stands_after_all_that_it_came_from() -> None:
+    kin = [Kin(name, name) for name in ("a", "b", "c", "d", "m")]
+    links = [Link("a", "b", "line"), Link("b", "c", "line"), Link("a", "d", "fork")]
+    links += [Link("d", "m", "line"), Link("c", "m", "merge")]
+    found = LineageGraph.make("m", kin, links)
+    depth = {spot.kin.id: spot.depth for spot in found.spots}
+    assert depth == {"a": 0, "b": 1, "c": 2, "d": 1, "m": 3}
+
+
+def test_of_very_many_versions_the_newest_are_drawn() -> None:
+    kin = [Kin(str(k), f"v{k}") for k in range(700)]
+    found = LineageGraph.make("m", kin, [Link(str(k), str(k + 1), "line") for k in range(699)])
+    assert len(found.spots) == 600
+    assert found.notes == ("100 earlier versions not drawn.",)
+    assert found.spots[0].depth == 0

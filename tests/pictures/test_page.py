@@ -1,0 +1,117 @@
+"""The page: everything in one file, nothing that runs but our own, nothing that people named as markup."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from picture_makers import HOSTILE, llama, sweep
+from picture_pages import Read, hostile_page
+from stemmata.errors import PictureNotWritten
+from stemmata.pictures import page
+from stemmata.pictures.curves import Curves
+from stemmata.pictures.heatmap import HeatMap
+from stemmata.pictures.page import Page, Section
+from stemmata.pictures.picture import Table
+from stemmata.repository import Repository
+
+
+def test_echarts_is_the_release_that_is_named_with_its_licence() -> None:
+    folder = resources.files("stemmata.pictures") / "assets" / "echarts"
+    script = (folder / "echarts.min.js").read_bytes()
+    assert hashlib.sha256(script).hexdigest() == page.ECHARTS_SHA256
+    assert f'"{page.ECHARTS}"'.encode() in script
+    assert b"</script" not in script.lower()
+    assert b"<!--" not in script
+    assert "Apache License" in (folder / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache ECharts" in (folder / "NOTICE").read_text(encoding="utf-8")
+    assert "Redistribution and use" in (folder / "LICENSE-d3").read_text(encoding="utf-8")
+
+
+def test_what_people_named_is_text_or_json_and_no_markup() -> None:
+    html = hostile_page().to_html()
+    read = Read(html)
+    assert "img" not in {tag for tag, _ in read.tags}
+    assert not [a for _, attrs in read.tags for a in attrs if a.startswith("on")]
+    assert HOSTILE in read.words
+    assert "\x1b" not in html
+    assert "\u202e" not in html
+    data, *scripts = read.scripts
+    told = json.loads(data)
+    assert HOSTILE in json.dumps(told, ensure_ascii=False).replace('\\"', '"')
+    assert "<" not in data
+    assert HOSTILE not in "".join(scripts)
+
+
+def test_only_the_scripts_that_the_policy_names_are_there() -> None:
+    read = Read(hostile_page().to_html())
+    policy = next(
+        a["content"] or "" for _, a in read.tags if a.get("http-equiv") == "Content-Security-Policy"
+    )
+    allowed = set(re.findall(r"'sha256-([^']+)'", policy))
+    found = {base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in read.scripts[1:]}
+    assert allowed == found
+    assert len(found) == 2
+    assert "default-src 'none'" in policy
+    assert "unsafe-inline" not in policy.partition("style-src")[0]
+    assert "unsafe-eval" not in policy
+
+
+def test_a_page_names_no_other_file(shown: Repository) -> None:
+    for html in (shown.diff("m@base", "m@r0/epoch-1").to_html(), shown.versions("m").to_html()):
+        read = Read(html)
+        assert not [a for _, a in read.tags if {"src", "href", "action", "data"} & set(a)]
+        assert {tag for tag, _ in read.tags} & {"link", "iframe", "object", "embed", "base", "form"} == set()
+        style = html[html.index("<style>") : html.index("</style>")]
+        assert "url(" not in style
+        assert "@import" not in style
+
+
+def test_a_page_without_pictures_has_no_script() -> None:
+    html = Page("a", sections=(Section("b", tables=(Table("c", ("d",), (("e",),)),)),)).to_html()
+    assert Read(html).scripts == []
+    assert "script-src 'none'" in html
+
+
+def test_facts_stand_beside_the_pictures_and_all_values_below(shown: Repository) -> None:
+    words = Read(shown.diff("m@base", "m@r1/epoch-1").to_html()).words
+    for expected in (
+        "Where the weights moved",
+        "Moved most",
+        "layer 2",
+        "values as a table",
+        "Config",
+        "Files",
+    ):
+        assert expected in words
+    words = Read(shown.versions("m").to_html()).words
+    for expected in (
+        "Metrics of the runs",
+        "Best of each run",
+        "Settings that vary",
+        "Lineage",
+        "r2/epoch-3",
+    ):
+        assert expected in words
+    words = Read(shown["lora@epoch-2"].to_html()).words
+    for expected in ("In its run", "Spectrum of delta-W", "Effective rank, layer by layer", "Metrics"):
+        assert expected in words
+
+
+def test_a_large_page_stays_of_a_size_that_can_be_sent() -> None:
+    curves = Curves.make("m", sweep(100, 12))
+    page_of_all = Page("m", sections=(Section.of(curves), Section.of(HeatMap.make("m", llama(80)))))
+    assert len(page_of_all.to_html()) < 4_500_000
+
+
+def test_a_place_that_cannot_be_written_is_named(shown: Repository, tmp_path: Path) -> None:
+    with pytest.raises(PictureNotWritten, match="No such file or directory"):
+        shown.versions("m").to_html(tmp_path / "nosuch" / "m.html")
+    with pytest.raises(PictureNotWritten):
+        shown.versions("m").curves().to_html(tmp_path)
