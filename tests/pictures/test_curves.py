@@ -67,6 +67,14 @@ def test_two_runs_of_one_name_are_two_runs() -> None:
     assert sorted(found.runs.runs) == ["same", "same (2)"]
 
 
+def test_versions_that_no_run_saved_belong_with_those_that_are_called_alike() -> None:
+    names = ("base", "cold/epoch-1", "cold/epoch-2", "warm/epoch-1", "warm/epoch-2")
+    seen = [
+        Seen(str(k), name, epoch=float(k), metrics={"loss": 1.0 / (k + 1)}) for k, name in enumerate(names)
+    ]
+    assert {line.run for line in Curves.make("m", seen).panels[0].lines} == {"(no run)", "cold", "warm"}
+
+
 def test_without_epochs_steps_or_runs_there_is_an_axis_all_the_same() -> None:
     bare = [Seen(f"{k}", f"v{k}", at=f"2026-01-0{k}", metrics={"f1": k / 10}) for k in range(1, 5)]
     assert Curves.make("m", bare).axis == "version"

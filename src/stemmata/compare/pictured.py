@@ -229,7 +229,8 @@ def _told(diff: Diff) -> str:
         return ""
     up = sum(better(m) is True for m in known)
     if up in (0, len(known)):
-        return f"{'All' if len(known) > 1 else 'It'} {'better' if up else 'worse'}."
+        subject = f"All {len(known)} are" if len(known) > 1 else f"{words.printable(known[0].key)} is"
+        return f"{subject} {'better' if up else 'worse'}."
     return f"{up} better, {len(known) - up} worse."
 
 

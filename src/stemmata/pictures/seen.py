@@ -68,7 +68,7 @@ def runs_of(
     """Gathered. `metric` decides which runs are the best: by default the one of most interest."""
     gathered: dict[tuple[str | None, str], list[Seen]] = {}
     for seen in versions:
-        gathered.setdefault((seen.run_id, seen.run or NO_RUN), []).append(seen)
+        gathered.setdefault((seen.run_id, seen.run or _line_of(seen.name)), []).append(seen)
     groups = [(name, sorted(found, key=lambda v: v.at)) for (_, name), found in gathered.items()]
     groups.sort(key=lambda group: group[1][0].at)
     labelled: dict[str, tuple[Seen, ...]] = {}
@@ -82,6 +82,11 @@ def runs_of(
     ordered = sorted(labelled, key=lambda label: _goodness(bare, labelled[label]))
     tones = {label: place if place < colours else FAINT for place, label in enumerate(ordered)}
     return Runs({label: labelled[label] for label in ordered}, chosen, direction, tones)
+
+
+def _line_of(name: str) -> str:
+    """Where a version without a run belongs: with those whose names begin alike, as in `warm/epoch-3`."""
+    return name.rpartition("/")[0] or NO_RUN
 
 
 def _goodness(runs: Runs, versions: Sequence[Seen]) -> tuple[bool, float]:

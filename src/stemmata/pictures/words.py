@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 
@@ -87,8 +88,12 @@ def printable(words: str) -> str:
 # --- axes -----------------------------------------------------------------------------------------
 
 
+_LEAST = sys.float_info.min
+
+
 def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Marks between two positive numbers: powers of ten, with 2 and 5 between where few fit."""
+    low, high = max(low, _LEAST), max(high, _LEAST)  # the edge of an axis may underflow to zero
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     for steps in ((1, 2, 5), (1, 3), (1,)):
         found = [s * 10.0**e for e in range(first, last + 1) for s in steps]
