@@ -162,6 +162,7 @@ def fine_tune(
         model=prepare(start.load()),
         args=TrainingArguments(
             output_dir=str(Path(options.work) / "trainer"),
+            run_name=way,
             num_train_epochs=options.epochs,
             per_device_train_batch_size=BATCH,
             learning_rate=1e-3 if way == "lora" else 5e-5,
