@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from stemmata.cli import text
 from stemmata.cli.styled import Text
 from stemmata.cli.tables import Column, pairs, table
-from stemmata.compare.architectures import block_of
+from stemmata.compare.architectures import blocks_of
 
 if TYPE_CHECKING:
     from stemmata.compare.statistics import AsStored, Movement, WeightsDiff
@@ -39,8 +39,8 @@ def tensor_lines(
 ) -> list[Text]:
     """A head for each family of blocks with how far it moved, below it a line for each kind of tensor; then
     the blocks in which nothing differs."""
-    moved = weights.moved if weights is not None else {}
-    families = _families(tensors)
+    blocks = blocks_of(tensors.names())
+    families = _families(tensors, blocks)
     if not families:
         return []
     columns = [Column("", shrink=_NAME), Column(""), Column("", 2), Column("", 1), Column("", 3)]
@@ -51,11 +51,11 @@ def tensor_lines(
             left += sum(len(kind.names) for kind in kinds)
             continue
         lines += 1 + len(kinds)
-        _family(columns, family, kinds, moved, weights.as_stored if weights is not None else {})
+        _family(columns, family, kinds, blocks, weights)
     found = [table(columns, width, indent=2, head=False)]
     if left:
         found.append(Text(f"  and {text.count(left, 'tensor')} more; --full shows all", "dim"))
-    still = _still(tensors)
+    still = _still(tensors, blocks)
     if still:
         found.append(pairs([("as before", Text(text.plain(", ".join(still)), "dim"))], width))
     if weights is not None:
@@ -63,7 +63,7 @@ def tensor_lines(
     return found
 
 
-def _families(tensors: TensorsDiff) -> dict[str, list[_Kind]]:
+def _families(tensors: TensorsDiff, blocks: Mapping[str, str]) -> dict[str, list[_Kind]]:
     kinds: dict[str, dict[tuple[str, str], _Kind]] = {}
     for style, what in (
         ("yellow", [(c.name, c.b, f"~ {_shape(c.b)}") for c in tensors.changed]),
@@ -72,29 +72,32 @@ def _families(tensors: TensorsDiff) -> dict[str, list[_Kind]]:
         ("green", [(t.name, t, f"+ {_shape(t)}") for t in tensors.added]),
     ):
         for name, tensor, shown in what:
-            family = text.unnumbered(block_of(name))
+            family = text.unnumbered(blocks[name])
             key = (text.unnumbered(name), shown)
             kind = kinds.setdefault(family, {}).setdefault(key, _Kind(shown, style))
             kind.names.append(name)
             kind.elements += prod(tensor.shape)
-    return {family: list(found.values()) for family, found in kinds.items()}
+    return {family: list(kinds[family].values()) for family in sorted(kinds)}
 
 
 def _family(
     columns: Sequence[Column],
     family: str,
     kinds: Sequence[_Kind],
-    moved: Mapping[str, Movement],
-    as_stored: Mapping[str, AsStored],
+    block_of: Mapping[str, str],
+    weights: WeightsDiff | None,
 ) -> None:
+    moved = weights.moved if weights is not None else {}
+    as_stored = weights.as_stored if weights is not None else {}
     names = [name for kind in kinds for name in kind.names]
-    blocks = list(dict.fromkeys(map(block_of, names)))
+    blocks = list(dict.fromkeys(block_of[name] for name in names))
     alone = len(names) == 1 and names[0] in blocks
     if not alone:
-        _add(columns, Text(text.plain(text.fold(blocks)), "bold"), "", "", _range(names, moved), "")
+        head = Text(text.plain(text.fold(blocks)), "bold")
+        _add(columns, head, "", "", _range(names, block_of, moved), "")
     for kind in kinds:
-        own = list(dict.fromkeys(map(block_of, kind.names)))
-        tails = [name.removeprefix(block_of(name)).removeprefix(".") or name for name in kind.names]
+        own = list(dict.fromkeys(block_of[name] for name in kind.names))
+        tails = [name.removeprefix(block_of[name]).removeprefix(".") or name for name in kind.names]
         label = Text("" if alone else "  ").append(text.plain(text.fold(tails)))
         if len(own) < len(blocks):
             label.append(f" of {_numbers(own, family)}", "dim")
@@ -124,11 +127,11 @@ def _together(names: Iterable[str], moved: Mapping[str, Movement]) -> Movement |
     return together(moved[name] for name in names if name in moved)
 
 
-def _range(names: Sequence[str], moved: Mapping[str, Movement]) -> Text:
+def _range(names: Sequence[str], block_of: Mapping[str, str], moved: Mapping[str, Movement]) -> Text:
     """How far the blocks moved, the least and the most of them."""
     by_block: dict[str, list[str]] = {}
     for name in names:
-        by_block.setdefault(block_of(name), []).append(name)
+        by_block.setdefault(block_of[name], []).append(name)
     found = [far.relative for own in by_block.values() if (far := _together(own, moved)) is not None]
     known = sorted(x for x in found if not math.isnan(x))
     if not known or not known[-1]:
@@ -162,18 +165,15 @@ def _kept(unchanged: int, elements: int) -> Text:
     return Text(f"{share:.0%} of elements as before" if share >= _NOTABLE else "", "dim")
 
 
-def _still(tensors: TensorsDiff) -> list[str]:
+def _still(tensors: TensorsDiff, block_of: Mapping[str, str]) -> list[str]:
     """Blocks of which every tensor is the same, folded."""
-    touched = {
-        block_of(each.name)
-        for part in (tensors.changed, tensors.refitted, tensors.added, tensors.removed)
-        for each in part
-    }
+    still = {t.name for t in tensors.same}
+    touched = {block for name, block in block_of.items() if name not in still}
     groups: dict[str, list[str]] = {}
-    for name in dict.fromkeys(block_of(t.name) for t in tensors.same):
+    for name in dict.fromkeys(block_of[t.name] for t in tensors.same):
         if name not in touched:
             groups.setdefault(text.unnumbered(name), []).append(name)
-    return [text.fold(blocks) for blocks in groups.values()]
+    return [text.fold(groups[family]) for family in sorted(groups)]
 
 
 def _notes(weights: WeightsDiff, width: int) -> Iterator[Text]:
