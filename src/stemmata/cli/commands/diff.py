@@ -129,7 +129,7 @@ def diff(
         if key is not None or score_field is not None:
             raise InvalidArgument(argument="--eval", reason="--key and --score-field go with it")
         if len(versions) > 2:
-            _many(output, repository, versions, step, epoch, moment)
+            _many(output, repository, versions, step, epoch, moment, full=full)
             return
         a, b = versions
         with output.progress("reading weights") as told:
@@ -169,6 +169,8 @@ def _many(
     step: int | None,
     epoch: float | None,
     moment: datetime | None,
+    *,
+    full: bool,
 ) -> None:
     from stemmata.cli.sidebyside import tell
 
@@ -179,7 +181,7 @@ def _many(
         return
     if moment is not None:
         output.note(f"as of {text.utc(moment)}")
-    tell(output, found)
+    tell(output, found, full=full)
 
 
 def _evals(
