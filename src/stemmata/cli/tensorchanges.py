@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _MOST = 40
 """Lines that are shown without being asked for."""
-_NAME = 28
+_NAME = 20
+"""Columns that a name keeps where the table is narrow."""
 _NOTABLE = 0.01
 """Share of elements as before from which it is said."""
 
