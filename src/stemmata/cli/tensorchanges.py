@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _MOST = 40
 """Lines that are shown without being asked for."""
-_NAME = 20
+_NAME = 16
 """Columns that a name keeps where the table is narrow."""
 _NOTABLE = 0.01
 """Share of elements as before from which it is said."""
