@@ -20,6 +20,7 @@ from stemmata.compare.packed import form_of
 from stemmata.compare.statistics import WeightsDiff
 from stemmata.compare.tensors import Tensor
 from stemmata.repository import Repository
+from stemmata.surveyor import Surveyor
 
 Typed = Mapping[str, tuple[str, list[int], bytes]]
 
@@ -242,6 +243,22 @@ def test_different_architectures_have_their_common_part_compared(repo: Repositor
         "A": (1.0, None, None),
         "B": (None, 1.0, None),
     }
+
+
+def test_weights_whose_tensors_cannot_be_told_apart_are_said_to_be(repo: Repository, tmp_path: Path) -> None:
+    found = diff(repo, tmp_path / "m", "model.h5", b"one", b"two")
+    assert found.notes == ("compared as bytes, for no tensors can be told apart in: model.h5",)
+    assert not found.tensors
+
+
+def test_versions_without_statistics_are_read(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Surveyor, "looks", lambda _, __, segment: [None] * len(segment.pieces))
+    one, two = ({"w": np.full((4, 4), value, np.float32)} for value in (1, 2))
+    found = diff(repo, tmp_path / "m", "model.safetensors", safetensors_bytes(one), safetensors_bytes(two))
+    assert repo.versions("m")[0].record.statistics is None
+    assert (weights(found).read, weights(found).moved["w"].relative) == (128, 1.0)
 
 
 def test_models_of_one_kind_have_no_such_note(repo: Repository, tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from stemmata.compare.tensors import TensorsDiff
+from stemmata.compare.tensors import FilesDiff, TensorsDiff
+from stemmata.describe import is_of_training
 from stemmata.records import Record, load_value
 
 _KEYS = ("model.architecture", "model.architectures", "model.model_type")
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz")
 _LAYER = re.compile(r"(?:^|\.)\d+(?=\.)")
 
 
@@ -41,6 +43,20 @@ def architecture_notes(a: Record, b: Record, tensors: TensorsDiff) -> Iterator[s
             f"{kinds}: of {of_a:,} and {of_b:,} tensors {common:,} have the same name, {fitting:,} of them "
             "the same shape; those are compared, the others listed"
         )
+
+
+def opaque_notes(files: FilesDiff, tensors: TensorsDiff) -> Iterator[str]:
+    """Said of files of weights that differ and whose tensors nobody can tell apart without unpickling, or at
+    all."""
+    cut = {tensor.path for change in (*tensors.changed, *tensors.refitted) for tensor in (change.a, change.b)}
+    cut |= {tensor.path for part in (tensors.same, tensors.added, tensors.removed) for tensor in part}
+    found = [
+        change.path
+        for change in files.changed
+        if change.path.endswith(_WEIGHTS) and change.path not in cut and not is_of_training(change.path)
+    ]
+    if found:
+        yield f"compared as bytes, for no tensors can be told apart in: {', '.join(found)}"
 
 
 def blocks_of(names: Iterable[str]) -> dict[str, str]:
