@@ -2,8 +2,8 @@
 
     .venv/bin/python bench/pictures.py [--work bench-work/pictures] [--epochs 4] [--steps 24]
 
-Trains the encoder of examples/encoder.py three ways (all of it, two layers of six, a LoRA) unless it is there,
-and draws it. The pages that belong to the pictures are written beside the repository, for a browser.
+Trains the encoder of examples/encoder.py three ways (all of it, two layers of six, a LoRA), unless it is
+there, and draws it. The pages that belong to the pictures are written beside the repository, for a browser.
 """
 
 from __future__ import annotations

@@ -250,7 +250,30 @@ def _machine() -> dict[str, object]:
         "machine": platform.machine(),
         "cpu": _cpu_name(),
         "cpus": os.cpu_count(),
+        **_gpus(_NVIDIA),
     }
+
+
+_NVIDIA = Path("/proc/driver/nvidia")
+"""Where NVIDIA's driver tells of itself on Linux: asked without loading anything of CUDA."""
+_GPU = re.compile(r"^Model:\s*(\S.*?)\s*$", re.MULTILINE)
+_DRIVER = re.compile(r"^NVRM version:.*?\s(\d+(?:\.\d+)+)\b", re.MULTILINE)
+
+
+def _gpus(told: Path) -> dict[str, object]:
+    """The models of the GPUs and their driver's release; nothing where there is no such driver."""
+    found: dict[str, object] = {}
+    try:
+        texts = [path.read_text(errors="replace") for path in sorted(told.glob("gpus/*/information"))]
+        models = [model for text in texts for model in _GPU.findall(text)]
+        driver = _DRIVER.search((told / "version").read_text(errors="replace"))
+    except OSError:
+        return found
+    if models:
+        found["gpus"] = models
+    if driver is not None:
+        found["driver"] = driver[1]
+    return found
 
 
 def _cpu_name() -> str:

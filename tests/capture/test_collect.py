@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from stemmata import capture
 from stemmata.capture import collect
 
 HF = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWx"
@@ -40,6 +41,29 @@ def test_python_platform_packages_and_command_are_there(tmp_path: Path) -> None:
     assert found["packages"]["msgspec"]
     assert found["command"]["argv"]
     assert "code" not in found
+
+
+@pytest.mark.parametrize(
+    ("line", "release"),
+    [
+        (
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023",
+            "535.104.05",
+        ),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.82.07  Release Build", "580.82.07"),
+    ],
+)
+def test_the_gpus_and_their_driver_as_the_driver_tells_them(tmp_path: Path, line: str, release: str) -> None:
+    for bus in ("0000:01:00.0", "0000:02:00.0"):
+        (tmp_path / "gpus" / bus).mkdir(parents=True)
+        told = "Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 30\nGPU UUID: \t GPU-1234\n"
+        (tmp_path / "gpus" / bus / "information").write_text(told)
+    (tmp_path / "version").write_text(f"{line}\nGCC version:  gcc version 12.3.0\n")
+    assert capture._gpus(tmp_path) == {"gpus": ["NVIDIA H100 80GB HBM3"] * 2, "driver": release}
+
+
+def test_without_such_a_driver_nothing_is_said_of_gpus(tmp_path: Path) -> None:
+    assert capture._gpus(tmp_path / "nowhere") == {}
 
 
 def test_git_commit_branch_and_changes(project: Path) -> None:

@@ -65,7 +65,8 @@ def test_environment_code_and_tokenizer(twins: tuple[str, str], cli: Cli) -> Non
     assert "pad_token + new" in words
     assert "chat template +1 −1 line" in words
     assert "+new{{ message }}" in words
-    assert "train.py +1 −1 lines @@ -1 +1 @@ -lr = 0 +lr = 3" in words
+    assert "train.py ~ 7 B +1 −1 lines" in words
+    assert "train.py @@ -1 +1 @@ -lr = 0 +lr = 3" in words
     assert "\x1b[31m" not in out
     assert "\u202e" not in out
 
@@ -135,7 +136,7 @@ def test_layers_that_moved_stand_together_and_the_others_are_named(
     assert "b comes from a" in lines
     assert "enc.layer.{4-5} moved 1 %" in lines
     assert "q.weight ~ F32 8×8 ×2 moved 1 %" in lines
-    assert "as before enc.layer.{0-3}, enc.emb" in lines
+    assert "as before enc.emb, enc.layer.{0-3}" in lines
     assert not any(line.startswith("read ") for line in lines)
 
 
@@ -194,6 +195,16 @@ def test_three_versions_have_a_column_each_with_the_best_marked(shop: Path, cli:
     assert told["metrics"]["eval_loss"]["best"] == [1]
     assert told["config"]["different"]["lora.r"] == [4, 8, 8]
     assert told["at"] is None
+
+
+def test_many_packages_of_several_versions_are_folded(twins: tuple[str, str], cli: Cli) -> None:
+    lines = [" ".join(line.split()) for line in cli("diff", *twins, twins[0]).out.split("\n")]
+    assert "torch 2.12.0 2.13.0 2.12.0" in lines
+    assert "gpus NVIDIA H100 2 × NVIDIA H100 NVIDIA H100" in lines
+    assert "and 20 others: p0, p1, p10, p11, p12, p13, …; --full shows all" in lines
+    assert "p19 1 2 1" in [
+        " ".join(x.split()) for x in cli("diff", *twins, twins[0], "--full").out.split("\n")
+    ]
 
 
 def test_examples_are_compared_of_two_alone(shop: Path, cli: Cli) -> None:

@@ -10,14 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from makers import Array, model_folder, safetensors_bytes
-from stemmata.compare.architectures import block_of
+from stemmata.compare.architectures import blocks_of
 from stemmata.compare.diff import Diff
 from stemmata.compare.packed import form_of
 from stemmata.compare.statistics import WeightsDiff
 from stemmata.compare.tensors import Tensor
 from stemmata.repository import Repository
+from stemmata.surveyor import Surveyor
 
 Typed = Mapping[str, tuple[str, list[int], bytes]]
 
@@ -177,21 +180,39 @@ def test_plain_integers_are_no_packed_weights(name: str) -> None:
 # --- models with little in common ---------------------------------------------------------------------
 
 
+def blocks(*names: str) -> list[str]:
+    return list(blocks_of(names).values())
+
+
+def test_the_layer_that_a_tensor_belongs_to() -> None:
+    assert blocks("bert.encoder.layer.11.attention.self.query.weight") == ["bert.encoder.layer.11"]
+    assert blocks("model.layers.3.mlp.experts.5.w1.weight") == ["model.layers.3"]
+    assert blocks("0.weight", "x2.weight", "weight") == ["0", "x2", "weight"]
+
+
 @pytest.mark.parametrize(
-    ("name", "block"),
+    ("layer", "outside"),
     [
-        ("bert.encoder.layer.11.attention.self.query.weight", "bert.encoder.layer.11"),
-        ("model.layers.3.mlp.experts.5.w1.weight", "model.layers.3"),
-        ("bert.embeddings.word_embeddings.weight", "bert.embeddings"),
-        ("lm_head.weight", "lm_head"),
-        ("weight", "weight"),
-        ("0.weight", "0"),
-        ("model.embed_tokens.weight", "model.embed_tokens"),
-        ("x2.weight", "x2"),
+        ("bert.encoder.layer.0.q", {"bert.embeddings.word.weight": "bert.embeddings", "head.weight": "head"}),
+        ("encoder.layer.0.q", {"embeddings.word.weight": "embeddings", "pooler.dense.bias": "pooler"}),
+        ("model.layers.0.q", {"model.norm.weight": "model.norm", "lm_head.weight": "lm_head"}),
+        ("h.0.attn.weight", {"wte.weight": "wte", "ln_f.bias": "ln_f"}),
+        (
+            "base_model.model.model.layers.0.q",
+            {"base_model.model.lm_head.weight": "base_model.model.lm_head"},
+        ),
     ],
 )
-def test_the_block_that_a_tensor_belongs_to(name: str, block: str) -> None:
-    assert block_of(name) == block
+def test_parts_outside_the_layers_stand_beside_them(layer: str, outside: Mapping[str, str]) -> None:
+    found = blocks_of([layer, *outside])
+    assert {name: found[name] for name in outside} == outside
+
+
+@given(st.lists(st.text(".01ab", min_size=1, max_size=9)))
+def test_a_tensor_is_in_its_block(names: list[str]) -> None:
+    found = blocks_of(names)
+    assert set(found) == set(names)
+    assert all(name.startswith(block) for name, block in found.items())
 
 
 def test_different_architectures_have_their_common_part_compared(repo: Repository, tmp_path: Path) -> None:
@@ -222,6 +243,22 @@ def test_different_architectures_have_their_common_part_compared(repo: Repositor
         "A": (1.0, None, None),
         "B": (None, 1.0, None),
     }
+
+
+def test_weights_whose_tensors_cannot_be_told_apart_are_said_to_be(repo: Repository, tmp_path: Path) -> None:
+    found = diff(repo, tmp_path / "m", "model.h5", b"one", b"two")
+    assert found.notes == ("compared as bytes, for no tensors can be told apart in: model.h5",)
+    assert not found.tensors
+
+
+def test_versions_without_statistics_are_read(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Surveyor, "looks", lambda _, __, segment: [None] * len(segment.pieces))
+    one, two = ({"w": np.full((4, 4), value, np.float32)} for value in (1, 2))
+    found = diff(repo, tmp_path / "m", "model.safetensors", safetensors_bytes(one), safetensors_bytes(two))
+    assert repo.versions("m")[0].record.statistics is None
+    assert (weights(found).read, weights(found).moved["w"].relative) == (128, 1.0)
 
 
 def test_models_of_one_kind_have_no_such_note(repo: Repository, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoTokenizer
 
 import stemmata
 from stemmata.cli.main import run
-from stemmata.compare.architectures import block_of
+from stemmata.compare.architectures import blocks_of
 from stemmata.repository import Repository
 from torch_statistics import require, require_way
 
@@ -69,7 +69,8 @@ def test_exactly_the_unfrozen_layers_moved(history: History, a: int, b: int, kno
         name for name, x in history.weights[a].items() if not torch.equal(x, history.weights[b][name])
     }
     assert {c.name for c in found.tensors.changed} == set(weights.moved) == differing
-    assert {block_of(name) for name in weights.moved} == TRAINED
+    block_of = blocks_of(history.weights[a])
+    assert {block_of[name] for name in weights.moved} == TRAINED
     assert len(found.tensors.same) == len(history.weights[a]) - len(differing)
     # Of neighbours that is known since the save; of others only what differs is read.
     size = 4 * sum(history.weights[a][name].numel() for name in differing)
@@ -101,4 +102,5 @@ def test_people_see_which_layers_moved_and_which_did_not(
     assert len(heads) == 1
     assert heads[0].startswith("encoder.layer.{4-5} moved 0.")
     assert "as before embeddings, encoder.layer.{0-3}, pooler" in lines
-    assert "equal: about, tokenizer" in lines
+    (equal,) = [line for line in lines if line.startswith("equal: ")]
+    assert "tokenizer" in equal

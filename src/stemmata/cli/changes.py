@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from stemmata.cli.styled import Text, fold
 if TYPE_CHECKING:
     from stemmata.compare.records import Changes
     from stemmata.compare.texts import TextChange
+    from stemmata.records import Value
 
 _STYLES = {"+": "green", "-": "red", "@": "cyan"}
 _LONGEST = 400
@@ -23,6 +25,14 @@ def move(before: str, after: str) -> Text:
     line.append("\n→ " if len(before) + len(after) > 60 else " → ", "dim")
     line.append(after, "green")
     return line
+
+
+def counted_setting(value: Value) -> str:
+    """A value on one line; a list as what it has how often: `8 × NVIDIA H100`."""
+    if isinstance(value, list):
+        counts = Counter(text.setting(each) for each in value)
+        return ", ".join(f"{n} × {name}" if n > 1 else name for name, n in counts.items())
+    return text.setting(value)
 
 
 def came(value: str) -> Text:
@@ -52,10 +62,8 @@ def counted(change: TextChange) -> Text:
     return line.append(" line" if change.added + change.removed == 1 else " lines", "dim")
 
 
-def unified(change: TextChange, width: int, *, limit: int | None, title: str = "") -> Iterator[Text]:
-    """The lines of a text that differ, `limit` of them at most; a head with how many there are."""
-    head = Text(f"  {title}  ", "dim") if title else Text("  ")
-    yield head.append_text(counted(change))
+def unified(change: TextChange, width: int, *, limit: int | None) -> Iterator[Text]:
+    """The lines of a text that differ, `limit` of them at most."""
     lines = change.lines if limit is None or len(change.lines) <= limit + 1 else change.lines[:limit]
     for line in lines:
         shown = text.plain(line.replace("\t", "    "))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from stemmata.cli import text
-from stemmata.cli.changes import changed_rows, move, unified
+from stemmata.cli.changes import changed_rows, counted, move, unified
 from stemmata.cli.listing import DIM, ID, NAME
 from stemmata.cli.styled import Text
 from stemmata.cli.tables import Column, pairs, table
@@ -204,6 +204,8 @@ def _files(files: FilesDiff, texts: Sequence[TextChange], width: int, *, full: b
         line.append(sizes if change.a.size != change.b.size else text.size(change.b.size))
         if change.a.digest == change.b.digest:
             line.append("  only the executable bit", DIM)
+        if change.path in by_path:
+            line.append("  ").append_text(counted(by_path[change.path]))
         rows.append((change.path, line))
     rows += [(f.path, Text(f"- {text.size(f.size)}", "red")) for f in files.removed]
     rows += [(f.path, Text(f"+ {text.size(f.size)}", "green")) for f in files.added]
@@ -211,6 +213,6 @@ def _files(files: FilesDiff, texts: Sequence[TextChange], width: int, *, full: b
     if rows:
         yield pairs([(text.plain(path), line) for path, line in rows], width)
     for path, _ in rows:
-        if path in by_path:
-            few = None if full else _FEW_LINES
-            yield from unified(by_path[path], width, limit=few, title=text.plain(path))
+        if path in by_path and by_path[path].lines:
+            yield Text(f"  {text.plain(path)}", DIM)
+            yield from unified(by_path[path], width, limit=None if full else _FEW_LINES)

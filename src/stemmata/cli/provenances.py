@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from stemmata.cli import text
-from stemmata.cli.changes import came, changed_rows, counted, move, unified, went
+from stemmata.cli.changes import came, changed_rows, counted, counted_setting, move, unified, went
 from stemmata.cli.styled import Text
 from stemmata.cli.tables import pairs
 
@@ -43,16 +42,8 @@ def environment_lines(found: EnvironmentDiff, width: int, *, full: bool) -> list
 
 def _from_to(a: Value, b: Value) -> Text:
     if a is None or b is None:
-        return came(_shown(b)) if a is None else went(_shown(a))
-    return move(_shown(a), _shown(b))
-
-
-def _shown(value: Value) -> str:
-    """`8 × NVIDIA H100` where a list says one thing again and again."""
-    if isinstance(value, list) and value:
-        counts = Counter(text.setting(each) for each in value)
-        return ", ".join(f"{n} × {name}" if n > 1 else name for name, n in counts.items())
-    return text.setting(value)
+        return came(counted_setting(b)) if a is None else went(counted_setting(a))
+    return move(counted_setting(a), counted_setting(b))
 
 
 def _others(changes: Sequence[EnvironmentChange]) -> Text:
@@ -97,7 +88,8 @@ def code_lines(found: CodeDiff, width: int, *, full: bool) -> list[Text]:
     lines = [pairs(rows, width)] if rows else []
     for each in found.texts:
         if each.lines:
-            lines += unified(each, width, limit=None if full else _FEW_LINES, title=text.plain(each.name))
+            lines.append(Text(f"  {text.plain(each.name)}  ", "dim").append_text(counted(each)))
+            lines += unified(each, width, limit=None if full else _FEW_LINES)
     return lines
 
 
@@ -197,5 +189,6 @@ def _templates(templates: Iterable[TextChange], width: int, *, full: bool) -> li
     for each in templates:
         if each.lines:
             name = "chat template" if each.name == "default" else text.plain(each.name)
-            lines += unified(each, width, limit=None if full else _FEW_LINES, title=name)
+            lines.append(Text(f"  {name}  ", "dim").append_text(counted(each)))
+            lines += unified(each, width, limit=None if full else _FEW_LINES)
     return lines

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stemmata.cli import text
+from stemmata.cli.changes import counted_setting
 from stemmata.cli.listing import BEST, DIM, ID, NAME
 from stemmata.cli.styled import Text, cell_len
 from stemmata.cli.tables import Column, table
@@ -23,6 +24,7 @@ _LEAST = 9
 """Columns that a value keeps when a table is made narrower."""
 _KEY = 30
 _INDENT = 2
+_FEW = 6
 _GAP = 2
 _ABSENT = "–"
 _BYTES = frozenset({"bytes"})
@@ -37,8 +39,8 @@ class _Line:
     cells: list[Text]
 
 
-def tell(output: Output, found: Comparison) -> None:
-    """Print it: the versions by letters, then what varies, part by part."""
+def tell(output: Output, found: Comparison, *, full: bool = False) -> None:
+    """Print it: the versions by letters, then what varies, part by part; `full`: every package too."""
     letters = [letter(place) for place in range(len(found))]
     wide = max(map(len, letters))
     for mark, label, version in zip(letters, found.labels, found.ids, strict=True):
@@ -59,14 +61,30 @@ def tell(output: Output, found: Comparison) -> None:
         output.show(reading_line(mark, reading))
     for part, each in found.tables.items():
         if each:
-            lines = [_settings(row, part) for row in each.rows]
+            folded = [] if full or part != "environment" else _folded(each.rows)
+            lines = [_settings(row, part) for row in each.rows if row not in folded]
             _section(output, _title(part), each.same, lines, letters, right=part == "weights")
+            if folded:
+                output.show(_others([text.plain(row.key.partition(":")[2]) for row in folded]))
         elif each.same:
             equal_parts.append(_title(part))
     for kind, why in found.unknown.items():
         output.show(Text(f"  {text.plain(kind)}: {text.plain(why)}", "yellow"))
     if equal_parts:
         output.show("", Text(f"equal: {', '.join(equal_parts)}", DIM))
+
+
+def _folded(rows: Sequence[Row]) -> list[Row]:
+    """Of an environment what tells little by itself, if that is more than one."""
+    from stemmata.compare.environment import Item, is_folded
+
+    found = [row for row in rows if is_folded(Item(*row.key.split(":", 1)))]
+    return found if len(found) > 1 else []
+
+
+def _others(names: Sequence[str]) -> Text:
+    listed = ", ".join(names[:_FEW]) + (", …" if len(names) > _FEW else "")
+    return Text(f"  and {len(names):,} others: {listed}; --full shows all", DIM)
 
 
 def _title(part: Part) -> str:
@@ -80,10 +98,10 @@ def _explain(output: Output, metrics: Sequence[MetricRow]) -> None:
 
 def _metric(row: MetricRow) -> _Line:
     best = row.best
-    shown = text.numbers(row.values)
+    values = text.numbers(row.values)
     cells = [
         Text(f"*{value}", BEST) if place in best else Text(value or _ABSENT, "" if value else DIM)
-        for place, value in enumerate(shown)
+        for place, value in enumerate(values)
     ]
     arrow = _ARROWS.get(row.direction or "", "")
     return _Line(text.plain(row.key) + (f" {arrow}" if arrow else ""), cells)
@@ -91,9 +109,9 @@ def _metric(row: MetricRow) -> _Line:
 
 def _settings(row: Row, part: Part) -> _Line:
     key = row.key.partition(":")[2] if part == "environment" else row.key
-    shown = [_shown(value, size=part == "weights" and row.key in _BYTES) for value in row.values]
+    values = [_shown(value, part, row.key) for value in row.values]
     cells = []
-    for place, words in enumerate(shown):
+    for place, words in enumerate(values):
         if place in row.absent:
             cells.append(Text(_ABSENT, DIM))
         else:
@@ -102,8 +120,10 @@ def _settings(row: Row, part: Part) -> _Line:
     return _Line(text.plain(key.replace("_", " ") if part == "lora" else key), cells)
 
 
-def _shown(value: Value, *, size: bool) -> str:
-    if size and isinstance(value, int):
+def _shown(value: Value, part: Part, key: str) -> str:
+    if part == "environment":
+        return counted_setting(value)
+    if part == "weights" and key in _BYTES and isinstance(value, int):
         return text.size(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)

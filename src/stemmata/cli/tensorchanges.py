@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from stemmata.cli import text
 from stemmata.cli.styled import Text
 from stemmata.cli.tables import Column, pairs, table
-from stemmata.compare.architectures import block_of
+from stemmata.compare.architectures import blocks_of
 
 if TYPE_CHECKING:
     from stemmata.compare.statistics import AsStored, Movement, WeightsDiff
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _MOST = 40
 """Lines that are shown without being asked for."""
-_NAME = 28
+_NAME = 16
+"""Columns that a name keeps where the table is narrow."""
 _NOTABLE = 0.01
 """Share of elements as before from which it is said."""
 
@@ -30,8 +31,14 @@ class _Kind:
 
     shown: str
     style: str
+    became: str = ""
+    """The type and shape now, where these differ."""
     names: list[str] = field(default_factory=list)
     elements: int = 0
+
+
+_Cells = tuple[Text, Text, Text, Text, Text]
+"""Name; type and shape; how many; how far moved, or what it became; what else is to be said."""
 
 
 def tensor_lines(
@@ -39,23 +46,21 @@ def tensor_lines(
 ) -> list[Text]:
     """A head for each family of blocks with how far it moved, below it a line for each kind of tensor; then
     the blocks in which nothing differs."""
-    moved = weights.moved if weights is not None else {}
-    families = _families(tensors)
+    blocks = blocks_of(tensors.names())
+    families = _families(tensors, blocks)
     if not families:
         return []
-    columns = [Column("", shrink=_NAME), Column(""), Column("", 2), Column("", 1), Column("", 3)]
-    lines = 0
+    rows: list[_Cells] = []
     left = 0
     for family, kinds in families.items():
-        if lines >= _MOST and not full:
+        if len(rows) >= _MOST and not full:
             left += sum(len(kind.names) for kind in kinds)
-            continue
-        lines += 1 + len(kinds)
-        _family(columns, family, kinds, moved, weights.as_stored if weights is not None else {})
-    found = [table(columns, width, indent=2, head=False)]
+        else:
+            rows += _family(family, kinds, blocks, weights)
+    found = [_table(rows, width)]
     if left:
         found.append(Text(f"  and {text.count(left, 'tensor')} more; --full shows all", "dim"))
-    still = _still(tensors)
+    still = _still(tensors, blocks)
     if still:
         found.append(pairs([("as before", Text(text.plain(", ".join(still)), "dim"))], width))
     if weights is not None:
@@ -63,48 +68,69 @@ def tensor_lines(
     return found
 
 
-def _families(tensors: TensorsDiff) -> dict[str, list[_Kind]]:
+def _families(tensors: TensorsDiff, blocks: Mapping[str, str]) -> dict[str, list[_Kind]]:
     kinds: dict[str, dict[tuple[str, str], _Kind]] = {}
     for style, what in (
-        ("yellow", [(c.name, c.b, f"~ {_shape(c.b)}") for c in tensors.changed]),
-        ("magenta", [(c.name, c.b, f"≠ {_shape(c.a)} → {_shape(c.b)}") for c in tensors.refitted]),
-        ("red", [(t.name, t, f"- {_shape(t)}") for t in tensors.removed]),
-        ("green", [(t.name, t, f"+ {_shape(t)}") for t in tensors.added]),
+        ("yellow", [(c.name, c.b, f"~ {_shape(c.b)}", "") for c in tensors.changed]),
+        ("magenta", [(c.name, c.b, f"≠ {_shape(c.a)}", f"→ {_shape(c.b)}") for c in tensors.refitted]),
+        ("red", [(t.name, t, f"- {_shape(t)}", "") for t in tensors.removed]),
+        ("green", [(t.name, t, f"+ {_shape(t)}", "") for t in tensors.added]),
     ):
-        for name, tensor, shown in what:
-            family = text.unnumbered(block_of(name))
-            key = (text.unnumbered(name), shown)
-            kind = kinds.setdefault(family, {}).setdefault(key, _Kind(shown, style))
+        for name, tensor, shown, became in what:
+            family = text.unnumbered(blocks[name])
+            key = (text.unnumbered(name), shown + became)
+            kind = kinds.setdefault(family, {}).setdefault(key, _Kind(shown, style, became))
             kind.names.append(name)
             kind.elements += prod(tensor.shape)
-    return {family: list(found.values()) for family, found in kinds.items()}
+    return {family: list(kinds[family].values()) for family in sorted(kinds)}
+
+
+def _table(rows: Sequence[_Cells], width: int) -> Text:
+    """Of a name that does not fit, its end is kept: it says what the tensor is."""
+    columns = [Column("", shrink=_NAME), Column(""), Column("", 1), Column(""), Column("", 2)]
+    wide = [max((row[place].cell_len for row in rows), default=0) for place in range(5)]
+    room = max(_NAME, width - wide[1] - wide[2] - wide[3] - 8)
+    for name, *others in rows:
+        columns[0].add(_ending(name, room))
+        for column, cell in zip(columns[1:], others, strict=True):
+            column.add(cell)
+    return table(columns, width, indent=2, head=False)
+
+
+def _ending(name: Text, room: int) -> Text:
+    if name.cell_len <= room:
+        return name
+    indent = len(name.plain) - len(name.plain.lstrip(" "))
+    return Text(" " * indent + "…").append_text(name[len(name) - room + indent + 1 :])
 
 
 def _family(
-    columns: Sequence[Column],
-    family: str,
-    kinds: Sequence[_Kind],
-    moved: Mapping[str, Movement],
-    as_stored: Mapping[str, AsStored],
-) -> None:
+    family: str, kinds: Sequence[_Kind], block_of: Mapping[str, str], weights: WeightsDiff | None
+) -> Iterator[_Cells]:
+    moved = weights.moved if weights is not None else {}
+    as_stored = weights.as_stored if weights is not None else {}
     names = [name for kind in kinds for name in kind.names]
-    blocks = list(dict.fromkeys(map(block_of, names)))
+    blocks = list(dict.fromkeys(block_of[name] for name in names))
     alone = len(names) == 1 and names[0] in blocks
     if not alone:
-        _add(columns, Text(text.plain(text.fold(blocks)), "bold"), "", "", _range(names, moved), "")
+        head = Text(text.plain(text.fold(blocks)), "bold")
+        yield head, Text(), Text(), _range(names, block_of, moved), Text()
     for kind in kinds:
-        own = list(dict.fromkeys(map(block_of, kind.names)))
-        tails = [name.removeprefix(block_of(name)).removeprefix(".") or name for name in kind.names]
+        own = list(dict.fromkeys(block_of[name] for name in kind.names))
+        tails = [name.removeprefix(block_of[name]).removeprefix(".") or name for name in kind.names]
         label = Text("" if alone else "  ").append(text.plain(text.fold(tails)))
         if len(own) < len(blocks):
             label.append(f" of {_numbers(own, family)}", "dim")
         far = _together(kind.names, moved)
         stored = [as_stored[name] for name in kind.names if name in as_stored]
-        count = f"×{len(kind.names):,}" if len(kind.names) > 1 else ""
+        count = Text(f"×{len(kind.names):,}" if len(kind.names) > 1 else "", "dim")
         # Their numbers are no weights: how far these moved nobody can tell from them.
         told = Text("as stored", "magenta") if stored else _far(far)
         kept = _kept(far.unchanged if far is not None else _unchanged(stored), kind.elements)
-        _add(columns, label, Text(kind.shown, kind.style), count, told, kept)
+        if kind.became:
+            kept = told.append("  ").append_text(kept) if told and kept else told or kept
+            told = Text(kind.became, kind.style)
+        yield label, Text(kind.shown, kind.style), count, told, kept
 
 
 def _numbers(blocks: Sequence[str], family: str) -> str:
@@ -113,22 +139,17 @@ def _numbers(blocks: Sequence[str], family: str) -> str:
     return text.plain(text.fold(blocks)[at:] if at >= 0 else text.fold(blocks))
 
 
-def _add(columns: Sequence[Column], *cells: Text | str) -> None:
-    for column, cell in zip(columns, cells, strict=True):
-        column.add(cell, "" if isinstance(cell, Text) else "dim")
-
-
 def _together(names: Iterable[str], moved: Mapping[str, Movement]) -> Movement | None:
     from stemmata.compare.statistics import together
 
     return together(moved[name] for name in names if name in moved)
 
 
-def _range(names: Sequence[str], moved: Mapping[str, Movement]) -> Text:
+def _range(names: Sequence[str], block_of: Mapping[str, str], moved: Mapping[str, Movement]) -> Text:
     """How far the blocks moved, the least and the most of them."""
     by_block: dict[str, list[str]] = {}
     for name in names:
-        by_block.setdefault(block_of(name), []).append(name)
+        by_block.setdefault(block_of[name], []).append(name)
     found = [far.relative for own in by_block.values() if (far := _together(own, moved)) is not None]
     known = sorted(x for x in found if not math.isnan(x))
     if not known or not known[-1]:
@@ -139,8 +160,8 @@ def _range(names: Sequence[str], moved: Mapping[str, Movement]) -> Text:
     if least == most:
         return Text(f"moved {most}", "bold yellow")
     if least.endswith(" %") and most.endswith(" %"):
-        least = least.removesuffix(" %")
-    return Text(f"moved {least}–{most}", "bold yellow")
+        return Text(f"moved {least.removesuffix(' %')}–{most}", "bold yellow")
+    return Text(f"moved {least} to {most}", "bold yellow")
 
 
 def _far(movement: Movement | None) -> Text:
@@ -162,18 +183,15 @@ def _kept(unchanged: int, elements: int) -> Text:
     return Text(f"{share:.0%} of elements as before" if share >= _NOTABLE else "", "dim")
 
 
-def _still(tensors: TensorsDiff) -> list[str]:
+def _still(tensors: TensorsDiff, block_of: Mapping[str, str]) -> list[str]:
     """Blocks of which every tensor is the same, folded."""
-    touched = {
-        block_of(each.name)
-        for part in (tensors.changed, tensors.refitted, tensors.added, tensors.removed)
-        for each in part
-    }
+    still = {t.name for t in tensors.same}
+    touched = {block for name, block in block_of.items() if name not in still}
     groups: dict[str, list[str]] = {}
-    for name in dict.fromkeys(block_of(t.name) for t in tensors.same):
+    for name in dict.fromkeys(block_of[t.name] for t in tensors.same):
         if name not in touched:
             groups.setdefault(text.unnumbered(name), []).append(name)
-    return [text.fold(blocks) for blocks in groups.values()]
+    return [text.fold(groups[family]) for family in sorted(groups)]
 
 
 def _notes(weights: WeightsDiff, width: int) -> Iterator[Text]:

@@ -4,12 +4,14 @@ Owns how a block of layers is told from a tensor's name."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from stemmata.compare.tensors import TensorsDiff
+from stemmata.compare.tensors import FilesDiff, TensorsDiff
+from stemmata.describe import is_of_training
 from stemmata.records import Record, load_value
 
 _KEYS = ("model.architecture", "model.architectures", "model.model_type")
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz")
 _LAYER = re.compile(r"(?:^|\.)\d+(?=\.)")
 
 
@@ -43,11 +45,40 @@ def architecture_notes(a: Record, b: Record, tensors: TensorsDiff) -> Iterator[s
         )
 
 
-def block_of(name: str) -> str:
-    """The layer, or the part outside the layers, that a tensor belongs to: `bert.encoder.layer.4`,
-    `bert.embeddings`, `lm_head`."""
-    found = _LAYER.search(name)
-    if found is not None:
-        return name[: found.end()]
-    parts = name.split(".")[:-1] or [name]
-    return ".".join(parts[:2])
+def opaque_notes(files: FilesDiff, tensors: TensorsDiff) -> Iterator[str]:
+    """Said of files of weights that differ and whose tensors nobody can tell apart without unpickling, or at
+    all."""
+    cut = {tensor.path for change in (*tensors.changed, *tensors.refitted) for tensor in (change.a, change.b)}
+    cut |= {tensor.path for part in (tensors.same, tensors.added, tensors.removed) for tensor in part}
+    found = [
+        change.path
+        for change in files.changed
+        if change.path.endswith(_WEIGHTS) and change.path not in cut and not is_of_training(change.path)
+    ]
+    if found:
+        yield f"compared as bytes, for no tensors can be told apart in: {', '.join(found)}"
+
+
+def blocks_of(names: Iterable[str]) -> dict[str, str]:
+    """By tensor the layer that it belongs to, or the part outside the layers: `bert.encoder.layer.4`,
+    `bert.embeddings`, `lm_head`. A part stands beside the layers: below what all names of its root share."""
+    found: dict[str, str] = {}
+    roots: dict[str, list[str]] = {}
+    for name in names:
+        layer = _LAYER.search(name)
+        if layer is not None:
+            found[name] = name[: layer.end()]
+        roots.setdefault(name.partition(".")[0], []).append(name)
+    for own in roots.values():
+        outside = [name for name in own if name not in found]
+        deep = _shared(own) if len(outside) < len(own) else 0
+        for name in outside:
+            parts = name.split(".")
+            found[name] = ".".join(parts[: max(1, min(deep + 1, len(parts) - 1))])
+    return found
+
+
+def _shared(names: Sequence[str]) -> int:
+    """How many parts all of these names begin with."""
+    split = [name.split(".") for name in (min(names), max(names))]
+    return next((n for n, (a, b) in enumerate(zip(*split, strict=False)) if a != b), 0)

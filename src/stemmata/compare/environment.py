@@ -65,7 +65,7 @@ class EnvironmentChange:
     @property
     def folded(self) -> bool:
         """Whether it is one of many that tell little by themselves."""
-        return importance(self.item) >= _OTHERS
+        return is_folded(self.item)
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": self.item.kind, "name": self.item.name, "a": self.a, "b": self.b}
@@ -105,6 +105,11 @@ def importance(item: Item) -> int:
     if item.kind == MACHINE:
         return len(_FIRST)
     return _TOOLS if _TOOL.fullmatch(name) else _OTHERS
+
+
+def is_folded(item: Item) -> bool:
+    """Whether it is one of many that tell little by themselves."""
+    return importance(item) >= _OTHERS
 
 
 @cache

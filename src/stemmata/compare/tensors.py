@@ -91,6 +91,11 @@ class TensorsDiff:
     def __bool__(self) -> bool:
         return bool(self.added or self.removed or self.changed or self.refitted)
 
+    def names(self) -> Iterator[str]:
+        """Of all tensors of both sides."""
+        for part in (self.changed, self.refitted, self.removed, self.added, self.same):
+            yield from (each.name for each in part)
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "added": {t.name: t.to_dict() for t in self.added},

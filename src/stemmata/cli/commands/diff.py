@@ -137,7 +137,7 @@ def diff(
                 which = "--heatmap" if heatmap else "--html"
                 reason = "it shows two versions; stemmata log MODEL --html shows many"
                 raise InvalidArgument(argument=which, reason=reason)
-            _many(output, repository, versions, step, epoch, moment)
+            _many(output, repository, versions, step, epoch, moment, full=full)
             return
         a, b = versions
         with output.progress("reading weights") as told:
@@ -182,6 +182,8 @@ def _many(
     step: int | None,
     epoch: float | None,
     moment: datetime | None,
+    *,
+    full: bool,
 ) -> None:
     from stemmata.cli.sidebyside import tell
 
@@ -192,7 +194,7 @@ def _many(
         return
     if moment is not None:
         output.note(f"as of {text.utc(moment)}")
-    tell(output, found)
+    tell(output, found, full=full)
 
 
 def _evals(
