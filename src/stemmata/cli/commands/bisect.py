@@ -31,8 +31,8 @@ others     end the search; what was judged stays, and the same command line
            goes on
 """
 _FOUND = """
-{}                  in the command: the folder of the version's files, verified,
-                    read-only
+{}                  in the command: the folder of the version's files,
+                    verified, read-only
 STEMMATA_PATH       the same, in its environment
 STEMMATA_VERSION    the version's id
 STEMMATA_REFERENCE  its name: model@run/epoch-3
