@@ -223,6 +223,15 @@ def test_one_process_at_a_time_bisects_a_model(versions: Path, repo: Repository)
     repo.bisect("m@v0", "m@v64", again, keep_as="one")
 
 
+def test_no_secret_of_a_command_is_kept(versions: Path, repo: Repository) -> None:
+    repo.bisect("m@v62", "m@v64", ["true", "--hub_token", "hf_" + "a" * 34, "--api_key=sesame", "{}"])
+    (file,) = (versions / "cache").glob("bisections/*")
+    assert b"hf_aaa" not in file.read_bytes()
+    assert b"sesame" not in file.read_bytes()
+    again = repo.bisect("m@v62", "m@v64", ["true", "--hub_token", "hf_" + "b" * 34, "--api_key=open", "{}"])
+    assert again.reused == 1
+
+
 # --- what a command finds, and what its status means ----------------------------------------------
 
 

@@ -21,6 +21,9 @@ from stemmata.ids import VersionId
 from stemmata.records import load_metrics, timestamp
 from stemmata.session import Session
 
+_LOOKED_THROUGH = 2000
+"""Versions of a line that are all held against what is required, to see whether it turns more than once."""
+
 
 class Opinion(NamedTuple):
     """What somebody thinks of a version."""
@@ -81,7 +84,7 @@ class Trial:
     opinion: Opinion | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bisection:
     """What a search found. `line` begins with the good version; one after the other came."""
 
@@ -93,8 +96,8 @@ class Bisection:
     judged: tuple[Point, ...] = field(default=())
     """Every verdict, in the order in which they were found, those of earlier calls too."""
     turns: int | None = None
-    """How often the verdict changes along the line, where the metrics of all versions tell; None: not
-    known."""
+    """How often the verdict changes along the line, where the metrics of all versions tell (and there are no
+    more than 2,000); None: not known."""
 
     @property
     def first_bad(self) -> Point | None:
@@ -127,6 +130,11 @@ class Bisection:
             "turns": self.turns,
             "line": [point.to_dict() for point in self.line],
         }
+
+    def __repr__(self) -> str:
+        first = self.first_bad
+        told = f"first bad {first.model}@{first.name}" if first is not None else "it cannot be told"
+        return f"<Bisection of {len(self.line) - 1} versions: {told}; {self.evaluations} evaluations>"
 
 
 def bisect(
@@ -230,7 +238,7 @@ class _Run:
 
     def _turns(self, foreknown: Judge | None) -> int | None:
         """How often the verdict changes along the line; None unless all that can be judged are known."""
-        if foreknown is None:
+        if foreknown is None or len(self._line) > _LOOKED_THROUGH:
             return None
         rows = [row for row in (self._good, *self._line) if row.state == "visible"]
         verdicts = [foreknown(row).verdict for row in rows]

@@ -59,7 +59,7 @@ class Blamed:
         return {**found, "tensors": len(self.tensors), "tensors_moved": self.moved}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Blame:
     """Who moved what of a version."""
 
@@ -117,6 +117,10 @@ class Blame:
             "unreadable": [each.to_dict() for each in self.unreadable],
             "bytes_read": self.read,
         }
+
+    def __repr__(self) -> str:
+        name = f"{self.version.model}@{self.version.name}"
+        return f"<Blame of {name}: {len(self.tensors)} tensors, {self.looked_at} versions looked at>"
 
 
 def layer_of(name: str) -> str:

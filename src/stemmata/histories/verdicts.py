@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from blake3 import blake3
 
+from stemmata.capture import mask_command
 from stemmata.catalog import queries
 from stemmata.catalog.queries import VersionRow
 from stemmata.histories.problems import BisectionBusy, BisectionUnfinished
@@ -132,14 +133,14 @@ def question(
     by: str,
     run: str | None,
 ) -> Question:
-    """What is asked about two versions."""
+    """What is asked about two versions. Of a command that is kept secrets are masked (I10)."""
     names = [f"{queries.model_name(session.catalog.connection, r.model)}@{r.name}" for r in (good, bad)]
     return Question(
         good.id.hex,
         bad.id.hex,
         names[0],
         names[1],
-        command=tuple(command),
+        command=tuple(mask_command(command)),
         require=tuple(require),
         asked=asked,
         by=by,

@@ -31,7 +31,8 @@ others     end the search; what was judged stays, and the same command line
            goes on
 """
 _FOUND = """
-{}  in the command: the folder of the version's files, verified, read-only
+{}                  in the command: the folder of the version's files,
+                    verified, read-only
 STEMMATA_PATH       the same, in its environment
 STEMMATA_VERSION    the version's id
 STEMMATA_REFERENCE  its name: model@run/epoch-3
@@ -114,8 +115,9 @@ def bisect(
         if log:
             _tell_log(output, repository, good)
             return
-        if bad is None:
-            raise InvalidArgument(argument="BAD", reason="name a good version, then a bad one")
+        if bad is None or not (command or require):
+            reason = "name a good version and a bad one, then -- and the command, or what to --require"
+            raise InvalidArgument(argument="bisect", reason=reason)
         first = repository.get(good)
         told = _Told(output)
         try:
