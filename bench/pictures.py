@@ -2,7 +2,7 @@
 
     .venv/bin/python bench/pictures.py [--work bench-work/pictures] [--epochs 4] [--steps 24]
 
-Trains the encoder of examples/encoder.py three ways (all of it, two layers of six, a LoRA), unless it is
+Trains the encoder of examples/encoder.py three ways (all of it, two layers of six, a LoRA) unless it is
 there, and draws it. The pages that belong to the pictures are written beside the repository, for a browser.
 """
 
@@ -65,7 +65,7 @@ def write(path: Path, picture: Picture) -> int:
     """As a PNG of few colours; returns its bytes."""
     drawn = io.BytesIO()
     picture.figure().savefig(drawn, format="png", dpi=110)
-    Image.open(drawn).convert("RGB").quantize(96).save(path, optimize=True)
+    Image.open(drawn).convert("RGB").quantize(224).save(path, optimize=True)
     return path.stat().st_size
 
 

@@ -37,6 +37,7 @@ from stemmata.log.fold import (
     apply,
 )
 from stemmata.log.identity import Identity, create_identity, read_identity
+from stemmata.measurements import measured
 from stemmata.names import name_key
 from stemmata.records import Content, Outline, Record, encode_record, timestamp
 from stemmata.storage.base import Storage
@@ -217,8 +218,13 @@ class DictState:
             found["packs"] = set()
 
     def annotate(self, moment: Moment, version: VersionId, op: ops.VersionAnnotate) -> None:
+        dataset = measured(op.details)[0].name
         for key, value in (op.metrics or {}).items():
             self.of["facts"][version.raw, "metric", key] = value
+            if dataset:
+                self.of["facts"][version.raw, "measured_on", key] = dataset
+            else:
+                self.of["facts"].pop((version.raw, "measured_on", key), None)
         for key, label in (op.labels or {}).items():
             if label is None:
                 self.of["facts"].pop((version.raw, "label", key), None)

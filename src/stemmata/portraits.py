@@ -66,9 +66,10 @@ def page_of_list(versions: VersionList) -> Page:
     drawn = curves(versions)
     pictures: list[Picture] = [drawn, parallel(versions)]
     if versions.model is not None:
-        from stemmata.histories import lineage
+        from stemmata.histories import lineage, pictured
 
-        pictures.append(lineage.of_model(versions.session, versions.model).graph())
+        found = lineage.of_model(versions.session, versions.model)
+        pictures.append(pictured.graph(found, drawn.runs.colours))
     sections = [Section.of(picture) for picture in pictures if not picture.is_empty]
     listed = _table(list(itertools.islice(versions, _LISTED)), drawn.runs)
     more = len(versions) - len(listed.rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -198,6 +199,16 @@ def test_each_run_has_a_lane_from_where_it_branched_off(shown: Repository) -> No
     text = found.text(80)
     assert "●───●───★  production" in text
     assert WILD[:20] in text
+
+
+def test_a_run_has_one_colour_on_a_page(shown: Repository) -> None:
+    html = shown.versions("m").to_html()
+    data = json.loads(html.split('id="data">')[1].split("</script>")[0])
+    series = {s["name"]: s["color"] for s in data["charts"][0]["baseOption"]["series"]}
+    (lineage,) = [c["series"][0] for c in data["charts"] if c.get("series", [{}])[0].get("type") == "graph"]
+    dots = {d["tip"][2][1]: d["itemStyle"]["color"] for d in lineage["data"] if d["tip"][2][0] == "run"}
+    assert len(dots) == 3
+    assert {run: series[run] for run in dots} == dots
 
 
 def test_branches_of_one_line_do_not_cross() -> None:

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from stemmata.histories.lineage import Lineage, Node
 
 
-def graph(found: Lineage) -> LineageGraph:
-    """Every node of it in its lane."""
+def graph(found: Lineage, tones: Mapping[str, int] | None = None) -> LineageGraph:
+    """Every node of it in its lane; `tones`: colours by run, as another picture has them."""
     models = {node.model for node in found.nodes if node.model}
     several = len(models) > 1
     kin = [_kin(node, found, several=several) for node in found.nodes]
     links = [Link(edge.source, edge.target, edge.kind) for edge in found.edges]
-    return LineageGraph.make(found.of, kin, links)
+    return LineageGraph.make(found.of, kin, links, tones)
 
 
 def _kin(node: Node, found: Lineage, *, several: bool) -> Kin:

@@ -67,18 +67,26 @@ class LineageGraph(Picture):
     heading = "Lineage"
 
     @classmethod
-    def make(cls, about: str, kin: Iterable[Kin], links: Iterable[Link]) -> LineageGraph:
-        """Of `kin` what was there first comes before what came from it."""
+    def make(
+        cls,
+        about: str,
+        kin: Iterable[Kin],
+        links: Iterable[Link],
+        tones: Mapping[str, int] | None = None,
+    ) -> LineageGraph:
+        """Of `kin` what was there first comes before what came from it. `tones`: colours by run, as another
+        picture beside it has them; by default the first runs have one."""
         every = list(kin)
         kept = every[-MOST:]
         there = {each.id for each in kept}
         chosen = tuple(link for link in links if link.source in there and link.target in there)
         spots, lanes = _placed(kept, chosen)
-        runs = list(
-            dict.fromkeys(spot.lane for spot in spots if spot.kin.run and spot.kin.state == "visible")
-        )
-        tones = {lane: place for place, lane in enumerate(runs[: colours.RUNS])}
-        return cls(about, spots, chosen, lanes, tones, len(every) - len(kept))
+        named = {s.lane: s.kin.run for s in spots if s.kin.run and s.kin.state == "visible"}
+        if tones is None:
+            coloured = {lane: place for place, lane in enumerate(list(named)[: colours.RUNS])}
+        else:
+            coloured = {lane: tones[run] for lane, run in named.items() if tones.get(run, -1) >= 0}
+        return cls(about, spots, chosen, lanes, coloured, len(every) - len(kept))
 
     @property
     def is_empty(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stemmata.pictures import words
@@ -58,6 +59,12 @@ def draw(picture: Spectra, dark: bool = False) -> Figure:
         longest = max(longest, len(shown))
         if shown:
             ends[group.kind] = (shown[-1], group.colour)
+    _axes(axes, sheet, low, high, longest)
+    _names(axes, sheet, ends)
+    return sheet.figure
+
+
+def _axes(axes: Axes, sheet: Sheet, low: float, high: float, longest: int) -> None:
     axes.set_yscale("log")
     axes.set_ylim(low * 0.9, high * 1.15)
     axes.set_xlim(0.7, longest + 0.3)
@@ -70,6 +77,10 @@ def draw(picture: Spectra, dark: bool = False) -> Figure:
     axes.set_ylabel("singular value", fontsize=SMALL, color=sheet.tones.muted)
     axes.grid(axis="y", color=sheet.tones.grid, linewidth=0.8)
     axes.tick_params(which="minor", length=0)
+
+
+def _names(axes: Axes, sheet: Sheet, ends: dict[str, tuple[float, int]]) -> None:
+    """Kinds of modules where their lines end, none upon another."""
     placed = [
         float(axes.transLimits.transform(axes.transScale.transform((1, value)))[1]) * _HIGH
         for value, _ in ends.values()
@@ -85,7 +96,6 @@ def draw(picture: Spectra, dark: bool = False) -> Figure:
             parse_math=False,
             annotation_clip=False,
         )
-    return sheet.figure
 
 
 def _notes(picture: Spectra) -> list[str]:
