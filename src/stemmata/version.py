@@ -397,7 +397,7 @@ class Version:
         return card.card(self._subject())
 
     def script(self) -> str:
-        """A training script made from the record; its options ask for what was not recorded, such as --data."""
+        """A training script made from the record; its options ask for what was not recorded (`--data`)."""
         return script.script(self._subject())
 
     def requirements(self) -> str:

@@ -1,7 +1,7 @@
 """Header: the YAML at the head of a model card, as the Hugging Face hub reads it.
 
 Keys and values: https://huggingface.co/docs/hub/model-cards and the client's `ModelCardData`. What is not
-known stays out, and a comment says how to make it known: the hub shows a wrong licence as readily as a right one.
+known stays out, and a comment says so: the hub shows a wrong licence as readily as a right one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Script: a version's training as a script that runs. Owns what it takes from the record, and what it asks for.
+"""Script: a version's training as a script that runs. Owns what it takes from the record and what it asks.
 
 Nothing is guessed in silence: what was not recorded is an option that the script demands, or a sentence at
 its head. It needs no stemmata but where a model comes out of the repository.
@@ -18,7 +18,7 @@ from stemmata.exporting.templates import DATA, MAIN, OPTIONS, RAW, REPOSITORY, T
 from stemmata.exporting.writing import python, remark
 
 _TRL = ("SFTTrainer", "DPOTrainer", "RewardTrainer")
-"""Trainers of TRL that are made of a model, arguments and rows alone; they make tokens of the rows themselves."""
+"""Trainers of TRL that are made of a model, arguments and rows alone; they make tokens of the rows."""
 _ALIKE = ("Trainer", "Seq2SeqTrainer", *_TRL)
 _COLLATORS = {
     "ForCausalLM": "DataCollatorForLanguageModeling(tokenizer, mlm=False)",
@@ -107,6 +107,8 @@ def _say_rest(subject: Subject, plan: _Plan) -> None:
     known = any(hub_name(name, owned=True) for name in subject.datasets())
     if not known:
         said.append("where the data lies was not recorded: --data names it")
+    if "required=True" in _base_option(subject):
+        said.append("the model that it began from was not recorded: --base names it")
     if plan.trainer not in _TRL:
         said.append("how rows became tokens was not recorded: rows with input_ids are taken as they are")
     own = [key for key in subject.metrics if key.startswith("eval_") and not _of_trainer(key)]

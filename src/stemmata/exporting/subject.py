@@ -1,6 +1,6 @@
 """Subject: what is exported, gathered from a version and the catalog. Owns what counts as known.
 
-What was erased, is damaged or was never kept is no error here: it is listed as missing, and the export says so.
+What was erased, is damaged or was never kept is no error here: it is listed as missing.
 """
 
 from __future__ import annotations

@@ -2,15 +2,21 @@
 
 OPTIONS = """
 def parse_options():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", metavar="MODEL", {base})
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--base",
+        metavar="MODEL",
+        {base},
+    )
     parser.add_argument(
         "--data",
         metavar="FILE",
         {data},
-        help="what to train on: .jsonl, .csv, .parquet or .txt, a folder of save_to_disk, or a name on the hub",
+        help="what to train on: .jsonl, .csv, .parquet or .txt, a folder of save_to_disk, a name on the hub",
     )
-    parser.add_argument("--eval-data", metavar="FILE", help="what to evaluate on; without it nothing is evaluated")
+    parser.add_argument("--eval-data", metavar="FILE", help="what to evaluate on; else nothing is evaluated")
     parser.add_argument("--output", metavar="DIR", default="out", help="where to save")
     parser.add_argument("--max-steps", metavar="N", type=int, help="stop after N steps, to try it")
     return parser.parse_args()
@@ -26,7 +32,7 @@ def read(source, part):
         rows = load_from_disk(source)
     elif path.is_file():
         if path.suffix not in READERS:
-            sys.exit(f"{source}: its rows are read from {', '.join(READERS)}, or from a folder of save_to_disk")
+            sys.exit(f"{source}: rows are read from {', '.join(READERS)}, or a folder of save_to_disk")
         rows = load_dataset(READERS[path.suffix], data_files=source, split="train")
     elif path.suffix in READERS or path.is_absolute():
         sys.exit(f"{source}: there is no such file")
@@ -48,7 +54,11 @@ def tokens(rows, tokenizer):
         sys.exit(f"the data has neither input_ids nor a column of text: {{', '.join(rows.column_names)}}")
     column = "text" if "text" in texts else texts[0]
     gone = [name for name in rows.column_names if name not in ("label", "labels")]
-    return rows.map(lambda batch: tokenizer(batch[column], truncation=True), batched=True, remove_columns=gone)
+
+    def made(batch):
+        return tokenizer(batch[column], truncation=True)
+
+    return rows.map(made, batched=True, remove_columns=gone)
 
 
 def collator(rows, tokenizer):
@@ -69,7 +79,8 @@ def tokens(rows, tokenizer):
 
 
 def collator(rows, tokenizer):
-    if "labels" in rows.column_names and "input_ids" in rows.column_names and isinstance(rows[0]["labels"], list):
+    names = rows.column_names
+    if "labels" in names and "input_ids" in names and isinstance(rows[0]["labels"], list):
         return DataCollatorForSeq2Seq(tokenizer)
     return default_data_collator
 '''
