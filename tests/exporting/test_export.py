@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,7 +89,7 @@ def test_the_client_of_the_hub_reads_the_card(repo: Repository, tmp_path: Path) 
     first = saved(repo, tmp_path / "a", name="r8/epoch-1", epoch=1.0, step=50, metrics={"eval_loss": 0.9})
     version = saved(repo, tmp_path / "b", parents=[first.id])
     repo.annotate(version, metrics={"accuracy": 1e-5, "f1": float("nan")}, dataset="Panel 3: hard")
-    repo.label(version, {"license": "Apache-2.0"})
+    repo.annotate(version, labels={"license": "Apache-2.0"})
     version = repo.get(version.id)
     card = version.card()
     data = ModelCard(card).data
@@ -147,7 +148,7 @@ def test_a_license_is_one_of_the_hub_or_named(
     repo: Repository, tmp_path: Path, said: str, wanted: dict[str, str]
 ) -> None:
     version = saved(repo, tmp_path / "a")
-    repo.label(version, {"license": said})
+    repo.annotate(version, labels={"license": said})
     found = header_of(repo.get(version.id).card())
     assert {k: v for k, v in found.items() if k.startswith("license")} == wanted
 
@@ -188,7 +189,7 @@ def test_hostile_words_show_and_do_nothing(repo: Repository, tmp_path: Path, tex
     assert "\n# Title" not in body
     assert "[a](http://b)" not in body.replace("`[a](http://b)`", "")
     lines = body.split("\n")
-    for before, line in zip(lines, lines[1:], strict=False):
+    for before, line in itertools.pairwise(lines):
         if before.startswith("| ") and line.startswith("| "):
             bars = [each.replace(r"\|", "").count("|") for each in (before, line)]
             assert bars[0] == bars[1]
