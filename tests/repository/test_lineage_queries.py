@@ -160,7 +160,7 @@ def test_what_means_nothing_is_refused_with_its_place(repo: Repository, text: st
         repo.search(None, text)
     assert int(told.value.data["position"]) > 1
     with pytest.raises(InvalidExpression):
-        repo.versions().sort("descends_from")
+        list(repo.versions().sort("descends_from"))
 
 
 def test_the_walk_goes_along_indexes() -> None:
@@ -196,7 +196,7 @@ def test_descendants_are_those_of_the_graph(links: list[list[int]], asked: int) 
         up: dict[int, set[int]] = {}
         for place, wanted in enumerate(links):
             chosen = sorted({w for w in wanted if w < place})
-            made.append(shelf.save(f"m{place % 3}", f"v{place}", parents=[made[w].hex for w in chosen]))
+            made.append(shelf.save(f"m{place % 3}", f"v{place}", parents=[made[w] for w in chosen]))
             up[place] = set(chosen).union(*(up[w] for w in chosen))
         start = asked % len(links)
         text = f"descends_from == '{made[start].hex}'"
