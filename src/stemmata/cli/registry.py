@@ -39,7 +39,7 @@ COMMANDS: dict[str, Entry] = {
     "show": Entry("show", _LOOK, "Show one version: metrics, config, parents, files."),
     "diff": Entry("diff", _LOOK, "Show what differs between two versions."),
     "best": Entry("best", _LOOK, "Show the best version of a model by a metric."),
-    "search": Entry("search", _LOOK, "Find versions by metrics, config and labels, and by where they come from."),
+    "search": Entry("search", _LOOK, "Find versions by metrics, config, labels and origin."),
     "models": Entry("models", _LOOK, "List the models of the repository."),
     "stats": Entry("stats", _LOOK, "Show how much space versions take, what was saved, and where."),
     "history": Entry("history", _LOOK, "Show who moved an alias, when and why."),

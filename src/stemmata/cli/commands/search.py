@@ -61,7 +61,7 @@ def search(
     repo: Repo = None,
     as_json: Json = False,
 ) -> None:
-    """Find versions by metrics, config and labels, and by where they come from.
+    """Find versions by metrics, config, labels and origin.
 
     Comparisons (== != < <= > >=, ~ for "contains", in [...], is none) of metrics, config keys and the
     fields step, epoch, run, name, alias, tag, event, kind, created_at, message, author, id, size and
