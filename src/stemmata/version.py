@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from stemmata.compare.surprises import Surprise
     from stemmata.evals import Eval, Examples
     from stemmata.evals.lines import Source
+    from stemmata.exporting import card, requirements, script, subject
     from stemmata.pictures.heatmap import HeatMap
     from stemmata.pictures.spectra import Spectra
 else:
     capture = deferred("stemmata.capture")
+    card = deferred("stemmata.exporting.card")
     checkouts = deferred("stemmata.checkouts")
     deletions = deferred("stemmata.catalog.deletions")
     deltas = deferred("stemmata.compare.deltas")
@@ -42,6 +44,9 @@ else:
     lora = deferred("stemmata.compare.lora")
     portraits = deferred("stemmata.portraits")
     redacting = deferred("stemmata.redacting")
+    requirements = deferred("stemmata.exporting.requirements")
+    script = deferred("stemmata.exporting.script")
+    subject = deferred("stemmata.exporting.subject")
     surprises = deferred("stemmata.compare.surprises")
     surveyor = deferred("stemmata.surveyor")
     weighing = deferred("stemmata.weighing")
@@ -406,6 +411,27 @@ class Version:
 
     def _repr_html_(self) -> str:
         return portraits.snippet_of_version(self)
+
+    # --- for others -------------------------------------------------------------------------
+
+    def card(self) -> str:
+        """A Hugging Face model card, README.md: YAML header, how to load it, the training, the metrics.
+
+        What was not recorded is left out and said; no path or user of a machine is in it.
+        """
+        return card.card(self._subject())
+
+    def script(self) -> str:
+        """A training script made from the record; its options ask for what was not recorded (`--data`)."""
+        return script.script(self._subject())
+
+    def requirements(self) -> str:
+        """A requirements.txt: what was installed, pinned, the telling packages first."""
+        return requirements.requirements(self._subject())
+
+    def _subject(self) -> subject.Subject:
+        self._session.refresh()
+        return subject.gather(self, self._session.catalog.connection)
 
     # --- models -----------------------------------------------------------------------------
 

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any, overload
 from stemmata.catalog import asking, selecting
 from stemmata.deferred import deferred
 from stemmata.errors import InvalidArgument, MissingExtra
+from stemmata.ids import VersionId
 from stemmata.session import Session
 from stemmata.version import Version
 
 if TYPE_CHECKING:
-    from stemmata import portraits
+    from stemmata import portraits, resolve
     from stemmata.pictures.curves import Axis, Curves
     from stemmata.pictures.parallel import Parallel
 else:
     portraits = deferred("stemmata.portraits")
+    resolve = deferred("stemmata.resolve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,31 @@ class VersionList(Sequence[Version]):
         """Those for which the expression holds. Raises InvalidExpression."""
         selecting.check_expression(expression)
         return self._with(expressions=(*self._query.expressions, expression))
+
+    def descends_from(self, version: Version | VersionId | str) -> VersionList:
+        """Those that came from this version, over any number of others, in any model; not itself.
+
+        All parents of a merge count, and the version that an adapter is loaded on. Deleted versions on the
+        way are walked through. Takes whatever names a version. Raises VersionNotFound and what a reference
+        raises.
+        """
+        if isinstance(version, str):
+            version = resolve.resolve(self._session.catalog.connection, version).row.id
+        found = version if isinstance(version, VersionId) else version.id
+        return self._with_term("descends_from", found.hex)
+
+    def trained_on(self, dataset: str) -> VersionList:
+        """Those that were trained on this data, by its name or fingerprint as `data` or `config` has it."""
+        return self._with_term("trained_on", dataset)
+
+    def from_base(self, base: str) -> VersionList:
+        """Those that are loaded on this base model: by its name, whole or after its last slash, or by the
+        version that it is (an id, model@name)."""
+        return self._with_term("from_base", base)
+
+    def _with_term(self, field: str, value: str) -> VersionList:
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return self.where(f'{field} == "{escaped}"')
 
     def sort(self, key: str, *, descending: bool = False) -> VersionList:
         """By a metric, config key or field; versions without it, or with NaN, come last."""

@@ -17,7 +17,7 @@ from stemmata.catalog.state import SqliteState
 from stemmata.ids import Digest
 from stemmata.log import ops
 from stemmata.log.entries import Position
-from stemmata.records import Run, store_value
+from stemmata.records import Base, Run, store_value
 
 V0 = version_of(record(0))
 AT = "2026-03-01T00:00:00.000000Z"
@@ -95,7 +95,7 @@ def test_a_version_row(tables: Tables) -> None:
             *(1, bytes.fromhex(version_of(raw)), "model", "run/1", "Run/1", 2, AT, "tester", txn(2)),
             *("visible", 2, msgspec.json.encode(TREE).decode(), AT, "Run", "id1", 7, 1.5),
             *("manual", "files", "a", "hi"),
-            *(10, 2, "cd" * 32, b"{}", 0, 0, None, bytes.fromhex(pack(1)), None),
+            *(10, 2, "cd" * 32, b"{}", 0, 0, None, bytes.fromhex(pack(1)), None, None),
         )
     ]
     assert list(every_record(tables.connection)) == [(1, raw)]
@@ -104,6 +104,15 @@ def test_a_version_row(tables: Tables) -> None:
     assert tables.rows("SELECT model, key, kind, name, n FROM refs") == [
         ("model", "run/1", "name", "Run/1", 2)
     ]
+
+
+def test_a_base_that_many_have_is_named_once(tables: Tables) -> None:
+    for place, base in enumerate(("gpt2", "other", "gpt2", "")):
+        tables.fold(add_version(place, name=f"v{place}", base=Base(name_or_path=base)))
+    assert tables.rows(
+        "SELECT v.name, b.name FROM versions v LEFT JOIN base_names b ON b.id = v.base_name ORDER BY v.seq"
+    ) == [("v0", "gpt2"), ("v1", "other"), ("v2", "gpt2"), ("v3", None)]
+    assert tables.rows("SELECT COUNT(*) FROM base_names") == [(2,)]
 
 
 def test_parents_keep_their_order(tables: Tables) -> None:

@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from shelf import Shelf
+from stemmata.catalog.conditions import LINEAGE
 from stemmata.catalog.expression import FIELDS, Scope, compile_filter, compile_sort
 from stemmata.catalog.grammar import MAX_LENGTH
 from stemmata.catalog.schema import SCHEMA
@@ -230,7 +231,19 @@ def runs(expression: str, at: str | None) -> None:
 
 
 TOKENS = st.sampled_from(
-    [*sorted(FIELDS), "loss", "label.x", "`a b`", "config.`c`", "1", "-2.5e3", "'t'", '"u"', "true", "none"]
+    [
+        *sorted(FIELDS - LINEAGE),
+        "loss",
+        "label.x",
+        "`a b`",
+        "config.`c`",
+        "1",
+        "-2.5e3",
+        "'t'",
+        '"u"',
+        "true",
+        "none",
+    ]
 ) | st.sampled_from(
     ["and", "or", "not", "in", "is", "(", ")", "[", "]", ",", "==", "!=", "<", "<=", "~", "-inf", "nan", "é"]
 )
@@ -250,7 +263,7 @@ def test_any_text_is_sql_that_runs_or_invalid_expression(text: str, at: str | No
         assert 1 <= position <= len(text) + 1
 
 
-NAMES = st.sampled_from([*sorted(FIELDS), "loss", "label.x", "data.`a b`"])
+NAMES = st.sampled_from([*sorted(FIELDS - LINEAGE), "loss", "label.x", "data.`a b`"])
 LEAVES = st.one_of(
     st.builds("{} {} 'x'".format, NAMES, st.sampled_from(["==", "!=", "<", ">=", "~"])),
     st.builds("{} < 1 <= {}".format, NAMES, NAMES),

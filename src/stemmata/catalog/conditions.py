@@ -31,7 +31,10 @@ _TEXTS = {
     "id": "lower(hex(v.id))",
 }
 _REFS = ("name", "alias", "tag")
-FIELDS = frozenset({*_NUMBERS, *_TEXTS, *_REFS})
+DESCENDS_FROM, TRAINED_ON, FROM_BASE = "descends_from", "trained_on", "from_base"
+LINEAGE = frozenset({DESCENDS_FROM, TRAINED_ON, FROM_BASE})
+"""Where a version comes from: see `ancestry`."""
+FIELDS = frozenset({*_NUMBERS, *_TEXTS, *_REFS, *LINEAGE})
 """Names that mean the version itself before any metric or config key."""
 
 
@@ -58,6 +61,10 @@ class Name:
     @property
     def is_field(self) -> bool:
         return self.space is None and not self.quoted and self.key in FIELDS
+
+    @property
+    def is_lineage(self) -> bool:
+        return self.is_field and self.key in LINEAGE
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,8 @@ def clause_of(leaf: Leaf, scope: Scope) -> Clause:
     """One comparison of a name with what is written there, as SQL that is never NULL."""
     from stemmata.catalog.grammar import Comparison, Member
 
+    if (found := _lineage(leaf)) is not None:
+        return found
     if isinstance(leaf, Member):
         return member_of(leaf.name, leaf.values, negated=leaf.negated, scope=scope)
     if isinstance(leaf, Comparison):
@@ -108,3 +110,18 @@ def clause_of(leaf: Leaf, scope: Scope) -> Clause:
         return compares(leaf.left, leaf.op, leaf.right, scope)
     found = is_there(leaf.name, scope) if leaf.what == "none" else is_nan(leaf.name, scope)
     return found if leaf.negated == (leaf.what == "none") else found.negated()
+
+
+def _lineage(leaf: Leaf) -> Clause | None:
+    """A condition on where the version comes from; None for any other."""
+    from stemmata.catalog.grammar import Comparison, Is, Member
+
+    name = leaf.left if isinstance(leaf, Comparison) else leaf.name
+    if isinstance(leaf, Is) or not isinstance(name, Name) or not name.is_lineage:
+        return None
+    from stemmata.catalog import ancestry
+
+    if isinstance(leaf, Member):
+        return ancestry.member(name.key, leaf.values, negated=leaf.negated)
+    assert isinstance(leaf.right, Value)
+    return ancestry.condition(name.key, leaf.op, leaf.right)

@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from stemmata.catalog.conditions import MEASURED_ON, SHARED, SPACES, Name
+from stemmata.catalog.ancestry import KEYS_OF_DATA
+from stemmata.catalog.conditions import MEASURED_ON, SHARED, SPACES, TRAINED_ON, Name
 from stemmata.catalog.connection import Connection
 from stemmata.catalog.facts import fact_of, metric_of
 from stemmata.catalog.waiting import FactRow, write_facts
@@ -28,12 +29,15 @@ _labels = msgspec.json.Decoder(dict[str, str | None])
 
 def need(connection: sqlite3.Connection, names: Iterable[Name], model: str | None = None) -> None:
     """Have the facts of these names stand in the tables: of one model (by key), or of all."""
+    asked = list(names)
     keys = [
         (space, name.key, model)
-        for name in names
+        for name in asked
         if not name.is_field
         for space in ([name.space] if name.space else SPACES)
     ]
+    if any(name.is_lineage and name.key == TRAINED_ON for name in asked):
+        keys += [(space, key, model) for _, space, key in connection.execute(KEYS_OF_DATA).fetchall()]
     fill(connection, keys)
 
 

@@ -15,6 +15,9 @@ A gate is about one version and may name others; there an operand is
     product    := factor { "*" factor }
     factor     := name | value | "@" selector "." name    @production.accuracy: of the version named there
 
+Where versions come from is asked of many, with == != and in: `descends_from == "sentiment@v1"` (model@name or
+an id's first digits), `trained_on == "imdb"` (a name or fingerprint of data), `from_base == "gpt2"`.
+
 A name is a field (see FIELDS), else the metric, label, config or data key of that name, in this
 order; `metrics.x`, `label.x`, `config.x` and `data.x` say which, `measured_on.x` is what the metric x was
 measured on, and backquotes take any character, of a selector too.
@@ -26,7 +29,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from stemmata.catalog.conditions import MEASURED_ON, Name, Value
+from stemmata.catalog.ancestry import names_a_version
+from stemmata.catalog.conditions import DESCENDS_FROM, MEASURED_ON, Name, Value
 from stemmata.errors import InvalidExpression
 
 MAX_LENGTH = 2000
@@ -270,6 +274,8 @@ class _Parser:
         found = self.factor()
         if not isinstance(found, Name) or self.here.kind != "end":
             raise self._error(0, "a single name is expected")
+        if found.is_lineage:
+            raise self._error(0, f"{found.key!r} has no order")
         return found
 
     def chain(self, word: str, depth: int) -> Node:
@@ -395,6 +401,8 @@ class _Parser:
             shown, found = written, Name(written, None)
             if dot and key and prefix in _SPACES:
                 found = Name(key, _SPACES[prefix])
+        if self.gate and found.is_lineage:
+            raise self._error(self.here.position, f"{found.key!r} is asked of many versions, not in a gate")
         if noted:
             self.names.append((shown, found))
         return found
@@ -413,6 +421,8 @@ class _Parser:
             )
         if not _names_something(left) and not _names_something(right):
             raise self._error(position, "it compares two values, and no name")
+        if isinstance(left, Name) and left.is_lineage:
+            self.check_lineage(left, op, right, position)
         if op == "~" and not (isinstance(left, Name) and isinstance(right, Value)):
             raise self._error(position, "'~' stands between a name and a text")
         if isinstance(right, Value) and right.value is None:
@@ -421,6 +431,16 @@ class _Parser:
             if not isinstance(left, Name):
                 raise self._error(position, "'none' is compared with a name of this version alone")
         return Comparison(left, op, right, written)
+
+    def check_lineage(self, name: Name, op: str, right: Operand, position: int) -> None:
+        """Refuse what can be said of metrics, and not of where a version comes from."""
+        allowed = ("==", "!=") if name.key == DESCENDS_FROM else ("==", "!=", "~")
+        if op not in allowed:
+            raise self._error(position, f"{name.key!r} goes with {', '.join(allowed)} and in [...] alone")
+        if not isinstance(right, Value) or right.value is None:
+            raise self._error(position, f"{name.key!r} is compared with a quoted text")
+        if name.key == DESCENDS_FROM and not names_a_version(right.written):
+            raise self._error(position, "a version is written model@name, or as an id's first digits")
 
     def list_of(self, name: Name, first: int, *, negated: bool) -> Member:
         closing = {"[": "]", "(": ")"}.get(self.take("[", "(") or "")
@@ -434,12 +454,16 @@ class _Parser:
             value = self.factor()
             if not isinstance(value, Value) or value.value is None:
                 raise self._error(position, "a list holds numbers and quoted texts")
+            if name.is_lineage:
+                self.check_lineage(name, "==", value, position)
             values.append(value)
         if not values:
             raise self._error(self.here.position, "the list is empty")
         return Member(name, tuple(values), negated, self.written(first))
 
     def state_of(self, name: Name, first: int) -> Is:
+        if name.is_lineage:
+            raise self._error(self.here.position, f"{name.key!r} is compared with a quoted text")
         negated = self.take("not") is not None
         if self.take("none", "null"):
             return Is(name, "none", negated, self.written(first))

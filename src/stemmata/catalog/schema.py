@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sqlite3
 
-VERSION = 4
+VERSION = 5
 """Raised whenever a table changes. Part of the file's name, so that releases do not fight over it."""
 
 # A fact is a value by which versions are found. A number is `num` (a bool also has text 'true' or 'false',
@@ -57,8 +57,10 @@ CREATE TABLE versions (
     bytes INTEGER NOT NULL, files INTEGER NOT NULL, content TEXT NOT NULL,
     metrics BLOB NOT NULL,  -- JSON, as the record has them
     config INTEGER NOT NULL, data INTEGER NOT NULL,  -- shared.id; 0 is an empty object
-    parent BLOB, pack BLOB, base BLOB  -- its first parent, one of its packs, the version that it is loaded on
+    parent BLOB, pack BLOB, base BLOB,  -- its first parent, one of its packs, the version it is loaded on
+    base_name INTEGER  -- base_names.id: what that was called, or a model that is no version
 );
+CREATE TABLE base_names (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE INDEX versions_by_pack ON versions (pack);
 CREATE TABLE records (first INTEGER PRIMARY KEY, data BLOB NOT NULL);  -- some together: see `chunks`
 
@@ -158,7 +160,8 @@ CREATE INDEX versions_by_model ON versions (model, state, seq);
 CREATE INDEX versions_by_run ON versions (model, run, seq) WHERE run IS NOT NULL;
 CREATE INDEX versions_by_content ON versions (content);
 CREATE INDEX versions_by_parent ON versions (parent);
-CREATE INDEX versions_by_base ON versions (seq) WHERE base IS NOT NULL;
+CREATE INDEX versions_by_base ON versions (base) WHERE base IS NOT NULL;
+CREATE INDEX versions_by_base_name ON versions (base_name) WHERE base_name IS NOT NULL;
 CREATE INDEX more_parents_by_parent ON more_parents (parent);
 CREATE INDEX version_states_by_version ON version_states (version, n);
 CREATE INDEX facts_by_number ON facts (key, num);

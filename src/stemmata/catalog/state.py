@@ -155,7 +155,7 @@ class SqliteState:
                 *((run.name, run.id) if run is not None else (None, None)),
                 *(record.step, record.epoch, record.event, record.kind, record.author, record.message),
                 *(content.bytes, content.files, content.digest, encode(record.metrics), config, data),
-                *(parent, self._add_packs(seq, op.packs), _base_of(record)),
+                *(parent, self._add_packs(seq, op.packs), _base_of(record), self._base_name(record)),
             )
         )
         rows["records"].append((seq, bytes(op.record)))
@@ -298,6 +298,22 @@ class SqliteState:
             else:
                 self._waiting.rows["more_parents"].append((seq, bytes.fromhex(text), position))
         return first
+
+    def _base_name(self, record: Outline) -> int | None:
+        """The number of the base's name, new or known."""
+        name = record.base.name_or_path if record.base is not None else ""
+        if not name:
+            return None
+        place = ("base", name)
+        found: int | None = self._waiting.known(place)
+        if found is None:
+            sql = "SELECT id FROM base_names WHERE name = ?"
+            row = None if self._waiting.is_all else self._one(sql, name)
+            found = int(row[0]) if row is not None else self._waiting.number("base_names")
+            if row is None:
+                self._waiting.rows["base_names"].append((found, name))
+            self._waiting.note(place, found)
+        return found
 
     def _add_metrics(self, moment: Moment, seq: int, model: str, metrics: Mapping[str, float | str]) -> None:
         place = ("metrics", model, tuple(metrics))

@@ -18,7 +18,7 @@ _ROWS = 20_000
 _KNOWN = 300_000
 """Answers that are kept at most, about."""
 _INSERTS = {
-    "versions": f"INSERT INTO versions VALUES ({', '.join('?' * 30)})",  # noqa: S608 - nothing but marks
+    "versions": f"INSERT INTO versions VALUES ({', '.join('?' * 31)})",  # noqa: S608 - nothing but marks
     "models": "INSERT OR IGNORE INTO models VALUES (?, ?, ?)",
     "packs": "INSERT INTO packs (name, state, size, digest, n) VALUES (?, ?, ?, ?, ?)",
     "pack_bases": "INSERT OR IGNORE INTO pack_bases VALUES (?, ?)",
@@ -27,6 +27,7 @@ _INSERTS = {
         " WHERE NOT EXISTS (SELECT 1 FROM versions WHERE seq = ?1 AND pack = ?2)"
     ),
     "more_parents": "INSERT INTO more_parents VALUES (?, ?, ?)",
+    "base_names": "INSERT INTO base_names VALUES (?, ?)",
     "keys": "INSERT INTO keys VALUES (?, ?, ?, ?, ?)",
     "shared": "INSERT INTO shared VALUES (?, ?, ?, ?)",
     "shared_facts": "INSERT INTO shared_facts VALUES (?, ?, ?, ?)",

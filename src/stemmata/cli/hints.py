@@ -24,9 +24,9 @@ def unknown_keys(repository: Repository, model: str | None, keys: Iterable[str])
     found = []
     for key in dict.fromkeys(keys):
         asked = key if re.fullmatch(r"[^\W\d][\w./@+-]*", key) else f"`{key}`"
-        if len(repository.search(model, f"{asked} is not none", limit=1)):
-            continue
         if asked in FIELDS:
+            continue
+        if len(repository.search(model, f"{asked} is not none", limit=1)):
             continue
         close = difflib.get_close_matches(key, _known(repository, model), n=3, cutoff=0.6)
         meant = f"; did you mean {' or '.join(close)}?" if close else ""

@@ -39,7 +39,7 @@ COMMANDS: dict[str, Entry] = {
     "show": Entry("show", _LOOK, "Show one version: metrics, config, parents, files."),
     "diff": Entry("diff", _LOOK, "Show what differs between two versions, or what varies among more."),
     "best": Entry("best", _LOOK, "Show the best version of a model by a metric."),
-    "search": Entry("search", _LOOK, "Find versions by metrics, config and labels."),
+    "search": Entry("search", _LOOK, "Find versions by metrics, config, labels and origin."),
     "blame": Entry("blame", _LOOK, "Show which version last moved each layer or tensor, and how far."),
     "bisect": Entry("bisect", _LOOK, "Find the version that broke it, by binary search with a command."),
     "lineage": Entry("lineage", _LOOK, "Draw which version came from which, as a tree."),

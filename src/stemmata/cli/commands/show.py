@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stemmata.cli import overfitting, text
+from stemmata.cli import exporting, overfitting, text
 from stemmata.cli.config import telling
 from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.options import At, Heatmap, Html, Json, Ref, Repo, open_repo, output_for
@@ -35,6 +36,8 @@ app = command_app()
         "stemmata show sentiment@production --html production.html",
         "stemmata show 'sentiment@production@{3 weeks ago}'",
         "stemmata show sentiment@production --examples sst2 > sst2.jsonl",
+        "stemmata show sentiment@production --card -o README.md",
+        "stemmata show sentiment@production --script -o train.py",
         json="version (as in log), lora (rank, alpha, targets, … or null), provenance (list of kinds), "
         "redacted (list of item, at, by, why), surprises (list of kind, text), overfitting (of its run, as "
         "in log, or null), "
@@ -43,7 +46,8 @@ app = command_app()
         "with --tensors), spectrum (norm, effective_rank, modules by name; with --spectrum), "
         "annotations (list of at, by, metrics, labels, notes, event, why), measured (by metric: value, "
         "dataset, source, at, by, later), evals (list of name, metrics, dataset, source, at, by, why, "
-        "examples, bytes, kind), at (UTC or null)",
+        "examples, bytes, kind), at (UTC or null); with --card, --script or --requirements: version (id), "
+        "export (which), text, written (the file or null), at",
     ),
 )
 def show(
@@ -65,6 +69,21 @@ def show(
     ] = None,
     heatmap: Heatmap = False,
     html: Html = None,
+    card: Annotated[
+        bool, typer.Option("--card", help="Print it as a Hugging Face model card (README.md) instead.")
+    ] = False,
+    script: Annotated[
+        bool, typer.Option("--script", help="Print a script that trains it again, from what was recorded.")
+    ] = False,
+    requirements: Annotated[
+        bool, typer.Option("--requirements", help="Print the packages it was trained with, for pip.")
+    ] = False,
+    target: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write the card, script or requirements to this file."
+        ),
+    ] = None,
     at: At = None,
     repo: Repo = None,
     as_json: Json = False,
@@ -75,9 +94,16 @@ def show(
     --spectrum also the norm of what a LoRA adds to each module, and in how many of its rank's directions.
     """
     output = output_for(context, as_json)
+    others = {"--tensors": tensors, "--files": files, "--config": config, "--spectrum": spectrum}
+    others["--examples"] = eval_name is not None
+    exports = {"card": card, "script": script, "requirements": requirements}
+    export = exporting.chosen(exports, others, target)
     with open_repo(context, repo) as repository:
         resolved = repository.resolve(reference, at=at)
         version = repository.get(resolved.row.id)
+        if export is not None:
+            exporting.export(output, version, export, target, resolved.at_utc)
+            return
         if eval_name is not None:
             from stemmata.cli.evals import print_examples
 
