@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.options import Json, Repo, open_repo, output_for
 from stemmata.cli.registry import command_app
 from stemmata.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from stemmata.versions import VersionList
 
 app = command_app()
 
@@ -80,14 +83,7 @@ def search(
         from stemmata.cli.hints import unknown_keys
 
         name = None if model == "-" else model
-        found = repository.versions(name)
-        if descends_from is not None:
-            found = found.descends_from(descends_from)
-        if trained_on is not None:
-            found = found.trained_on(trained_on)
-        if from_base is not None:
-            found = found.from_base(from_base)
-        found = found.where(expression) if expression else found
+        found = _found(repository.versions(name), expression, descends_from, trained_on, from_base)
         found = found.sort(sort, descending=descending) if sort is not None else found
         versions = list(found if limit is None else found.limit(limit))
         if output.json:
@@ -105,3 +101,20 @@ def search(
 
         known = [sort] if sort is not None and any(sort in v.metrics for v in versions) else []
         output.show(versions_table(versions, output.width, metrics=known))
+
+
+def _found(
+    versions: VersionList,
+    expression: str,
+    descends_from: str | None,
+    trained_on: str | None,
+    from_base: str | None,
+) -> VersionList:
+    """Those of which everything holds that was given."""
+    if descends_from is not None:
+        versions = versions.descends_from(descends_from)
+    if trained_on is not None:
+        versions = versions.trained_on(trained_on)
+    if from_base is not None:
+        versions = versions.from_base(from_base)
+    return versions.where(expression) if expression else versions

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stemmata.cli.output import Output
     from stemmata.cli.styled import Text
     from stemmata.repository import Repository
+    from stemmata.resolve import Resolved
     from stemmata.trees import TreeFile
     from stemmata.version import Version
 
@@ -120,12 +121,7 @@ def show(
                 document["spectrum"] = told.to_dict() if (told := version.lora_spectra()) else None
             output.document({**document, "at": resolved.at_utc})
             return
-        if resolved.at_utc is not None:
-            output.note(f"as of {text.utc(resolved.at_utc)}")
-        if resolved.best is not None:
-            word = "lowest" if resolved.best.direction == "min" else "highest"
-            value = text.precise(resolved.best.value)
-            output.note(f"best by the {word} {text.plain(resolved.best.metric)}, {value}")
+        _tell_reference(output, resolved)
         _tell(output, repository, version, all_settings=config)
         if spectrum:
             output.show("", *_spectra(version, output.width))
@@ -133,6 +129,16 @@ def show(
             output.show("", *_files(version.files, output.width))
         if tensors:
             output.show("", *_tensors(version, output.width))
+
+
+def _tell_reference(output: Output, resolved: Resolved) -> None:
+    """How the reference was read, where that is not plain."""
+    if resolved.at_utc is not None:
+        output.note(f"as of {text.utc(resolved.at_utc)}")
+    if resolved.best is not None:
+        word = "lowest" if resolved.best.direction == "min" else "highest"
+        value = text.precise(resolved.best.value)
+        output.note(f"best by the {word} {text.plain(resolved.best.metric)}, {value}")
 
 
 def _document(version: Version, *, tensors: bool) -> dict[str, object]:
