@@ -258,7 +258,7 @@ def changes(title: str, found: Changes, most: int = _ROWS) -> list[Table]:
     apart += [(key, "–", _setting(value), "added") for key, value in found.added.items()]
     if len(apart) <= _FEW:
         return [_sides(title, "", lines + apart, found.same, most)]
-    count = words.count(len(apart), "more")
+    count = f"{len(apart):,} more"
     return [
         _sides(title, "", lines, found.same, most),
         replace(_sides(f"{title}: {count}, on one side alone", "", apart, 0, 4 * most), folded=True),

@@ -37,12 +37,12 @@ def charts(picture: HeatMap) -> list[Chart]:
     names = [words.clipped(heads[x].label, _LABEL) if x is not None else "" for x in columns]
     labels = [words.clipped(lines[y].label, _LABEL) if y is not None else "" for y in rows]
     left = 18 + widest(labels)
-    top = 16 + max(min(widest(names), 100.0), widest(names) * 0.72)
+    upright, slanted = 16 + widest(names), 16 + widest(names) * 0.72
     needed = left + 24 + len(columns) * max(_CELL, widest(names) + 10)
     numbers = left + 24 + len(columns) * _CELL
     bottom = 58
     option = base(
-        grid={"left": left, "right": 12, "top": top, "bottom": bottom},
+        grid={"left": left, "right": 12, "top": upright, "bottom": bottom},
         xAxis=plain_axis(
             type="category",
             position="top",
@@ -53,8 +53,6 @@ def charts(picture: HeatMap) -> list[Chart]:
                 "color": tone("ink"),
                 "fontSize": FONT,
                 "margin": 8,
-                "width": top - 14,
-                "overflow": "truncate",
             },
         ),
         yAxis=plain_axis(
@@ -70,10 +68,11 @@ def charts(picture: HeatMap) -> list[Chart]:
         visualMap=_visual(picture),
         series=[_series(picture, rows, columns)],
     )
+    room = left + 24 + len(columns) * 22
     overhang = 12 + widest(names[-1:]) * 0.72
     broad = len(columns) * max(_BROADEST, widest(names) + 10)
     media = [
-        _from(left + 24 + len(columns) * 22, {"grid": {"left": left, "right": overhang}, **_heads(-42)}),
+        _from(room, {"grid": {"left": left, "right": overhang, "top": slanted}, **_heads(-42)}),
         _from(numbers, {"series": [{"label": {"show": high > 14}}]}),
         _from(needed, {"grid": {"left": left, "right": 12, "top": _FLAT}, **_heads(0)}),
         # Few columns do not fill the page: a cell stays a cell.
@@ -82,10 +81,13 @@ def charts(picture: HeatMap) -> list[Chart]:
     body = bottom + high * len(rows)
     chart = Chart(
         {"baseOption": option, "media": media},
-        round(top + body),
+        round(upright + body),
         f"Heat map. {picture.finding}",
         (("", picture.unit_of_numbers), *((state, STATES[state]) for state in picture.states)),
-        heights=((math.ceil(needed), round(_FLAT + body)),),
+        heights=(
+            (math.ceil(room), round(slanted + body)),
+            (math.ceil(needed), round(_FLAT + body)),
+        ),
         least=round(left + 24 + 14 * len(columns)),
     )
     return [chart]
@@ -97,7 +99,7 @@ def _from(width: float, option: Option) -> Option:
 
 
 def _heads(degrees: int) -> Option:
-    return {"xAxis": {"axisLabel": {"rotate": degrees, "width": None}}}
+    return {"xAxis": {"axisLabel": {"rotate": degrees}}}
 
 
 def _spaced_columns(picture: HeatMap) -> list[int | None]:
