@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stemmata.capture import collect
+from stemmata.capturing import collect
 
 HF = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWx"
 
@@ -21,7 +21,7 @@ def git(folder: Path, *arguments: str) -> None:
 
 
 def load(objects: dict[str, bytes]) -> dict[str, dict[str, object]]:
-    return {kind: json.loads(text) for kind, text in objects.items()}
+    return {kind: json.loads(text) for kind, text in objects.items() if kind != "code_diff"}
 
 
 @pytest.fixture
@@ -39,7 +39,8 @@ def test_python_platform_packages_and_command_are_there(tmp_path: Path) -> None:
     assert found["environment"]["platform"]
     assert found["packages"]["msgspec"]
     assert found["command"]["argv"]
-    assert "code" not in found
+    assert "commit" not in found["code"]
+    assert {"what": "commit", "why": "it is in no git repository"} in found["code"]["missing"]
 
 
 def test_git_commit_branch_and_changes(project: Path) -> None:
@@ -61,12 +62,14 @@ def test_i10_the_remote_keeps_its_host_and_loses_its_password(project: Path) -> 
 
 def test_a_repository_without_a_commit_has_no_code(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
-    assert "code" not in collect(tmp_path)
+    code = load(collect(tmp_path))["code"]
+    assert {"what": "commit", "why": "its git repository has no commit yet"} in code["missing"]
 
 
 def test_git_that_is_not_there_is_no_reason_to_fail(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(project))
-    assert "code" not in collect(project)
+    code = load(collect(project))["code"]
+    assert {"what": "commit", "why": "there is no git program"} in code["missing"]
 
 
 def test_a_program_named_by_the_repository_is_not_run(project: Path) -> None:
@@ -90,6 +93,7 @@ def test_i10_of_the_environment_only_named_variables_are_kept(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setenv("OMP_NUM_THREADS", HF)
     found = collect(tmp_path)
+    del found["code_files"]  # this very file is among them
     everything = b"".join(found.values())
     assert HF.encode() not in everything
     assert b"tell-nobody-48151623" not in everything
@@ -99,7 +103,7 @@ def test_i10_of_the_environment_only_named_variables_are_kept(
 def test_i10_the_command_line_of_a_real_process_is_masked(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(
-        "import sys\nfrom stemmata.capture import collect\n"
+        "import sys\nfrom stemmata.capturing import collect\n"
         "sys.stdout.buffer.write(b'\\n'.join(collect().values()))\n"
     )
     source = str(Path(__file__).parents[2] / "src")
@@ -113,7 +117,7 @@ def test_i10_the_command_line_of_a_real_process_is_masked(tmp_path: Path) -> Non
 
 
 def test_capture_needs_no_heavy_package() -> None:
-    code = "import sys, stemmata.capture, stemmata.training_args; print(*sys.modules)"
+    code = "import sys, stemmata.capturing, stemmata.training_args; print(*sys.modules)"
     source = str(Path(__file__).parents[2] / "src")
     done = subprocess.run(
         [sys.executable, "-c", code],

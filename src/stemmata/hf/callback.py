@@ -150,7 +150,7 @@ class VersionCallback(NotLightnings, TrainerCallback):
         if self._recorder is not None:
             self._recorder.leave()  # a training that was pruned or interrupted
         config = {**self._account.config, **facts.trial_config(state)}
-        account = replace(self._account, config=config, data={}, provenance={})
+        account = replace(self._account, config=config, data={}, captured=None)
         chosen = trial_name(state, args, self._run_name, self._trials)
         self._trials += bool(state.is_hyper_param_search)
         mark = mark_of(state, self.repository, self.model) if self._resume else None
@@ -162,7 +162,7 @@ class VersionCallback(NotLightnings, TrainerCallback):
             account.parents = source_of(self.repository, self.model, mark, args, state.global_step)
         weights = self._sharding.weights if self._sharding is not None else None
         what = self.repository, self.model, chosen, args, live["model"], account
-        recorder = start(*what, self.on_error, self.keep, weights)
+        recorder = start(*what, self.on_error, self.keep, weights, live)
         if mark is not None and continued:
             go_on(recorder, mark, state.global_step)
         self._recorder = recorder
