@@ -44,11 +44,16 @@ def test_a_run_says_what_it_was_made_of(repo: Repository, base: Path, tmp_path: 
     torch.manual_seed(4)
     version = run(repo, tmp_path / "out", model, eval_strategy="epoch")[-1]
     found = version.captured()
-    assert found.command is not None and found.command.folder == str(Path.cwd())
-    assert found.environment is not None and found.environment.torch is not None
+    assert found.command is not None
+    assert found.command.folder == str(Path.cwd())
+    assert found.environment is not None
+    assert found.environment.torch is not None
     assert found.environment.torch["version"] == torch.__version__
-    assert found.packages is not None and found.packages["torch"].version == torch.__version__
-    assert found.seeds is not None and found.seeds.torch is not None and found.seeds.python is not None
+    assert found.packages is not None
+    assert found.packages["torch"].version == torch.__version__
+    assert found.seeds is not None
+    assert found.seeds.torch is not None
+    assert found.seeds.python is not None
     assert (found.seeds.seed, found.seeds.full_determinism) == (7, False)
     assert found.seeds.torch["deterministic_algorithms"] is False
     assert found.seeds.torch["initial_seed"] == 7  # the Trainer sets its own
@@ -57,15 +62,18 @@ def test_a_run_says_what_it_was_made_of(repo: Repository, base: Path, tmp_path: 
     assert found.training_arguments["learning_rate"] == 1e-2
     assert found.trainer is not None
     assert found.trainer.trainer == "transformers.trainer.Trainer"
-    assert found.trainer.optimizer is not None and "AdamW" in found.trainer.optimizer
+    assert found.trainer.optimizer is not None
+    assert "AdamW" in found.trainer.optimizer
     assert found.trainer.model == "transformers.models.gpt2.modeling_gpt2.GPT2LMHeadModel"
     assert "stemmata.hf.callback.VersionCallback" in found.trainer.callbacks
-    assert found.base is not None and found.base.digest is not None
+    assert found.base is not None
+    assert found.base.digest is not None
     assert (found.base.name_or_path, [row[0] for row in found.base.files]) == (
         str(base),
         ["config.json", "model.safetensors"],
     )
-    assert found.data is not None and set(found.data.parts) == {"train", "eval"}
+    assert found.data is not None
+    assert set(found.data.parts) == {"train", "eval"}
     part = found.data.parts["train"]
     assert (part.rows, part.covers) == (8, "all")
     assert part.columns == {"input_ids": "list<item: int32>", "labels": "list<item: int64>"}
@@ -147,7 +155,9 @@ def test_a_loop_of_ones_own_is_captured_too(repo: Repository) -> None:
     one, two = reversed(repo.versions("m"))
     assert one.record.provenance == two.record.provenance
     found = two.captured()
-    assert found.code is not None and found.seeds is not None and found.seeds.torch is not None
+    assert found.code is not None
+    assert found.seeds is not None
+    assert found.seeds.torch is not None
     assert found.seeds.torch["state"]
 
 
@@ -220,7 +230,9 @@ def test_i10_no_planted_secret_is_anywhere_in_the_repository(tmp_path: Path) -> 
         for secret in secrets:
             assert secret.encode() not in data, f"{secret} is in {place}"
     # It is not for want of looking: what stood around the secrets is there.
-    assert found.code is not None and found.command is not None and found.environment is not None
+    assert found.code is not None
+    assert found.command is not None
+    assert found.environment is not None
     assert found.code.remote == "https://***@example.org/team/x.git"
     assert "+WANDB_API_KEY = " in found.code.diff
     assert set(found.code.files) >= {"train.py", "helper.py", "settings.yaml"}
