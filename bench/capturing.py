@@ -2,8 +2,8 @@
 
     python bench/capturing.py [--write NAME]
 
-The quickstart's training (SFTTrainer, LoRA, its data and its tiny base), each in a process of its own, as a run
-is: the first capture of a process is what it costs. In a git repository with a changed file, an untracked one
+The quickstart's training (SFTTrainer, LoRA, its data and its tiny base), each in a process of its own, as a
+run is: the first capture of a process is what it costs. In a git repository with a changed file, an untracked one
 and ignored outputs, as a script lies in one. Steps are timed with and without a capture, in turn.
 """
 
@@ -42,19 +42,21 @@ def main() -> int:
                 rounds[capture].append(found)
     with_it, without = rounds[True], rounds[False]
     taken = [each["begin"] for each in with_it]
-    begin, most = median(taken), max(taken)
+    begin, most = 1000 * median(taken), 1000 * max(taken)
+    beside = 1000 * median([each["beside"] for each in with_it])
+    when = f"{datetime.now(UTC):%Y-%m-%d}"
     calls = int(max(each["calls"] for each in with_it))
     step, bare = (median([each["step"] for each in found]) for found in (with_it, without))
     text = "\n".join(
         [
             "# What a run's capture takes from the training",
             "",
-            f"{datetime.now(UTC):%Y-%m-%d}, {machine()} {options.repeat} rounds of the quickstart's training.",
+            f"{when}, {machine()} {options.repeat} rounds of the quickstart's training.",
             "",
             "| what | measured | target |",
             "| --- | --- | --- |",
-            f"| at train begin, the training thread | {1000 * begin:.0f} ms, at most {1000 * most:.0f} ms | < 300 ms |",
-            f"| beside it, on a thread of its own | {1000 * median([e['beside'] for e in with_it]):.0f} ms | |",
+            f"| at train begin, the training thread | {begin:.0f} ms, at most {most:.0f} | < 300 ms |",
+            f"| beside it, on a thread of its own | {beside:.0f} ms | |",
             f"| calls into the capture in the steps, of the training thread | {calls} | 0 |",
             f"| a step, with a capture and without | {1000 * step:.1f} ms, {1000 * bare:.1f} ms | |",
             f"| its objects, once per run | {with_it[-1]['bytes'] / 1000:.0f} kB | |",
@@ -64,7 +66,7 @@ def main() -> int:
     print(text)
     if options.write:
         keep(options.write, text)
-    return 0 if most < TARGET and not calls else 1
+    return 0 if most < 1000 * TARGET and not calls else 1
 
 
 def parse_options() -> argparse.Namespace:

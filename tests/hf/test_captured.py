@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM
 
 import tiny_models as tiny
 from stemmata.capturing import Captured, background, code, rows
-from stemmata.hf import VersionCallback
+from stemmata.errors import InvalidArgument
+from stemmata.hf import VersionCallback, datastore
 from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
 from stemmata.version import Version
@@ -161,6 +162,66 @@ def test_a_loop_of_ones_own_is_captured_too(repo: Repository) -> None:
     assert found.seeds.torch["state"]
 
 
+# --- data="store" -----------------------------------------------------------------------------------------
+
+
+def trained(repo: Repository, folder: Path, data: Any, **more: Any) -> Version:
+    """The newest version of a training that stores its rows."""
+    trainer = tiny.trainer(tiny.gpt2(), folder, [VersionCallback(repo, "m", data="store")], **more)
+    trainer.train_dataset = data
+    trainer.train()
+    return repo["m@latest"]
+
+
+def test_stored_rows_come_back_as_they_were(repo: Repository, tmp_path: Path) -> None:
+    data = tiny.dataset(2000)
+    one = trained(repo, tmp_path / "out", data, max_steps=1, eval_strategy="epoch").captured().data
+    assert one is not None
+    assert one.stored is not None
+    assert one.stored.model == "m.data"
+    assert one.stored.files == {"train": "train.arrow", "eval": "eval.arrow"}
+    folder = repo.get(one.stored.version).checkout(tmp_path / "rows")
+    back = Dataset.from_file(str(folder / "train.arrow"))
+    assert back.features == data.features
+    assert back.to_dict() == data.to_dict()
+    assert rows.digest(back)[0] == one.parts["train"].digest
+
+    again = trained(repo, tmp_path / "out", data, max_steps=1, eval_strategy="epoch").captured().data
+    assert again is not None
+    assert again.stored == one.stored
+    assert len(repo.versions("m.data")) == 1
+    other = trained(repo, tmp_path / "out", data.select(range(1999)), max_steps=1).captured().data
+    assert other is not None
+    assert other.stored is not None
+    assert other.stored.version != one.stored.version
+
+
+def test_rows_that_stream_cannot_be_stored_and_it_says_so(repo: Repository, tmp_path: Path) -> None:
+    found = trained(repo, tmp_path / "out", tiny.dataset().to_iterable_dataset(), max_steps=1).captured()
+    assert found.data is not None
+    assert found.data.stored is None
+    assert "do not stream" in why(found, "stored rows of train")
+
+
+def test_rows_that_cannot_be_written_cost_no_version(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(datastore, "_write", full)
+    callback = VersionCallback(repo, "m", run_name="r", data="store")
+    tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback]).train()
+    assert len(repo.versions("m")) == 2
+    assert "No space left" in why(repo["m@latest"].captured(), "stored rows")
+    assert [name for name in callback.missing if "training data" in name]
+
+
+def test_another_word_for_data_is_refused(repo: Repository) -> None:
+    with pytest.raises(InvalidArgument, match="neither"):
+        VersionCallback(repo, "m", data="all")  # type: ignore[arg-type]
+
+
 # --- I10 --------------------------------------------------------------------------------------------------
 
 SHAPED = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWx"
@@ -176,7 +237,8 @@ import torch
 import tiny_models as tiny
 import helper
 import stemmata
-from stemmata.hf import VersionCallback
+from stemmata.errors import InvalidArgument
+from stemmata.hf import VersionCallback, datastore
 
 WANDB_API_KEY = "{DIFF}"
 torch.set_num_threads(1)

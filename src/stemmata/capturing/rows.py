@@ -174,6 +174,11 @@ def source_files(dataset: Any) -> list[str]:
     return sorted(map(str, checksums))[:_MOST_FILES] if isinstance(checksums, Mapping) else []
 
 
+def is_table(dataset: Any) -> bool:
+    """Whether it is a dataset of `datasets` whose rows are there."""
+    return _table(dataset) is not None
+
+
 def _table(dataset: Any) -> Any:
     """The Arrow table of a dataset of `datasets`; None of all others."""
     if "pyarrow" not in sys.modules or not hasattr(dataset, "with_format"):

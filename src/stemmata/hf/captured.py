@@ -26,10 +26,6 @@ def of_trainer(arguments: Any, model: Any, live: Mapping[str, Any]) -> Capturing
     """The capture of a Trainer's run that begins now. `live`: what callbacks are given."""
     trainer = find_trainer()
     loader = live.get("train_dataloader")
-    datasets = {
-        "train": getattr(loader, "dataset", None),
-        "eval": getattr(trainer, "eval_dataset", None),
-    }
     return begin(
         arguments=sanitise_arguments(arguments),
         seeds_said={name: getattr(arguments, name, None) for name in _SEEDS},
@@ -43,9 +39,17 @@ def of_trainer(arguments: Any, model: Any, live: Mapping[str, Any]) -> Capturing
             "processing": processing_class(live),
         },
         callbacks=getattr(getattr(trainer, "callback_handler", None), "callbacks", []),
-        datasets=datasets,
+        datasets=datasets_of(live),
         model=model,
     )
+
+
+def datasets_of(live: Mapping[str, Any]) -> dict[str, Any]:
+    """What a Trainer trains on and what it evaluates on, by part."""
+    return {
+        "train": getattr(live.get("train_dataloader"), "dataset", None),
+        "eval": getattr(find_trainer(), "eval_dataset", None),
+    }
 
 
 def begin(
