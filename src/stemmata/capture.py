@@ -1,54 +1,18 @@
-"""Capture: how a version came about. Owns what is recorded of the process, and what is masked in it.
+"""Capture: what is masked in everything that is written down of a process.
 
-Refuses to write a secret down: command line, remote addresses and environment pass `mask` first,
-and of the environment only a short list of variables is kept at all.
+Refuses to let a secret through: by the shape of known tokens, by the names that values stand under, and by
+the values that this process's own environment keeps under such names.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import re
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from urllib.parse import quote
 
 MASK = "***"
-
-_GIT_SECONDS = 2.0
-_KEPT_VARIABLES = frozenset(
-    {
-        "ACCELERATE_MIXED_PRECISION",
-        "CUBLAS_WORKSPACE_CONFIG",
-        "CUDA_DEVICE_ORDER",
-        "CUDA_LAUNCH_BLOCKING",
-        "CUDA_VISIBLE_DEVICES",
-        "HF_DATASETS_OFFLINE",
-        "HF_HUB_OFFLINE",
-        "LOCAL_RANK",
-        "LOCAL_WORLD_SIZE",
-        "MKL_NUM_THREADS",
-        "NUMEXPR_NUM_THREADS",
-        "OMP_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "PYTHONHASHSEED",
-        "PYTORCH_ALLOC_CONF",
-        "PYTORCH_CUDA_ALLOC_CONF",
-        "RANK",
-        "SLURM_ARRAY_TASK_ID",
-        "SLURM_JOB_ID",
-        "SLURM_NNODES",
-        "SLURM_NTASKS",
-        "TF32_OVERRIDE",
-        "TOKENIZERS_PARALLELISM",
-        "TORCH_COMPILE_DISABLE",
-        "TRANSFORMERS_OFFLINE",
-        "WORLD_SIZE",
-    }
-)
 
 
 def _words(text: str) -> frozenset[str]:
@@ -103,6 +67,8 @@ _ASSIGNED = re.compile(
     r"""(?P<value>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s'"]+)"""
 )
 _MAX_MASKED_CHARACTERS = 1 << 20
+_LEAST_KNOWN = 8
+_PLAIN_WORD = re.compile(r"[a-z_-]+|[A-Z_-]+|[0-9]{1,11}")
 
 
 def looks_secret(key: str) -> bool:
@@ -134,12 +100,39 @@ def mask(text: str) -> str:
     """
     if len(text) > _MAX_MASKED_CHARACTERS:
         text = text[:_MAX_MASKED_CHARACTERS] + "…"
+    return mask_assigned(mask_shapes(text))
+
+
+def mask_shapes(text: str) -> str:
+    """`text` without what is a secret by its own shape, whatever stands before it."""
     text = _PRIVATE_KEY.sub(MASK, text)
     text = _KNOWN_TOKENS.sub(MASK, text)
     text = _BASIC.sub(rf"\1{MASK}", text)
     text = _BEARER.sub(rf"\1\2{MASK}", text)
-    text = _USER_INFO.sub(_mask_user_info, text)
-    return _mask_assigned(text)
+    return _USER_INFO.sub(_mask_user_info, text)
+
+
+def known_secrets(environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Values that the environment keeps under secrets' names, longest first: to be masked wherever they
+    stand. Paths (`PWD`), short values and plain words (`AUTH_MODE=disabled`) are none."""
+    variables = os.environ if environment is None else environment
+    found = {value.strip() for name, value in variables.items() if looks_secret(name)}
+    return tuple(sorted(filter(_tells_something, found), key=lambda value: (-len(value), value)))
+
+
+def _tells_something(value: str) -> bool:
+    if len(value) < _LEAST_KNOWN or value[0] in "/.~" or MASK in value:
+        return False
+    return not _PLAIN_WORD.fullmatch(value)
+
+
+def mask_known(text: str, secrets: Iterable[str]) -> str:
+    """`text` without these values, as they are, in JSON or in an address."""
+    for secret in secrets:
+        for form in (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
+            text = text.replace(form, MASK)
+        text = text.replace(quote(secret, safe=""), MASK)
+    return text
 
 
 def _mask_user_info(found: re.Match[str]) -> str:
@@ -147,12 +140,14 @@ def _mask_user_info(found: re.Match[str]) -> str:
     return found[0] if found[2] == "git" else f"{found[1]}{MASK}@"
 
 
-def _mask_assigned(text: str) -> str:
+def mask_assigned(text: str, harmless: Callable[[str], bool] = lambda _value: False) -> str:
+    """`text` without the values that stand under secrets' names, but those that are `harmless`."""
     parts: list[str] = []
     position = 0
     while found := _ASSIGNED.search(text, position):
         by_blank = found["blank"] is not None
         secret = looks_secret(found["key"]) and (not by_blank or found["dashes"] is not None)
+        secret = secret and not harmless(found["value"])
         if secret and not (by_blank and found["value"].startswith("--")):
             value = found["value"]
             quote = value[0] if value[0] in "\"'" else ""
@@ -202,147 +197,22 @@ def mask_value(key: str, value: object) -> object:
 
 def mask_config(config: Mapping[str, object]) -> dict[str, object]:
     """A config, flat or nested, with secret values replaced (`hub_token` -> `***`)."""
-    return {str(key): mask_value(str(key), value) for key, value in config.items()}
+    masked = {str(key): mask_value(str(key), value) for key, value in config.items()}
+    secrets = known_secrets()
+    return {key: _without(value, secrets) for key, value in masked.items()} if secrets else masked
 
 
-def collect(folder: Path | None = None) -> dict[str, bytes]:
-    """Provenance of this process as JSON texts: command, environment, packages and, under git, code.
-
-    `folder` is where the code lies; by default the running script's folder, else the working one.
-    """
-    found: dict[str, object] = {
-        "command": _command(),
-        "environment": _environment(),
-        "packages": _packages(),
-    }
-    code = _code(folder or _code_folder())
-    if code:
-        found["code"] = code
-    return {kind: to_json(value) for kind, value in found.items()}
+def _without(value: object, secrets: tuple[str, ...]) -> object:
+    if isinstance(value, str):
+        return mask_known(value, secrets)
+    if isinstance(value, list):
+        return [_without(item, secrets) for item in value]
+    if isinstance(value, dict):
+        return {key: _without(item, secrets) for key, item in value.items()}
+    return value
 
 
 def to_json(value: object) -> bytes:
     """JSON as provenance objects keep it: sorted, so that equal facts are equal bytes."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1, default=str)
     return text.encode("utf-8", "replace")
-
-
-def _command() -> dict[str, object]:
-    argv = [*sys.orig_argv] if sys.orig_argv else [sys.executable, *sys.argv]
-    try:
-        folder = str(Path.cwd())
-    except OSError:
-        folder = ""  # the working directory was removed
-    return {"argv": mask_command(argv), "folder": mask(folder)}
-
-
-def _environment() -> dict[str, object]:
-    variables = {k: mask(v) for k, v in os.environ.items() if k in _KEPT_VARIABLES and not looks_secret(k)}
-    return {**_machine(), "variables": variables}
-
-
-@lru_cache(maxsize=1)
-def _machine() -> dict[str, object]:
-    return {
-        "python": platform.python_version(),
-        "implementation": platform.python_implementation(),
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "cpu": _cpu_name(),
-        "cpus": os.cpu_count(),
-        **_gpus(_NVIDIA),
-    }
-
-
-_NVIDIA = Path("/proc/driver/nvidia")
-"""Where NVIDIA's driver tells of itself on Linux: asked without loading anything of CUDA."""
-_GPU = re.compile(r"^Model:\s*(\S.*?)\s*$", re.MULTILINE)
-_DRIVER = re.compile(r"^NVRM version:.*?\s(\d+(?:\.\d+)+)\b", re.MULTILINE)
-
-
-def _gpus(told: Path) -> dict[str, object]:
-    """The models of the GPUs and their driver's release; nothing where there is no such driver."""
-    found: dict[str, object] = {}
-    try:
-        texts = [path.read_text(errors="replace") for path in sorted(told.glob("gpus/*/information"))]
-        models = [model for text in texts for model in _GPU.findall(text)]
-        driver = _DRIVER.search((told / "version").read_text(errors="replace"))
-    except OSError:
-        return found
-    if models:
-        found["gpus"] = models
-    if driver is not None:
-        found["driver"] = driver[1]
-    return found
-
-
-def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass  # not Linux
-    return platform.processor()
-
-
-_FIELD = re.compile(r"^(Name|Version): *(\S+)", re.MULTILINE)
-
-
-@lru_cache(maxsize=1)
-def _packages() -> dict[str, str]:
-    from importlib.metadata import distributions
-
-    found: dict[str, str] = {}
-    for distribution in distributions():
-        # Not through `metadata`, which parses all of it as a mail: a quarter of a second for 200 packages.
-        text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
-        fields = dict(_FIELD.findall(text.partition("\n\n")[0]))
-        if name := fields.get("Name"):
-            # The first on the path is the one that imports.
-            found.setdefault(name, mask(fields.get("Version", "")))
-    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
-
-
-def _code_folder() -> Path:
-    script = getattr(sys.modules.get("__main__"), "__file__", None)
-    if script and script.endswith(".py"):
-        path = Path(script).resolve()
-        if not path.is_relative_to(Path(sys.prefix).resolve()):
-            return path.parent
-    return Path()
-
-
-def _code(folder: Path) -> dict[str, object]:
-    head = _git(folder, "rev-parse", "HEAD", "--abbrev-ref", "HEAD")
-    if head is None or len(head.split()) < 2:
-        return {}
-    commit, branch = head.split()[:2]
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    remote = _git(folder, "config", "--get", "remote.origin.url")
-    return {
-        "commit": commit,
-        "branch": mask(branch),
-        "dirty": None if changes is None else bool(changes.strip()),
-        "remote": mask(remote.strip()) if remote else None,
-    }
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """What git says, or None: not there, no repository, or too slow."""
-    # fsmonitor is a program that a repository's own config names; it is not run for a question.
-    command = ["git", "-c", "core.fsmonitor=false", "-C", os.fspath(folder), *arguments]
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            timeout=_GIT_SECONDS,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None

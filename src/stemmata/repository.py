@@ -41,7 +41,7 @@ from stemmata.versions import Query, VersionList
 
 if TYPE_CHECKING:
     from stemmata import (
-        capture,
+        capturing,
         collecting,
         moves,
         naming,
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from stemmata.saving import Saved
     from stemmata.sources import MemoryFolder
 else:
-    capture = deferred("stemmata.capture")
+    capturing = deferred("stemmata.capturing")
     collecting = deferred("stemmata.collecting")
     moves = deferred("stemmata.moves")
     naming = deferred("stemmata.naming")
@@ -340,7 +340,7 @@ class Repository(Promotion):
             kind=kind,
             base=base,
             data=dict(data or {}),
-            provenance=capture.collect() if provenance is None else dict(provenance),
+            provenance=capturing.collect() if provenance is None else dict(provenance),
             labels=dict(labels or {}),
             alias=alias,
             include=include,

@@ -21,7 +21,8 @@ from stemmata.session import Session
 from stemmata.trees import Tree, TreeFile
 
 if TYPE_CHECKING:
-    from stemmata import capture, checkouts, portraits, redacting, surveyor, weighing
+    from stemmata import capture, capturing, checkouts, portraits, redacting, surveyor, weighing
+    from stemmata.capturing import Captured
     from stemmata.catalog import deletions
     from stemmata.compare import deltas, factors, lora, surprises
     from stemmata.compare.deltas import DeltaTable
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from stemmata.pictures.spectra import Spectra
 else:
     capture = deferred("stemmata.capture")
+    capturing = deferred("stemmata.capturing")
     card = deferred("stemmata.exporting.card")
     checkouts = deferred("stemmata.checkouts")
     deletions = deferred("stemmata.catalog.deletions")
@@ -350,6 +352,12 @@ class Version:
             if gone.item == kind:
                 raise redacting.redacted(gone, self.id)
         return bytes(self._session.read_object(self._row, digest))
+
+    def captured(self) -> Captured:
+        """All that is known of how it came about, typed: command, environment, packages, seeds, code, data;
+        `missing` says what is not there, and why. Raises VersionNotFound."""
+        self._require_visible()
+        return capturing.read(self.record.provenance, self.provenance)
 
     @property
     def redactions(self) -> list[deletions.Redaction]:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stemmata import capture
-from stemmata.capture import collect
+from stemmata.capturing import collect
 
 HF = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWx"
 
@@ -22,7 +21,7 @@ def git(folder: Path, *arguments: str) -> None:
 
 
 def load(objects: dict[str, bytes]) -> dict[str, dict[str, object]]:
-    return {kind: json.loads(text) for kind, text in objects.items()}
+    return {kind: json.loads(text) for kind, text in objects.items() if kind != "code_diff"}
 
 
 @pytest.fixture
@@ -40,30 +39,8 @@ def test_python_platform_packages_and_command_are_there(tmp_path: Path) -> None:
     assert found["environment"]["platform"]
     assert found["packages"]["msgspec"]
     assert found["command"]["argv"]
-    assert "code" not in found
-
-
-@pytest.mark.parametrize(
-    ("line", "release"),
-    [
-        (
-            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023",
-            "535.104.05",
-        ),
-        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.82.07  Release Build", "580.82.07"),
-    ],
-)
-def test_the_gpus_and_their_driver_as_the_driver_tells_them(tmp_path: Path, line: str, release: str) -> None:
-    for bus in ("0000:01:00.0", "0000:02:00.0"):
-        (tmp_path / "gpus" / bus).mkdir(parents=True)
-        told = "Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 30\nGPU UUID: \t GPU-1234\n"
-        (tmp_path / "gpus" / bus / "information").write_text(told)
-    (tmp_path / "version").write_text(f"{line}\nGCC version:  gcc version 12.3.0\n")
-    assert capture._gpus(tmp_path) == {"gpus": ["NVIDIA H100 80GB HBM3"] * 2, "driver": release}
-
-
-def test_without_such_a_driver_nothing_is_said_of_gpus(tmp_path: Path) -> None:
-    assert capture._gpus(tmp_path / "nowhere") == {}
+    assert "commit" not in found["code"]
+    assert {"what": "commit", "why": "it is in no git repository"} in found["code"]["missing"]
 
 
 def test_git_commit_branch_and_changes(project: Path) -> None:
@@ -85,12 +62,14 @@ def test_i10_the_remote_keeps_its_host_and_loses_its_password(project: Path) -> 
 
 def test_a_repository_without_a_commit_has_no_code(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
-    assert "code" not in collect(tmp_path)
+    code = load(collect(tmp_path))["code"]
+    assert {"what": "commit", "why": "its git repository has no commit yet"} in code["missing"]
 
 
 def test_git_that_is_not_there_is_no_reason_to_fail(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(project))
-    assert "code" not in collect(project)
+    code = load(collect(project))["code"]
+    assert {"what": "commit", "why": "there is no git program"} in code["missing"]
 
 
 def test_a_program_named_by_the_repository_is_not_run(project: Path) -> None:
@@ -114,6 +93,7 @@ def test_i10_of_the_environment_only_named_variables_are_kept(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setenv("OMP_NUM_THREADS", HF)
     found = collect(tmp_path)
+    del found["code_files"]  # this very file is among them
     everything = b"".join(found.values())
     assert HF.encode() not in everything
     assert b"tell-nobody-48151623" not in everything
@@ -123,7 +103,7 @@ def test_i10_of_the_environment_only_named_variables_are_kept(
 def test_i10_the_command_line_of_a_real_process_is_masked(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(
-        "import sys\nfrom stemmata.capture import collect\n"
+        "import sys\nfrom stemmata.capturing import collect\n"
         "sys.stdout.buffer.write(b'\\n'.join(collect().values()))\n"
     )
     source = str(Path(__file__).parents[2] / "src")
@@ -137,7 +117,7 @@ def test_i10_the_command_line_of_a_real_process_is_masked(tmp_path: Path) -> Non
 
 
 def test_capture_needs_no_heavy_package() -> None:
-    code = "import sys, stemmata.capture, stemmata.training_args; print(*sys.modules)"
+    code = "import sys, stemmata.capturing, stemmata.training_args; print(*sys.modules)"
     source = str(Path(__file__).parents[2] / "src")
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -78,6 +78,15 @@ def test_releases_that_differ_are_listed_by_importance() -> None:
     assert (found.same, found.alike, dict(found.unknown)) == (1, (), {})
 
 
+def test_packages_from_elsewhere_and_gpus_are_told_in_words() -> None:
+    documents = {
+        "packages": b'{"torch": {"version": "2.13.0", "url": "https://x/t.git", "commit": "ab12"}}',
+        "environment": b'{"gpus": [{"name": "H100", "memory": 1}], "driver": null, "missing": [{"what": "x"}]}',
+    }
+    found = {item.name: value for item, value in items(documents).items()}
+    assert found == {"torch": "2.13.0 of ab12", "gpus": ["H100"]}
+
+
 def test_the_machine_and_its_variables() -> None:
     a = {"python": "3.11.6", "gpus": ["A100"] * 2, "variables": {"RANK": "0"}}
     b = {"python": "3.11.6", "gpus": ["A100"] * 8, "variables": {"RANK": "0", "OMP_NUM_THREADS": "1"}}

@@ -276,7 +276,7 @@ def test_a_snapshot_is_let_go_of_when_it_is_written(
         return made
 
     monkeypatch.setattr(weightfiles, "hold", hold)
-    line = recorder.Recorder(repo, "m", "r", recorder.Account(provenance={}))
+    line = recorder.Recorder(repo, "m", "r", recorder.Account())
     model = torch.nn.Linear(4, 4)
     gc.disable()
     try:

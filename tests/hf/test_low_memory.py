@@ -160,7 +160,7 @@ def test_an_interrupted_wait_makes_no_version_of_what_changes_then(
     repo: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     leave(monkeypatch, tmp_path / "system", 10)
-    line = recorder.Recorder(repo, "m", "r", recorder.Account(provenance={}))
+    line = recorder.Recorder(repo, "m", "r", recorder.Account())
     go_on, real = threading.Event(), Writer.wait_for_room
 
     def interrupted(self: Writer) -> None:

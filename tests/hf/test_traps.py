@@ -387,7 +387,7 @@ def test_trap_11_a_snapshot_does_not_change_with_the_training(
         from stemmata.hf import recorder
 
         gone_on.clear()
-        account = recorder.Account(provenance={})
+        account = recorder.Account()
         line = recorder.Recorder(repo, "m", f"r{number}", account)
         expected = {k: v.clone() for k, v in model.state_dict().items()}
         said = {"name": "one", "step": 1, "epoch": None, "event": "step", "metrics": {}}

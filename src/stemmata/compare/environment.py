@@ -128,14 +128,25 @@ def items(documents: Mapping[str, bytes]) -> dict[Item, Value]:
         if kind == "packages":
             versions: dict[str, set[str]] = {}
             for name, version in told.items():
-                versions.setdefault(canonical(name), set()).add(str(version))
+                versions.setdefault(canonical(name), set()).add(_release(version))
             found |= {Item(PACKAGE, name): " + ".join(sorted(said)) for name, said in versions.items()}
         else:
             variables = told.pop("variables", None)
-            found |= {Item(MACHINE, name): _value(value) for name, value in told.items()}
+            told.pop("missing", None)  # what could not be found out, not what was there
+            if isinstance(told.get("gpus"), list):
+                told["gpus"] = [x["name"] if isinstance(x, dict) and "name" in x else x for x in told["gpus"]]
+            found |= {Item(MACHINE, name): _value(value) for name, value in told.items() if value is not None}
             if isinstance(variables, dict):
                 found |= {Item(VARIABLE, str(name)): _value(value) for name, value in variables.items()}
     return found
+
+
+def _release(said: Any) -> str:
+    """A version, and where it came from if that was no index."""
+    if not isinstance(said, dict):
+        return str(said)
+    origin = said.get("commit") or said.get("url")
+    return f"{said.get('version')} of {origin}" if origin else str(said.get("version"))
 
 
 def document(data: bytes) -> dict[str, Any]:

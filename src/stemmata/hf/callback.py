@@ -18,7 +18,7 @@ from transformers.trainer_callback import TrainerCallback
 
 from stemmata.attach.settings import EVERY
 from stemmata.errors import EmptyDataset, IncompleteCheckpoint, InvalidArgument
-from stemmata.hf import checkpoints, facts, filesets
+from stemmata.hf import captured, checkpoints, datastore, facts, filesets
 from stemmata.hf.distributed import Meeting, together
 from stemmata.hf.failures import ON_ERROR, OnError
 from stemmata.hf.interruption import Patience
@@ -62,6 +62,9 @@ class VersionCallback(NotLightnings, TrainerCallback):
     `keep`: "all", a number (the newest ones) or "best:N"; the other versions of the run, never the best,
     named or aliased ones, get the label `deletable`. Nothing is deleted.
 
+    `data`: of the datasets a digest over their rows is kept ("digest"), or the rows too ("store"), as a
+    version of the model `<model>.data` that `v.captured().data.stored` names.
+
     Names: `<run>/epoch-3`, `<run>/step-500`, `<run>/final` for the last trained state, and
     `<run>/best` for the weights that `load_best_model_at_end` brings back.
 
@@ -84,6 +87,7 @@ class VersionCallback(NotLightnings, TrainerCallback):
         resume: bool = False,
         keep: str | int = "all",
         on_error: OnError = "warn",
+        data: Literal["digest", "store"] = "digest",
     ) -> None:
         steps = isinstance(every, int) and not isinstance(every, bool) and every > 0
         if every not in EVERY and not steps:
@@ -91,6 +95,9 @@ class VersionCallback(NotLightnings, TrainerCallback):
             raise InvalidArgument(argument="every", reason=reason)
         if on_error not in ON_ERROR:
             raise InvalidArgument(argument="on_error", reason=f"{on_error!r} is none of {ON_ERROR}")
+        if data not in ("digest", "store"):
+            raise InvalidArgument(argument="data", reason=f"{data!r} is neither 'digest' nor 'store'")
+        self._stores_data = data == "store"
         self.every: Every = every
         self.on_error: OnError = on_error
         self.keep = Keep.parse(keep)
@@ -150,7 +157,7 @@ class VersionCallback(NotLightnings, TrainerCallback):
         if self._recorder is not None:
             self._recorder.leave()  # a training that was pruned or interrupted
         config = {**self._account.config, **facts.trial_config(state)}
-        account = replace(self._account, config=config, data={}, provenance={})
+        account = replace(self._account, config=config, data={}, captured=None)
         chosen = trial_name(state, args, self._run_name, self._trials)
         self._trials += bool(state.is_hyper_param_search)
         mark = mark_of(state, self.repository, self.model) if self._resume else None
@@ -162,10 +169,12 @@ class VersionCallback(NotLightnings, TrainerCallback):
             account.parents = source_of(self.repository, self.model, mark, args, state.global_step)
         weights = self._sharding.weights if self._sharding is not None else None
         what = self.repository, self.model, chosen, args, live["model"], account
-        recorder = start(*what, self.on_error, self.keep, weights)
+        recorder = start(*what, self.on_error, self.keep, weights, live)
         if mark is not None and continued:
             go_on(recorder, mark, state.global_step)
         self._recorder = recorder
+        if self._stores_data:
+            datastore.keep(recorder, captured.datasets_of(live))
         asked = wanted or recorder.run.name
         self._states = States(recorder, args, state, asked, self.command) if states else None
         if self._patience is not None:

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
-from stemmata import capture
 from stemmata.arguments import is_key
 from stemmata.hf.filesets import is_adapter
 from stemmata.hf.quantised import quantization_of
@@ -98,15 +97,6 @@ def row_count(dataset: Any) -> int | None:
         return len(dataset)
     except (TypeError, NotImplementedError):
         return None
-
-
-def provenance(arguments: Any) -> dict[str, bytes]:
-    """Provenance objects of this process, with the training's arguments and seeds."""
-    found = capture.collect()
-    found["training_arguments"] = capture.to_json(sanitise_arguments(arguments))
-    names = ("seed", "data_seed", "full_determinism")
-    found["seeds"] = capture.to_json({name: getattr(arguments, name, None) for name in names})
-    return found
 
 
 def metrics(logs: Mapping[str, Any] | None) -> dict[str, float]:

@@ -67,7 +67,7 @@ def origin_of(model: Any, session: Session) -> VersionId | None:
     inner = model.get_base_model() if is_adapter(model) else model
     if inner is not model:
         return origin_of(inner, session)
-    return _version_of_files(getattr(inner, "name_or_path", None), _revision(inner), session)
+    return _version_of_files(getattr(inner, "name_or_path", None), revision_of(inner), session)
 
 
 def describe_base(model: Any, session: Session) -> Base:
@@ -81,7 +81,7 @@ def describe_base(model: Any, session: Session) -> Base:
     adapter = next(iter(model.peft_config.values()))
     name = getattr(inner, "name_or_path", None) or adapter.base_model_name_or_path or ""
     # What was loaded comes first: an adapter's own revision is of another repository as often as not.
-    revision = _revision(inner) or getattr(adapter, "revision", None)
+    revision = revision_of(inner) or getattr(adapter, "revision", None)
     folder = local_folder(name, revision)
     if folder is not None:
         _complete(folder, session)
@@ -246,7 +246,7 @@ def _commit_of(snapshot: Path) -> str | None:
     return snapshot.name if snapshot.parent.name == "snapshots" else None
 
 
-def _revision(model: Any) -> str | None:
+def revision_of(model: Any) -> str | None:
     """The hub commit that a model was loaded from."""
     commit = getattr(getattr(model, "config", None), "_commit_hash", None)
     return commit if isinstance(commit, str) else None

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stemmata.capturing import Capturing
 from stemmata.errors import IncompleteCheckpoint, NameTaken, SpaceShort, VersionNotFound
-from stemmata.hf import facts, filesets
+from stemmata.hf import captured, facts, filesets
 from stemmata.hf.failures import Failures, OnError, Task
 from stemmata.hf.keeping import Keep, Keeping, metric_of
 from stemmata.hf.origin import describe_base, origin_of, remember_origin
@@ -54,7 +55,8 @@ class Account:
     config: dict[str, object] = field(default_factory=dict)
     data: dict[str, object] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
-    provenance: dict[str, bytes] = field(default_factory=dict)
+    captured: Capturing | None = None
+    """Of the run, in the background; its versions share the objects."""
     parents: Sequence[VersionId] | None = None
     """Of the run's first version; None: what the model was loaded from, if that is known."""
 
@@ -244,7 +246,7 @@ class Recorder:
             run=self.run,
             config=account.config,
             message=account.message,
-            provenance=account.provenance,
+            provenance=account.captured.objects() if account.captured is not None else {},
             labels=account.labels,
             **said,
         ).id
@@ -409,11 +411,12 @@ def start(
     on_error: OnError,
     keep: Keep,
     weights: int | None = None,
+    live_parts: Mapping[str, Any] | None = None,
 ) -> Recorder:
     """A recorder for a training that begins now. `weights`: their bytes, of a model that is held in parts."""
     inner = filesets.unwrap(live)
     account.config = {**facts.config(arguments, inner), **account.config}
-    account.provenance = facts.provenance(arguments)
+    account.captured = captured.of_trainer(arguments, inner, live_parts or {})
     name, metric = run_name(arguments, chosen), metric_of(arguments)
     recorder = Recorder(repository, model, name, account, on_error=on_error, keep=keep, metric=metric)
     # What is sharded is copied from a checkpoint first.

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import torch
 
-from stemmata import capture
+from stemmata.capturing import Capturing
 from stemmata.errors import InvalidArgument
 from stemmata.hf import facts, filesets
 from stemmata.hf.failures import ON_ERROR, OnError
@@ -46,7 +46,7 @@ class TrainingRun:
     ) -> None:
         if on_error not in ON_ERROR:
             raise InvalidArgument(argument="on_error", reason=f"{on_error!r} is none of {ON_ERROR}")
-        account = Account(message, dict(config), {}, dict(labels), capture.collect(), parents)
+        account = Account(message, dict(config), {}, dict(labels), Capturing.begin(), parents)
         self._recorder = Recorder(
             repository,
             clean_name(model),

@@ -186,7 +186,12 @@ class VersionCallback(NotTransformers, _Callback):
         continued = mark is not None and goes_on(mark, self._run_name)
         settings = {**facts.config(trainer, module), **self._config}
         account = Account(
-            self._message, settings, {}, dict(self._labels), facts.provenance(settings), self._parents
+            self._message,
+            settings,
+            {},
+            dict(self._labels),
+            facts.capture_run(settings, trainer, module),
+            self._parents,
         )
         if mark is not None:
             warn_of_other_size(mark, place)

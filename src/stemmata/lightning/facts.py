@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from stemmata import capture
+from stemmata.capturing import Capturing
 from stemmata.errors import TrainingSetup
-from stemmata.hf import facts
+from stemmata.hf import captured, facts
 from stemmata.metricnames import Direction
 from stemmata.training_args import sanitise_arguments
 
@@ -75,13 +75,24 @@ def config(trainer: Any, module: Any) -> dict[str, object]:
     return {**sanitise_arguments(settings), **sanitise_arguments(given)}
 
 
-def provenance(config: Mapping[str, object]) -> dict[str, bytes]:
-    """Provenance objects of this process, with the training's arguments and the seed that Lightning set."""
-    found = capture.collect()
-    found["training_arguments"] = capture.to_json(dict(config))
+def capture_run(config: Mapping[str, object], trainer: Any, module: Any) -> Capturing:
+    """The capture of a run that begins now, with the training's settings and the seed that Lightning set."""
     seed = os.environ.get("PL_GLOBAL_SEED", "")
-    found["seeds"] = capture.to_json({"seed": int(seed) if seed.isdecimal() else None})
-    return found
+    loaders = {"train": _first(trainer.train_dataloader), "eval": _first(trainer.val_dataloaders)}
+    return captured.begin(
+        arguments=dict(config),
+        seeds_said={"seed": int(seed) if seed.isdecimal() else None},
+        classes={
+            "trainer": trainer,
+            "model": module,
+            "optimizer": next(iter(trainer.optimizers), None),
+            "collator": getattr(loaders["train"], "collate_fn", None),
+            "processing": getattr(module, "tokenizer", None),
+        },
+        callbacks=trainer.callbacks,
+        datasets={part: getattr(loader, "dataset", None) for part, loader in loaders.items()},
+        model=module,
+    )
 
 
 def data(trainer: Any) -> dict[str, object]:

@@ -100,7 +100,7 @@ def save(
     Trainer's checkpoint-* folders, runs/ and caches are left out, training_args.bin is kept as JSON
     without its secrets; what was left out is printed.
     """
-    from stemmata import capture
+    from stemmata import capturing
     from stemmata.recording import SaveRequest
 
     output = output_for(context, as_json)
@@ -116,7 +116,7 @@ def save(
             run=_run(repository, model, run),
             step=step,
             epoch=epoch,
-            provenance=capture.collect(),
+            provenance=capturing.collect(),
             labels=pairs(label, "--label"),
             alias=alias,
             include=include or (),

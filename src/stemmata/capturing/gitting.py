@@ -1,0 +1,132 @@
+"""Git: what a work tree says of itself. Asks the git program, with a time limit and no shell."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+SECONDS = 2.0
+DIFF_SECONDS = 10.0
+_MOST_NAMED = 2000
+"""Paths in one question: a command line has its bound."""
+
+
+class Tree(NamedTuple):
+    """A work tree as `git status` sees it; paths are relative to its top."""
+
+    top: Path
+    commit: str
+    branch: str
+    changed: list[str]
+    deleted: list[str]
+    submodules: list[str]
+    """Those that stand at another commit than the one recorded."""
+    untracked: list[str] | None
+    """None: they could not be listed in time."""
+
+
+class NoTree(Exception):
+    """Why there is no commit to name. For callers within this package."""
+
+
+def tree(folder: Path) -> Tree:
+    """The work tree that `folder` lies in. Raises NoTree."""
+    top = _top(folder)
+    asked = ("status", "--porcelain=v2", "--branch", "-z", "--no-renames", "--ignore-submodules=dirty")
+    listed = True
+    try:
+        said = _ask(top, *asked, "--untracked-files=all")
+    except NoTree:
+        listed = False
+        said = _ask(top, *asked, "--untracked-files=no")
+    found = _parse(top, said)
+    if found.commit == "(initial)":
+        raise NoTree("its git repository has no commit yet")
+    return found if listed else found._replace(untracked=None)
+
+
+@lru_cache(maxsize=8)
+def _top(folder: Path) -> Path:
+    return Path(_ask(folder, "rev-parse", "--show-toplevel").rstrip("\n"))
+
+
+def remote(top: Path) -> str | None:
+    """The address of `origin`, else of the first remote."""
+    try:
+        lines = _ask(top, "config", "--get-regexp", r"^remote\..*\.url$").splitlines()
+    except NoTree:
+        return None
+    pairs = [line.partition(" ")[::2] for line in lines]
+    return next((url for key, url in pairs if key == "remote.origin.url"), pairs[0][1] if pairs else None)
+
+
+def diff(top: Path, paths: Sequence[str]) -> str:
+    """The uncommitted changes of these files, as a patch. Raises NoTree."""
+    harmless = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--submodule=short")
+    named = [f":(literal){path}" for path in paths[:_MOST_NAMED]]
+    return _ask(top, "diff", *harmless, "HEAD", "--", *named, seconds=DIFF_SECONDS)
+
+
+def tracked(top: Path, paths: Sequence[str]) -> set[str]:
+    """Which of these files git knows. Raises NoTree."""
+    named = [f":(literal){path}" for path in paths[:_MOST_NAMED]]
+    return set(filter(None, _ask(top, "ls-files", "-z", "--", *named).split("\0"))) if named else set()
+
+
+def submodules(top: Path) -> bool:
+    return (top / ".gitmodules").is_file()
+
+
+def _parse(top: Path, said: str) -> Tree:
+    found = Tree(top, "", "", [], [], [], [])
+    commit = branch = ""
+    for line in said.split("\0"):
+        kind, _, rest = line.partition(" ")
+        if kind == "#":
+            key, _, value = rest.partition(" ")
+            commit = value if key == "branch.oid" else commit
+            branch = value if key == "branch.head" else branch
+        elif kind == "?" and found.untracked is not None:
+            found.untracked.append(rest)
+        elif kind in ("1", "u"):
+            fields = rest.split(" ", 7 if kind == "1" else 9)
+            states, module, path = fields[0], fields[1], fields[-1]
+            if module.startswith("S"):
+                found.submodules.append(path)
+            elif os.path.lexists(top / path):
+                found.changed.append(path)
+            elif "D" in states or not states.startswith("A"):
+                found.deleted.append(path)
+    return found._replace(commit=commit, branch="HEAD" if branch == "(detached)" else branch)
+
+
+def _ask(folder: Path, *arguments: str, seconds: float = SECONDS) -> str:
+    """What git says. Raises NoTree: it is not there, there is no repository, or it is too slow."""
+    # fsmonitor is a program that a repository's own config names; it is not run for a question.
+    command = ["git", "-c", "core.fsmonitor=false", "-c", "core.quotepath=false", "-C", os.fspath(folder)]
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            [*command, *arguments],
+            capture_output=True,
+            timeout=seconds,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise NoTree("there is no git program") from error
+    except OSError as error:
+        raise NoTree(f"git does not run: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        raise NoTree(f"git took longer than {seconds:g} s") from error
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        reason = said[-1] if said else f"git ended with status {done.returncode}"
+        none = "not a git repository" in reason
+        raise NoTree("it is in no git repository" if none else f"git says: {reason}")
+    return done.stdout.decode("utf-8", "surrogateescape")

@@ -1,0 +1,176 @@
+"""Secrets in source text: what is masked in files and diffs, so that the rest of them stays as it was.
+
+Code under a telling name is an expression more often than a secret (`token = read_token()`): of code only
+literals are masked. In settings (`.env`, YAML, shell) a value is masked as it stands, references (`$TOKEN`)
+are left. Files that are made to hold secrets are not kept at all.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
+
+from stemmata.capture import MASK, known_secrets, looks_secret, mask_assigned, mask_known, mask_shapes
+
+_CODE = frozenset(
+    [
+        ".py",
+        ".pyi",
+        ".pyx",
+        ".pxd",
+        ".ipynb",
+        ".c",
+        ".h",
+        ".cc",
+        ".cpp",
+        ".hpp",
+        ".cu",
+        ".cuh",
+        ".js",
+        ".ts",
+        ".rs",
+        ".go",
+        ".java",
+        ".scala",
+        ".jl",
+        ".r",
+    ]
+)
+_SETTINGS = frozenset(
+    [
+        ".json",
+        ".yaml",
+        ".yml",
+        ".toml",
+        ".cfg",
+        ".ini",
+        ".conf",
+        ".sh",
+        ".bash",
+        ".zsh",
+        ".txt",
+        ".md",
+        ".rst",
+        ".jinja",
+        ".jinja2",
+        ".j2",
+        ".in",
+        ".lock",
+        ".slurm",
+        ".sbatch",
+        ".env",
+        ".tf",
+        ".hcl",
+        ".make",
+        ".mk",
+    ]
+)
+_SETTINGS_NAMES = frozenset(("makefile", "dockerfile", "justfile", "procfile", "requirements"))
+_SECRET_FILES = re.compile(
+    r"(?i)(?:\.env(?:\..*)?|.*\.env|\.netrc|_netrc|\.pgpass|\.npmrc|\.pypirc|\.htpasswd|\.git-credentials|kaggle\.json"
+    r"|id_(?:rsa|dsa|ecdsa|ed25519).*|.*\.(?:pem|key|p12|pfx|jks|keystore|kdbx|gpg|asc)"
+    r"|credentials?(?:\..*)?|secrets?\.(?!py$).*|.*service[_-]?account.*\.json)"
+)
+# name = "…", name: str = "…", "name": "…", environ["NAME"] = "…", f("NAME", "…"), ["--name", "…"].
+_LITERAL = re.compile(
+    r"""(?P<lead>(?<![\w.])["']?(?P<dashes>--?)?(?P<key>[A-Za-z_][A-Za-z0-9_.-]{0,127})\\?["']?\s{0,4}\]?\s{0,4}"""
+    r"""(?::\s{0,4}[A-Za-z_][\w.\[\]| ]{0,60}=|[=!]?=|:|(?P<comma>,)|\()[\s(+]{0,40}[rRbBfFuU]{0,2})"""
+    r"""(?P<value>\"\"\"(?:[^\\]|\\.)*?\"\"\"|'''(?:[^\\]|\\.)*?'''|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'"""
+    r"""|[0-9]{6,}\b)""",
+    re.DOTALL,
+)
+_REFERENCE = re.compile(
+    r"""["']?(?:\$[A-Z_][A-Z0-9_]*|\$[0-9@*]|\$\{\{?[^}:]*\}\}?|\$\([^)]*\)|\{+[\w.\s]*\}+|<[\w\s-]*>|~|\*+"""
+    r"""|(?i:null|none|true|false)|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)?["']?,?"""
+)
+_SECTION = re.compile(r"^(?=diff --git )", re.MULTILINE)
+
+
+def is_code(path: str) -> bool:
+    return PurePosixPath(path).suffix.lower() in _CODE
+
+
+def is_source(path: str) -> bool:
+    """Whether a file that git does not know may be source, by its name."""
+    name = PurePosixPath(path).name.lower()
+    suffix = PurePosixPath(name).suffix
+    return suffix in _CODE or suffix in _SETTINGS or name.partition(".")[0] in _SETTINGS_NAMES
+
+
+def holds_secrets(path: str) -> bool:
+    """Whether a file is made to hold secrets (`.env`, a private key), by its name."""
+    return _SECRET_FILES.fullmatch(PurePosixPath(path).name) is not None
+
+
+def mask_source(text: str, path: str) -> str:
+    """A source file's text without secrets; at most a Mi characters of it are given."""
+    if path.lower().endswith(".ipynb"):
+        return _mask_notebook(text)
+    text = mask_shapes(text)
+    return _mask_code(text) if is_code(path) else mask_assigned(text, _harmless)
+
+
+def mask_diff(text: str) -> str:
+    """A diff as git prints it, each file's part by the rules for that file."""
+    parts = [part for part in _SECTION.split(text) if part]
+    return "".join(mask_source(part, _path_of(part)) for part in parts)
+
+
+def without_known(objects: Mapping[str, bytes], secrets: Iterable[str] | None = None) -> dict[str, bytes]:
+    """The last gate before anything is stored: no value that the environment keeps under a secret's name."""
+    values = tuple(known_secrets() if secrets is None else secrets)
+    if not values:
+        return dict(objects)
+    return {
+        kind: mask_known(data.decode("utf-8", "surrogateescape"), values).encode("utf-8", "surrogateescape")
+        for kind, data in objects.items()
+    }
+
+
+def _path_of(section: str) -> str:
+    path = section.partition("\n")[0].rpartition(" b/")[2].strip('"')
+    # A notebook's diff is JSON lines, not a notebook.
+    return path.removesuffix(".ipynb") + ".py" if path.endswith(".ipynb") else path
+
+
+def _harmless(value: str) -> bool:
+    """Nothing, a reference (`$TOKEN`, `<your token>`, `{token}`), or the name of a variable."""
+    return _REFERENCE.fullmatch(value) is not None
+
+
+def _mask_code(text: str) -> str:
+    parts: list[str] = []
+    position = 0
+    while found := _LITERAL.search(text, position):
+        # Words beside each other are not each other's values, but after `"HF_TOKEN"` and flags they are.
+        named = not found["comma"] or found["dashes"] or found["key"].isupper()
+        if named and looks_secret(found["key"]) and not _harmless(found["value"].strip("\"'")):
+            value = found["value"]
+            quote = value[:3] if value[:3] in ('"""', "'''") else value[0] if value[0] in "\"'" else ""
+            parts.append(text[position : found.start("value")] + quote + MASK + quote)
+            position = found.end()
+        else:
+            # Look again right after the key: the value may itself be one (`("HF_TOKEN", "…")`).
+            end = found.end("key")
+            parts.append(text[position:end])
+            position = end
+    return "".join([*parts, text[position:]])
+
+
+def _mask_notebook(text: str) -> str:
+    """The cells of a notebook; its outputs are not source and are left out. Raises ValueError."""
+    book = json.loads(text)
+    if not isinstance(book, dict) or not isinstance(book.get("cells"), list):
+        raise ValueError("it is no notebook")
+    for cell in book["cells"]:
+        if not isinstance(cell, dict):
+            raise ValueError("it is no notebook")
+        source = cell.get("source", "")
+        whole = "".join(map(str, source)) if isinstance(source, list) else str(source)
+        cell["source"] = mask_source(whole, "cell.py" if cell.get("cell_type") == "code" else "cell.md")
+        if "outputs" in cell:
+            cell["outputs"], cell["execution_count"] = [], None
+        cell.pop("attachments", None)
+    return json.dumps(book, ensure_ascii=False, indent=1, sort_keys=True) + "\n"

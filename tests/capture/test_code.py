@@ -1,0 +1,213 @@
+"""Which code ran: under git what no commit has, without git everything that is the user's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stemmata.capturing import Captured, code, collect, read
+
+SOURCE = str(Path(__file__).parents[2] / "src")
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "commit.gpgsign=false"]
+    command = ["git", *identity, "-c", "protocol.file.allow=always", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def captured(folder: Path) -> Captured:
+    found = collect(folder)
+    return read(found, found.__getitem__)
+
+
+def why(found: Captured, what: str) -> str:
+    reasons = [reason.why for reason in found.missing if reason.what == what]
+    assert reasons, f"{what} is not missing; missing are {[reason.what for reason in found.missing]}"
+    return reasons[0]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    git(folder, "init", "-q", "-b", "main")
+    (folder / ".gitignore").write_text("ignored.py\n")
+    (folder / "train.py").write_text("import helper\nprint(1)\n")
+    (folder / "old.py").write_text("print(0)\n")
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "Begin")
+    return folder
+
+
+def test_a_dirty_tree_can_be_put_back_over_a_checkout(project: Path, tmp_path: Path) -> None:
+    (project / "train.py").write_text("import helper\nprint('zwei')\n")
+    (project / "old.py").unlink()
+    (project / "pkg").mkdir()
+    (project / "pkg/helper.py").write_text("x = 'ü'\r\n", newline="")
+    (project / "run.sh").write_text("#!/bin/sh\n")
+    (project / "run.sh").chmod(0o755)
+    (project / "ignored.py").write_text("secret plans")
+    git(project, "remote", "add", "upstream", "https://example.org/team/x.git")
+    found = captured(project).code
+    assert found is not None
+    assert found.commit is not None
+    assert (found.branch, found.dirty, found.remote) == ("main", True, "https://example.org/team/x.git")
+    assert (found.changed, found.deleted) == (["train.py"], ["old.py"])
+    assert found.root == str(project)
+    assert "+print('zwei')" in found.diff
+    assert "-print(0)" in found.diff
+    assert set(found.files) >= {"train.py", "pkg/helper.py", "run.sh"}
+    assert "ignored.py" not in found.files
+
+    before = {p.relative_to(project): p.read_bytes() for p in project.rglob("*.py") if p.name != "ignored.py"}
+    git(project, "clone", "-q", str(project), str(tmp_path / "again"))
+    again = tmp_path / "again"
+    git(again, "checkout", "-q", found.commit)
+    for path in found.deleted:
+        (again / path).unlink()
+    for path, file in found.files.items():
+        if not Path(path).is_absolute():
+            (again / path).parent.mkdir(exist_ok=True)
+            (again / path).write_bytes(file.text.encode())
+    assert {p.relative_to(again): p.read_bytes() for p in again.rglob("*.py")} == before
+    assert found.files["run.sh"].executable
+    assert not found.files["train.py"].executable
+
+
+def test_a_clean_tree_keeps_no_file_of_its_own(project: Path) -> None:
+    found = captured(project).code
+    assert found is not None
+    assert (found.dirty, found.changed, found.diff) == (False, [], "")
+    assert not [path for path in found.files if not Path(path).is_absolute()]
+
+
+def test_what_is_too_large_or_no_source_is_named_as_missing(project: Path) -> None:
+    with (project / "huge.py").open("wb") as file:
+        file.truncate(50 << 30)
+    (project / "rows.csv").write_text("1,2\n")
+    (project / "binary.py").write_bytes(b"\xff\xfe\x00")
+    (project / ".env").write_text("ANYTHING=tell-nobody-1\n")
+    (project / "link.py").symlink_to("/etc/hostname")
+    (project / "cell.ipynb").write_text("not json")
+    found = captured(project)
+    assert why(found, "file huge.py") == "it has 50 GiB, and 1 MiB are kept at most"
+    assert why(found, "file rows.csv") == "it is untracked and no source by its name (4 bytes)"
+    assert why(found, "file binary.py") == "it is no text"
+    assert "holds secrets" in why(found, "file .env")
+    assert why(found, "file link.py") == "it is a link"
+    assert "cannot be read" in why(found, "file cell.ipynb")
+    assert found.code is not None
+    assert "huge.py" not in found.code.files
+
+
+def test_what_a_training_wrote_into_the_tree_is_no_source(project: Path) -> None:
+    for folder, name in (("out/checkpoint-1", "model.safetensors"), ("models", "stemmata.json")):
+        (project / folder).mkdir(parents=True)
+        (project / folder / name).write_text("{}")
+        (project / folder / "config.json").write_text("{}")
+    found = captured(project)
+    assert found.code is not None
+    assert not [path for path in found.code.files if "config.json" in path]
+    assert not [reason for reason in found.missing if "checkpoint" in reason.what]
+
+
+def test_of_submodules_it_says_what_is_not_kept(project: Path, tmp_path: Path) -> None:
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    git(inner, "init", "-q", "-b", "main")
+    git(inner, "commit", "-q", "--allow-empty", "-m", "one")
+    git(project, "submodule", "add", "-q", str(inner), "lib")
+    git(project, "commit", "-q", "-m", "With a part")
+    git(project / "lib", "commit", "-q", "--allow-empty", "-m", "two")
+    found = captured(project)
+    assert why(found, "submodule lib") == "it stands at another commit than the one that is committed"
+    assert why(found, "changes in submodules") == "of a submodule only the commit is kept"
+    assert found.code is not None
+    assert found.code.dirty
+
+
+def test_git_that_takes_too_long_is_a_reason(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(command: list[str], **_more: Any) -> None:
+        raise subprocess.TimeoutExpired(command, 2)
+
+    code.gitting._top.cache_clear()
+    monkeypatch.setattr(subprocess, "run", slow)
+    assert why(captured(project), "commit") == "git took longer than 2 s"
+
+
+def run(folder: Path, *words: str, **environment: str) -> dict[str, Any]:
+    """What a Python started so captures of its code; it ends with `show()`."""
+    (folder / "tell.py").write_text(
+        "import sys\nfrom stemmata.capturing import code\n"
+        "def show():\n"
+        "    found = code.collect()\n"
+        "    sys.stdout.buffer.write(b'[' + found['code'] + b',' + found.get('code_files', b'{}') + b']')\n"
+    )
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join([SOURCE, str(folder)]), **environment}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=folder, capture_output=True, env=variables, check=True
+    )
+    about, files = json.loads(done.stdout)
+    return {**about, "files": files.get("files", {})}
+
+
+def test_without_git_the_script_and_the_modules_it_imported_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part/__init__.py").write_text("")
+    (tmp_path / "part/model.py").write_text("WIDTH = 3\n")
+    (tmp_path / "unused.py").write_text("print('never')\n")
+    (tmp_path / "train.py").write_text(
+        "import numpy\nfrom part.model import WIDTH\nimport tell\ntell.show()\n"
+    )
+    found = run(tmp_path, "train.py")
+    assert found["entry"] == {"kind": "script", "path": "train.py", "module": None}
+    assert set(found["files"]) == {"train.py", "tell.py", "part/__init__.py", "part/model.py"}
+    assert found["files"]["part/model.py"]["text"] == "WIDTH = 3\n"
+    assert found["missing"] == [{"what": "commit", "why": "it is in no git repository"}]
+
+
+def test_a_module_a_word_and_a_prompt_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part/__main__.py").write_text("import tell\ntell.show()\n")
+    assert run(tmp_path, "-m", "part")["entry"] == {
+        "kind": "module",
+        "path": "__main__.py",
+        "module": "part",
+    }
+    found = run(tmp_path, "-c", "import tell; tell.show()")
+    assert found["entry"] == {"kind": "command", "path": None, "module": None}
+    assert set(found["files"]) == {"tell.py"}
+
+
+def test_of_a_notebook_the_cells_so_far_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = ["", "import torch", "token = 'Zk9x81qPqZ'", "train()"]
+    shell = SimpleNamespace(user_ns={"_ih": cells})
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))  # type: ignore[arg-type]
+    monkeypatch.setenv("JPY_SESSION_NAME", str(tmp_path / "work.ipynb"))
+    found = captured(tmp_path).code
+    assert found is not None
+    assert (found.entry.kind, found.entry.path) == ("notebook", "work.ipynb")
+    assert found.cells == ["import torch", "token = '***'", "train()"]
+
+
+def test_a_second_capture_sees_what_changed_meanwhile(project: Path) -> None:
+    first = captured(project).code
+    (project / "train.py").write_text("print(3)\n")
+    second = captured(project).code
+    assert first is not None
+    assert second is not None
+    assert not first.files.get("train.py")
+    assert second.files["train.py"].text == "print(3)\n"
+    git(project, "commit", "-q", "-a", "-m", "More")
+    third = captured(project).code
+    assert third is not None
+    assert third.commit != first.commit
+    assert not third.files.get("train.py")
