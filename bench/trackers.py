@@ -26,6 +26,12 @@ class _Tracker(Peer):
     def version(self) -> str:
         return self.requirement.replace("==", " ")
 
+    def start(self) -> str:
+        """What each of their scripts begins with."""
+        package = self.requirement.partition("==")[0]
+        self._run(self._programs.python(self.requirement) / "python", "-c", f"import {package}")
+        return f"python -c 'import {package}'"
+
     def _start(self) -> None:
         self._store.mkdir()
         self._script("prepare", str(self._store))

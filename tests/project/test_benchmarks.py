@@ -97,6 +97,9 @@ class Copied(Forgetful):
     def version(self) -> str:
         return "1"
 
+    def start(self) -> str:
+        return "copied --version"
+
 
 def test_a_version_that_comes_back_with_other_bytes_is_told(made: list[Entry], tmp_path: Path) -> None:
     missed: list[str] = []
@@ -155,6 +158,8 @@ def test_a_walk_under_other_conditions_is_measured_again(made: list[Entry], tmp_
     walked = keeping.measure(tool, made, tmp_path / "work", 1)
     shelf.put(now, walked)
     assert shelf.get(now, 1) == walked
+    assert (walked.method, walked.starting) == (keeping.METHOD, "copied --version")
+    assert [version["parents"] for version in now.versions] == [[], ["base"], ["epoch-1"]]
     assert shelf.get(now, 2) is None
     for other in (
         {"version": "2"},
