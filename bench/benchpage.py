@@ -264,8 +264,8 @@ def the_noise(history: History, tools: Sequence[Of]) -> list[str]:
         if one.key in slower:
             lines += [
                 "",
-                f"While {one.title} walked, the copies took {slower[one.key]:.1f} times what they took in the "
-                "median of all walks: the machine was slower then, and its times may be too long by as much.",
+                f"While {one.title} walked, the copies took {slower[one.key]:.1f} times what they took in "
+                "the median of all walks: the machine was slower then, and these times may be too long.",
             ]
     return lines
 
@@ -327,7 +327,7 @@ def the_chain(results: Results) -> str:
     first, last = ours.walked.rows[0], ours.walked.rows[-1]
     return (
         f"On {history.name} saving took {first.save:.2f} s for {first.name} and {last.save:.2f} s for "
-        f"{last.name}, bringing back {first.restore:.2f} s and {last.restore:.2f} s. "
+        f"{last.name}, bringing back {first.restore:.2f} s and {last.restore:.2f} s."
     )
 
 

@@ -147,7 +147,7 @@ def floors(history: History) -> list[float]:
 
 
 def slowed(history: History) -> dict[str, float]:
-    """Of each tool whose walks had the machine at its slower: the time of its copies over that of `floors`."""
+    """Tools whose walks had the machine at its slower: the time of their copies over that of `floors`."""
     whole = sum(floors(history))
     found = {
         key: median(sum(row.copy for row in walk.rows) for walk in walks) / whole

@@ -98,11 +98,13 @@ deleted, so that no walk pays for memory that the machine never used before.""",
 
 CHAIN = """## Along a chain of versions
 
-stemmata's saves and restores get slower along a chain: a difference is read with what it differs from,
-that with what it differs from in turn, and a save reads its parent so. {example}It ends where reading a
-version would decode more than 4 times its own bytes ([ADR
-020](adr/020-work-is-bounded-by-the-object.md)): a version that came to more leans on an older one
-instead. An fp32 epoch is there after three differences in a row. """
+stemmata's saves and restores get slower along a chain: a version is read with its parent, that with its own
+parent, and so on, and a save reads the parent in this way. {example}
+
+It ends where reading a version would decode more than 4 times its own bytes ([ADR
+020](adr/020-work-is-bounded-by-the-object.md)): a version that came to more leans on an older one than its
+parent. Of fp32 epochs that is so after three differences in a row: no longer chain is slower to read.
+"""
 
 STARTS = """## Start-up
 
@@ -127,4 +129,5 @@ changes, trains the histories, which takes some minutes, and measures. It may be
 command goes on with the walk that was cut off. `--repeat 3` takes medians of three walks and tells
 their spread, `--only-tools` and `--histories` measure less, `--page` writes the page anew from what is
 kept. Leave the machine alone meanwhile; the load average above tells whether it was. `bench/README.md`
-has the rest. """
+has the rest.
+"""

@@ -201,7 +201,8 @@ class Dvc(_InTree):
 
     def _dvc(self, *arguments: str) -> str:
         program = self._programs.python(self.requirement) / "dvc"
-        return self._run(program, *arguments, cwd=getattr(self, "_store", None))
+        store: Path | None = getattr(self, "_store", None)  # its version is asked for without one
+        return self._run(program, *arguments, cwd=store if store and store.exists() else None)
 
     def save(self, entry: Entry) -> None:
         self._dvc("add", "-q", "model")
