@@ -69,6 +69,7 @@ def page(results: Results, file: str) -> str:
         "",
         *(f"- {in_short(results, history)}" for history in results.histories),
         "",
+        *([pagewords.ONE_WALK, ""] if max(walk.number for walk in walks) == 1 else []),
         pagewords.OURS,
         *the_histories(results),
         *the_tools(results),

@@ -47,6 +47,8 @@ it first. Every measured figure on this page and in its pictures is made from [{
 its column and nothing else.
 """
 
+ONE_WALK = "All of one walk of each tool: under each table stands which differences mean nothing."
+
 OURS = """## What stemmata does
 
 stemmata keeps a tensor as its lossless difference from the same tensor of the version's parent: a value
