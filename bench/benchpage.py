@@ -255,8 +255,8 @@ def the_noise(history: History, tools: Sequence[Of]) -> list[str]:
         lines = ["Where the least and the most of two tools overlap, their difference means nothing."]
     elif noise.known:
         lines = [
-            f"This is one walk, and differences under {noise.save:.0%} of a time to save, or under "
-            f"{noise.restore:.0%} of a time to restore, mean nothing: so far apart, in shares of their "
+            f"Of one walk each, differences under {noise.save:.0%} of a time to save, or under "
+            f"{noise.restore:.0%} of a time to restore mean nothing: so far apart, in shares of their "
             "median, were the times in which the tool `cp -r` copied folders of one size."
         ]
     else:
@@ -349,4 +349,5 @@ def the_starts(results: Results) -> list[str]:
             seconds = Figure([getattr(walk.rows[at], field) for walk in one.walks])
             cells.append(seconds.told("{:.2f}".format))
         rows.append([one.title, *cells])
-    return [pagewords.STARTS, *_rows(heads, rows, range(len(heads) - (3 if measured else 2), len(heads))), ""]
+    lines = [pagewords.STARTS, *([pagewords.LOADS, ""] if measured else [])]
+    return [*lines, *_rows(heads, rows, range(len(heads) - (3 if measured else 2), len(heads))), ""]

@@ -114,6 +114,9 @@ What a process costs before it does anything is in every save and restore above.
 saves in one process, through a library, it is paid once. The smallest version shows it best:
 """
 
+LOADS = """*s to start* is of a command that does next to nothing, and may load less than a save does: the
+columns beside it are what counts."""
+
 EQUAL = {
     1: "Left out is what differs by less than {save:.0%} (saving) or {restore:.0%} (restoring) of time, "
     "or by less than 5% of bytes or memory.",
