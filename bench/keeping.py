@@ -9,18 +9,27 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Protocol
 
 from manifests import Entry
-from measuring import ROOT, commit
+from measuring import ROOT, commit, copy_and_sync, timed
 from walking import AGAIN, Row, Tool, walk
 
-_LAYOUT = 1
-"""Of a kept walk: counted up with what its file says or how a walk is measured. Older ones are not read."""
+METHOD = 2
+"""How a walk is measured, counted up with every change of it.
+
+1: a store was not read before each time, and no copies were made before a walk.
+"""
+_LAYOUT = 2
+"""Of a kept walk: counted up with what its file says and with METHOD. Older ones are not read."""
+_STARTS = 5
+"""Starts of a program of which the median counts."""
 
 
 class Measured(Tool, Protocol):
@@ -32,6 +41,9 @@ class Measured(Tool, Protocol):
     def install(self) -> None: ...
 
     def version(self) -> str: ...
+
+    def start(self) -> str:
+        """Start the program for next to nothing. Returns the command, in words."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,7 @@ class Conditions:
     """A digest of the program's own sources where they change without its version; else empty."""
     history: str
     versions: list[dict[str, object]]
-    """name, bytes, what, kind and changed of each, parents first."""
+    """name, bytes, what, kind, changed and parents of each, parents first."""
     machine: dict[str, str]
 
 
@@ -59,6 +71,12 @@ class Walk:
     load: tuple[float, float]
     """The load average when it began and when it had ended."""
     rows: list[Row]
+    method: int = 1
+    """See METHOD."""
+    starting: str = ""
+    """The command that `start` is of; empty where it was not measured."""
+    start: float = 0.0
+    """Seconds from the start of that process to its end."""
 
 
 class Shelf:
@@ -98,15 +116,38 @@ class Shelf:
 
 def measure(tool: Measured, entries: Sequence[Entry], work: Path, number: int) -> Walk:
     began, before = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}", os.getloadavg()[0]
+    _settle(entries, work / "settling")
+    tool.start()
     rows = walk(tool, entries, work)
-    return Walk(number, commit(), began, (before, os.getloadavg()[0]), rows)
+    told: list[str] = []
+    start = median(timed(lambda: told.append(tool.start())) for _ in range(_STARTS))
+    return Walk(number, commit(), began, (before, os.getloadavg()[0]), rows, METHOD, told[0], start)
+
+
+def _settle(entries: Sequence[Entry], spare: Path) -> None:
+    """Copy the whole history once.
+
+    In a virtual machine the first use of a page of memory ever is the dearest: no walk is to pay for it, and
+    least of all always that of the tool that comes first.
+    """
+    spare.mkdir(parents=True, exist_ok=True)
+    for entry in entries:
+        copy_and_sync(entry.folder, spare / entry.name)
+    shutil.rmtree(spare)
 
 
 def conditions(
     key: str, tool: Measured, history: str, entries: Sequence[Entry], machine: dict[str, str]
 ) -> Conditions:
     versions = [
-        {"name": e.name, "bytes": e.bytes, "what": e.what, "kind": e.kind, "changed": e.changed}
+        {
+            "name": e.name,
+            "bytes": e.bytes,
+            "what": e.what,
+            "kind": e.kind,
+            "changed": e.changed,
+            "parents": list(e.parents),
+        }
         for e in entries
         if e.name != AGAIN
     ]
@@ -175,7 +216,7 @@ class Results:
 
 def _walk(told: dict) -> Walk:
     rows = [Row(**row) for row in told["rows"]]
-    return Walk(told["number"], told["commit"], told["began"], (told["load"][0], told["load"][1]), rows)
+    return Walk(**{**told, "load": (told["load"][0], told["load"][1]), "rows": rows})
 
 
 def _read(file: Path) -> dict:

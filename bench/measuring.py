@@ -37,20 +37,59 @@ def machine() -> str:
 
 def machine_facts(work: Path) -> dict[str, str]:
     """What figures depend on, for people; `work` is where files are written."""
-    asked = subprocess.run(
-        ["findmnt", "-no", "FSTYPE", "-T", work], capture_output=True, text=True, check=False
-    )
     cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    named = re.search(r"^model name\s*:\s*(.+)$", cpu, re.MULTILINE)
     total = re.search(r"\d+", Path("/proc/meminfo").read_text(encoding="ascii"))
     return {
-        "processor": named[1].strip() if named else platform.machine(),
+        "processor": processor(cpu),
+        "clock": clock(cpu),
         "cores": f"{os.cpu_count()}{', of a virtual machine' if 'hypervisor' in cpu else ''}",
-        "memory": f"{int(total[0]) * 1024 / 2**30:.0f} GiB" if total else "unknown",
-        "file system": asked.stdout.strip() or "unknown",
+        "memory": f"{int(total[0]) * 1024 / 1e9:.1f} GB" if total else "unknown",
+        "disk": disk(_mounted("SOURCE", work)),
+        "file system": _mounted("FSTYPE", work) or "unknown",
         "system": f"{platform.system()} {platform.release().split('-')[0]} {platform.machine()}",
         "Python": platform.python_version(),
     }
+
+
+def processor(cpu: str) -> str:
+    """Its name in /proc/cpuinfo's words, with the numbers that tell which it is where the name does not."""
+    named = dict(re.findall(r"^(\S[^:\t]*?)\s*:\s*(.+)$", cpu, re.MULTILINE))
+    if "model name" not in named:
+        return platform.machine()
+    numbers = [
+        f"{word} {named[key]}" for word, key in (("family", "cpu family"), ("model", "model")) if key in named
+    ]
+    name = named["model name"].strip()
+    return f"{name} ({', '.join(numbers)})" if numbers else name
+
+
+def clock(cpu: str) -> str:
+    """The highest that it is allowed; where nothing says, what it has now: a virtual machine keeps to it."""
+    highest = Path("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq")
+    if highest.exists():
+        return f"up to {int(highest.read_text(encoding='ascii')) / 1e6:.1f} GHz"
+    now = re.search(r"^cpu MHz\s*:\s*([\d.]+)", cpu, re.MULTILINE)
+    return f"{float(now[1]) / 1e3:.1f} GHz" if now else "unknown"
+
+
+def _mounted(column: str, path: Path) -> str:
+    """A column of findmnt's for the file system that holds `path`, or its first parent that is there."""
+    there = next(p for p in (path, *path.parents) if p.exists())
+    asked = subprocess.run(
+        ["findmnt", "-no", column, "-T", there], capture_output=True, text=True, check=False
+    )
+    return asked.stdout.strip()
+
+
+def disk(device: str) -> str:
+    """Of what kind a block device says it is; a virtual one does not know."""
+    name = re.sub(r"p?\d+$" if "nvme" in device else r"\d+$", "", Path(device).name)
+    if re.match(r"(vd|xvd)", name):
+        return f"a virtual block device ({name}); what is below it is not known"
+    turns = Path(f"/sys/block/{name}/queue/rotational")
+    if not turns.exists():
+        return "unknown"
+    return f"{'rotating' if turns.read_text(encoding='ascii').strip() == '1' else 'solid state'} ({name})"
 
 
 def load() -> str:
@@ -108,6 +147,16 @@ def folder_bytes(folder: Path, leave_out: Sequence[str] = ()) -> int:
 def repository_bytes(repository: Path) -> int:
     """A stemmata repository's, caches aside: they may be deleted at any time."""
     return folder_bytes(repository, ["cache"])
+
+
+def warm(folder: Path) -> None:
+    """Read every file below, so that its bytes are in the page cache as far as that has room."""
+    block = memoryview(bytearray(1 << 20))
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb", buffering=0) as file:
+                while file.readinto(block):
+                    pass
 
 
 def same_bytes(one: Path, two: Path) -> bool:

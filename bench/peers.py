@@ -26,6 +26,8 @@ class Peer:
     title = ""
     how = ""
     """How it is used, in words of a line."""
+    starting = ""
+    """What `version` runs."""
 
     def __init__(self, programs: Programs) -> None:
         self._programs = programs
@@ -51,6 +53,10 @@ class Peer:
     def version(self) -> str:
         raise NotImplementedError
 
+    def start(self) -> str:
+        self.version()
+        return self.starting
+
     def _start(self) -> None:
         raise NotImplementedError
 
@@ -68,6 +74,7 @@ class Copies(Peer):
 
     title = "cp -r"
     how = "`cp -r FOLDER STORE/NAME`, and back"
+    starting = "cp --version"
 
     def install(self) -> None: ...
 
@@ -90,6 +97,7 @@ class Archives(Peer):
 
     title = "tar + zstd 3"
     how = "`tar -I 'zstd -3 -T0' -cf STORE/NAME.tar.zst`, and `tar -x`"
+    starting = "zstd --version"
 
     def version(self) -> str:
         words = self._run("zstd", "--version").replace(",", " ").split()
@@ -143,6 +151,7 @@ class _InTree(Peer):
 class GitLfs(_InTree):
     title = "git-lfs"
     how = "`git lfs track` once; `git add -A`, `git commit`, `git tag`, and `git checkout NAME`"
+    starting = "git-lfs version"
     _own = (".git",)
 
     def version(self) -> str:
@@ -165,6 +174,7 @@ class GitLfs(_InTree):
 class Dvc(_InTree):
     title = "DVC"
     how = "`dvc add model`, `git add`, `git commit`, `git tag`, and `git checkout NAME`, `dvc checkout`"
+    starting = "dvc --version"
     requirement = "dvc==3.67.1"
     _own = (".git", ".dvc")
 
@@ -191,7 +201,8 @@ class Dvc(_InTree):
 
     def _dvc(self, *arguments: str) -> str:
         program = self._programs.python(self.requirement) / "dvc"
-        return self._run(program, *arguments, cwd=getattr(self, "_store", None))
+        store: Path | None = getattr(self, "_store", None)  # its version is asked for without one
+        return self._run(program, *arguments, cwd=store if store and store.exists() else None)
 
     def save(self, entry: Entry) -> None:
         self._dvc("add", "-q", "model")
@@ -207,6 +218,7 @@ class Dvc(_InTree):
 class Restic(Peer):
     title = "restic"
     how = "`restic backup --tag NAME .`, and `restic restore latest --tag NAME`"
+    starting = "restic version"
 
     def version(self) -> str:
         return " ".join(self._run("restic", "version").split()[:2])
@@ -229,6 +241,8 @@ class Restic(Peer):
 
 
 class Borg(Peer):
+    starting = "borg --version"
+
     def __init__(self, programs: Programs, compression: str) -> None:
         super().__init__(programs)
         self._compression = compression

@@ -26,6 +26,17 @@ class _Tracker(Peer):
     def version(self) -> str:
         return self.requirement.replace("==", " ")
 
+    @property
+    def _place(self) -> Path:
+        """The store, or where one would be while there is none yet."""
+        return getattr(self, "_store", self._programs.home / "nothing-yet")
+
+    def start(self) -> str:
+        """What each of their scripts begins with."""
+        package = self.requirement.partition("==")[0]
+        self._run(self._programs.python(self.requirement) / "python", "-c", f"import {package}")
+        return f"python -c 'import {package}'"
+
     def _start(self) -> None:
         self._store.mkdir()
         self._script("prepare", str(self._store))
@@ -49,7 +60,7 @@ class Trackio(_Tracker):
     script = "with_trackio.py"
 
     def _environment(self) -> Mapping[str, str]:
-        return {"TRACKIO_DIR": str(self._store), **_ALONE}
+        return {"TRACKIO_DIR": str(self._place), **_ALONE}
 
 
 class MLflow(_Tracker):
@@ -59,7 +70,7 @@ class MLflow(_Tracker):
     script = "with_mlflow.py"
 
     def _environment(self) -> Mapping[str, str]:
-        database = f"sqlite:///{self._store / 'mlflow.db'}"
+        database = f"sqlite:///{self._place / 'mlflow.db'}"
         return {"MLFLOW_TRACKING_URI": database, "MLFLOW_DISABLE_TELEMETRY": "true", **_ALONE}
 
     def restore(self, entry: Entry) -> Path:

@@ -1,7 +1,8 @@
 """Walks a history with one tool: every version saved, then every version brought back and compared.
 
-Owns the procedure, the same for stemmata and for its peers: the folder's bytes are in the page cache, a time
-ends when `sync` has returned, and `cp -r` of the same folder is timed beside each save.
+Owns the procedure, the same for stemmata and for its peers: the folder and all that the tool has written are
+read into the page cache before a time begins, it ends when `sync` has returned, and `cp -r` of the same
+folder is timed before each save.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from statistics import median
 from typing import Protocol
 
 from manifests import Entry
-from measuring import copy_and_sync, same_bytes, to_disk
+from measuring import copy_and_sync, same_bytes, to_disk, warm
 
 OUT = "out"
 AGAIN = "again"
@@ -76,27 +77,31 @@ def walk(tool: Tool, entries: Sequence[Entry], work: Path) -> list[Row]:
     _remove(home)
     home.mkdir(parents=True)
     tool.prepare(home)
-    rows = [_saved(tool, entry, work / "copy") for entry in entries]
-    return [_restored(tool, entry, home / OUT, row) for entry, row in zip(entries, rows, strict=True)]
+    rows = [_saved(tool, entry, home, work / "copy") for entry in entries]
+    return [_restored(tool, entry, home, row) for entry, row in zip(entries, rows, strict=True)]
 
 
-def _saved(tool: Tool, entry: Entry, spare: Path) -> Row:
+def _saved(tool: Tool, entry: Entry, home: Path, spare: Path) -> Row:
     _remove(spare)
+    warm(entry.folder)
     copy = copy_and_sync(entry.folder, spare)
     _remove(spare)
     tool.stage(entry)
     before = tool.store_bytes()
     tool.peak()
+    warm(entry.folder)
+    warm(home)
     seconds = to_disk(lambda: tool.save(entry))
     kept = tool.store_bytes() - before
     return Row(entry.name, entry.bytes, kept, seconds, 0.0, copy, tool.peak(), 0, False)
 
 
-def _restored(tool: Tool, entry: Entry, out: Path, row: Row) -> Row:
+def _restored(tool: Tool, entry: Entry, home: Path, row: Row) -> Row:
     places: list[Path] = []
+    warm(home)
     seconds = to_disk(lambda: places.append(tool.restore(entry)))
     exact = same_bytes(entry.folder, places[0])
-    _remove(out)
+    _remove(home / OUT)
     return replace(row, restore=seconds, restore_peak=tool.peak(), exact=exact)
 
 

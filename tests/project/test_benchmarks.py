@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import keeping
+import measuring
 from corpus import history
 from doc_blocks import ROOT
 from manifests import Entry, Line, Shelf
@@ -48,6 +50,14 @@ def test_a_history_that_was_interrupted_is_made_whole_and_what_is_complete_stays
     assert [entry.parents for entry in found] == [(), (), ("a",)]
     assert (home / "base" / "w").read_text().startswith("a training")
     assert found[2].bytes == (home / "b" / "w").stat().st_size
+
+
+def test_a_machine_is_told_by_what_it_says_of_itself() -> None:
+    cpu = "vendor_id\t: Abacus\ncpu family\t: 25\nmodel\t\t: 1\nmodel name\t: Abacus 7\ncpu MHz\t\t: 2445.4\n"
+    assert measuring.processor(cpu) == "Abacus 7 (family 25, model 1)"
+    assert measuring.processor("") == platform.machine()
+    assert measuring.disk("/dev/vda1").startswith("a virtual block device (vda)")
+    assert measuring.disk("tmpfs") == "unknown"
 
 
 def test_a_part_of_a_history_stands_alone(made: list[Entry]) -> None:
@@ -96,6 +106,9 @@ class Copied(Forgetful):
 
     def version(self) -> str:
         return "1"
+
+    def start(self) -> str:
+        return "copied --version"
 
 
 def test_a_version_that_comes_back_with_other_bytes_is_told(made: list[Entry], tmp_path: Path) -> None:
@@ -155,6 +168,8 @@ def test_a_walk_under_other_conditions_is_measured_again(made: list[Entry], tmp_
     walked = keeping.measure(tool, made, tmp_path / "work", 1)
     shelf.put(now, walked)
     assert shelf.get(now, 1) == walked
+    assert (walked.method, walked.starting) == (keeping.METHOD, "copied --version")
+    assert [version["parents"] for version in now.versions] == [[], ["base"], ["epoch-1"]]
     assert shelf.get(now, 2) is None
     for other in (
         {"version": "2"},

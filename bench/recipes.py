@@ -1,0 +1,19 @@
+"""Numbers of the trainings of the histories: finetuning.py trains by them, the page tells them.
+
+Owns no code, so that a page can be made without torch. Whoever changes one counts up manifests.RECIPES.
+"""
+
+from __future__ import annotations
+
+STEPS = 40
+"""Optimizer steps in an epoch of the encoder."""
+PAIRS, TOKENS = 16, 24
+"""Pairs of a name and a docstring in its batch, tokens of each."""
+DECAY = 0.01
+"""AdamW's weight decay."""
+CLIP = 1.0
+"""The norm that gradients are cut to."""
+GPT_STEPS, GPT_ROWS, GPT_TOKENS = 12, 2, 64
+"""Of G: steps in an epoch, rows in a batch, tokens in a row."""
+WARM_UP = 10
+"""One in so many steps warms a linear schedule up."""
