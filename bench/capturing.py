@@ -3,8 +3,8 @@
     python bench/capturing.py [--write NAME]
 
 The quickstart's training (SFTTrainer, LoRA, its data and its tiny base), each in a process of its own, as a
-run is: the first capture of a process is what it costs. In a git repository with a changed file, an untracked one
-and ignored outputs, as a script lies in one. Steps are timed with and without a capture, in turn.
+run is: the first capture of a process is what it costs. In a git repository with a changed file, an untracked
+one and ignored outputs, as a script lies in one. Steps are timed with and without a capture, in turn.
 """
 
 from __future__ import annotations
