@@ -1,7 +1,7 @@
 """Datastore: the rows that a run trains on, kept as a version of their own (`data="store"`).
 
 A version of the model `<model>.data`, one Arrow file a part, named by its content: runs on the same rows
-share it, and rows that stayed cost nothing again. It is erased as every version is, by `delete` and `gc`.
+share it, and rows that stayed cost nothing again. As every version it is erased by `delete` and a collection.
 """
 
 from __future__ import annotations
