@@ -81,7 +81,7 @@ def test_releases_that_differ_are_listed_by_importance() -> None:
 def test_packages_from_elsewhere_and_gpus_are_told_in_words() -> None:
     documents = {
         "packages": b'{"torch": {"version": "2.13.0", "url": "https://x/t.git", "commit": "ab12"}}',
-        "environment": b'{"gpus": [{"name": "H100", "memory": 1}], "driver": null, "missing": [{"what": "x"}]}',
+        "environment": b'{"gpus": [{"name": "H100", "memory": 1}], "driver": null, "missing": [{}]}',
     }
     found = {item.name: value for item, value in items(documents).items()}
     assert found == {"torch": "2.13.0 of ab12", "gpus": ["H100"]}
