@@ -29,6 +29,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "stemmata"))
 # Started by nohup, or by a CI that does as it does, children would inherit a hangup that is ignored.
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# The same of an interrupt, which a shell's background jobs ignore.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Nothing of a test stays in the user's cache, and nothing there decides how a test ends.
 _CACHE = tempfile.TemporaryDirectory(prefix="stemmata-tests-")
