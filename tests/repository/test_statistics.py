@@ -249,6 +249,19 @@ def test_what_nobody_would_expect(
     assert words in str(w.surprises()[0])
 
 
+def test_an_adapter_of_a_model_lacks_nothing_of_it(repo: Repository, tmp_path: Path) -> None:
+    model = _save(repo, tmp_path / "model", _weights(1))
+    factors = {f"base_model.model.a.lora_{x}.weight": torch.ones(4, 4) for x in "AB"}
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4}')
+    adapter = _save(repo, tmp_path / "adapter", factors, model, strict=True)
+    merged = _save(repo, tmp_path / "merged", _weights(2), adapter, strict=True)
+    assert not adapter.surprises()
+    assert not merged.surprises()
+    lost = _save(repo, tmp_path / "adapter", {k: v for k, v in factors.items() if "lora_B" in k}, adapter)
+    assert [s.kind for s in lost.surprises()] == ["missing"]
+
+
 def test_what_is_lost_of_statistics_leaves_the_version_whole(repo: Repository, tmp_path: Path) -> None:
     first = _weights(0)
     v = _save(repo, tmp_path / "m", first)

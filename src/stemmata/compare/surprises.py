@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from stemmata.compare.adapterfiles import CONFIG
 from stemmata.compare.tensors import Tensor, TensorChange, TensorsDiff, compare_tensors, tensors_of
 from stemmata.records import Statistics
 from stemmata.trees import Tree
@@ -36,13 +37,17 @@ class Surprise:
 def surprises(before: Tree | None, after: Tree, learnt: Statistics | None) -> list[Surprise]:
     """Of a version against its parent's files; with no parent only what its own numbers tell."""
     found = list(_of_numbers(learnt))
-    if before is None:
-        return found
+    if before is None or _is_adapter(before) != _is_adapter(after):
+        return found  # an adapter and the model below it have no tensors in common, and nobody expects any
     tensors = compare_tensors(before, after)
     old, new = list(tensors_of(before)), list(tensors_of(after))
     if old and new:
         found += [*_growth(old, new, tensors), *_types(tensors), *_missing(tensors), *_shapes(tensors)]
     return found
+
+
+def _is_adapter(tree: Tree) -> bool:
+    return any(file.path.rpartition("/")[2] == CONFIG for file in tree.files)
 
 
 def _of_numbers(learnt: Statistics | None) -> Iterator[Surprise]:
