@@ -12,6 +12,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from stemmata.catalog import queries, selecting
+from stemmata.catalog.declared import Primary
 from stemmata.compare.adapterfiles import factor
 from stemmata.compare.pictured import values_of
 from stemmata.compare.tensors import tensors_of
@@ -136,9 +137,8 @@ def _seen(version: Version, *, several: bool = False, this: bool = False) -> See
 
 
 def _declared(session: Session, model: str) -> tuple[str | None, str | None]:
-    settings = queries.settings(session.catalog.connection, name_key(model))
-    metric, direction = settings.get("primary_metric"), settings.get("direction")
-    return metric if isinstance(metric, str) else None, direction if direction in ("min", "max") else None
+    primary = Primary(session.catalog.connection, model)
+    return primary.metric, primary.declared
 
 
 def _aliases(session: Session, model: str | None) -> list[tuple[str, str]]:

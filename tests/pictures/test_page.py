@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import stemmata
 from picture_makers import HOSTILE, llama, sweep
 from picture_pages import Read, hostile_page
 from stemmata.errors import PictureNotWritten
@@ -32,6 +33,17 @@ def test_echarts_is_the_release_that_is_named_with_its_licence() -> None:
     assert "Apache License" in (folder / "LICENSE").read_text(encoding="utf-8")
     assert "Apache ECharts" in (folder / "NOTICE").read_text(encoding="utf-8")
     assert "Redistribution and use" in (folder / "LICENSE-d3").read_text(encoding="utf-8")
+
+
+def test_a_page_says_better_where_the_declared_direction_does(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with stemmata.open(tmp_path / "models", create=True) as repo:
+        for name, value in (("one", 1.0), ("two", 2.0)):
+            (tmp_path / "out" / "weights.bin").write_bytes(name.encode())
+            repo.save(tmp_path / "out", "m", name=name, metrics={"accuracy": value}, provenance={})
+        assert "accuracy is better." in repo.diff("m@one", "m@two").to_html()
+        repo.configure("m", metric="accuracy", direction="min")
+        assert "accuracy is worse." in repo.diff("m@one", "m@two").to_html()
 
 
 def test_what_people_named_is_text_or_json_and_no_markup() -> None:

@@ -16,10 +16,10 @@ class Primary:
         settings = queries.settings(connection, name_key(model))
         metric, direction = settings.get("primary_metric"), settings.get("direction")
         self.metric = metric if isinstance(metric, str) else None
-        self._direction = str(direction) if direction in ("min", "max") else None
+        self.declared = str(direction) if direction in ("min", "max") else None
 
     def direction(self, metric: str) -> str | None:
         """min, max, or None where it cannot be told."""
-        if metric == self.metric and self._direction:
-            return self._direction
+        if metric == self.metric and self.declared:
+            return self.declared
         return None if is_aside(metric) else direction_of(metric)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stemmata.compare.adapterfiles import factor
 from stemmata.compare.records import Changes, MetricChange
-from stemmata.metricnames import by_interest, direction_of, is_aside
+from stemmata.metricnames import by_interest, is_aside
 from stemmata.pictures import snippets, words
 from stemmata.pictures.heatmap import HeatMap
 from stemmata.pictures.matrix import Entry
@@ -201,15 +201,8 @@ def _facts(diff: Diff, weights: HeatMap) -> Iterator[Fact]:
         yield Fact(f"{set_otherwise:,}", "settings differ" if set_otherwise > 1 else "setting differs")
 
 
-def better(metric: MetricChange) -> bool | None:
-    """Whether b is better than a; None where they are equal, or it cannot be told."""
-    if not metric.difference or is_aside(metric.key):
-        return None
-    return (metric.difference < 0) == (direction_of(metric.key) == "min")
-
-
 def _mark(metric: MetricChange) -> str:
-    told = better(metric)
+    told = metric.better
     return "" if told is None else "good" if told else "bad"
 
 
@@ -217,17 +210,17 @@ def _far(metric: MetricChange) -> str:
     if not metric.difference:
         return ""
     arrow = "▼" if metric.difference < 0 else "▲"
-    told = better(metric)
+    told = metric.better
     how = "" if told is None else " better" if told else " worse"
     by = words.share(abs(metric.difference / metric.a)) if metric.a else words.number(abs(metric.difference))
     return f"{arrow} {by}{how}"
 
 
 def _told(diff: Diff) -> str:
-    known = [m for m in diff.metrics if better(m) is not None]
+    known = [m for m in diff.metrics if m.better is not None]
     if not known:
         return ""
-    up = sum(better(m) is True for m in known)
+    up = sum(m.better is True for m in known)
     if up in (0, len(known)):
         subject = f"All {len(known)} are" if len(known) > 1 else f"{words.printable(known[0].key)} is"
         return f"{subject} {'better' if up else 'worse'}."
