@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stemmata.capture import MASK, looks_secret, mask, mask_command, mask_config
+from stemmata.capturing.background import guarded
 
 HF = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWx"
 OPENAI = "sk-proj-" + "aB3dE5gH7jK9mN1pQ3sT"
@@ -203,3 +204,15 @@ def test_i10_configs_are_masked_by_key_and_by_value() -> None:
 
 def test_very_long_texts_are_cut_before_they_are_searched() -> None:
     assert len(mask("a" * (3 << 20))) < (1 << 20) + 10
+
+
+def test_i10_what_a_failure_says_is_masked_too() -> None:
+    """A dataset of somebody's own may raise with the address that it could not reach."""
+
+    def fails() -> dict[str, bytes]:
+        raise OSError("cannot read https://user:hunter2hunter2@data.example/train?token=hf_" + "AbCdEf" * 6)
+
+    (stored,) = guarded("data", fails).values()
+    assert b"cannot read https://" in stored
+    assert b"hunter2" not in stored
+    assert b"AbCdEf" not in stored

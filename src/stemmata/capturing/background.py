@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from stemmata.capture import to_json
+from stemmata.capture import mask, to_json
 from stemmata.capturing import code, environment, machine, packages, process, seeds
 from stemmata.capturing.missing import Missing, told
 from stemmata.capturing.secrets import without_known
@@ -84,8 +84,8 @@ def guarded(kind: str, job: Job) -> Objects:
         return job()
     except Exception as error:  # noqa: BLE001
         # Whatever it was: a run is worth more than what is known of it.
-        _log.debug("capturing %s failed", kind, exc_info=True)
-        why = f"capturing it failed: {type(error).__name__}: {error}"
+        why = mask(f"capturing it failed: {type(error).__name__}: {error}")
+        _log.debug("%s: %s", kind, why)
         return {kind: to_json({"missing": told([Missing(kind, why)])})}
 
 

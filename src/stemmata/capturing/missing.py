@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from stemmata.capture import mask
+
 MOST = 100
 """Reasons in one object; more are counted."""
 
@@ -16,8 +18,9 @@ class Missing(msgspec.Struct, frozen=True):
 
 
 def told(found: list[Missing]) -> list[dict[str, str]]:
-    """As provenance objects list them: at most `MOST`, and how many more there are."""
-    kept = [{"what": each.what, "why": each.why} for each in found[:MOST]]
+    """As provenance objects list them: at most `MOST`, and how many more there are. Secrets are masked: a
+    reason may be what somebody else's code said, an address with its password too."""
+    kept = [{"what": mask(each.what), "why": mask(each.why)} for each in found[:MOST]]
     if len(found) > MOST:
         kept.append(
             {"what": f"{len(found) - MOST} more", "why": "the list of what is missing is cut off here"}
