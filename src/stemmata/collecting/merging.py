@@ -9,7 +9,9 @@ every merge of the second tier.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -28,6 +30,8 @@ from stemmata.packs import PackReader, PackSummary, PackWriter
 from stemmata.session import Session
 
 _log = logging.getLogger("stemmata")
+_looked: WeakKeyDictionary[Session, float] = WeakKeyDictionary()
+"""When each session last deleted what had been merged away."""
 
 
 class _Overtaken(StemmataError):
@@ -165,7 +169,11 @@ def _is_used_by_many(catalog: Catalog, pack: PackName) -> bool:
 
 def _drop_old(session: Session) -> None:
     """Delete what was merged away before the readers' grace: else ten thousand saves would lie there
-    thrice."""
+    thrice. Once in such a time is enough, for it goes through all that lies in the store."""
+    now, last = time.monotonic(), _looked.get(session)
+    if last is not None and now - last < dropping.READERS:
+        return
+    _looked[session] = now
     clock = StoreClock(session.storage)
     left = dropping.look(session, clock, readers=dropping.READERS, writers=float("inf"))
     dropping.drop(session, left)
