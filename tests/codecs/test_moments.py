@@ -9,6 +9,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kernel_choices import needs_native
 from stemmata.codecs import native, numpy_moments
@@ -114,6 +116,46 @@ def test_a_mean_far_from_zero_does_not_drown_the_deviation(module: ModuleType) -
     f64 = dtype_of("F64")
     told = module.moments(x.view(np.uint8), f64, None, f64)
     assert told[6] == pytest.approx(float(((x - x.mean()) ** 2).sum()), rel=1e-9)
+
+
+@needs_native
+@settings(max_examples=300, deadline=None)
+@given(
+    chunks=st.lists(
+        st.tuples(
+            st.sampled_from([0.0, 1.0, -1e4, 1e8, 1e30, 1e160]),
+            st.sampled_from([0.0, 1e-3, 1.0, 50.0]),
+            st.sampled_from([None, None, None, math.nan, math.inf, -math.inf]),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    short=st.sampled_from([0, 1, 5, 1023]),
+    seed=st.integers(0, 9),
+)
+def test_whatever_a_run_of_numbers_is_like_both_tell_the_same(
+    chunks: list[tuple[float, float, float | None, bool]], short: int, seed: int
+) -> None:
+    """Runs as long as the compiled loops take at once: around any number, spread, with one that is none."""
+    random = np.random.default_rng(seed)
+    parts, others = [], []
+    for centre, spread, odd, on_the_other_side in chunks:
+        x = centre + spread * random.standard_normal(1024)
+        y = x + random.integers(0, 2, 1024) * 0.25
+        if odd is not None:
+            (y if on_the_other_side else x)[random.integers(1024)] = odd
+        parts.append(x)
+        others.append(y)
+    x, y = (np.concatenate(each)[: 1024 * len(chunks) - short] for each in (parts, others))
+    f64 = dtype_of("F64")
+    told = native.moments(x.view(np.uint8), f64, y.view(np.uint8), f64)
+    wanted = numpy_moments.moments(x.view(np.uint8), f64, y.view(np.uint8), f64)
+    # What rounding a sum takes from a mean is small beside the largest number, not beside that mean.
+    rounding = 1e-13 * max(abs(wanted[3]), abs(wanted[4])) if wanted[0] else 0.0
+    slack = {5: rounding, 6: rounding * rounding * wanted[0]}
+    for k, (one, two) in enumerate(zip(told, wanted, strict=True)):
+        assert one == pytest.approx(two, rel=1e-9, abs=slack.get(k, 0.0)), (k, one, two)
 
 
 @pytest.mark.parametrize("module", CHOICES)

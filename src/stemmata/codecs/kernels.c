@@ -103,14 +103,20 @@ typedef uint64_t __attribute__((aligned(1), may_alias)) lane_64;
 #undef SUFFIXED
 
 #define AT_ONCE 2
+/* Of each two numbers, none of them NaN. */
+#define LOWER(a, b) WHERE((a) < (b), a, b)
+#define HIGHER(a, b) WHERE((a) > (b), a, b)
 #define SUFFIX any
 #include "kernels_moments.h"
 #undef SUFFIX
 #undef AT_ONCE
+#undef LOWER
+#undef HIGHER
 
 /* Once more for processors of about 2013 and later, which count leading zeros and shift by a register at once. */
 #if defined(__x86_64__) && defined(__GNUC__)
 #define MODERN 1
+#include <immintrin.h>
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,bmi,bmi2,lzcnt"))), apply_to = function)
 #else
@@ -121,6 +127,8 @@ typedef uint64_t __attribute__((aligned(1), may_alias)) lane_64;
 #include "kernels_widths.h"
 #undef SUFFIXED
 #define AT_ONCE 4
+#define LOWER(a, b) ((LOT)_mm256_min_pd((__m256d)(a), (__m256d)(b)))
+#define HIGHER(a, b) ((LOT)_mm256_max_pd((__m256d)(a), (__m256d)(b)))
 #define SUFFIX modern
 #include "kernels_moments.h"
 #undef SUFFIX

@@ -75,9 +75,20 @@ static inline double NAME(total)(const LOT sums) {
     return total;
 }
 
+/* Chan, Golub and LeVeque (1979): means and squared deviations of two parts, put together; `step` is how far their
+   means are apart. */
+static inline void NAME(join)(double here, double step, double deviation, double *out) {
+    const double before = out[FINITE], all = before + here;
+    out[MEAN] += step * (here / all);
+    out[DEVIATION] += deviation;
+    /* Else it is nothing times what may be infinite. */
+    if (before > 0) out[DEVIATION] += step * step * (before * here / all);
+    out[FINITE] = all;
+}
+
 /* One chunk, its length whole lots: what is beyond the tensor's end is not a number, and taken off. */
 static void NAME(alone)(const LOT *x, int64_t lots, int64_t beyond, double *out) {
-    LOT n = ZERO, sum = ZERO, squares = ZERO, zeros = ZERO, apart = ZERO;
+    LOT n = ZERO, sum = ZERO, squares = ZERO, zeros = ZERO, left = ZERO, apart = ZERO;
     LOT least = ZERO + INFINITY, greatest = ZERO - INFINITY;
     for (int64_t i = 0; i < lots; i++) {
         const LOT v = x[i];
@@ -103,13 +114,12 @@ static void NAME(alone)(const LOT *x, int64_t lots, int64_t beyond, double *out)
     const double mean = NAME(total)(sum) / here;
     for (int64_t i = 0; i < lots; i++) {
         const LOT off = KEPT(x[i] - x[i] == ZERO, x[i] - mean);
+        left += off;
         apart += off * off;
     }
-    /* Chan, Golub and LeVeque (1979): means and squared deviations of two parts, put together. */
-    const double before = out[FINITE], all = before + here, step = mean - out[MEAN];
-    out[MEAN] += step * (here / all);
-    out[DEVIATION] += NAME(total)(apart) + step * step * (before * here / all);
-    out[FINITE] = all;
+    /* What rounding the sum took from the mean is small beside it, but not beside a small deviation. */
+    const double more = NAME(total)(left) / here;
+    NAME(join)(here, (mean - out[MEAN]) + more, NAME(total)(apart) - more * more * here, out);
 }
 
 static void NAME(against)(const LOT *x, const LOT *y, int64_t lots, int64_t beyond, double *out) {
@@ -137,26 +147,94 @@ static void NAME(against)(const LOT *x, const LOT *y, int64_t lots, int64_t beyo
     out[OTHERS] += NAME(total)(others);
 }
 
+#define TWICE for (int u = 0; u < 2; u++)
+
+/* One whole chunk whose numbers are all finite and near `around`, in one pass: how many, their sum and that of
+   their squares, all from there, are added to `near`. 0, and nothing is done, if they are not. */
+static int NAME(alone_quick)(const LOT *x, double around, double *near, double *out) {
+    LOT sum[2] = {ZERO, ZERO}, squares[2] = {ZERO, ZERO};
+    LOT least[2] = {x[0], x[1]}, greatest[2] = {x[0], x[1]};
+    LOT_BITS zeros[2] = {{0}, {0}};
+    for (int64_t i = 0; i < CHUNK / AT_ONCE; i += 2) TWICE {
+        const LOT v = x[i + u], off = v - around;
+        sum[u] += off;
+        squares[u] += off * off;
+        zeros[u] -= v == ZERO;
+        least[u] = LOWER(least[u], v);
+        greatest[u] = HIGHER(greatest[u], v);
+    }
+    const double off = NAME(total)(sum[0] + sum[1]), square = NAME(total)(squares[0] + squares[1]);
+    /* One is infinite or no number; or the deviation would be the small difference of two large sums. */
+    if (!(square < INFINITY) || off * (off / CHUNK) > square / 2) return 0;
+    near[0] += CHUNK;
+    near[1] += off;
+    near[2] += square;
+    out[ZEROS] += NAME(total)(__builtin_convertvector(zeros[0] + zeros[1], LOT));
+    const LOT lowest = LOWER(least[0], least[1]), highest = HIGHER(greatest[0], greatest[1]);
+    for (int l = 0; l < AT_ONCE; l++) {
+        if (lowest[l] < out[LEAST]) out[LEAST] = lowest[l];
+        if (highest[l] > out[GREATEST]) out[GREATEST] = highest[l];
+    }
+    return 1;
+}
+
+/* As `against`, of a whole chunk. 0, and nothing is done, unless all numbers are finite. */
+static int NAME(against_quick)(const LOT *x, const LOT *y, double *out) {
+    LOT apart[2] = {ZERO, ZERO}, furthest[2] = {ZERO, ZERO}, product[2] = {ZERO, ZERO};
+    LOT own[2] = {ZERO, ZERO}, others[2] = {ZERO, ZERO};
+    LOT_BITS equal[2] = {{0}, {0}};
+    for (int64_t i = 0; i < CHUNK / AT_ONCE; i += 2) TWICE {
+        const LOT a = x[i + u], b = y[i + u], off = a - b;
+        apart[u] += off * off;
+        furthest[u] = HIGHER(furthest[u], (LOT)((LOT_BITS)off & INT64_MAX));
+        equal[u] -= a == b;
+        product[u] += a * b;
+        own[u] += a * a;
+        others[u] += b * b;
+    }
+    const double mine = NAME(total)(own[0] + own[1]), theirs = NAME(total)(others[0] + others[1]);
+    if (!(mine < INFINITY && theirs < INFINITY)) return 0;
+    out[BOTH] += CHUNK;
+    out[EQUAL] += NAME(total)(__builtin_convertvector(equal[0] + equal[1], LOT));
+    out[APART] += NAME(total)(apart[0] + apart[1]);
+    const LOT far = HIGHER(furthest[0], furthest[1]);
+    for (int l = 0; l < AT_ONCE; l++) {
+        if (far[l] > out[FURTHEST]) out[FURTHEST] = far[l];
+    }
+    out[PRODUCT] += NAME(total)(product[0] + product[1]);
+    out[OWN] += mine;
+    out[OTHERS] += theirs;
+    return 1;
+}
+
 /* `out`: RESULTS numbers. `other` may be NULL; it has as many elements. */
 API void NAME(stm_moments)(const uint8_t *data, int code, int size, const uint8_t *other, int other_code,
                            int other_size, int64_t count, double *out) {
     LOT x[CHUNK / AT_ONCE], y[CHUNK / AT_ONCE];
+    double around = 0, near[3] = {0};
     for (int k = 0; k < RESULTS; k++) out[k] = 0;
     out[LEAST] = INFINITY;
     out[GREATEST] = -INFINITY;
     for (int64_t at = 0; at < count; at += CHUNK) {
         const int64_t here = count - at < CHUNK ? count - at : CHUNK, lots = (here + AT_ONCE - 1) / AT_ONCE;
+        const int64_t beyond = AT_ONCE * lots - here;
         x[lots - 1] = y[lots - 1] = ZERO + NAN;
         NAME(as_doubles)(data + at * size, code, here, (double *)x);
-        NAME(alone)(x, lots, AT_ONCE * lots - here, out);
+        if (at == CHUNK) around = out[MEAN];
+        if (!at || here < CHUNK || !NAME(alone_quick)(x, around, near, out)) NAME(alone)(x, lots, beyond, out);
         if (other) {
             NAME(as_doubles)(other + at * other_size, other_code, here, (double *)y);
-            NAME(against)(x, y, lots, AT_ONCE * lots - here, out);
+            if (here < CHUNK || !NAME(against_quick)(x, y, out)) NAME(against)(x, y, lots, beyond, out);
         }
     }
+    if (near[0] == 0) return;
+    out[SQUARES] += near[2] + around * (2 * near[1] + near[0] * around);
+    const double shift = near[1] / near[0];
+    NAME(join)(near[0], (around - out[MEAN]) + shift, near[2] - shift * near[1], out);
 }
 
 #undef WHERE
+#undef TWICE
 #undef ONES
 #undef KEPT
 #undef LOT

@@ -53,7 +53,9 @@ class Moments:
             if part.finite:
                 step = part.mean - whole.mean
                 whole.mean += step * (part.finite / count)
-                whole.deviation += part.deviation + step * step * (before * part.finite / count)
+                whole.deviation += part.deviation
+                if before:  # else it is nothing times what may be infinite
+                    whole.deviation += step * step * (before * part.finite / count)
             whole.finite = count
             whole.nonfinite += part.nonfinite
             whole.zeros += part.zeros
