@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from stemmata.codecs import plain, planes, zstd
 from stemmata.codecs.dtypes import LITTLE, MAX_FRAME_BYTES
@@ -56,6 +56,8 @@ class Stored:
 
 Fetch = Callable[[Reference], Stored]
 """Reads a base. Raises as reading any object does."""
+Known: TypeAlias = "tuple[Digest, Bytes]"
+"""An object, and the decoded bytes of the frame of it that is leant on."""
 
 
 def no_bases(base: Reference) -> Stored:
@@ -144,14 +146,14 @@ class ObjectDecoder:
             found += base.lineage(self.header.references[k])
         return found
 
-    def decode_into(self, frame: Frame, into: Bytes | memoryview) -> None:
+    def decode_into(self, frame: Frame, into: Bytes | memoryview, known: Known | None = None) -> None:
         """Fill `into` with one frame's bytes. Not verified: see `content`. Where that is no array of numpy,
-        it does without it, which some frames cannot: see `_is_plain`."""
+        it does without it, which some frames cannot: see `_is_plain`. What is `known` is not decoded."""
         if self._kept is not None and not isinstance(into, memoryview):
             into[:] = self._kept
             return
         with translated(self.digest.hex, self.where):
-            base = self._base_frame(frame) if frame.codec in BASED else None
+            base = self._base_frame(frame, known) if frame.codec in BASED else None
             decode_payload(frame, base, into)
         if self._is_kept and not isinstance(into, memoryview):
             self._kept = into.copy()
@@ -232,13 +234,16 @@ class ObjectDecoder:
         if found is None or found.dtype not in kinds or found.raw_length != count * found.dtype.itemsize:
             raise DamagedFault("a frame leans on one of another kind or size")
 
-    def _base_frame(self, frame: Frame) -> Bytes:
+    def _base_frame(self, frame: Frame, known: Known | None) -> Bytes:
         base = self._bases[frame.payload[0]]
         found = base.frame_at(frame.raw_offset // frame.dtype.itemsize)
         if found is None:
             raise DamagedFault("a frame leans on none")
-        into = _scratch.at(self._level, found.raw_length)
-        base.decode_into(found, into)
+        if known is not None and known[0] == base.digest and len(known[1]) == found.raw_length:
+            into = known[1]
+        else:
+            into = _scratch.at(self._level, found.raw_length)
+            base.decode_into(found, into, known)
         if frame.codec == CAST:
             return into
         fitted = cast.as_wide_as(frame.dtype, into, found.dtype)

@@ -122,7 +122,7 @@ class Survey:
 
 class Beside:
     """The tensor of the parent, read frame by frame beside one that leans on something else: mostly on what
-    the parent's leans on as well, which is decoded once for both."""
+    the parent's leans on as well, itself or through others, which is decoded once for both."""
 
     def __init__(self, decoder: ObjectDecoder, base: Under | None) -> None:
         from blake3 import blake3
@@ -136,10 +136,6 @@ class Beside:
         """The bytes of the elements of one frame, good until this thread asks for the next."""
         import numpy as np
 
-        from stemmata.codecs.decoding import decode_payload
-        from stemmata.codecs.faults import Fault
-        from stemmata.codecs.frames import DELTA
-
         header = self._decoder.header
         into = getattr(self._own, "into", None)
         if into is None or len(into) < count * header.dtype.itemsize:
@@ -149,17 +145,10 @@ class Beside:
         try:
             if found is None or found.raw_length != len(into):
                 self._sound = False
-            elif (
-                under is not None
-                and self._base is not None
-                and found.codec == DELTA
-                and self._base.dtype == header.dtype
-                and header.references[found.payload[0]].digest == self._base.reference.digest
-            ):
-                decode_payload(found, under, into)
             else:
-                self._decoder.decode_into(found, into)
-        except (StemmataError, Fault):
+                known = (self._base.reference.digest, under) if self._base and under is not None else None
+                self._decoder.decode_into(found, into, known)
+        except StemmataError:
             self._sound = False
         return into
 
