@@ -122,7 +122,7 @@ def test_every_kind_of_cause_is_tried_here() -> None:
         {"command": {"folder": "/scratch"}},
         {"command": {"python_path": ["/scratch/lib"]}},
         {"command": {"folder": "/s", "argv": ["py", "/s/train.py", "--lr", "1e-4"]}},
-        {"training_arguments": {"output_dir": "elsewhere", "logging_dir": "x", "hub_model_id": "y"}},
+        {"training_arguments": {"output_dir": "elsewhere", "logging_dir": "x", "save_total_limit": 2}},
         {"packages": {"pytest": "9.0", "ruff": "1"}},
         {"environment": {"variables": {"LOCAL_RANK": "1", "SLURM_JOB_ID": "7", "HF_HUB_OFFLINE": "1"}}},
         {"base": {"name_or_path": "/scratch/base"}},
@@ -141,6 +141,13 @@ def test_what_cannot_change_a_number_is_no_cause(
     assert found.cause_unknown
     assert "cause unknown: nothing that was recorded differs" in str(found)
     assert all(each.aside for each in found.recorded.aside)
+
+
+@pytest.mark.parametrize("name", ["eval_steps", "save_strategy", "logging_steps", "dataloader_num_workers"])
+def test_what_draws_random_numbers_or_decides_what_is_kept_or_logged_is_a_cause(
+    apart: tuple[Version, Version], name: str
+) -> None:
+    assert told(apart, training_arguments={name: 7}) == [f"argument {name}: none → 7"]
 
 
 def test_the_script_in_another_folder_is_the_same_command(apart: tuple[Version, Version]) -> None:

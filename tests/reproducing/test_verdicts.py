@@ -66,6 +66,19 @@ def test_the_first_logged_step_whose_loss_differs_is_named(stores: Stores) -> No
     assert all("the training's log, kept with toy@" in source for source in found.losses.sources)
 
 
+def test_the_same_weights_with_another_loss_are_explained_too(stores: Stores) -> None:
+    one = stores.save(0, ZEROS, step=5, metrics={"eval_loss": 0.5})
+    two = stores.save(1, ZEROS, step=5, metrics={"eval_loss": 0.6})
+    after = captured(data={"parts": {"eval": {"digest": "9" * 64}}})
+    found = judged(one, two, before=captured(), after=after)
+    assert (found.kind, found.first_step, found.harmless) == ("bit-identical", 5, ())
+    assert [each.name for each in found.causes] == ["eval"]
+    assert found.summary == (
+        "bit-identical: the one tensor has the same digest; eval_loss, logged at step 5, differs all the same"
+    )
+    assert judged(one, two, before=captured(), after=captured()).cause_unknown
+
+
 def test_a_log_in_the_files_of_a_version_counts(stores: Stores) -> None:
     states = [log(0.9, loss)["trainer_state"] for loss in (0.8, 0.7)]
     one, two = (stores.save(side, ZEROS, files={"trainer_state.json": s}) for side, s in enumerate(states))
