@@ -139,7 +139,7 @@ def test_what_cannot_change_a_number_is_no_cause(
     found = judge(*apart, before=captured(), after=captured(**changes))
     assert found.causes == ()
     assert found.cause_unknown
-    assert "cause unknown: nothing that was recorded differs" in str(found)
+    assert "cause: unknown: nothing that was recorded differs" in str(found)
     assert all(each.aside for each in found.recorded.aside)
 
 
@@ -226,7 +226,7 @@ def test_causes_are_ranked_by_what_they_can_do(apart: tuple[Version, Version]) -
 def test_with_equal_captures_the_cause_is_unknown(apart: tuple[Version, Version]) -> None:
     found = of(apart, captured(), captured())
     assert (found.kind, found.causes, found.cause_unknown) == ("diverged", (), True)
-    assert "cause unknown: nothing that was recorded differs" in str(found)
+    assert "cause: unknown: nothing that was recorded differs" in str(found)
 
 
 @pytest.mark.parametrize("nothing", [None, NOTHING], ids=["none", "empty"])
@@ -243,7 +243,7 @@ def test_without_a_capture_nothing_could_be_compared(
             f"nothing was captured with {who}: nothing recorded could be compared",
         )
         assert found.cause_unknown
-        assert "cause unknown: nothing that was recorded of both differs" in str(found)
+        assert "cause: unknown: nothing that was recorded of both differs" in str(found)
 
 
 def test_a_part_that_one_side_lacks_is_told_with_its_reason(apart: tuple[Version, Version]) -> None:

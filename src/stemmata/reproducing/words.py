@@ -36,9 +36,15 @@ def summary_of(found: Verdict) -> str:
         steps = _count(found.losses.compared, "step")
         return f"identical losses{over}: {steps} logged by both, all equal; no weights were compared"
     if found.kind == "bit-identical":
-        return f"bit-identical{over}: {_equal(found)}"
+        return f"bit-identical{over}: {_equal(found)}{_cause(found)}"
     word = "within tolerance" if found.kind == "within-tolerance" else "diverged"
-    return f"{word}{over}: {_what_differs(found)}"
+    return f"{word}{over}: {_what_differs(found)}{_cause(found)}"
+
+
+def _cause(found: Verdict) -> str:
+    if found.cause_unknown:
+        return "; cause unknown"
+    return f"; likely cause: {difference_words(found.causes[0])}" if found.causes else ""
 
 
 def _equal(found: Verdict) -> str:
@@ -103,7 +109,7 @@ def lines_of(found: Verdict) -> list[Line]:
         why = "nothing that was recorded differs"
         if found.recorded.uncompared:
             why = "nothing that was recorded of both differs"
-        told.append(Line("cause", f"cause unknown: {why}", "warn"))
+        told.append(Line("cause", f"unknown: {why}", "warn"))
     told += _titled("did not matter", _differences(found.harmless), "dim")
     told += _titled("recorded", _differences(found.others))
     if not found.harmless:
