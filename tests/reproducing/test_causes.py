@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from making_again import CAPTURE, NOTHING, Stores, captured
@@ -299,6 +299,7 @@ TREES = st.recursive(
 ODD = st.dictionaries(st.text(max_size=6), TREES, max_size=4)
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.sampled_from(sorted(CAPTURE)), ODD))
 def test_a_capture_against_itself_differs_in_nothing_whatever_it_holds(
     apart: tuple[Version, Version], odd: dict[str, dict[str, Any]]

@@ -267,7 +267,7 @@ def sides(draw: st.DrawFn) -> tuple[DType, Tolerance, list[int], list[int], int]
     return dtype, tolerance, a, b, draw(st.integers(0, len(a)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200)
 @given(sides())
 def test_elements_are_held_to_the_definition_whatever_their_bits(
     drawn: tuple[DType, Tolerance, list[int], list[int], int],
