@@ -47,7 +47,8 @@ app = command_app()
         "with --tensors), spectrum (norm, effective_rank, modules by name; with --spectrum), "
         "annotations (list of at, by, metrics, labels, notes, event, why), measured (by metric: value, "
         "dataset, source, at, by, later), evals (list of name, metrics, dataset, source, at, by, why, "
-        "examples, bytes, kind), at (UTC or null); with --card, --script or --requirements: version (id), "
+        "examples, bytes, kind), reproductions (list of verdict, at, by, why, steps, first_step, largest, "
+        "causes, object), at (UTC or null); with --card, --script or --requirements: version (id), "
         "export (which), text, written (the file or null), at",
     ),
 )
@@ -158,6 +159,7 @@ def _document(version: Version, *, tensors: bool) -> dict[str, object]:
             key: {**asdict(m), "dataset": m.dataset.to_dict()} for key, m in version.measurements.items()
         },
         "evals": [each.to_dict() for each in version.evals()],
+        "reproductions": [each.to_dict() for each in version.reproductions()],
     }
     if tensors:
         document["tensors"] = tensor_rows(version)
@@ -241,6 +243,7 @@ def _provenance(version: Version) -> list[tuple[str, Text]]:
 
 def _facts(repository: Repository, version: Version) -> list[tuple[str, Text]]:
     from stemmata.cli.listing import DIM
+    from stemmata.cli.reproductions import reproduced_rows
     from stemmata.cli.styled import Text
 
     now = datetime.now(UTC)
@@ -259,6 +262,7 @@ def _facts(repository: Repository, version: Version) -> list[tuple[str, Text]]:
     content = version.record.content
     rows.append(("size", Text(f"{text.size(content.bytes)} in {text.count(content.files, 'file')}")))
     rows.append(("id", Text(version.id.hex)))
+    rows += reproduced_rows(version)
     rows += [("look", Text(text.plain(str(each)), "yellow")) for each in version.surprises()]
     if (hint := overfitting.of_version(version)) is not None:
         rows.append(("look", Text(f"its run: {overfitting.words(hint)}", "yellow")))
