@@ -8,7 +8,7 @@ import pytest
 
 from stemmata.codecs import kernels, native, numpy_kernels
 
-FUNCTIONS = ("delta_split", "delta_sizes", "delta_join", "split", "join", "narrow", "same")
+FUNCTIONS = ("delta_split", "delta_groups", "delta_join", "split", "join", "narrow", "same")
 
 needs_native = pytest.mark.skipif(
     native.library is None,

@@ -44,10 +44,10 @@ def same(a: DeltaParts, b: DeltaParts) -> bool:
 
 def joined(kernel: ModuleType, base: Bytes, parts: DeltaParts, dtype: DType) -> Bytes:
     """What `kernel` puts together, the sizes held against what it says of them."""
-    groups, drifted = kernel.delta_sizes(base, parts.classes, dtype)
-    assert (list(groups), drifted) == (list(parts.groups), len(parts.low))
+    groups = kernel.delta_groups(base, parts.classes, dtype)
+    assert (list(groups.counts), groups.drifted) == (list(parts.groups), len(parts.low))
     into = np.full(len(base), 0xAA, np.uint8)
-    kernel.delta_join(base, parts, dtype, into)
+    kernel.delta_join(base, groups, parts, dtype, into)
     return into
 
 
@@ -168,7 +168,7 @@ def test_bytes_may_begin_anywhere(kernel: ModuleType) -> None:
         odd[:], under[:] = data, base
         parts = kept(kernel.delta_split(odd, under, dtype))
         assert same(parts, kept(numpy_kernels.delta_split(data, base, dtype)))
-        kernel.delta_join(under, parts, dtype, into)
+        kernel.delta_join(under, kernel.delta_groups(under, parts.classes, dtype), parts, dtype, into)
         assert np.array_equal(into, data)
         assert np.array_equal(kernel.split(odd, dtype)[0], numpy_kernels.split(data, dtype)[0])
 
@@ -226,12 +226,13 @@ def wrong(dtype: DType) -> tuple[Bytes, DeltaParts]:
 @pytest.mark.parametrize("kind", [2, 3, 4, 255])
 def test_a_class_that_there_is_not_is_refused(kernel: ModuleType, dtype: DType, kind: int) -> None:
     base, parts = wrong(dtype)
+    groups = kernel.delta_groups(base, parts.classes, dtype)
     parts.classes[-1] = kind
     if kind > 2 or dtype.mantissa <= 6:
         with pytest.raises(DamagedFault, match="unknown class"):
-            kernel.delta_sizes(base, parts.classes, dtype)
+            kernel.delta_groups(base, parts.classes, dtype)
         with pytest.raises(DamagedFault):
-            kernel.delta_join(base, parts, dtype, np.empty_like(base))
+            kernel.delta_join(base, groups, parts, dtype, np.empty_like(base))
 
 
 @pytest.mark.parametrize("kernel", CHOICES)
@@ -240,10 +241,11 @@ def test_a_class_that_there_is_not_is_refused(kernel: ModuleType, dtype: DType, 
 )
 def test_a_token_beyond_the_width_is_refused(kernel: ModuleType, word: str, first: int) -> None:
     base, parts = wrong(dtype_of(word))
+    groups = kernel.delta_groups(base, parts.classes, dtype_of(word))
     for token in (first, 255):
         parts.tokens[0] = token
         with pytest.raises(DamagedFault, match="token"):
-            kernel.delta_join(base, parts, dtype_of(word), np.empty_like(base))
+            kernel.delta_join(base, groups, parts, dtype_of(word), np.empty_like(base))
 
 
 @pytest.mark.parametrize("kernel", CHOICES)
@@ -251,12 +253,13 @@ def test_a_token_beyond_the_width_is_refused(kernel: ModuleType, word: str, firs
 @pytest.mark.parametrize("change", [-1, 1, 1 << 21])
 def test_raw_bits_too_many_or_too_few_are_refused(kernel: ModuleType, dtype: DType, change: int) -> None:
     base, parts = wrong(dtype)
+    groups = kernel.delta_groups(base, parts.classes, dtype)
     size = max(len(parts.raw) + change, 0)
     if size != len(parts.raw):
         raw = np.resize(parts.raw, size) if len(parts.raw) else np.zeros(size, np.uint8)
         changed = DeltaParts(parts.classes, parts.groups, parts.tokens, raw, parts.low, parts.high)
         with pytest.raises(DamagedFault, match="raw bits"):
-            kernel.delta_join(base, changed, dtype, np.empty_like(base))
+            kernel.delta_join(base, groups, changed, dtype, np.empty_like(base))
 
 
 def noise(seed: str, size: int) -> Bytes:
@@ -282,7 +285,8 @@ def test_any_content_of_the_streams_is_refused_or_joined_alike(
     blocks = -(-count // 128)
     top = 2 if dtype.mantissa > 6 else 1
     classes = np.array(data.draw(st.lists(st.integers(0, top), min_size=blocks, max_size=blocks)), np.uint8)
-    groups, drifted = numpy_kernels.delta_sizes(base, classes, dtype)
+    told = numpy_kernels.delta_groups(base, classes, dtype)
+    groups, drifted = told.counts, told.drifted
     limit = data.draw(st.sampled_from([16, 40, 112, 240, 256]))
     tokens = np.minimum(noise(f"{seed}", sum(groups)), limit - 1).astype(np.uint8)
     wanted = raw_size(tokens.tolist(), groups, dtype)
@@ -292,7 +296,7 @@ def test_any_content_of_the_streams_is_refused_or_joined_alike(
     for kernel in (numpy_kernels, native) if native.library is not None else (numpy_kernels,):
         into = np.zeros(len(base), np.uint8)
         try:
-            kernel.delta_join(base, parts, dtype, into)
+            kernel.delta_join(base, kernel.delta_groups(base, classes, dtype), parts, dtype, into)
         except DamagedFault:
             answers.append(b"refused")
         else:

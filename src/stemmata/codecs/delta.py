@@ -69,10 +69,11 @@ def decode(payload: memoryview, base: Bytes, dtype: DType, into: Bytes) -> None:
     reader = streams.Reader(payload)
     count = len(into) // dtype.itemsize
     classes = reader.take(-(-count // BLOCK))
-    groups, drifted = kernels.delta_sizes(base, classes, dtype)
-    tokens = [reader.take(size) for size in groups]
+    groups = kernels.delta_groups(base, classes, dtype)
+    tokens = [reader.take(size) for size in groups.counts]
     raw = reader.take_raw(len(into))
-    low, high = (reader.take(drifted), reader.take(drifted)) if drifted else (_NOTHING, _NOTHING)
+    low, high = (reader.take(groups.drifted) if groups.drifted else _NOTHING for _ in range(2))
     reader.require_end()
     joined = np.concatenate(tokens) if len(tokens) > 1 else tokens[0] if tokens else _NOTHING
-    kernels.delta_join(base, DeltaParts(classes, groups, joined, raw, low, high), dtype, into)
+    parts = DeltaParts(classes, groups.counts, joined, raw, low, high)
+    kernels.delta_join(base, groups, parts, dtype, into)

@@ -17,7 +17,7 @@ enum { SAME = 0, SCATTERED = 1, DRIFTED = 2 };
 enum { FINITE, NONFINITE, ZEROS, LEAST, GREATEST, MEAN, DEVIATION, SQUARES,
        BOTH, EQUAL, APART, FURTHEST, PRODUCT, OWN, OTHERS, RESULTS };
 
-API int stm_abi(void) { return 4; }
+API int stm_abi(void) { return 5; }
 
 /* Ascending keys are joined until a group has GROUP_MIN elements; a short last one joins the one before. */
 static int group_lanes(uint32_t count[LANES][KEYS], int keys, uint8_t *group_of, uint32_t *group_count) {

@@ -7,7 +7,7 @@ from stemmata.codecs import native, numpy_kernels, numpy_moments
 _chosen = numpy_kernels if native.library is None else native
 
 delta_split = _chosen.delta_split
-delta_sizes = _chosen.delta_sizes
+delta_groups = _chosen.delta_groups
 delta_join = _chosen.delta_join
 split = _chosen.split
 join = _chosen.join

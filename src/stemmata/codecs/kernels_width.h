@@ -201,11 +201,11 @@ API int NAME(stm_delta_split)(const LANE *x, const LANE *b, int64_t n, int manti
     return groups;
 }
 
-/* How many elements each group has, and how many drifted; classes are 0, 1 or 2. Returns the groups. */
-API int NAME(stm_delta_sizes)(const LANE *b, int64_t n, int mantissa, const uint8_t *classes,
+/* Which group each key belongs to, how many elements each group has, and how many drifted; classes are 0, 1 or
+   2. Returns the groups. */
+API int NAME(stm_delta_groups)(const LANE *b, int64_t n, int mantissa, const uint8_t *classes, uint8_t *group_of,
                                uint32_t *group_count, int64_t *drifted) {
     uint32_t count[LANES][KEYS] = {{0}};
-    uint8_t group_of[KEYS];
     *drifted = 0;
     for (int64_t begin = 0; begin < n; begin += BLOCK) {
         const int64_t end = begin + BLOCK < n ? begin + BLOCK : n;
@@ -216,14 +216,15 @@ API int NAME(stm_delta_sizes)(const LANE *b, int64_t n, int mantissa, const uint
     return group_keys(count, group_of, group_count);
 }
 
-/* 0, or -1 if a class or a token is none of this width or the raw bits are not as many as the tokens say.
-   `raw` has 8 readable bytes after its end; sorted: room for n elements. Without drifted blocks low and high
-   are not read. */
+/* 0, or -1 if a class or a token is none of this width or the raw bits are not as many as the tokens say. Groups
+   are what stm_delta_groups says. `raw` has 8 readable bytes after its end; sorted: room for 2 n elements, so that
+   groups of another base lead nowhere else. Without drifted blocks low and high are not read. */
 API int NAME(stm_delta_join)(const LANE *b, int64_t n, int mantissa, const uint8_t *classes,
-                              const uint8_t *tokens, const uint8_t *raw, int64_t raw_size, const uint8_t *low,
-                              const uint8_t *high, LANE *sorted, LANE *x) {
-    uint32_t count[LANES][KEYS] = {{0}}, drift_count[1 << DRIFT_BITS] = {0}, group_count[GROUPS] = {0};
-    uint8_t group_of[KEYS], width[256];
+                             const uint8_t *group_of, const uint32_t *group_count, int groups,
+                             const uint8_t *tokens, const uint8_t *raw, int64_t raw_size, const uint8_t *low,
+                             const uint8_t *high, LANE *sorted, LANE *x) {
+    uint32_t drift_count[1 << DRIFT_BITS] = {0};
+    uint8_t width[256];
     const int is_float = mantissa >= 0;
     const int may_drift = mantissa > DRIFT_BITS;
     const int limit = BITS == 8 ? 256 : SMALL + ((BITS - 4) << SUB);
@@ -241,13 +242,10 @@ API int NAME(stm_delta_join)(const LANE *b, int64_t n, int mantissa, const uint8
             for (int64_t i = begin; i < end; i++) {
                 drift_count[(b[i] >> (mantissa - DRIFT_BITS)) & ((1 << DRIFT_BITS) - 1)]++;
             }
-        } else if (class == SCATTERED) {
-            NAME(count_keys)(b, begin, end, mantissa, count);
-        } else if (class != SAME) {
+        } else if (class != SCATTERED && class != SAME) {
             return -1;
         }
     }
-    const int groups = group_keys(count, group_of, group_count);
     const uint64_t all_bits = 8 * (uint64_t)raw_size;
     uint64_t at = 0;
     LANE *next = sorted;

@@ -18,14 +18,14 @@ import numpy as np
 
 from stemmata.codecs.dtypes import BLOCK, MAX_FRAME_BYTES, DType
 from stemmata.codecs.faults import DamagedFault
-from stemmata.codecs.numpy_kernels import DRIFTED, SCATTERED, Bytes, DeltaParts
+from stemmata.codecs.numpy_kernels import DRIFTED, SCATTERED, Bytes, DeltaParts, Groups
 from stemmata.codecs.numpy_moments import MOMENTS
 
 VARIABLE = "STEMMATA_NATIVE"
 FILE = Path(__file__).with_name("_kernels.so")
-_ABI = 4
+_ABI = 5
 """Of what was compiled: rises with every change of what a function takes. A stale library would crash."""
-_GROUPS = 33
+_GROUPS, _KEYS = 33, 2048
 _FRAME_ELEMENTS = 128 << 10
 _SLACK = 8
 """Bytes that may be read after raw bits."""
@@ -66,7 +66,7 @@ class _Scratch(threading.local):
 
     def __init__(self) -> None:
         self.words = np.empty(MAX_FRAME_BYTES, np.uint8)
-        self.sorted = np.empty(MAX_FRAME_BYTES, np.uint8)
+        self.sorted = np.empty(2 * MAX_FRAME_BYTES, np.uint8)
         self.narrowed = np.empty(2 * _FRAME_ELEMENTS, np.uint8)
         self.planes = np.empty((8, _FRAME_ELEMENTS), np.uint8)
         self.classes = np.empty(_FRAME_ELEMENTS // BLOCK, np.uint8)
@@ -112,25 +112,27 @@ def delta_split(data: Bytes, base: Bytes, dtype: DType) -> DeltaParts:
     )
 
 
-def delta_sizes(base: Bytes, classes: Bytes, dtype: DType) -> tuple[list[int], int]:
-    """As `numpy_kernels.delta_sizes`."""
+def delta_groups(base: Bytes, classes: Bytes, dtype: DType) -> Groups:
+    """As `numpy_kernels.delta_groups`."""
     if classes.max() > (DRIFTED if dtype.mantissa > 6 else SCATTERED):
         raise DamagedFault("a block is of an unknown class")
-    own, count = _scratch, len(base) // dtype.itemsize
-    groups = _call("stm_delta_sizes", dtype)(
-        *(_at(base), ctypes.c_int64(count), dtype.mantissa, _at(classes), own.groups, own.sizes)
+    own, count, of_key = _scratch, len(base) // dtype.itemsize, np.empty(_KEYS, np.uint8)
+    groups = _call("stm_delta_groups", dtype)(
+        *(_at(base), ctypes.c_int64(count), dtype.mantissa, _at(classes), _at(of_key), own.groups, own.sizes)
     )
-    return own.groups[:groups], own.sizes[0]
+    return Groups(own.groups[:groups], of_key, own.sizes[0])
 
 
-def delta_join(base: Bytes, parts: DeltaParts, dtype: DType, into: Bytes) -> None:
+def delta_join(base: Bytes, groups: Groups, parts: DeltaParts, dtype: DType, into: Bytes) -> None:
     """As `numpy_kernels.delta_join`."""
-    own, size = _scratch, len(parts.raw)
+    own, size, counts = _scratch, len(parts.raw), groups.counts
     if size > len(own.raw) - _SLACK:
         raise DamagedFault("the raw bits are more than the tokens say")
     own.raw[:size] = parts.raw
+    own.groups[: len(counts)] = list(counts)
     bad = _call("stm_delta_join", dtype)(
         *(_at(base), ctypes.c_int64(len(base) // dtype.itemsize), dtype.mantissa, _at(parts.classes)),
+        *(_at(groups.of_key), own.groups, len(counts)),
         *(_at(parts.tokens), _at(own.raw), ctypes.c_int64(size), _at(parts.low), _at(parts.high)),
         *(_at(own.sorted), _at(into)),
     )

@@ -53,13 +53,25 @@ class DeltaParts:
     high: Bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """How the elements of a frame that leans on a base are grouped: that and the classes tell."""
+
+    counts: Sequence[int]
+    """Scattered elements of each group."""
+    of_key: Bytes
+    """The group of each key."""
+    drifted: int
+
+
 def delta_split(data: Bytes, base: Bytes, dtype: DType) -> DeltaParts:
     """Take the difference between two frames of the same length apart."""
     x, b = _words(data, dtype), _words(base, dtype)
     u = _zigzag(_difference(x, b, dtype), dtype)
     classes = _classes(u, dtype)
     of_element = np.repeat(classes, BLOCK)[: len(u)]
-    order, groups = _grouped(b, of_element, dtype)
+    groups, of_key = _groups(_keys(b[of_element == SCATTERED], dtype), dtype)
+    order = _in_groups(b, of_element, of_key, dtype)
     tokens, widths = _tokens(u[order], dtype)
     raw = _pack(u[order], widths, groups)
     drifted = _drifted(b, of_element, dtype)
@@ -68,23 +80,24 @@ def delta_split(data: Bytes, base: Bytes, dtype: DType) -> DeltaParts:
     return DeltaParts(classes, groups, tokens, raw, low, high)
 
 
-def delta_sizes(base: Bytes, classes: Bytes, dtype: DType) -> tuple[list[int], int]:
+def delta_groups(base: Bytes, classes: Bytes, dtype: DType) -> Groups:
     """How many elements each group has, and how many drifted. Raises DamagedFault for what no class is."""
     _require_classes(classes, dtype)
     b = _words(base, dtype)
     of_element = np.repeat(classes, BLOCK)[: len(b)]
-    _, groups = _grouped(b, of_element, dtype)
-    return groups, int((of_element == DRIFTED).sum())
+    counts, of_key = _groups(_keys(b[of_element == SCATTERED], dtype), dtype)
+    return Groups(counts, of_key, int((of_element == DRIFTED).sum()))
 
 
-def delta_join(base: Bytes, parts: DeltaParts, dtype: DType, into: Bytes) -> None:
-    """Put a frame together again, from parts as long as `delta_sizes` says. Raises DamagedFault."""
+def delta_join(base: Bytes, groups: Groups, parts: DeltaParts, dtype: DType, into: Bytes) -> None:
+    """Put a frame together again, from parts as long as `delta_groups` says of that base. Raises
+    DamagedFault."""
     _require_classes(parts.classes, dtype)
     b = _words(base, dtype)
     u = np.zeros(len(b), b.dtype)
     of_element = np.repeat(parts.classes, BLOCK)[: len(b)]
-    order, groups = _grouped(b, of_element, dtype)
-    u[order] = _values(parts.tokens, parts.raw, groups, dtype)
+    order = _in_groups(b, of_element, groups.of_key, dtype)
+    u[order] = _values(parts.tokens, parts.raw, groups.counts, dtype)
     drifted = _drifted(b, of_element, dtype)
     u[drifted] = parts.low.astype(b.dtype) | (
         parts.high.astype(b.dtype) << b.dtype.type(8) if dtype.itemsize > 1 else 0
@@ -213,14 +226,19 @@ def _require_classes(classes: Bytes, dtype: DType) -> None:
         raise DamagedFault("a block is of an unknown class")
 
 
-def _grouped(b: _Words, of_element: Bytes, dtype: DType) -> tuple[npt.NDArray[np.intp], list[int]]:
-    """Where the scattered elements lie, in the order of their keys, and how many each group has."""
-    at = np.flatnonzero(of_element == SCATTERED)
+def _keys(b: _Words, dtype: DType) -> npt.NDArray[np.int64]:
+    """The exponents of floats."""
     if not dtype.is_float:
-        return at, [len(at)] if len(at) else []
+        return np.zeros(len(b), np.int64)
     bits = 8 * dtype.itemsize - 1 - dtype.mantissa
-    keys = (b[at] >> b.dtype.type(dtype.mantissa)) & b.dtype.type((1 << bits) - 1)
-    count_of = np.bincount(keys.astype(np.int64), minlength=1 << bits)
+    keys: _Words = (b >> b.dtype.type(dtype.mantissa)) & b.dtype.type((1 << bits) - 1)
+    return keys.astype(np.int64)
+
+
+def _groups(keys: npt.NDArray[np.int64], dtype: DType) -> tuple[list[int], Bytes]:
+    """How many elements each group has, and the group of each key."""
+    bits = 8 * dtype.itemsize - 1 - dtype.mantissa if dtype.is_float else 0
+    count_of = np.bincount(keys, minlength=1 << bits)
     group_of = np.zeros(1 << bits, np.uint8)
     groups: list[int] = []
     current = 0
@@ -235,8 +253,14 @@ def _grouped(b: _Words, of_element: Bytes, dtype: DType) -> tuple[npt.NDArray[np
         groups[-1] += current
     elif current:
         groups.append(current)
+    return groups, group_of
+
+
+def _in_groups(b: _Words, of_element: Bytes, of_key: Bytes, dtype: DType) -> npt.NDArray[np.intp]:
+    """Where the scattered elements lie, group after group."""
+    at = np.flatnonzero(of_element == SCATTERED)
     # Stable: within a group the order is that of the elements.
-    return at[np.argsort(group_of[keys], kind="stable")], groups
+    return at[np.argsort(of_key[_keys(b[at], dtype)], kind="stable")]
 
 
 def _drifted(b: _Words, of_element: Bytes, dtype: DType) -> npt.NDArray[np.intp]:
