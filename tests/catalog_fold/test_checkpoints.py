@@ -32,12 +32,21 @@ from stemmata.storage import publish
 from stemmata.storage.local import LocalStorage
 
 
-@pytest.fixture
-def ledger() -> Ledger:
-    """Ten entries, a checkpoint of the first eight."""
-    made = grown(Ledger(Counting()), 8)
+@pytest.fixture(scope="module")
+def made() -> Ledger:
+    made = grown(Ledger(), 8)
     written(made)
     return grown(made, 2)
+
+
+@pytest.fixture
+def ledger(made: Ledger) -> Ledger:
+    """Ten entries, a checkpoint of the first eight."""
+    copied = Ledger.__new__(Ledger)
+    copied.storage, copied.identity, copied.here = Counting(), made.identity, made.here
+    for key, data in contents(made.storage).items():
+        copied.storage.put_new(key, data)
+    return copied
 
 
 def require_passed_over(ledger: Ledger, folder: Path) -> None:

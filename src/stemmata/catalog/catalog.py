@@ -84,6 +84,8 @@ class Catalog(KnownPacks):
         self._files = list(files)
         self._busy = busy
         self._checkpoints = checkpoints
+        self.replaced: sqlite3.Error | None = None
+        """Why the file that was there is used no more, if it is not."""
         self._inode: tuple[int, int] | None = None
         self._copied = False
         """Was the file made elsewhere, and may the log have been copied without some of its entries?"""
@@ -408,7 +410,7 @@ class Catalog(KnownPacks):
         if file is None:
             raise error  # memory does not break; this is a mistake of ours
         # Should it be of a checkpoint, that would make the same file again.
-        self._checkpoints = False
+        self._checkpoints, self.replaced = False, error
         if is_place(error):
             del self._files[0]
         else:

@@ -8,14 +8,13 @@ from itertools import zip_longest
 
 from stemmata.catalog import asking, filling, restoring
 from stemmata.catalog.catalog import Catalog, catalog_files
-from stemmata.catalog.checkpoints import CheckpointName, find_checkpoints
-from stemmata.catalog.connection import throw_away
+from stemmata.catalog.checkpoints import CheckpointName, find_checkpoints, image_of
+from stemmata.catalog.connection import is_place, throw_away
 from stemmata.checking.report import FAULTS, Note, Problem, Report, reason_of
 from stemmata.errors import DamagedLog, KeyMissing, StemmataError
 from stemmata.log.identity import Identity
 from stemmata.storage.base import Storage
 
-_DAMAGED = "SQLite finds it damaged"
 _FORMAT = "SELECT value FROM meta WHERE key = 'format'"
 _COMPARED = {
     "packs": "name, state, size, digest, n",  # what is known of packs' contents is a hint
@@ -75,37 +74,49 @@ def _check_catalogs(storage: Storage, identity: Identity, fresh: Catalog, report
 def _check_checkpoint(
     storage: Storage, identity: Identity, name: CheckpointName, fresh: Catalog, report: Report
 ) -> None:
-    """Go on from it to the log's end, as whoever opens the repository without a catalog does."""
+    wrong = ""
     try:
         report.counts.bytes += storage.size(name.key)
         report.counts.checkpoints += 1
-        if not restoring.belongs(storage, name):
+        if restoring.belongs(storage, name):
+            wrong = _wrong_checkpoint(storage, identity, name, fresh)
+        else:
+            for _ in image_of(storage, name):
+                pass  # its head may be what is damaged
             reason = "it is of another history than this log's: it is not read, and gc deletes it"
             report.notes.append(Note("checkpoint", name.key, reason))
-            return
-        with restoring.workshop(None) as folder:
-            file = restoring.unpacked(storage, identity, name, folder)
-            with closing(sqlite3.connect(file)) as alone:
-                # First of all: a catalog that meets damage in its file folds the log instead.
-                if _is_damaged(alone):
-                    raise sqlite3.DatabaseError(_DAMAGED)
-            with closing(Catalog(storage, identity, [file])) as restored:
-                here = restored.refresh()
-                if here.n != fresh.position.n:
-                    return  # the log has grown since, or cannot be read so far
-                wrong = _difference(restored, fresh) if here == fresh.position else "it tells another time"
     except (KeyMissing, DamagedLog):
         return  # retired since it was listed; or the log itself is at fault
     except FAULTS as error:
         wrong = reason_of(error)
     except (sqlite3.Error, ValueError) as error:
-        wrong = str(error)
+        if not isinstance(error, sqlite3.Error) or not is_place(error):
+            wrong = str(error)
+        else:
+            report.notes.append(_unseen(name, str(error)))
     except OSError as error:
-        reason = f"there is no room to look at it: {error.strerror}"
-        report.notes.append(Note("checkpoint", name.key, reason))
-        return
+        report.notes.append(_unseen(name, str(error.strerror)))
     if wrong:
         report.problems.append(Problem("checkpoint", name.key, wrong))
+
+
+def _wrong_checkpoint(storage: Storage, identity: Identity, name: CheckpointName, fresh: Catalog) -> str:
+    """Go on from it to the log's end, as whoever opens the repository without a catalog does."""
+    with restoring.workshop(None) as folder:
+        file = restoring.unpacked(storage, identity, name, folder)
+        with closing(Catalog(storage, identity, [file])) as restored:
+            here = restored.refresh()
+            if here.n != fresh.position.n:
+                return ""  # the log has grown since, or cannot be read so far
+            wrong = _difference(restored, fresh) if here == fresh.position else "it tells another time"
+            if restored.replaced is not None:
+                # It met what makes no sense and folded the log instead, as every reader does.
+                raise restored.replaced
+            return wrong
+
+
+def _unseen(name: CheckpointName, reason: str) -> Note:
+    return Note("checkpoint", name.key, f"there is no place to look at it: {reason}")
 
 
 def _is_damaged(connection: sqlite3.Connection) -> bool:
@@ -117,7 +128,7 @@ def _is_damaged(connection: sqlite3.Connection) -> bool:
 def _difference(cached: Catalog, fresh: Catalog) -> str:
     """What a cached catalog says otherwise than the log; empty if nothing."""
     if _is_damaged(cached.connection):
-        return _DAMAGED
+        return "SQLite finds it damaged"
     formats = [each.connection.execute(_FORMAT).fetchall() for each in (cached, fresh)]
     if formats[0] != formats[1]:
         return "its format is not what the log says"
