@@ -65,6 +65,15 @@ def catalog_files(storage: Storage, identity: Identity) -> list[Path]:
     return [file for file in files if has_shared_locks(file.parent)]
 
 
+def is_usable(folder: Path) -> bool:
+    """Can a cache lie there? The folder is made if it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
 class Catalog(KnownPacks):
     """A repository's catalog. Safe to use from many threads; any number of processes share the file."""
 

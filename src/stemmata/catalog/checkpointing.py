@@ -10,7 +10,7 @@ import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 
-from stemmata.catalog.catalog import Catalog, catalog_files
+from stemmata.catalog.catalog import Catalog, catalog_files, is_usable
 from stemmata.catalog.checkpoints import (
     CheckpointName,
     due_after,
@@ -60,10 +60,8 @@ def write(storage: Storage, identity: Identity) -> CheckpointName | None:
 
     Raises DamagedLog, NewerFormat, the storage's errors, OSError, sqlite3.Error.
     """
-    places = catalog_files(storage, identity)
-    if places:
-        places[0].parent.mkdir(parents=True, exist_ok=True)
-    with workshop(places[0].parent if places else None) as folder:
+    folders = (file.parent for file in catalog_files(storage, identity))
+    with workshop(next(filter(is_usable, folders), None)) as folder:
         fold, image = folder / "fold.sqlite", folder / "image.sqlite"
         with closing(Catalog(storage, identity, [fold], checkpoints=True)) as catalog:
             here = catalog.refresh()
