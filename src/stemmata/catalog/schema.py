@@ -182,7 +182,7 @@ def statements(script: str) -> list[str]:
     """The statements of a script. `executescript` would commit the caller's transaction first."""
     found: list[str] = []
     pending = ""
-    # SQLite keeps each as it is given, and two files are of one shape if these are alike: comments may differ.
+    # SQLite keeps each as it is given, and two files are of one shape if these are alike.
     for line in _COMMENT.sub("", script).splitlines(keepends=True):
         pending += line
         if sqlite3.complete_statement(pending):
