@@ -30,7 +30,7 @@ class Problem:
 @dataclass(frozen=True, slots=True)
 class Note:
     """Something that is no damage: kind is catalog, void, log, bundle, checkpoint, statistics,
-    orphan, aside, retired, leftover or unknown."""
+    orphan, unread, aside, retired, leftover or unknown."""
 
     kind: str
     where: str

@@ -12,13 +12,14 @@ from stemmata.checking.contents import Contents, Progress
 from stemmata.checking.derived import check_derived
 from stemmata.checking.extent import Extent, Level, Progressing
 from stemmata.checking.report import Affected, Note, Problem, Report, reason_of
-from stemmata.errors import Damage, DamagedLog, StorageFailed
+from stemmata.errors import Damage, DamagedLog, HostileData, StorageFailed
 from stemmata.ids import PackName
 from stemmata.log import verify
 from stemmata.log.bundles import BundleName, missing_bundles
 from stemmata.log.entries import Position, link_of, log_key
 from stemmata.log.identity import Identity, read_identity
 from stemmata.log.reader import fetch
+from stemmata.log.survey import last_entry
 from stemmata.storage.base import Storage
 from stemmata.storage.local import LocalStorage
 
@@ -156,6 +157,7 @@ def _check_refs(catalog: Catalog, report: Report) -> None:
 
 def _note_strangers(storage: Storage, catalog: Catalog, report: Report) -> None:
     """Note what lies in the store and belongs to no entry of the log."""
+    beyond = any(p.kind == "log" for p in report.problems) and _goes_on(storage, catalog)
     states = dict(catalog.connection.execute("SELECT name, state FROM packs").fetchall())
     for key in storage.list(""):
         if key.key == "stemmata.json" or key.key.startswith("log/") or BundleName.parse(key.key):
@@ -170,12 +172,23 @@ def _note_strangers(storage: Storage, catalog: Catalog, report: Report) -> None:
         state = states.get(name.raw) if name is not None else None
         if name is None:
             report.notes.append(Note("unknown", key.key, "stemmata does not write such a file"))
+        elif state is None and beyond:
+            reason = "no entry that can be read names this pack; one that cannot be may"
+            report.notes.append(Note("unread", key.key, reason))
         elif state is None:
             report.notes.append(Note("orphan", key.key, "no save that was finished names this pack"))
         elif state == "dropped":
             report.notes.append(Note("orphan", key.key, "the log has dropped this pack; it may be deleted"))
     if isinstance(storage, LocalStorage):
         _note_leftovers(storage, report)
+
+
+def _goes_on(storage: Storage, catalog: Catalog) -> bool:
+    """Is there something of the log behind what could be read?"""
+    try:
+        return last_entry(storage) > catalog.position.n
+    except HostileData:
+        return True
 
 
 def _note_leftovers(storage: LocalStorage, report: Report) -> None:

@@ -294,6 +294,7 @@ _NOTES = {
     "log": "log without an entry",
     "statistics": "table of statistics that is lost",
     "orphan": "unused pack",
+    "unread": "pack that a damaged entry may name",
     "aside": "damaged file that was put aside",
     "retired": "damaged, unneeded pack",
     "leftover": "unfinished write",
