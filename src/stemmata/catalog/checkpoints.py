@@ -86,14 +86,14 @@ def due_after(newest: int) -> int:
 
 def head_of(storage: Storage, name: CheckpointName) -> Head:
     """Raises DamagedCheckpoint, KeyMissing, and the storage's errors."""
-    return _head(Stream(storage, name.key), storage.size(name.key), name)
+    return _head(storage.get(name.key, 0, _HEADER.size), storage.size(name.key), name)
 
 
 def image_of(storage: Storage, name: CheckpointName) -> Iterator[bytes]:
     """The catalog's file that it holds, piece by piece; that it is as it was written shows at the end. Raises
     as `head_of`."""
     stream, refuse = Stream(storage, name.key), refusal(name)
-    head = _head(stream, storage.size(name.key), name)
+    head = _head(stream.hashed(_HEADER.size), storage.size(name.key), name)
     left = head.raw
     for block in read_blocks(stream, head.blocks, _BLOCK_BYTES, refuse):
         left -= block[0]
@@ -133,10 +133,11 @@ def refusal(name: CheckpointName) -> Refuse:
     return lambda reason: DamagedCheckpoint(key=name.key, reason=reason)
 
 
-def _head(stream: Stream, size: int, name: CheckpointName) -> Head:
+def _head(header: bytes, size: int, name: CheckpointName) -> Head:
+    """Read a header; `size`: stored bytes of the whole."""
     refuse = refusal(name)
     try:
-        magic, schema, blocks, n, raw, digest = _HEADER.unpack(stream.hashed(_HEADER.size))
+        magic, schema, blocks, n, raw, digest = _HEADER.unpack(header)
     except StructError:
         raise refuse("it is cut off") from None
     if (magic, schema, n) != (_MAGIC, name.schema, name.n):
