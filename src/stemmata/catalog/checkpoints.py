@@ -25,7 +25,7 @@ from stemmata.storage.base import Storage
 
 EVERY = 4096
 """Entries between two of them, at least; saves write one only behind a multiple of it."""
-_SHARE = 16
+_SHARE = 32
 """A longer log gets one when it has grown by this part of itself: then all of them together cost each commit
 the same, however many there were before."""
 
