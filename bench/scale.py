@@ -15,7 +15,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -23,7 +24,10 @@ from statistics import median
 import simulated
 import stemmata
 from measuring import COMMAND, Peaks, folder_bytes, keep, load, machine, peak_of, timed
+from stemmata.catalog import checkpointing
+from stemmata.log.identity import read_identity
 from stemmata.repository import Repository
+from stemmata.storage.local import LocalStorage
 
 SIZES = (100, 10_000, 100_000)
 TARGETS = {"top": 0.050, "log": 0.4, "cold": 3.0}
@@ -44,7 +48,7 @@ def main() -> int:
     largest = found[sizes[-1]]
     missed += [
         f"{words} takes {largest[words]:.3f} s, not {TARGETS[key]} s"
-        for key, words in (("top", TOP), ("log", LOG), ("cold", COLD))
+        for key, words in (("top", TOP), ("log", LOG), ("cold", COLD), ("cold", COLD_LOG))
         if largest[words] > TARGETS[key]
     ]
     lines += ["", *(f"MISSED: {m}" for m in missed)] if missed else ["", "Every target was met."]
@@ -67,6 +71,9 @@ def parse_options() -> argparse.Namespace:
 
 
 TOP, LOG, COLD = "top 50 by a metric", "`stemmata log`, a process", "cold open, a process"
+COLD_LOG, WITHOUT = "`stemmata log` without a catalog, a process", "cold open without checkpoints, a process"
+CHECKPOINT = "writing a checkpoint"
+MADE = "-with-checkpoints.made"
 FIRST_METRIC, FIRST_CONFIG = "top 50 by a metric, first after it", "sort by a config key, first after it"
 MEMORY = ("cold open", "list every version", "commit")
 """Of what the peak of memory is told."""
@@ -75,20 +82,26 @@ MEMORY = ("cold open", "list every version", "commit")
 def measure(work: Path, size: int, repeat: int) -> dict[str, float]:
     """Seconds by what was asked; peaks in bytes under `peak: …`."""
     folder = work / str(size) / "repository"
-    if not (work / f"{size}.made").exists():
+    if not (work / f"{size}{MADE}").exists():
         shutil.rmtree(work / str(size), ignore_errors=True)
         folder.parent.mkdir(parents=True)
         print(f"making {size} versions", file=sys.stderr, flush=True)
         simulated.build(folder, size)
-        (work / f"{size}.made").touch()
+        (work / f"{size}{MADE}").touch()
     found: dict[str, float] = {}
     cold = [process("open", folder, without_catalog=True) for _ in range(3)]
     found[COLD] = median(run["seconds"] for run in cold)
     for words in (FIRST_METRIC, FIRST_CONFIG):
         found[words] = median(run["asked"][words] for run in cold)
     found["peak: cold open"] = median(run["peak"] for run in cold)
+    found[COLD_LOG] = median(timed(lambda: log(folder)) for _ in range(3) if forget_catalog(folder))
+    with put_aside(folder):
+        found[WITHOUT] = process("open", folder, without_catalog=True)["seconds"]
     found["floor: its rows alone"] = floor(folder)
     found["bytes of the catalog"] = folder_bytes(folder / "cache")
+    found["bytes of the checkpoint"] = folder_bytes(folder / "checkpoints")
+    found["bytes of the bundles"] = folder_bytes(folder / "bundles")
+    found["bytes of the log's entries"] = folder_bytes(folder / "log")
     found[LOG] = median(timed(lambda: log(folder)) for _ in range(repeat))
     found |= process("ask", folder)["answers"]
     listed = process("list", folder)
@@ -96,14 +109,38 @@ def measure(work: Path, size: int, repeat: int) -> dict[str, float]:
     commits = process("commit", folder)
     found |= commits["answers"]
     found["peak: commit"] = commits["peak"]
+    with put_aside(folder, copied=True):
+        made = process("checkpoint", folder)
+    found[CHECKPOINT], found["peak: checkpoint"] = made["seconds"], made["peak"]
     return found
 
 
 def process(job: str, folder: Path, *, without_catalog: bool = False) -> dict:
     if without_catalog:
-        shutil.rmtree(folder / "cache", ignore_errors=True)
+        forget_catalog(folder)
     command = [sys.executable, __file__, "--job", job, "--at", str(folder)]
     return json.loads(Peaks().run(command))
+
+
+def forget_catalog(folder: Path) -> bool:
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    return True
+
+
+@contextmanager
+def put_aside(folder: Path, *, copied: bool = False) -> Iterator[None]:
+    """Without the checkpoints that are there, or with a copy of them; afterwards they are there again."""
+    there, aside = folder / "checkpoints", folder.parent / "checkpoints-aside"
+    shutil.rmtree(aside, ignore_errors=True)
+    there.mkdir(exist_ok=True)
+    there.rename(aside)
+    if copied:
+        shutil.copytree(aside, there)
+    try:
+        yield
+    finally:
+        shutil.rmtree(there, ignore_errors=True)
+        aside.rename(there)
 
 
 def log(folder: Path) -> None:
@@ -244,7 +281,20 @@ def job_commit(folder: Path) -> dict:
     return {"answers": answers, "peak": peak_of()}
 
 
-JOBS = {"open": job_open, "ask": job_ask, "list": job_list, "commit": job_commit}
+def job_checkpoint(folder: Path) -> dict:
+    """As a commit does where one is due: of the one before, and of the entries behind it."""
+    storage = LocalStorage(folder)
+    identity = read_identity(storage)
+    return {"seconds": timed(lambda: checkpointing.write(storage, identity)), "peak": peak_of()}
+
+
+JOBS = {
+    "open": job_open,
+    "ask": job_ask,
+    "list": job_list,
+    "commit": job_commit,
+    "checkpoint": job_checkpoint,
+}
 
 
 # --- the table -----------------------------------------------------------------------------------

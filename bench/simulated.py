@@ -1,7 +1,7 @@
 """A repository of very many versions that share one small pack: real log entries, no weights.
 
 Owns what such a version says of itself. Entries are written as they are, without the commit protocol and
-without waiting for the disk; bundles are written by the store itself where they are due.
+without waiting for the disk; bundles and checkpoints are written by the store itself where they are due.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pathlib import Path
 import msgspec
 
 import stemmata
+from stemmata.catalog.checkpointing import write_due
+from stemmata.catalog.checkpoints import EVERY
 from stemmata.ids import Digest, VersionId
 from stemmata.log import ops
 from stemmata.log.bundles import write_due_bundles
@@ -94,7 +96,8 @@ def build(folder: Path, versions: int, seed: int = 1) -> None:
         row = repo.session.row(first.id)
         packs = [pack.hex for pack in repo.session.packs(row)]
         content, tree = first.record.content, list(row.tree)
-        here = repo.session.identity.genesis
+        identity = repo.session.identity
+        here = identity.genesis
         repo.accept_older()  # what follows writes its log anew
     storage = LocalStorage(folder)
     made = read_entry(1, storage.get(log_key(1)), here)
@@ -108,6 +111,8 @@ def build(folder: Path, versions: int, seed: int = 1) -> None:
         (folder / log_key(here.n + 1)).write_bytes(data)
         here = Position(here.n + 1, Digest.of(data), at)
         write_due_bundles(storage, here.n)
+        if here.n % EVERY == 0:
+            write_due(storage, identity, here.n)
 
 
 def _entries(

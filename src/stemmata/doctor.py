@@ -196,6 +196,8 @@ def _shared(folder: Path) -> Iterator[Finding]:
     folders = [
         folder,
         *(folder / name for name in ("log", "tmp", "bundles")),
+        *folder.glob("checkpoints"),
+        *folder.glob("checkpoints/*"),
         *folder.glob("packs"),
         *folder.glob("packs/*"),
     ]

@@ -280,6 +280,13 @@ class DamagedBundle(Damage):
     next_step = "stemmata check --repair makes it anew"
 
 
+class DamagedCheckpoint(Damage):
+    kind = "damaged-checkpoint"
+    what = "checkpoint {key} of the log is damaged: {reason}"
+    untouched = "it was not used; the log itself is read instead"
+    next_step = "stemmata check --repair makes it anew"
+
+
 class DamagedTree(Damage):
     kind = "damaged-tree"
     what = "the file list of version {version} is damaged: {reason}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stemmata.catalog import queries
-from stemmata.catalog.catalog import Catalog, user_cache_folder
+from stemmata.catalog.catalog import Catalog, is_usable, user_cache_folder
 from stemmata.catalog.queries import VersionRow
 from stemmata.deferred import deferred
 from stemmata.errors import (
@@ -186,7 +186,7 @@ class Session:
         """Where checkouts are cached: in a local repository, else (or if that cannot be
         written) in the user's cache folder."""
         inside = self.storage.cache_folder
-        if inside is not None and _usable(inside):
+        if inside is not None and is_usable(inside):
             return inside
         return user_cache_folder() / self.identity.repository
 
@@ -239,11 +239,3 @@ def _digest(text: str) -> Digest:
         return Digest.parse(text)
     except ValueError as error:
         raise HostileData(where=f"digest {text[:80]!r}", reason=str(error)) from None
-
-
-def _usable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK)

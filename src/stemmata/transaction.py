@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from stemmata import heads
 from stemmata.catalog.catalog import Catalog
+from stemmata.catalog.checkpoints import EVERY
+from stemmata.deferred import deferred
 from stemmata.errors import (
     CommitContention,
     CommitUnknown,
@@ -34,6 +36,11 @@ from stemmata.log.ops import Op, PackAdd
 from stemmata.log.reader import exists, fetch
 from stemmata.records import timestamp
 from stemmata.storage.base import Storage
+
+if TYPE_CHECKING:
+    from stemmata.catalog import checkpointing
+else:
+    checkpointing = deferred("stemmata.catalog.checkpointing")
 
 ATTEMPTS = 64
 """How often a plan is made anew because another writer was faster."""
@@ -195,6 +202,8 @@ def _follow_up(catalog: Catalog, storage: Storage, position: Position) -> None:
     if reason is not None:
         raise Refused(reason=reason, hint=_HINT)
     write_due_bundles(storage, position.n)
+    if position.n % EVERY == 0:
+        checkpointing.write_due(storage, catalog.identity, position.n)
 
 
 def _pause(attempt: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from stemmata.catalog import catalog as module
 from stemmata.catalog.catalog import Catalog
 from stemmata.catalog.connection import connect
 from stemmata.catalog.schema import INDEX_NAMES
+from stemmata.ids import VersionId
 from stemmata.log import ops
 from stemmata.records import Run
 from stemmata.storage.local import LocalStorage
@@ -129,6 +131,30 @@ def test_what_is_asked_of_metrics_is_answered_alike(
         ]
 
     assert answers(long) == answers(short)
+
+
+@pytest.mark.parametrize("model", ["a", "b"])
+def test_a_runs_curve_is_told_without_facts_as_they_tell_it(
+    long: Catalog, short: Catalog, model: str
+) -> None:
+    keys = ("loss", "late", "own2", "nobody's")
+    found = lines.curve(long.connection, model, Run("id", "run"), keys)
+    assert filled(long) == set()
+    values = [lines.metric(short.connection, model, Run("id", "run"), key) for key in keys]
+    told = [[of.get(VersionId(row[0]), math.nan) for of in values] for row in found]
+    assert [[None if math.isnan(v) else v for v in row] for row in told] == [list(row[4:]) for row in found]
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize(
+    "damage", ["UPDATE versions SET metrics = x'7b'", "UPDATE annotations SET metrics = '['"]
+)
+def test_i8_a_curve_is_not_made_of_damaged_rows(ledger: Ledger, tmp_path: Path, damage: str) -> None:
+    with closing(Catalog(ledger.storage, ledger.identity, [tmp_path / "catalog"])) as made:
+        made.refresh()
+        expected = lines.curve(made.connection, "a", Run("id", "run"), ["loss"])
+        made.connection.execute(damage)
+        assert lines.curve(made.connection, "a", Run("id", "run"), ["loss"]) == expected
 
 
 def test_only_what_is_asked_for_is_made(long: Catalog) -> None:

@@ -52,6 +52,17 @@ def test_a_sound_repository_is_sound_and_counted(stored: Stored) -> None:
     assert counts.bytes == sum(len(v) for k, v in stored.kept.items() if k != "stemmata.json")
 
 
+def test_packs_behind_a_hole_in_the_log_are_not_called_unused(stored: Stored) -> None:
+    storage = faults.memory_of(stored.kept)
+    storage.put_new(stranger := PackName.fresh().key, b"half a pack")
+    assert [(note.kind, note.where) for note in check(storage).notes] == [("orphan", stranger)]
+    storage.delete(log_key(2))
+    packs = [key.key for key in storage.list("packs/")]
+    notes = {note.where: note.kind for note in check(storage).notes}
+    assert {notes.get(key) for key in packs} == {None, "unread"}
+    assert sum(notes.get(key) == "unread" for key in packs) == len(packs) - 1
+
+
 def test_every_object_of_every_pack_is_decoded(stored: Stored) -> None:
     storage = faults.memory_of(stored.kept)
     packs = [PackReader(storage, PackName.parse(k[-37:-5])) for k in stored.kept if k.startswith("packs/")]

@@ -33,7 +33,7 @@ def test_stats_for_programs(shop: Path, cli: Cli) -> None:
     took = sum(said[f"saved_by_{what}"] for what in ("dedup", "deltas", "casts", "compression"))
     assert said["files"] == took + said["stored"] - said["beside"]
     assert {run["run"] for run in said["runs"]} == {"r4", "r8"}
-    assert set(said["places"]) == {"packs", "log", "bundles", "catalog", "checkouts"}
+    assert set(said["places"]) == {"packs", "log", "bundles", "checkpoints", "catalog", "checkouts"}
 
 
 def test_stats_of_nothing(tmp_path: Path, cli: Cli) -> None:

@@ -19,7 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from faults import Fault, FaultyStorage, run_into
 from lives import Bytes, every_stored_content, next_weights
-from stemmata import errors
+from stemmata import errors, transaction
+from stemmata.catalog import checkpoints
 from stemmata.log.identity import create_identity
 from stemmata.repository import Repository
 from stemmata.storage.local import LocalStorage
@@ -40,6 +41,13 @@ class Life:
     """Text in its provenance that is in no other version."""
     redacted: bool = False
     aliases: set[str] = field(default_factory=set)
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint every three entries: who loses the cache begins with one, and a fault may meet one."""
+    monkeypatch.setattr(checkpoints, "EVERY", 3)
+    monkeypatch.setattr(transaction, "EVERY", 3)
 
 
 class Machine(RuleBasedStateMachine):

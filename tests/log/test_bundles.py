@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from faults import ERRORS, Damage, Fault, FaultyStorage, contents, damaged, replace
 from ledger import Ledger
 from stemmata.errors import DamagedBundle, KeyMissing
-from stemmata.log import bundles
+from stemmata.log import blocks, bundles
 from stemmata.log.bundles import BundleName, encode_bundle, entries_of, find_bundles, write_due_bundles
 from stemmata.log.entries import log_key
 from stemmata.storage.memory import MemoryStorage
@@ -82,7 +82,7 @@ def test_large_entries_make_more_blocks(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(bundles, "_WRITE_BYTES", 100)
     data = encode_bundle(1, ENTRIES)
     assert struct.unpack_from("<I", data, 24)[0] > 20
-    monkeypatch.setattr(bundles, "_READ_BYTES", 7)
+    monkeypatch.setattr(blocks, "_READ_BYTES", 7)
     assert list(entries_of(stored(data), NAME)) == ENTRIES
 
 

@@ -2,7 +2,8 @@
 
 Before use, the last entry that the catalog took in is read from the log and must have the hash it had
 then; if it has not, or the file is another repository's, damaged or out of reach, the log is folded anew:
-into the file, into one in the user's cache folder, or into memory (I8).
+into the file, into one in the user's cache folder, or into memory (I8). Where there is no file, a checkpoint
+(see `restoring`) gives what the fold of its part of the log would.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from stemmata.catalog.connection import Connection, connect, inode_of, is_damage, is_place, throw_away
 from stemmata.catalog.packs import KnownPacks
 from stemmata.catalog.recent import Recent, parse_position
 from stemmata.catalog.schema import INDEX_NAMES, INDEXES, SCHEMA, TABLE_NAMES, VERSION, statements
 from stemmata.catalog.state import SqliteState
+from stemmata.deferred import deferred
 from stemmata.errors import DamagedLog, InvalidArgument, StemmataError
 from stemmata.ids import Digest
 from stemmata.log.entries import Entry, Position, Void, unseal
@@ -29,6 +31,11 @@ from stemmata.log.reader import exists, fetch, read_log, require_no_hole, requir
 from stemmata.storage.base import Storage
 from stemmata.storage.forks import held_at_forks
 from stemmata.storage.mounts import has_shared_locks
+
+if TYPE_CHECKING:
+    from stemmata.catalog import restoring
+else:
+    restoring = deferred("stemmata.catalog.restoring")
 
 FILE = f"catalog-v{VERSION}.sqlite"
 _MENDS = 4
@@ -58,17 +65,36 @@ def catalog_files(storage: Storage, identity: Identity) -> list[Path]:
     return [file for file in files if has_shared_locks(file.parent)]
 
 
+def is_usable(folder: Path) -> bool:
+    """Can a cache lie there? The folder is made if it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
 class Catalog(KnownPacks):
     """A repository's catalog. Safe to use from many threads; any number of processes share the file."""
 
     def __init__(
-        self, storage: Storage, identity: Identity, files: Iterable[Path], *, busy: float | None = None
+        self,
+        storage: Storage,
+        identity: Identity,
+        files: Iterable[Path],
+        *,
+        busy: float | None = None,
+        checkpoints: bool = False,
     ) -> None:
+        """`checkpoints`: where there is no file, begin with what the newest of them holds."""
         self.lock = held_at_forks(RLock())
         """Hold it to see several queries answered as of one moment."""
         self._storage, self._identity = storage, identity
         self._files = list(files)
         self._busy = busy
+        self._checkpoints = checkpoints
+        self.replaced: sqlite3.Error | None = None
+        """Why the file that was there is used no more, if it is not."""
         self._inode: tuple[int, int] | None = None
         self._copied = False
         """Was the file made elsewhere, and may the log have been copied without some of its entries?"""
@@ -80,7 +106,7 @@ class Catalog(KnownPacks):
     @classmethod
     def open(cls, storage: Storage, identity: Identity) -> Self:
         """Open without reading the log: `refresh` does that."""
-        return cls(storage, identity, catalog_files(storage, identity))
+        return cls(storage, identity, catalog_files(storage, identity), checkpoints=True)
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -178,17 +204,24 @@ class Catalog(KnownPacks):
         if here.n == 0:
             # Empty, or without its first entry: the others would be missed in silence.
             require_no_hole(self._storage, 0)
-        elif self._copied or self._hole():
+            return
+        signs = self._signs()
+        if self._copied or "hole" in signs:
             require_whole(self._storage, here.n)
             self._copied = False
-            with suppress(sqlite3.Error):
-                self._run(["DELETE FROM meta WHERE key = 'hole'"])
-                self._sign()
+        elif "restored" in signs:
+            # A checkpoint stands for what it goes up to, as a bundle does.
+            require_no_hole(self._storage, here.n)
+        else:
+            return
+        with suppress(sqlite3.Error):
+            self._run(["DELETE FROM meta WHERE key IN ('hole', 'restored')"])
+            self._sign()
 
-    def _hole(self) -> bool:
-        """Was the log found to end at a hole?"""
+    def _signs(self) -> set[str]:
+        """Was the log found to end at a hole; is what comes before out of a checkpoint?"""
         cursor = self._database.cursor(sqlite3.Cursor)
-        return cursor.execute("SELECT 1 FROM meta WHERE key = 'hole'").fetchone() is not None
+        return {key for (key,) in cursor.execute("SELECT key FROM meta WHERE key IN ('hole', 'restored')")}
 
     def _sign(self) -> None:
         """Say in the file which one it is, so that a copy of it is known for a copy."""
@@ -256,6 +289,8 @@ class Catalog(KnownPacks):
         while self._connection is None:
             file = self.file
             try:
+                if file is not None and self._checkpoints and not file.exists():
+                    restoring.restore(self._storage, self._identity, file)
                 connection = connect(file, self.lock, busy=self._busy)
                 try:
                     self._connection = connection
@@ -383,6 +418,8 @@ class Catalog(KnownPacks):
         file = self.file
         if file is None:
             raise error  # memory does not break; this is a mistake of ours
+        # Should it be of a checkpoint, that would make the same file again.
+        self._checkpoints, self.replaced = False, error
         if is_place(error):
             del self._files[0]
         else:

@@ -17,6 +17,8 @@ from stemmata.storage.mounts import is_network, mount_of
 _FOLD_BUSY_SECONDS = 5.0
 _CACHE_KIB = 64 << 10
 """Pages in memory, at most: the rows of a long log are put in all over the file."""
+SIDES = ("", "-wal", "-shm", "-journal")
+"""What a database's files are called beyond its name."""
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _PLACE = frozenset(
     {
@@ -173,7 +175,7 @@ def _set_journal(connection: Connection, file: Path) -> None:
 
 def throw_away(file: Path) -> None:
     """Remove a database and what SQLite keeps beside it."""
-    for suffix in ("", "-wal", "-shm", "-journal"):
+    for suffix in SIDES:
         with suppress(OSError):
             file.with_name(file.name + suffix).unlink()
 

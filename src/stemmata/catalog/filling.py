@@ -22,7 +22,7 @@ from stemmata.catalog.waiting import FactRow, write_facts
 from stemmata.measurements import measured
 from stemmata.records import stored_values
 
-_metrics = msgspec.json.Decoder(dict[str, float | str])
+decode_metrics = msgspec.json.Decoder(dict[str, float | str]).decode
 _details = msgspec.json.Decoder(dict[str, object])
 _labels = msgspec.json.Decoder(dict[str, str | None])
 
@@ -88,11 +88,11 @@ def _fill_shared(cursor: sqlite3.Cursor, number: int, space: str, key: str) -> N
 def _metric_facts(cursor: sqlite3.Cursor, number: int, key: str, model: str) -> Iterator[FactRow]:
     cursor.execute("SELECT seq, n, metrics FROM versions WHERE model = ? ORDER BY seq", (model,))
     for seq, n, text in cursor.fetchall():
-        value = _metrics.decode(text).get(key)
+        value = decode_metrics(text).get(key)
         if value is not None:
             yield number, seq, *metric_of(value), False, n, None
     for seq, n, at, text in _annotations(cursor, "metrics", model):
-        value = _metrics.decode(text).get(key)
+        value = decode_metrics(text).get(key)
         if value is not None:
             yield number, seq, *metric_of(value), False, n, at
 
@@ -108,7 +108,7 @@ def _measured_facts(cursor: sqlite3.Cursor, number: int, key: str, model: str) -
     """What a metric was measured on; "" where a value names nothing, once any of the model has."""
     known = False
     for seq, n, at, text, details in _annotations(cursor, "metrics", model, "details"):
-        if key not in _metrics.decode(text):
+        if key not in decode_metrics(text):
             continue
         dataset = measured(_details.decode(details))[0].name
         known = known or bool(dataset)

@@ -11,7 +11,8 @@ import re
 import sqlite3
 
 VERSION = 5
-"""Raised whenever a table changes. Part of the file's name, so that releases do not fight over it."""
+"""Raised whenever a table changes, or what the fold puts into one: what earlier releases have folded, into
+catalogs and checkpoints, is not read then. Part of their names, so that releases do not fight over them."""
 
 # A fact is a value by which versions are found. A number is `num` (a bool also has text 'true' or 'false',
 # an integer beyond 63 bits its digits as text); NaN is num NULL, text 'nan'; a string or a list (as JSON) is
@@ -174,11 +175,15 @@ CREATE INDEX setting_moves_by_key ON setting_moves (model, key, n);
 """What the fold does not look at while it knows all there is: of a long log these are made at its end."""
 
 
+_COMMENT = re.compile(r"\s*--.*")
+
+
 def statements(script: str) -> list[str]:
     """The statements of a script. `executescript` would commit the caller's transaction first."""
     found: list[str] = []
     pending = ""
-    for line in script.splitlines(keepends=True):
+    # SQLite keeps each as it is given, and two files are of one shape if these are alike.
+    for line in _COMMENT.sub("", script).splitlines(keepends=True):
         pending += line
         if sqlite3.complete_statement(pending):
             found.append(pending)

@@ -12,8 +12,8 @@ FAULTS = (Damage, NewerFormat, StorageFailed)
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One damage. `kind`: identity, log, bundle, pack, object, record, tree, file, provenance or
-    ref.
+    """One damage. `kind`: identity, log, bundle, checkpoint, pack, object, record, tree, file, provenance
+    or ref.
 
     `where` is a key, an entry, a pack, an object or a version's file; `versions` are the ids, in
     hex, of the visible and restorable versions that it reaches. `pack`: the name, in hex, of the live pack
@@ -29,8 +29,8 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that is no damage: kind is catalog, void, log, bundle, statistics, orphan, aside,
-    retired, leftover or unknown."""
+    """Something that is no damage: kind is catalog, void, log, bundle, checkpoint, statistics,
+    orphan, unread, aside, retired, leftover or unknown."""
 
     kind: str
     where: str
@@ -48,10 +48,11 @@ class Affected:
 
 @dataclass(slots=True)
 class Counts:
-    """What was read. `bytes` are the stored bytes of packs, log and bundles."""
+    """What was read. `bytes` are the stored bytes of packs, log, bundles and checkpoints."""
 
     entries: int = 0
     bundles: int = 0
+    checkpoints: int = 0
     packs: int = 0
     objects: int = 0
     versions: int = 0

@@ -1,48 +1,27 @@
-"""The check itself: identity, log, contents, names, cached catalog, strangers. Owns their order."""
+"""The check itself: identity, log, contents, names, what is derived, strangers. Owns their order."""
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import suppress
-from itertools import zip_longest
 
 from stemmata import heads, recovering
-from stemmata.catalog import asking, filling
-from stemmata.catalog.catalog import Catalog, catalog_files
+from stemmata.catalog import checkpointing
+from stemmata.catalog.catalog import Catalog
+from stemmata.catalog.checkpoints import CheckpointName
 from stemmata.checking.contents import Contents, Progress
+from stemmata.checking.derived import check_derived
 from stemmata.checking.extent import Extent, Level, Progressing
 from stemmata.checking.report import Affected, Note, Problem, Report, reason_of
-from stemmata.errors import Damage, DamagedLog, StemmataError, StorageFailed
+from stemmata.errors import Damage, DamagedLog, HostileData, StorageFailed
 from stemmata.ids import PackName
 from stemmata.log import verify
 from stemmata.log.bundles import BundleName, missing_bundles
 from stemmata.log.entries import Position, link_of, log_key
 from stemmata.log.identity import Identity, read_identity
 from stemmata.log.reader import fetch
+from stemmata.log.survey import last_entry
 from stemmata.storage.base import Storage
 from stemmata.storage.local import LocalStorage
-
-_COMPARED = {
-    "packs": "name, state, size, digest, n",  # what is known of packs' contents is a hint
-    "pack_bases": "*",
-    "models": "*",
-    "settings": "*",
-    "versions": "*",
-    "version_packs": "*",
-    "parents": "*",
-    "version_states": "*",
-    "keys": "id, space, key, model",
-    "facts": "*",
-    "fact_moves": "key, version, num, text, removed, n, at",
-    "shared": "*",
-    "shared_facts": "*",
-    "annotations": "*",
-    "redactions": "*",
-    "refs": "*",
-    "ref_moves": "model, key, kind, name, n, at, by, target, why, evidence, txn",
-    "voids": "*",
-}
-"""What the log alone decides, and in whatever order it was taken in. `records` are held against their ids."""
 
 
 def check(
@@ -75,7 +54,7 @@ def check(
         _check_log(storage, identity, catalog, report)
         _check_contents(storage, identity, catalog, report, extent, progress)
         _check_refs(catalog, report)
-        _check_catalog(storage, identity, catalog, report)
+        check_derived(storage, identity, catalog, report)
         _note_strangers(storage, catalog, report)
         _name_affected(catalog, report)
     finally:
@@ -152,6 +131,9 @@ def _check_log(storage: Storage, identity: Identity, catalog: Catalog, report: R
         report.notes.append(Note("log", "log/", reason))
     for due in missing_bundles(storage, catalog.position.n):
         report.notes.append(Note("bundle", due, "it is due and not there, which costs time alone"))
+    if checkpointing.wants_one(storage):
+        reason = "one is due and not there, which costs time alone: stemmata gc writes it"
+        report.notes.append(Note("checkpoint", "checkpoints/", reason))
     for key in storage.list("bundles/"):
         report.counts.bundles += 1
         report.counts.bytes += key.size
@@ -173,62 +155,14 @@ def _check_refs(catalog: Catalog, report: Report) -> None:
         )
 
 
-def _check_catalog(storage: Storage, identity: Identity, fresh: Catalog, report: Report) -> None:
-    """Hold every cached catalog against the log's own fold; throw away the one that differs (I8)."""
-    for file in catalog_files(storage, identity):
-        if not file.is_file():
-            continue
-        cached = Catalog(storage, identity, [file])
-        try:
-            cached.refresh()
-            if cached.file is None or cached.position != fresh.position:
-                continue  # out of reach, or the log has grown since
-            wrong = _difference(cached, fresh)
-        except DamagedLog:
-            # The log is at fault; what a catalog keeps of its end may be all that is left of it.
-            continue
-        except (sqlite3.Error, StemmataError, ValueError) as error:
-            wrong = str(error)
-        finally:
-            cached.close()
-        if wrong:
-            report.notes.append(
-                Note("catalog", str(file), f"{wrong}; thrown away, the next command builds it anew")
-            )
-            for suffix in ("", "-wal", "-shm", "-journal"):
-                with suppress(OSError):
-                    file.with_name(file.name + suffix).unlink()
-
-
-def _difference(cached: Catalog, fresh: Catalog) -> str:
-    """What a cached catalog says otherwise than the log; empty if nothing."""
-    faults = [row[0] for row in cached.connection.execute("PRAGMA integrity_check").fetchall()]
-    # SQLite 3.40 sees NULLs in sound tables without rowid; the comparison below sees real ones.
-    if [fault for fault in faults if fault != "ok" and not fault.startswith("NULL value in ")]:
-        return "SQLite finds it damaged"
-    # Which facts stand depends on what was asked; what they say does not.
-    for one, other in ((cached, fresh), (fresh, cached)):
-        stand = one.connection.execute("SELECT space, key, model FROM keys WHERE filled").fetchall()
-        filling.fill(other.connection, stand)
-    for table, columns in _COMPARED.items():
-        count = len(fresh.connection.execute(f"SELECT {columns} FROM {table} LIMIT 0").description)  # noqa: S608 - as below
-        order = ", ".join(str(i + 1) for i in range(count))
-        sql = f"SELECT {columns} FROM {table} ORDER BY {order}"  # noqa: S608 - names of our own schema
-        ours = fresh.connection.cursor(sqlite3.Cursor).execute(sql)
-        theirs = cached.connection.cursor(sqlite3.Cursor).execute(sql)
-        if any(a != b for a, b in zip_longest(ours, theirs)):
-            return f"its {table.replace('_', ' ')} are not what the log says"
-    records = zip_longest(*(asking.every_record(each.connection) for each in (cached, fresh)))
-    if any(a != b for a, b in records):
-        return "its records are not what the log says"
-    return ""
-
-
 def _note_strangers(storage: Storage, catalog: Catalog, report: Report) -> None:
     """Note what lies in the store and belongs to no entry of the log."""
+    beyond = any(p.kind == "log" for p in report.problems) and _goes_on(storage, catalog)
     states = dict(catalog.connection.execute("SELECT name, state FROM packs").fetchall())
     for key in storage.list(""):
         if key.key == "stemmata.json" or key.key.startswith("log/") or BundleName.parse(key.key):
+            continue
+        if CheckpointName.parse(key.key):
             continue
         if key.key.startswith("damaged/"):
             reason = "what was damaged before a recovery put it right; it may be deleted"
@@ -238,12 +172,23 @@ def _note_strangers(storage: Storage, catalog: Catalog, report: Report) -> None:
         state = states.get(name.raw) if name is not None else None
         if name is None:
             report.notes.append(Note("unknown", key.key, "stemmata does not write such a file"))
+        elif state is None and beyond:
+            reason = "no entry that can be read names this pack; one that cannot be may"
+            report.notes.append(Note("unread", key.key, reason))
         elif state is None:
             report.notes.append(Note("orphan", key.key, "no save that was finished names this pack"))
         elif state == "dropped":
             report.notes.append(Note("orphan", key.key, "the log has dropped this pack; it may be deleted"))
     if isinstance(storage, LocalStorage):
         _note_leftovers(storage, report)
+
+
+def _goes_on(storage: Storage, catalog: Catalog) -> bool:
+    """Is there something of the log behind what could be read?"""
+    try:
+        return last_entry(storage) > catalog.position.n
+    except HostileData:
+        return True
 
 
 def _note_leftovers(storage: LocalStorage, report: Report) -> None:

@@ -34,6 +34,8 @@ class Collection:
     """Bytes that were deleted from the store."""
     waiting: int = 0
     """Bytes of retired packs that a reader may still be at."""
+    checkpoint: int = 0
+    """Bytes of a checkpoint of the log that was due and has been written."""
     cached: int = 0
     """Checkouts of forgotten versions that were removed from the cache."""
     leftovers: int = 0

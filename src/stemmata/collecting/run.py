@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
 
-from stemmata.catalog import queries
+from stemmata.catalog import checkpointing, queries
 from stemmata.checkouts import eviction
 from stemmata.collecting import dropping, planning
 from stemmata.collecting.applying import Overtaken, apply, rewritten
@@ -171,9 +171,12 @@ class _Run:
         return [_forgotten(picture.as_it_was(v), names, held.alone(v)) for v in gone]
 
     def _tidy(self) -> None:
-        """What lies outside of the log's care: probes, unfinished files, checkouts in the cache."""
+        """What lies outside of the log's care: checkpoints, probes, unfinished files, cached checkouts."""
         if self._dry:
+            self.report.deleted += sum(key.size for key in checkpointing.retired(self._session.storage))
             return
+        self.report.deleted += checkpointing.retire(self._session.storage)
+        self.report.checkpoint = checkpointing.renew(self._session.storage, self._session.identity)
         sweep_probes(self._session.storage)
         if isinstance(self._session.storage, LocalStorage):
             self.report.leftovers = self._session.storage.sweep(self._clock.now - _ABANDONED)

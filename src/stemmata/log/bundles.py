@@ -10,29 +10,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from struct import Struct
 from struct import error as StructError
-from typing import TypeAlias
 
 from blake3 import blake3
 
 from stemmata.errors import DamagedBundle, StemmataError
 from stemmata.ids import random_hex
+from stemmata.log.blocks import Block, Refuse, Stream, encode_block, read_blocks, unpack
 from stemmata.log.entries import MAX_ENTRY_BYTES, log_key
 from stemmata.storage.base import Storage
 
 LEVELS = (256, 4096, 65536)
 
-Block: TypeAlias = tuple[int, bytes]
-"""Raw length and zstd frame of some entries."""
-
 _MAGIC = b"STMBNDL1"
 _HEADER = Struct("<8sQQI")
-_BLOCK = Struct("<II")
 _LENGTH = Struct("<I")
-_SEAL = 32
 _BLOCK_ENTRIES = 256
 _BLOCK_BYTES = 256 << 20
 _WRITE_BYTES = 8 << 20  # what this writer puts into a block: a reader holds one at a time
-_READ_BYTES = 4 << 20
 _KEY = re.compile(r"bundles/(256|4096|65536)/(\d{20})-(\d{20})-([0-9a-f]{16})\.bundle", re.ASCII)
 
 
@@ -119,8 +113,7 @@ def encode_bundle(first: int, entries: Iterable[bytes]) -> bytes:
     def close_block() -> None:
         nonlocal size
         raw = b"".join(_LENGTH.pack(len(e)) + e for e in pending)
-        stored = compressor.compress(raw)
-        blocks.append(_BLOCK.pack(len(raw), len(stored)) + stored)
+        blocks.append(encode_block(len(raw), compressor.compress(raw)))
         pending.clear()
         size = 0
 
@@ -158,7 +151,7 @@ def _merge(storage: Storage, level: int, first: int, below: list[BundleName]) ->
             return False
         parts.append(found)
         wanted = found.last + 1
-    count = sum(_head(_Stream(storage, part.key), part) for part in parts)
+    count = sum(_head(Stream(storage, part.key), part) for part in parts)
     name = BundleName.fresh(level, first)
     new = storage.start_new(name.key)
     try:
@@ -167,7 +160,7 @@ def _merge(storage: Storage, level: int, first: int, below: list[BundleName]) ->
         new.write(header)
         for part in parts:
             for raw_length, stored in blocks_of(storage, part):
-                block = _BLOCK.pack(raw_length, len(stored)) + stored
+                block = encode_block(raw_length, stored)
                 seal.update(block)
                 new.write(block)
         new.write(seal.digest())
@@ -177,29 +170,9 @@ def _merge(storage: Storage, level: int, first: int, below: list[BundleName]) ->
     return True
 
 
-class _Stream:
-    """A key's bytes in order, hashed as they pass."""
-
-    def __init__(self, storage: Storage, key: str) -> None:
-        self._storage, self._key = storage, key
-        self._offset = 0
-        self._held = b""
-        self.hasher = blake3()
-
-    def take(self, length: int) -> bytes:
-        """The next `length` bytes; fewer at the end of the key."""
-        if len(self._held) < length:
-            more = self._storage.get(self._key, self._offset, max(length - len(self._held), _READ_BYTES))
-            self._offset += len(more)
-            self._held += more
-        taken, self._held = self._held[:length], self._held[length:]
-        return taken
-
-
-def _head(stream: _Stream, name: BundleName) -> int:
+def _head(stream: Stream, name: BundleName) -> int:
     """Read the header; how many blocks follow."""
-    header = stream.take(_HEADER.size)
-    stream.hasher.update(header)
+    header = stream.hashed(_HEADER.size)
     entries = name.last - name.first + 1
     try:
         magic, first, last, blocks = _HEADER.unpack(header)
@@ -212,41 +185,14 @@ def _head(stream: _Stream, name: BundleName) -> int:
 
 def blocks_of(storage: Storage, name: BundleName) -> Iterator[Block]:
     """A bundle's blocks as stored, in order; its seal is checked after the last. Raises as `entries_of`."""
-    stream = _Stream(storage, name.key)
-    for _ in range(_head(stream, name)):
-        head = stream.take(_BLOCK.size)
-        if len(head) < _BLOCK.size:
-            raise DamagedBundle(key=name.key, reason="it is cut off")
-        raw_length, stored_length = _BLOCK.unpack(head)
-        # zstd never needs more than this for bytes that do not shrink.
-        if raw_length > _BLOCK_BYTES or stored_length > raw_length + (raw_length >> 7) + 1024:
-            raise DamagedBundle(key=name.key, reason="a block is larger than any may be")
-        stored = stream.take(stored_length)
-        if len(stored) < stored_length:
-            raise DamagedBundle(key=name.key, reason="it is cut off")
-        stream.hasher.update(head)
-        stream.hasher.update(stored)
-        yield raw_length, stored
-    if stream.take(_SEAL + 1) != stream.hasher.digest():
-        raise DamagedBundle(key=name.key, reason="its seal does not fit its content")
+    stream = Stream(storage, name.key)
+    yield from read_blocks(stream, _head(stream, name), _BLOCK_BYTES, _refusal(name))
 
 
 def entries_in(name: BundleName, block: Block) -> Iterator[bytes]:
     """The entries in one block of that bundle. Raises DamagedBundle."""
-    import zstandard
-
-    raw_length, stored = block
-
-    def refuse(reason: str) -> DamagedBundle:
-        return DamagedBundle(key=name.key, reason=reason)
-
-    try:
-        if zstandard.get_frame_parameters(stored).content_size != raw_length:
-            raise refuse("a block does not have the size that it states")
-        # Bounded by the check above: the frame states its size, and may not exceed it.
-        raw = zstandard.ZstdDecompressor().decompress(stored, allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise refuse(f"a block cannot be decompressed: {error}") from None
+    refuse = _refusal(name)
+    raw = unpack(block, refuse)
     offset = count = 0
     end = len(raw)
     while offset < end:
@@ -258,3 +204,7 @@ def entries_in(name: BundleName, block: Block) -> Iterator[bytes]:
             raise refuse("a block holds more or larger entries than any may")
         yield raw[begin:offset]
         count += 1
+
+
+def _refusal(name: BundleName) -> Refuse:
+    return lambda reason: DamagedBundle(key=name.key, reason=reason)

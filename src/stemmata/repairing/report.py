@@ -52,13 +52,15 @@ class RepairReport:
     packs_added: int = 0
     packs_retired: int = 0
     versions_placed: int = 0
+    checkpoints: list[str] = field(default_factory=list)
+    """Keys of the log's checkpoints that were wrong: they were deleted, and a new one is written."""
     written: int = 0
     """Bytes of new packs, as stored."""
 
     @property
     def sound(self) -> bool:
         """True if no damage is left."""
-        return not self.left and not self.lost and not (self.dry and self.damaged)
+        return not self.left and not self.lost and not (self.dry and (self.damaged or self.checkpoints))
 
     def to_dict(self) -> dict[str, object]:
         return {"sound": self.sound, **asdict(self)}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Container, Iterable, Sequence
+from contextlib import suppress
 
-from stemmata.catalog import queries
+from stemmata.catalog import checkpointing, queries
 from stemmata.checking import Affected, Report
 from stemmata.collecting.applying import Change, Overtaken, commit
 from stemmata.collecting.copies import LivePack
@@ -70,6 +72,7 @@ class _Run:
             if not self._dry:
                 self._session.storage.require_writable()
             self._mend()
+        self._renew_checkpoints()
         self._finish()
         return self.report
 
@@ -81,6 +84,16 @@ class _Run:
             except (Changed, Overtaken):
                 continue
         raise CommitContention(attempts=_ROUNDS)
+
+    def _renew_checkpoints(self) -> None:
+        """Those that were found wrong go, whatever their place; what the log says comes in their place."""
+        self.report.checkpoints = [p.where for p in self._found.problems if p.kind == "checkpoint"]
+        if self._dry or not self.report.checkpoints:
+            return
+        for key in self.report.checkpoints:
+            self._session.storage.delete(key)
+        with suppress(OSError, sqlite3.Error):  # no room to make it: it costs time alone
+            checkpointing.write(self._session.storage, self._session.identity)
 
     def _round(self) -> bool:
         """Plan and apply at the log's end; True if there was nothing to do."""

@@ -271,6 +271,7 @@ def _places(storage: Storage, catalog: Path | None, checkouts: Path) -> Places:
         packs=size("packs/"),
         log=size("log/"),
         bundles=size("bundles/"),
+        checkpoints=size("checkpoints/"),
         catalog=sum(map(_size_of, beside)),
         checkouts=sum(_size_of(Path(home) / name) for home, _, names in os.walk(checkouts) for name in names),
     )

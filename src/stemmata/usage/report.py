@@ -61,6 +61,7 @@ class Places:
     packs: int
     log: int
     bundles: int
+    checkpoints: int
     catalog: int
     checkouts: int
     """Cached ones; may be deleted, as the catalog may."""

@@ -35,11 +35,11 @@ app = command_app()
         "stemmata check --repair --from out/",
         json="sound (bool), level, sample, seed, resumed, problems (list of kind, where, reason, "
         "versions, pack), notes (list of kind, where, reason), affected (list of id, model, name), "
-        "counts {entries, bundles, packs, objects, versions, files, bytes}; with --repair also recovery (of "
-        "the log: complete, recovered, lost, breaks, identity, out_of_reach, …) and repair "
+        "counts {entries, bundles, checkpoints, packs, objects, versions, files, bytes}; with --repair also "
+        "recovery (of the log: complete, recovered, lost, breaks, identity, out_of_reach, …) and repair "
         "{sound, dry, damaged, restored (list of source, objects, bytes), whole (list of id, model, name), "
-        "lost (list of version, model, version_name, what, name, tensor, size, digest), left, packs_added, "
-        "packs_retired, versions_placed, written}",
+        "lost (list of version, model, version_name, what, name, tensor, size, digest), left, checkpoints, "
+        "packs_added, packs_retired, versions_placed, written}",
     ),
 )
 def check(
@@ -100,14 +100,14 @@ def check(
     """Verify the repository.
 
     The identity, the log and its chain, bundles, packs, every object decoded, every version's record,
-    tree and whole files, aliases, and the catalog, which is thrown away if it is wrong. Nothing else is
-    changed. --level says how deep, --sample in which part. Exits with 5 if anything is damaged, and names
-    the versions that are affected.
+    tree and whole files, aliases, checkpoints, and the catalog, which is thrown away if it is wrong. Nothing
+    else is changed. --level says how deep, --sample in which part. Exits with 5 if anything is damaged, and
+    names the versions that are affected.
 
     --repair puts the log right first, with bytes that its own hashes prove, from bundles, the catalog and
     copies of the repository. Then it writes what can be had again of packs into new ones, reads it back and
-    lets versions name those. Nothing is deleted, and what cannot be had is named and stays as it is. Exits
-    with 5 if damage is left.
+    lets versions name those. A wrong checkpoint is made anew. No pack is deleted, and what cannot be had is
+    named and stays as it is. Exits with 5 if damage is left.
     """
     from stemmata import checking, repairing
     from stemmata.storage.local import LocalStorage
@@ -251,6 +251,9 @@ def _tell_mended(output: Output, mended: RepairReport) -> None:
                 DIM,
             )
         )
+    if mended.checkpoints:
+        what = text.count(len(mended.checkpoints), "checkpoint of the log", "checkpoints of the log")
+        output.show(f"{what} {would}made anew")
     if not mended.damaged:
         output.show("Nothing to mend in packs.")
     if mended.lost:
@@ -287,9 +290,11 @@ _NOTES = {
     "catalog": "cached catalog thrown away",
     "void": "log entry without effect",
     "bundle": "missing bundle",
+    "checkpoint": "checkpoint that is missing or not used",
     "log": "log without an entry",
     "statistics": "table of statistics that is lost",
     "orphan": "unused pack",
+    "unread": "pack that a damaged entry may name",
     "aside": "damaged file that was put aside",
     "retired": "damaged, unneeded pack",
     "leftover": "unfinished write",

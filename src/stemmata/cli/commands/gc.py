@@ -26,7 +26,8 @@ app = command_app()
         "stemmata gc -y",
         "stemmata gc -y --undo-window 0 --grace 0",
         json="dry (bool), forgotten (list of id, model, name, alone), freed, rewritten, packs_retired, "
-        "packs_added, versions_placed, orphans, deleted, waiting, cached, leftovers; sizes in bytes",
+        "packs_added, versions_placed, orphans, deleted, waiting, checkpoint, cached, leftovers; sizes in "
+        "bytes",
     ),
 )
 def gc(
@@ -115,6 +116,7 @@ def _tell(output: Output, found: Collection) -> None:
             text.size(found.waiting),
             "retired before, waiting for the readers' grace to be over",
         ),
+        (found.checkpoint, text.size(found.checkpoint), "written, with which a cold open begins"),
         (found.cached, text.count(found.cached, "checkout"), f"{would}removed from the cache"),
         (found.leftovers, text.count(found.leftovers, "unfinished file"), f"{would}removed"),
     ]

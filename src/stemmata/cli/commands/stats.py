@@ -32,7 +32,7 @@ _BAR = 36
         "saved_by_deltas, saved_by_casts, saved_by_compression, codecs (list of codec, raw, stored), models "
         "and runs (lists of model, run, versions, files, needed, own), largest (list of id, model, name, "
         "files, own), growth (list of until, versions, files, stored), packs, unneeded, places {packs, log, "
-        "bundles, catalog, checkouts}, unread. All sizes are bytes.",
+        "bundles, checkpoints, catalog, checkouts}, unread. All sizes are bytes.",
     ),
 )
 def stats(
@@ -229,6 +229,7 @@ def _places(found: Usage) -> Iterator[Text]:
     lines = [
         (places.packs, f"in {text.count(found.packs, 'pack')}", ""),
         (places.log + places.bundles, "log and bundles", ""),
+        *([(places.checkpoints, "checkpoints", "made of the log")] if places.checkpoints else ()),
         (places.catalog, "catalog", "a cache"),
         (places.checkouts, "cached checkouts", "a cache"),
     ]
