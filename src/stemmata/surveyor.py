@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from stemmata.catalog import queries
+from stemmata.codecs.dtypes import dtype_of
 from stemmata.compare import statistics
 from stemmata.compare.statistics import TensorStatistics
 from stemmata.compare.tensors import numbered
@@ -30,6 +31,7 @@ _NAMED = 20
 @dataclass(frozen=True, slots=True)
 class _Counterpart:
     shape: tuple[int, ...]
+    dtype: str | None
     objects: Sequence[str]
     row: TensorStatistics | None
 
@@ -70,7 +72,9 @@ class Surveyor:
         known = statistics_of(session, session.record(row), packs)
         before: dict[str, _Counterpart] = {}
         for number, path, segment in numbered(tree):
-            found = _Counterpart(tuple(segment.shape or ()), segment.objects, known.get(number))
+            found = _Counterpart(
+                tuple(segment.shape or ()), segment.dtype, segment.objects, known.get(number)
+            )
             # Its own file's first: a name may occur in several.
             before[f"{path}:{segment.name}"] = found
             before.setdefault(f":{segment.name}", found)
@@ -90,6 +94,7 @@ class Surveyor:
             before = found.row
             for look, digest in zip(looks, found.objects, strict=True):
                 look.against, look.packs = Digest.parse(digest), self._packs
+                look.like = dtype_of(found.dtype or "")
                 look.known = before is not None and len(looks) == 1
         self._asked.append(_Tensor(number, segment.name, prod(segment.shape), looks, before))
         return list(looks)
