@@ -147,7 +147,7 @@ def about_of(record: Record) -> dict[str, Value]:
         "event": record.event,
         "author": record.author or None,
         "message": record.message or None,
-        "base": base.name_or_path if base else None,
+        "base": (base.name_or_path or None) if base else None,
         "base.revision": base.revision if base else None,
         "base.digest": base.digest if base else None,
     }

@@ -302,8 +302,8 @@ class _Gathered:
     def _base(self, record: Record, outside: dict[str, Node]) -> str | None:
         """The node that a version is loaded on; one for a base that is no version is made."""
         base = record.base
-        if base is None:
-            return None
+        if base is None or not (base.version or base.digest or base.name_or_path):
+            return None  # of one that was in memory alone nothing is known, and two of these are not one
         if base.version is not None and (base.version in self._rows or base.version in self._absent):
             return base.version
         node = f"base:{base.digest or base.name_or_path}"
