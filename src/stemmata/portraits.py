@@ -15,6 +15,7 @@ from stemmata.catalog import queries, selecting
 from stemmata.catalog.declared import Primary
 from stemmata.compare.adapterfiles import factor
 from stemmata.compare.pictured import values_of
+from stemmata.compare.tabled import notes_of
 from stemmata.compare.tensors import tensors_of
 from stemmata.metricnames import by_interest, is_aside
 from stemmata.names import name_key
@@ -75,11 +76,11 @@ def page_of_list(versions: VersionList) -> Page:
     listed = _table(list(itertools.islice(versions, _LISTED)), drawn.runs)
     more = len(versions) - len(listed.rows)
     notes = (f"and {words.count(more, 'version')} more",) if more > 0 else ()
-    sections.append(Section("Versions", tables=(listed,), notes=notes))
-    facts = [
-        Fact(f"{len(versions):,}", "versions"),
-        Fact(f"{len([r for r in drawn.runs.runs if r != NO_RUN]):,}", "runs"),
-    ]
+    if listed.rows:
+        sections.append(Section("Versions", tables=(listed,), notes=notes))
+    facts = [Fact(f"{len(versions):,}", "versions" if len(versions) != 1 else "version")]
+    if runs := len([r for r in drawn.runs.runs if r != NO_RUN]):
+        facts.append(Fact(f"{runs:,}", "runs" if runs > 1 else "run"))
     if drawn.panels and (best := drawn.panels[0].best) is not None:
         value, name = words.number(best[1].value), best[1].seen.name
         facts.insert(0, Fact(value, f"best {drawn.panels[0].metric}: {name}"))
@@ -231,7 +232,7 @@ def spectra(version: Version) -> Spectra | None:
     if table is None:
         return None
     label = _label(version)
-    return Spectra.make(label, [label], values_of(table), table.notes)
+    return Spectra.make(label, [label], values_of(table), notes_of(table))
 
 
 def to_pandas(version: Version) -> Any:
@@ -281,6 +282,7 @@ def page_of_version(version: Version) -> Page:
         " · ".join(words.clipped(part, 200) for part in told if part),
         tuple(facts),
         tuple(s for s in sections if s.picture is not None or s.tables),
+        notes=tuple(map(str, version.surprises())),
     )
 
 

@@ -55,7 +55,7 @@ def test_without_weights_it_says_that_nobody_asked(shown: Repository) -> None:
     picture = shown.diff("m@base", "m@r0/epoch-1", weights=False).heatmap()
     assert "not asked for" in " ".join(picture.notes)
     assert {r["state"] for r in picture.rows()} == {"strange", "still"}
-    assert picture.finding == "Nothing moved."
+    assert picture.finding == "Nothing that can be compared moved."
 
 
 def test_of_two_loras_it_is_delta_w_that_moved(shown: Repository) -> None:

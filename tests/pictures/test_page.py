@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load
 
 import stemmata
-from picture_makers import HOSTILE, llama, sweep
+from makers import safetensors_bytes
+from picture_makers import HOSTILE, adapter, llama, sweep
 from picture_pages import Read, hostile_page
 from stemmata.errors import PictureNotWritten
 from stemmata.pictures import page
@@ -59,6 +63,44 @@ def test_what_people_named_is_text_or_json_and_no_markup() -> None:
     assert HOSTILE in json.dumps(told, ensure_ascii=False).replace('\\"', '"')
     assert "<" not in data
     assert HOSTILE not in "".join(scripts)
+
+
+def test_what_several_versions_are_called_is_no_markup_either(shown: Repository) -> None:
+    html = shown.diff("m@base", "m@r0/epoch-1", "m@r1/epoch-3", "m@r2/epoch-3").to_html()
+    read = Read(html)
+    assert "img" not in {tag for tag, _ in read.tags}
+    assert not [a for _, attrs in read.tags for a in attrs if a.startswith("on")]
+    assert HOSTILE in read.words
+    assert "<" not in read.scripts[0]
+
+
+def test_a_page_without_charts_claims_none() -> None:
+    html = Page("m", notes=("<b>",)).to_html()
+    assert "ECharts" not in html
+    assert "&lt;b&gt;" in html
+
+
+def test_what_is_surprising_about_a_version_stands_on_its_page(tmp_path: Path) -> None:
+    with Repository.in_memory() as repo:
+        tensors = safetensors_bytes({"w": np.array([1, np.nan], np.float32)})
+        (tmp_path / "model.safetensors").write_bytes(tensors)
+        version = repo.save(tmp_path, "m", provenance={})
+        assert "1 of its weights is not finite" in version.to_html()
+
+
+def test_modules_of_which_nothing_can_be_told_are_named(tmp_path: Path) -> None:
+    with Repository.in_memory() as repo:
+        for name, value in (("one", 1.0), ("two", math.nan)):
+            path = adapter(tmp_path, 1) / "adapter_model.safetensors"
+            tensors = load(path.read_bytes())
+            tensors["base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"][0, 0] = value
+            path.write_bytes(safetensors_bytes(tensors))
+            repo.save(tmp_path, "m", name=name, provenance={})
+        said = "model.layers.1.self_attn.q_proj: 1 of 96 values in the factors are NaN or infinite"
+        assert said in repo["m@two"].to_html()
+        diff = repo.diff("m@one", "m@two")
+        assert said in diff.to_html()
+        assert diff.heatmap().finding == "Nothing that can be compared moved."
 
 
 def test_only_the_scripts_that_the_policy_names_are_there() -> None:

@@ -117,7 +117,11 @@ def _settings(row: Row, part: Part) -> _Line:
         else:
             odd = not equal(row.values[place], row.values[0])
             cells.append(Text(words, "yellow" if odd else ""))
-    return _Line(text.plain(key.replace("_", " ") if part == "lora" else key), cells)
+    if part == "lora":
+        from stemmata.compare.lora import FACTS
+
+        key = FACTS.get(key, key.replace("_", " "))
+    return _Line(text.plain(key), cells)
 
 
 def _shown(value: Value, part: Part, key: str) -> str:

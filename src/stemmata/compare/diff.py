@@ -40,7 +40,7 @@ from stemmata.ids import VersionId
 from stemmata.records import Value
 
 if TYPE_CHECKING:
-    from stemmata.compare import deltas, factors, pictured
+    from stemmata.compare import deltas, factors, paged, pictured
     from stemmata.compare.deltas import DeltaDiff
     from stemmata.pictures.heatmap import HeatMap
     from stemmata.pictures.spectra import Spectra
@@ -48,6 +48,7 @@ else:
     # numpy comes with them, and most versions have no LoRA.
     deltas = deferred("stemmata.compare.deltas")
     factors = deferred("stemmata.compare.factors")
+    paged = deferred("stemmata.compare.paged")
     pictured = deferred("stemmata.compare.pictured")
 
 __all__ = ["Diff", "LoraDiff", "Side", "compare"]
@@ -144,6 +145,21 @@ class Diff:
         """Both versions hold the very same files."""
         return not self.files
 
+    @property
+    def descent(self) -> str:
+        """How one comes from the other, or both from a third, in words; empty where that is not known."""
+        kin = self.kinship
+        if kin is None or self.a == self.b or kin.far:
+            return ""
+        if kin.ancestor is None:
+            return "no common ancestor in this repository"
+        if kin.ancestor in (self.a, self.b):
+            later, earlier = ("b", "a") if kin.ancestor == self.a else ("a", "b")
+            steps = kin.steps_a + kin.steps_b
+            return f"{later} comes from {earlier}" + (f", {steps:,} versions later" if steps > 1 else "")
+        before = f"{kin.steps_a:,} {'version' if kin.steps_a == 1 else 'versions'} before a"
+        return f"both come from {kin.ancestor.short}, {before}, {kin.steps_b:,} before b"
+
     def heatmap(self) -> HeatMap:
         """How far each module of each layer moved; of two LoRAs delta-W, whose factors are read then."""
         return pictured.heatmap(self)
@@ -154,7 +170,7 @@ class Diff:
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
         """A page that needs no network and no other file. Raises PictureNotWritten."""
-        return pictured.page(self).to_html(path)
+        return paged.page(self).to_html(path)
 
     def to_pandas(self) -> Any:
         """A DataFrame, a row for each tensor. Raises MissingExtra without pandas."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from stemmata.compare import lora
 from stemmata.compare.environment import KINDS, Item, items, ordered
@@ -14,10 +15,17 @@ from stemmata.compare.readings import Point, Reading
 from stemmata.compare.records import Way, about_of, config_of, data_of, equal
 from stemmata.compare.sides import Side
 from stemmata.compare.tensors import tensors_of
+from stemmata.deferred import deferred
 from stemmata.errors import MissingExtra
 from stemmata.ids import VersionId
 from stemmata.metricnames import by_interest
 from stemmata.records import Value
+
+if TYPE_CHECKING:
+    from stemmata.compare import paged
+    from stemmata.pictures.parallel import Parallel
+else:
+    paged = deferred("stemmata.compare.paged")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +137,17 @@ class Comparison:
             "readings": [r.to_dict() for r in self.readings] if self.readings is not None else None,
         }
 
+    def parallel(self) -> Parallel:
+        """The settings that vary against the metric of most interest, a line for each version."""
+        return paged.parallel(self)
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """A page that needs no network and no other file. Raises PictureNotWritten."""
+        return paged.page_of_many(self).to_html(path)
+
+    def _repr_html_(self) -> str:
+        return paged.snippet_of_many(self)
+
     def to_pandas(self) -> Any:
         """A DataFrame: one row a version, indexed by its name; metrics, then what differs as `config.r`, ….
 
@@ -185,7 +204,7 @@ def _lora(side: Side) -> dict[str, Value]:
         return {}
     told = facts.to_dict()
     kept = ("method", "rank", "alpha", "targets", "modules", "dora", "rslora", "parameters", "others")
-    return {key: told[key] for key in kept if told.get(key) not in (None, [], False)}
+    return {key: told[key] for key in kept if told.get(key) not in (None, [], (), False)}
 
 
 def _weights(sides: Sequence[Side]) -> list[dict[str, Value]]:

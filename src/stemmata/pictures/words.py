@@ -92,14 +92,15 @@ _LEAST = sys.float_info.min
 
 
 def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Marks between two positive numbers: powers of ten, with 2 and 5 between where few fit."""
+    """Marks between two positive numbers: powers of ten, with 2 and 5 between where few fit; round ones
+    where not two of those do."""
     low, high = max(low, _LEAST), max(high, _LEAST)  # the edge of an axis may underflow to zero
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     for steps in ((1, 2, 5), (1, 3), (1,)):
         found = [s * 10.0**e for e in range(first, last + 1) for s in steps]
         found = [t for t in found if low * 0.999 <= t <= high * 1.001]
         if len(found) <= most:
-            return found or [low, high]
+            return found if len(found) > 1 else ticks(low, high, 4)
     return found[:: math.ceil(len(found) / most)]
 
 
