@@ -102,6 +102,7 @@ def test_a_page_of_several_versions_has_a_column_each(twins: tuple[str, str], sh
     assert "Metrics a b c d eval_loss ↓" in words
     assert "Environment" in words
     assert re.search(r"torch \S+ \S+ 2\.12\.0 2\.13\.0", words)
+    assert re.search(r"\d+ others a b c d", words)
     assert cli("diff", A, B, *twins, "--heatmap").code == 2
 
 

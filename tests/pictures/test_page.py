@@ -60,7 +60,10 @@ def test_what_people_named_is_text_or_json_and_no_markup() -> None:
     assert "\u202e" not in html
     data, *scripts = read.scripts
     told = json.loads(data)
-    assert HOSTILE in json.dumps(told, ensure_ascii=False).replace('\\"', '"')
+    drawn = json.dumps(told, ensure_ascii=False).replace('\\"', '"')
+    assert HOSTILE in drawn
+    assert "\u202e" not in drawn
+    assert "\\u001b" not in drawn
     assert "<" not in data
     assert HOSTILE not in "".join(scripts)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stemmata.compare import lora, tabled
+from stemmata.compare.environment import Item, is_folded
 from stemmata.compare.many import letter
 from stemmata.compare.pictured import heatmap, spectra
 from stemmata.compare.records import equal
@@ -19,6 +21,7 @@ from stemmata.pictures.seen import Seen
 if TYPE_CHECKING:
     from stemmata.compare.diff import Diff
     from stemmata.compare.many import Comparison, MetricRow, Part, Row
+    from stemmata.compare.many import Table as Varying
     from stemmata.compare.readings import Reading
     from stemmata.pictures.heatmap import HeatMap
     from stemmata.records import Value
@@ -136,13 +139,10 @@ def page_of_many(found: Comparison) -> Page:
     if not (drawn := parallel(found)).is_empty:
         sections.append(Section.of(drawn))
     for part, table in found.tables.items():
-        rows = table.rows[:_ROWS]
-        left = len(table.rows) - len(rows)
-        parts = [f"and {left:,} more"] * bool(left) + [f"{table.same:,} equal"] * bool(table.same)
-        shown = _columns(found, [_shown(row, part) for row in rows], [_marks(row) for row in rows])
-        more = _with(shown, "; ".join(parts))
         unknown = tabled.unknown(found.unknown) if part == "environment" else ()
-        sections.append(_section(_TITLES.get(part, part.capitalize()), [more], notes=unknown))
+        sections.append(
+            _section(_TITLES.get(part, part.capitalize()), _tables(found, part, table), notes=unknown)
+        )
     return Page(
         title=words.listed(found.labels, 4),
         kicker=f"Comparison of {words.count(len(found), 'version')}",
@@ -189,12 +189,30 @@ def metrics_of_many(found: Comparison, most: int = _ROWS) -> Table:
     parts = [f"and {left:,} more"] * bool(left) + [f"{same:,} equal"] * bool(same)
     if any(row.best for row in rows):
         parts.append("↓ less is better, ↑ more is")
-    table = _with(_columns(found, lines, marks), "; ".join(parts))
-    return Table("", table.columns, table.rows, frozenset(range(1, len(found) + 1)), table.more, table.marks)
+    numeric = frozenset(range(1, len(found) + 1))
+    return replace(_columns(found, lines, marks), numeric=numeric, more="; ".join(parts))
 
 
 def _metric(row: MetricRow) -> tuple[str, ...]:
     return row.key + _ARROWS.get(row.direction or "", ""), *(tabled.value_of(value) for value in row.values)
+
+
+def _tables(found: Comparison, part: Part, table: Varying) -> Iterator[Table]:
+    """What varies of a part; of an environment what tells little by itself is folded away."""
+    folded = [row for row in table.rows if part == "environment" and is_folded(_item(row))]
+    shown = table.rows if len(folded) < 2 else [row for row in table.rows if row not in folded]
+    alike = [f"{table.same:,} equal"] * bool(table.same)
+    for rows, title, more in ((shown, "", alike), (folded, f"{len(folded):,} others", [])):
+        if not rows or (title and len(folded) < 2):
+            continue
+        listed = rows[:_ROWS]
+        left = [f"and {len(rows) - len(listed):,} more"] * (len(rows) > len(listed))
+        told = _columns(found, [_shown(row, part) for row in listed], [_marks(row) for row in listed])
+        yield replace(told, title=title, more="; ".join([*left, *more]), folded=bool(title))
+
+
+def _item(row: Row) -> Item:
+    return Item(*row.key.split(":", 1))
 
 
 def _columns(found: Comparison, lines: Sequence[tuple[str, ...]], marks: Sequence[dict[int, str]]) -> Table:
@@ -202,10 +220,6 @@ def _columns(found: Comparison, lines: Sequence[tuple[str, ...]], marks: Sequenc
     columns = ("", *(letter(place) for place in range(len(found))))
     cells = {(k, 1 + place): mark for k, row in enumerate(marks) for place, mark in row.items()}
     return Table("", columns, tuple(lines), marks=cells)
-
-
-def _with(table: Table, more: str) -> Table:
-    return Table(table.title, table.columns, table.rows, table.numeric, more, table.marks)
 
 
 def _shown(row: Row, part: Part) -> tuple[str, ...]:

@@ -248,8 +248,17 @@ def _text(value: str) -> str:
 
 def _json(value: Any) -> str:
     """JSON that no parser of HTML finds an end or a comment in."""
-    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_visible(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _visible(value: Any) -> Any:
+    """As `_text`, of every string in it: a chart would turn around too. Lines may end."""
+    if isinstance(value, str):
+        return value if value.isprintable() else "\n".join(map(words.printable, value.split("\n")))
+    if isinstance(value, dict):
+        return {key: _visible(each) for key, each in value.items()}
+    return [_visible(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _digest(script: str) -> str:

@@ -38,7 +38,7 @@ def _axis(at: int, axis: AxisOf) -> Option:
             "color": tone("muted"),
             "fontSize": 11,
             "backgroundColor": tone("card"),
-            "padding": [1, 3],
+            "padding": [1, 9, 1, 3],  # text may be wider than it is measured to be
             "borderRadius": 3,
         },
         type={"number": "value", "log": "log", "words": "category"}[axis.kind],
