@@ -128,3 +128,8 @@ def test_several_versions_show_their_metrics_and_what_varies(shown: Repository) 
     drawn = found.parallel()
     assert [strand.version for strand in drawn.strands] == ["c m@r2/epoch-3", "b m@r0/epoch-1"]
     assert "learning_rate" in drawn.to_pandas().columns
+
+
+def test_a_lineage_shows_itself(shown: Repository) -> None:
+    found = read(shown.lineage("m")._repr_html_())
+    assert next(attrs["alt"] for tag, attrs in found.tags if tag == "img").startswith("Lineage: m.")

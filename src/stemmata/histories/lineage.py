@@ -185,6 +185,9 @@ class Lineage:
             "primary": {m: {"metric": p.metric, "direction": p.direction} for m, p in self.primary.items()},
         }
 
+    def _repr_html_(self) -> str:
+        return self.graph()._repr_html_()
+
     def __repr__(self) -> str:
         return f"<Lineage {self.of or 'of all models'}: {len(self.nodes)} nodes, {len(self.edges)} edges>"
 
