@@ -35,6 +35,10 @@ class _Counterpart:
     objects: Sequence[str]
     row: TensorStatistics | None
 
+    @property
+    def is_float(self) -> bool:
+        return dtype_of(self.dtype or "").is_float
+
 
 @dataclass(slots=True)
 class _Tensor:
@@ -43,6 +47,7 @@ class _Tensor:
     number: int
     name: str
     count: int
+    is_float: bool
     looks: list[Look]
     before: TensorStatistics | None
 
@@ -96,7 +101,8 @@ class Surveyor:
                 look.against, look.packs = Digest.parse(digest), self._packs
                 look.like = dtype_of(found.dtype or "")
                 look.known = before is not None and len(looks) == 1
-        self._asked.append(_Tensor(number, segment.name, prod(segment.shape), looks, before))
+        is_float = dtype_of(segment.dtype).is_float
+        self._asked.append(_Tensor(number, segment.name, prod(segment.shape), is_float, looks, before))
         return list(looks)
 
     def table(self) -> dict[int, TensorStatistics]:
@@ -106,9 +112,11 @@ class Surveyor:
 
     def summary(self, digest: str, rows: dict[int, TensorStatistics]) -> Statistics:
         """What a record says of the table that is stored as `digest`."""
-        before = [found.row for found in self._before.values() if found.row is not None]
-        largest = max((max(abs(row.min), abs(row.max)) for row in before), default=0.0)
-        named = ((tensor.name, rows[tensor.number]) for tensor in self._asked if tensor.number in rows)
+        # Whole numbers count and point, beyond any weight; of what has no finite number there is NaN.
+        before = [b.row for b in self._before.values() if b.row is not None and b.is_float]
+        largest = max((max(abs(row.min), abs(row.max)) for row in before if row.max == row.max), default=0.0)
+        asked = (tensor for tensor in self._asked if tensor.is_float and tensor.number in rows)
+        named = ((tensor.name, rows[tensor.number]) for tensor in asked)
         compared = any(row.movement is not None for row in rows.values())
         return Statistics(
             digest=digest,

@@ -306,3 +306,16 @@ def test_the_same_bytes_as_another_type_are_other_numbers(repo: Repository, tmp_
         require(rows[name], tensor)
     assert rows["whole"].movement is None
     require_way(rows["half"].movement, floats, after["half"])
+
+
+def test_neither_positions_nor_what_has_no_number_hide_an_explosion(repo: Repository, tmp_path: Path) -> None:
+    before = {
+        "a.none": torch.zeros(0, 4),
+        "a.positions": torch.arange(512),
+        "a.batches": torch.tensor(5),
+        "a.strange": torch.full((3,), math.nan),
+        "b": torch.randn(100, generator=torch.Generator().manual_seed(0)),
+    }
+    a = _save(repo, tmp_path / "a", before)
+    after = {**before, "b": before["b"] * 30, "a.batches": torch.tensor(50_000)}
+    assert _save(repo, tmp_path / "b", after, a).record.statistics.grown == ["b"]  # type: ignore[union-attr]
