@@ -77,6 +77,14 @@ def test_what_several_versions_are_called_is_no_markup_either(shown: Repository)
     assert "<" not in read.scripts[0]
 
 
+def test_many_versions_have_a_line_each(shown: Repository) -> None:
+    names = ["m@base", *(f"m@r{run}/epoch-{epoch}" for run in (0, 1, 2) for epoch in (1, 2, 3))]
+    lines = " ".join(Read(shown.diff(*names).to_html()).lines)
+    assert re.search(r"Metrics eval_loss ↓ eval_f1 ↑ .+ a – – .+ b 1 0\.6667 ", lines)
+    nothing = Read(shown.diff(*["m@base"] * 9).to_html()).lines
+    assert "Metrics" not in nothing
+
+
 def test_a_page_without_charts_claims_none() -> None:
     html = Page("m", notes=("<b>",)).to_html()
     assert "ECharts" not in html

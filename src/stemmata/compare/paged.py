@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from stemmata.records import Value
 
 _ROWS = 120
+_WIDE = 8
+"""Columns up to which a table is read across."""
 _TITLES: dict[Part, str] = {"lora": "LoRA", "config": "Settings", "about": "Run"}
 _ARROWS = {"min": " ↓", "max": " ↑"}
 
@@ -189,8 +191,8 @@ def metrics_of_many(found: Comparison, most: int = _ROWS) -> Table:
     parts = [f"and {left:,} more"] * bool(left) + [f"{same:,} equal"] * bool(same)
     if any(row.best for row in rows):
         parts.append("↓ less is better, ↑ more is")
-    numeric = frozenset(range(1, len(found) + 1))
-    return replace(_columns(found, lines, marks), numeric=numeric, more="; ".join(parts))
+    table = _columns(found, lines, marks)
+    return replace(table, numeric=frozenset(range(1, len(table.columns))), more="; ".join(parts))
 
 
 def _metric(row: MetricRow) -> tuple[str, ...]:
@@ -216,10 +218,14 @@ def _item(row: Row) -> Item:
 
 
 def _columns(found: Comparison, lines: Sequence[tuple[str, ...]], marks: Sequence[dict[int, str]]) -> Table:
-    """A column for each version, called by its letter."""
-    columns = ("", *(letter(place) for place in range(len(found))))
+    """A column for each version, called by its letter; of many a line for each where that takes less."""
+    letters = tuple(letter(place) for place in range(len(found)))
+    if len(found) > _WIDE and 0 < len(lines) <= _WIDE:
+        cells = {(place, 1 + k): mark for k, row in enumerate(marks) for place, mark in row.items()}
+        turned = tuple(zip(letters, *(line[1:] for line in lines), strict=True))
+        return Table("", ("", *(line[0] for line in lines)), turned, marks=cells)
     cells = {(k, 1 + place): mark for k, row in enumerate(marks) for place, mark in row.items()}
-    return Table("", columns, tuple(lines), marks=cells)
+    return Table("", ("", *letters), tuple(lines), marks=cells)
 
 
 def _shown(row: Row, part: Part) -> tuple[str, ...]:
