@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from stemmata.catalog.kinship import Kinship
 from stemmata.compare import lora
-from stemmata.compare.architectures import architecture_notes, opaque_notes
+from stemmata.compare.architectures import architecture_notes, opaque_notes, renamed_notes
 from stemmata.compare.environment import KINDS, EnvironmentDiff, Item, environment_changes, items
 from stemmata.compare.lora import LoraFacts
 from stemmata.compare.readings import Point, Reading
@@ -228,7 +228,11 @@ def compare(a: Side, b: Side, way: Way = lambda _: None) -> Diff:
         texts=tuple(_compare_texts(files, a, b, tokenizer.files)),
         tensors=tensors,
         lora=_compare_lora(a, b),
-        notes=(*architecture_notes(a.record, b.record, tensors), *opaque_notes(files, tensors)),
+        notes=(
+            *architecture_notes(a.record, b.record, tensors),
+            *renamed_notes(tensors),
+            *opaque_notes(files, tensors),
+        ),
     )
 
 
