@@ -322,7 +322,7 @@ def _metrics(version: Version) -> list[tuple[str, Text]]:
         line = Text().append(text.precise(version.metrics[key]), "bold green" if key == primary else "")
         measured = version.measurements[key]
         if measured.later:
-            line.append(f"  added later{measured_words(measured)}", "dim")
+            line.append(f"  added later, {text.local(measured.at)}{measured_words(measured)}", "dim")
         rows.append((text.plain(key), line))
     return rows
 
