@@ -256,6 +256,22 @@ def test_what_does_not_go_together_is_refused(shop: Path, cli: Cli, words: tuple
     assert not Path("x.html").exists()
 
 
+def test_metrics_that_were_measured_on_other_data_are_said_to_be(shop: Path, cli: Cli) -> None:
+    cli("annotate", A, "--metric", "f1=0.8", "--metric", "em=0.7", "--dataset", "dev-v1")
+    cli("annotate", B, "--metric", "f1=0.9", "--metric", "em=0.7", "--dataset", "dev-v2")
+    third = "sentiment@r8/epoch-1"
+    cli("annotate", third, "--metric", "f1=0.7")  # on nobody knows what: nothing is said of it
+    said = "em, f1: measured on dev-v1, the other on dev-v2"
+    assert said in cli("diff", A, B).out
+    told = cli("diff", A, B, "--json").json["metrics"]
+    assert told["f1"]["differing_data"] == "measured on dev-v1, the other on dev-v2"
+    assert told["eval_loss"]["differing_data"] is None
+    assert "f1: measured on dev-v1, the other on dev-v2" in cli("diff", A, B, third).out
+    assert "measured on" not in cli("diff", A, third).out
+    cli("diff", A, B, "--html", "data.html")
+    assert said in Read(Path("data.html").read_text(encoding="utf-8")).words
+
+
 def test_metrics_of_one_side_alone_are_said_to_be(shop: Path, cli: Cli, tmp_path: Path) -> None:
     with open_repository(".stemmata") as repo:
         repo.save(adapter_folder(tmp_path / "o", 3), "m", name="a", metrics={"x": 1.0}, provenance={})

@@ -94,12 +94,16 @@ def _sections(found: Diff, primary: str | None, width: int, *, full: bool) -> It
 
 
 def _metrics(found: Diff, primary: str | None, width: int) -> Iterator[Text]:
+    from stemmata.compare.records import by_data
+
     different = [m for m in found.metrics if not m.same]
     if different:
         order = {key: place for place, key in enumerate(by_interest((m.key for m in different), primary))}
         yield _metric_table(sorted(different, key=lambda m: order[m.key]), width)
     if different and not any(m.a is not None and m.b is not None for m in found.metrics):
         yield Text("  no metric is on both sides", DIM)
+    for words in by_data((m.key, m.differing_data) for m in found.metrics):
+        yield Text(f"  {text.plain(words)}", "yellow")
     for letter, reading in zip("ab", found.readings or (), strict=False):
         yield reading_line(letter, reading)
 

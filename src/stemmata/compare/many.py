@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from stemmata.compare import lora
 from stemmata.compare.environment import KINDS, Item, items, ordered
 from stemmata.compare.readings import Point, Reading
-from stemmata.compare.records import Way, about_of, config_of, data_of, equal
+from stemmata.compare.records import Way, about_of, config_of, data_of, differing_data, equal
 from stemmata.compare.sides import Side
 from stemmata.compare.tensors import tensors_of
 from stemmata.deferred import deferred
@@ -46,6 +46,8 @@ class MetricRow:
     values: tuple[float | None, ...]
     direction: str | None = None
     """min: less is better; max: more is; None where that cannot be told."""
+    differing_data: str | None = None
+    """Why they may not compare: some are known to be measured on other data."""
 
     @property
     def same(self) -> bool:
@@ -61,7 +63,12 @@ class MetricRow:
         return tuple(place for place, value in enumerate(self.values) if value == best)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"values": list(self.values), "direction": self.direction, "best": list(self.best)}
+        return {
+            "values": list(self.values),
+            "direction": self.direction,
+            "best": list(self.best),
+            "differing_data": self.differing_data,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +179,13 @@ def compare_many(sides: Sequence[Side], way: Way, primary: str | None = None) ->
         ids=tuple(side.id for side in sides),
         labels=tuple(side.label for side in sides),
         metrics=tuple(
-            MetricRow(key, tuple(side.metrics.get(key) for side in sides), way(key)) for key in metrics
+            MetricRow(
+                key,
+                tuple(side.metrics.get(key) for side in sides),
+                way(key),
+                differing_data(key, [side.datasets for side in sides]),
+            )
+            for key in metrics
         ),
         config=table([config_of(side.record) for side in sides]),
         data=table([data_of(side.record) for side in sides]),

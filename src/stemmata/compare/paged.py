@@ -10,7 +10,7 @@ from stemmata.compare import lora, tabled
 from stemmata.compare.environment import Item, is_folded
 from stemmata.compare.many import letter
 from stemmata.compare.pictured import heatmap, spectra
-from stemmata.compare.records import equal
+from stemmata.compare.records import by_data, equal
 from stemmata.metricnames import by_interest, is_aside
 from stemmata.pictures import snippets, words
 from stemmata.pictures.page import Fact, Page, Section
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from stemmata.compare.diff import Diff
     from stemmata.compare.many import Comparison, MetricRow, Part, Row
     from stemmata.compare.many import Table as Varying
-    from stemmata.compare.readings import Reading
     from stemmata.pictures.heatmap import HeatMap
     from stemmata.records import Value
 
@@ -40,7 +39,7 @@ def page(diff: Diff) -> Page:
     """Metrics first, then where the weights moved, then what was set otherwise and how it came about."""
     weights = heatmap(diff)
     told = [tabled.metrics(diff)]
-    sections = [_section(_metrics_at(diff), told, _better(diff), _readings(diff.readings or ()))]
+    sections = [_section(_metrics_at(diff), told, _better(diff), _remarks(diff))]
     if diff.lora.a is not None or diff.lora.b is not None:
         said = tabled.of_adapters(diff.lora)
         sections.append(_section("LoRA", [tabled.adapters(diff.lora)], said, tabled.doubts(diff.lora)))
@@ -81,11 +80,12 @@ def _metrics_at(found: Diff | Comparison) -> str:
     return f"Metrics at {found.point}" if found.point is not None else "Metrics"
 
 
-def _readings(found: Sequence[Reading]) -> list[str]:
-    """Where metrics at a step or an epoch stand, or why there are none."""
+def _remarks(found: Diff | Comparison) -> list[str]:
+    """What metrics were measured on, if that differs; where those at a step or an epoch stand."""
+    readings = enumerate(found.readings or ())
     return [
-        f"{letter(place)}: {reading.problem or ' and '.join(reading.sources)}"
-        for place, reading in enumerate(found)
+        *by_data((metric.key, metric.differing_data) for metric in found.metrics),
+        *(f"{letter(place)}: {each.problem or ' and '.join(each.sources)}" for place, each in readings),
     ]
 
 
@@ -136,7 +136,7 @@ def page_of_many(found: Comparison) -> Page:
     versions = Table("", ("", "version", "id"), tuple(names))
     sections = [
         _section("Versions", [versions]),
-        _section(_metrics_at(found), [metrics_of_many(found)], notes=_readings(found.readings or ())),
+        _section(_metrics_at(found), [metrics_of_many(found)], notes=_remarks(found)),
     ]
     if not (drawn := parallel(found)).is_empty:
         sections.append(Section.of(drawn))

@@ -37,15 +37,15 @@ app = command_app()
         "stemmata diff sentiment@r4/final sentiment@r8/final sentiment@r16/final --html runs.html",
         "stemmata diff sentiment@production sentiment@best --eval sst2",
         json="a, b (id, name); about, config, data, provenance (added, removed, changed, same); metrics (by "
-        "name: a, b, difference, direction, better); environment (changes: kind, name, a, b, the most "
-        "important first; same, unknown, alike); code (git, command, folder, texts, unknown, alike); "
-        "tokenizer (vocabulary, added, removed, renumbered, counts, special, pipeline, settings, "
+        "name: a, b, difference, direction, better, differing_data); environment (changes: kind, name, a, b, "
+        "the most important first; same, unknown, alike); code (git, command, folder, texts, unknown, "
+        "alike); tokenizer (vocabulary, added, removed, renumbered, counts, special, pipeline, settings, "
         "templates, notes, files); files (added, removed, changed, same); texts (name, lines, note); "
         "tensors (added, removed, changed, refitted, same); lora (a, b, changed); weights (moved, "
         "incomparable, as_stored, bytes_read); notes; kinship (ancestor, steps_a, steps_b); readings "
         "(with --step, --epoch: step, epoch, sources, problem); at (UTC or null). Of three and more: "
-        "versions (id, name), metrics (by name: values, direction, best), config, data, about, "
-        "environment, lora, weights (different: by key the values of all; absent, same), unknown, "
+        "versions (id, name), metrics (by name: values, direction, best, differing_data), config, data, "
+        "about, environment, lora, weights (different: by key the values of all; absent, same), unknown, "
         "readings, at. With --eval: eval, a, b (as in show), matched_by, key, score, binary, direction, "
         "better, worse, right, wrong, unchanged, unscored, only_a, only_b, without_key, twice, mean, "
         "differing_data; fixed, broken (lists of line_a, line_b, a, b)",
