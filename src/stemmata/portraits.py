@@ -31,6 +31,7 @@ from stemmata.pictures.spectra import Spectra
 from stemmata.session import Session
 
 if TYPE_CHECKING:
+    from stemmata.measurements import Measurement
     from stemmata.version import Version
     from stemmata.versions import VersionList
 
@@ -307,8 +308,12 @@ def _interesting(version: Version) -> list[tuple[str, float]]:
 
 
 def _settings(version: Version) -> Iterator[Table]:
-    metrics = tuple((key, words.number(value)) for key, value in sorted(version.metrics.items()))
-    yield Table("Metrics", ("", ""), metrics, frozenset({1}))
+    told = version.measurements
+    later = any(each.later for each in told.values())
+    whole = [(key, words.number(value), _added(told[key])) for key, value in sorted(version.metrics.items())]
+    metrics = tuple(row if later else row[:2] for row in whole)
+    marks = {(place, 2): "muted" for place in range(len(whole))}
+    yield Table("Metrics", ("", "", "") if later else ("", ""), metrics, frozenset({1}), marks=marks)
     for title, values in (("Config", version.config), ("Data", version.data), ("Labels", version.labels)):
         rows = tuple((key, words.clipped(_shown(value), 200)) for key, value in sorted(values.items()))
         if rows:
@@ -317,6 +322,11 @@ def _settings(version: Version) -> Iterator[Table]:
             yield Table(name, ("", ""), rows, folded=folded)
     files = tuple((file.path, words.size(file.size)) for file in version.files)
     yield Table("Files", ("", ""), files, frozenset({1}))
+
+
+def _added(measured: Measurement) -> str:
+    """When a metric that the save did not bring was added, by whom, on what."""
+    return f"added {measured.at[:16].replace('T', ' ')} {measured.told}" if measured.later else ""
 
 
 def _shown(value: object) -> str:

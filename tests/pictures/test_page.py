@@ -99,6 +99,15 @@ def test_what_is_surprising_about_a_version_stands_on_its_page(tmp_path: Path) -
         assert "1 of its weights is not finite" in version.to_html()
 
 
+def test_who_added_a_metric_and_on_what_stands_beside_it(tmp_path: Path) -> None:
+    with Repository.in_memory() as repo:
+        (tmp_path / "config.json").write_text("{}")
+        repo.save(tmp_path, "m", name="one", metrics={"eval_loss": 0.5}, provenance={})
+        added = repo.annotate("m@one", metrics={"f1": 0.75}, dataset="dev", source="lm-eval")
+        words = " ".join(Read(added.to_html()).lines)
+        assert re.search(r"Metrics eval_loss 0\.5 f1 0\.75 added \S+ \S+ by \S+, on dev, with lm-eval", words)
+
+
 def test_modules_of_which_nothing_can_be_told_are_named(tmp_path: Path) -> None:
     with Repository.in_memory() as repo:
         for name, value in (("one", 1.0), ("two", math.nan)):
