@@ -78,7 +78,7 @@ def test_a_page_has_environment_code_and_tokenizer_too(twins: tuple[str, str], c
     html = Path("twins.html").read_text(encoding="utf-8")
     words = " ".join(Read(html).lines)
     assert "no common ancestor in this repository" in words
-    assert "Environment a b torch 2.12.0 2.13.0 gpus NVIDIA H100 NVIDIA H100, NVIDIA H100 python" in words
+    assert "Environment a b torch 2.12.0 2.13.0 gpus NVIDIA H100 2 × NVIDIA H100 python" in words
     assert "20 others a b p0 1 2 p1 1 2" in words
     assert f"Code a b commit {'1' * 40} {'2' * 40} uncommitted changes no yes" in words
     assert "command python train.py --lr 1e-4 python train.py --lr 2e-4 --seed 7" in words

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stemmata.compare import lora, tabled
-from stemmata.compare.environment import Item, is_folded
+from stemmata.compare.environment import Item, counted, is_folded
 from stemmata.compare.many import letter
 from stemmata.compare.pictured import heatmap, spectra
 from stemmata.compare.records import by_data, equal
@@ -240,6 +240,8 @@ def _shown(row: Row, part: Part) -> tuple[str, ...]:
 def _value(value: Value, part: Part, key: str) -> str:
     if part == "weights" and key == "bytes" and isinstance(value, int):
         return words.size(value)
+    if part == "environment" and isinstance(value, list):
+        return ", ".join(counted(value))
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000:
         return f"{value:,}"
     return tabled.setting(value)

@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from stemmata.compare import lora
+from stemmata.compare.environment import counted
 from stemmata.compare.records import Changes, MetricChange
 from stemmata.metricnames import by_interest
 from stemmata.pictures import words
@@ -168,19 +169,17 @@ def environment(found: EnvironmentDiff) -> Iterator[Table]:
     folded = [c for c in found.changes if c.folded]
     few = len(folded) < 2
     shown = [c for c in found.changes if few or not c.folded]
-    same = words.count(found.same, "item")
     if shown:
         yield _sided("", "", [_of_item(c) for c in shown], found.same, len(shown))
     if folded and not few:
-        title = (
-            f"{len(folded):,} others; {same} equal" if not shown and found.same else f"{len(folded):,} others"
-        )
+        same = 0 if shown else found.same
         lines = [_of_item(c) for c in folded]
-        yield replace(_sided(title, "", lines, 0, 8 * _ROWS), folded=True)
+        yield replace(_sided(f"{len(folded):,} others", "", lines, same, 8 * _ROWS), folded=True)
 
 
 def _of_item(change: EnvironmentChange) -> _Line:
-    return _line(change.item.name, change.a, change.b)
+    a, b = (counted(value) if isinstance(value, list) else value for value in (change.a, change.b))
+    return _line(change.item.name, a, b)
 
 
 def code(found: CodeDiff) -> Iterator[Table]:
