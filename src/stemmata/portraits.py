@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from stemmata.catalog import queries, selecting
 from stemmata.catalog.declared import Primary
 from stemmata.compare.adapterfiles import factor
-from stemmata.compare.pictured import values_of
+from stemmata.compare.pictured import values_of, way_of
 from stemmata.compare.tabled import notes_of
 from stemmata.compare.tensors import tensors_of
 from stemmata.metricnames import by_interest, is_aside
@@ -22,7 +22,6 @@ from stemmata.names import name_key
 from stemmata.pictures import colours, snippets, words
 from stemmata.pictures.curves import Axis, Curves
 from stemmata.pictures.heatmap import HeatMap
-from stemmata.pictures.matrix import Entry
 from stemmata.pictures.page import Fact, Page, Section
 from stemmata.pictures.parallel import Parallel
 from stemmata.pictures.picture import Picture, Table, frame
@@ -213,13 +212,7 @@ def heatmap(version: Version) -> HeatMap:
         if moved is None:
             continue
         size = prod(tensor.shape)
-        state = "moved" if moved.change else "still"
-        if math.isnan(moved.change):
-            entries.append(Entry(tensor.name, "strange", elements=size))
-        elif state == "moved":
-            entries.append(Entry(tensor.name, "moved", moved.change, moved.before, size, moved.unchanged))
-        else:
-            entries.append(Entry(tensor.name, "still", 0.0, moved.before, size, size))
+        entries.append(way_of(tensor.name, moved, size))
     remarks: tuple[str, ...] = ()
     if any(factor(entry.name) for entry in entries):
         remarks = ("These are the factors of a LoRA; a diff tells how far delta-W moved.",)

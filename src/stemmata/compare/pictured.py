@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from math import prod
@@ -19,6 +18,7 @@ from stemmata.pictures.spectra import Spectra, Values
 if TYPE_CHECKING:
     from stemmata.compare.deltas import DeltaDiff, DeltaTable
     from stemmata.compare.diff import Diff
+    from stemmata.compare.statistics import Movement
     from stemmata.compare.tensors import Tensor
 
 # --- the heat map ---------------------------------------------------------------------------------
@@ -59,18 +59,25 @@ def _tensors(diff: Diff, *, whole: bool = True) -> Iterator[Entry]:
     for change in (*diff.tensors.changed, *diff.tensors.refitted):
         size = prod(change.b.shape)
         moved = weights.moved.get(change.name) if weights is not None else None
-        if moved is None or math.isnan(moved.change):
+        if moved is None:
             note = f"{shape(change.a)} → {shape(change.b)}" if change.reshaped or change.retyped else ""
             yield Entry(change.name, "strange", elements=size, note=note)
-        elif moved.change:
-            yield Entry(change.name, "moved", moved.change, moved.before, size, moved.unchanged)
         else:
-            yield Entry(change.name, "still", 0.0, moved.before, size, size)
+            yield way_of(change.name, moved, size)
     for tensor in diff.tensors.same:
         size = prod(tensor.shape)
         yield Entry(tensor.name, "still", 0.0, norms.get((tensor.path, tensor.name), 0.0), size, size)
     yield from (Entry(t.name, "added", elements=prod(t.shape)) for t in diff.tensors.added)
     yield from (Entry(t.name, "removed", elements=prod(t.shape)) for t in diff.tensors.removed)
+
+
+def way_of(name: str, moved: Movement, size: int) -> Entry:
+    """A tensor of `size` elements by how it moved. Of what became NaN or infinite no number tells how far."""
+    if moved.change > 0:
+        return Entry(name, "moved", moved.change, moved.before, size, moved.unchanged)
+    if moved.change == 0 and moved.unchanged >= size:
+        return Entry(name, "still", 0.0, moved.before, size, size)
+    return Entry(name, "strange", elements=size, note="what differs is not finite")
 
 
 def shape(tensor: Tensor) -> str:
