@@ -319,3 +319,11 @@ def test_neither_positions_nor_what_has_no_number_hide_an_explosion(repo: Reposi
     a = _save(repo, tmp_path / "a", before)
     after = {**before, "b": before["b"] * 30, "a.batches": torch.tensor(50_000)}
     assert _save(repo, tmp_path / "b", after, a).record.statistics.grown == ["b"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("scale", [1e300, 1e-312])
+def test_at_the_ends_of_what_a_float_can_be(repo: Repository, tmp_path: Path, scale: float) -> None:
+    x = torch.randn(77, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * scale
+    row = _save(repo, tmp_path / "m", {"x": x}).statistics()["x"]
+    for found, wanted in ((row.mean, x.mean()), (row.std, x.std()), (row.min, x.min()), (row.max, x.max())):
+        assert found == pytest.approx(float(wanted), rel=1e-6, abs=0)
