@@ -26,6 +26,8 @@ class Read(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.scripts: list[str] = []
         self.words = ""
+        self.lines: list[str] = []
+        """Words of the body, piece by piece."""
         self._open: list[str] = []
         self.feed(text)
         self.close()
@@ -49,6 +51,8 @@ class Read(HTMLParser):
             self.scripts[-1] += data
         else:
             self.words += data
+            if data.strip() and "style" not in self._open:
+                self.lines.append(data.strip())
 
 
 def hostile_page() -> Page:

@@ -139,4 +139,5 @@ class Comparing(Tracing):
             fill=version.object_filler() if weights else None,
             provenance=version.provenance,
             read_object=partial(self._session.read_object, row),
+            datasets={key: m.dataset for key, m in version.measurements.items()} if reading is None else {},
         )

@@ -51,6 +51,12 @@ class Measurement:
     later: bool
     """An annotation added it after the save."""
 
+    @property
+    def told(self) -> str:
+        """`by ann, on sst2-test, with lm-eval`, as far as it is known."""
+        parts = [f"by {self.by}"] * bool(self.by) + [f"on {self.dataset}"] * bool(self.dataset)
+        return ", ".join([*parts, *([f"with {self.source}"] if self.source else [])])
+
 
 def details_of(dataset: Dataset, source: str) -> dict[str, object] | None:
     """What an annotation says of its metrics; None if there is nothing to say."""

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 from stemmata.catalog import queries, selecting
 from stemmata.catalog.declared import Primary
 from stemmata.compare.adapterfiles import factor
-from stemmata.compare.pictured import values_of
+from stemmata.compare.pictured import values_of, way_of
+from stemmata.compare.tabled import notes_of
 from stemmata.compare.tensors import tensors_of
 from stemmata.metricnames import by_interest, is_aside
 from stemmata.names import name_key
 from stemmata.pictures import colours, snippets, words
 from stemmata.pictures.curves import Axis, Curves
 from stemmata.pictures.heatmap import HeatMap
-from stemmata.pictures.matrix import Entry
 from stemmata.pictures.page import Fact, Page, Section
 from stemmata.pictures.parallel import Parallel
 from stemmata.pictures.picture import Picture, Table, frame
@@ -30,6 +30,7 @@ from stemmata.pictures.spectra import Spectra
 from stemmata.session import Session
 
 if TYPE_CHECKING:
+    from stemmata.measurements import Measurement
     from stemmata.version import Version
     from stemmata.versions import VersionList
 
@@ -75,11 +76,11 @@ def page_of_list(versions: VersionList) -> Page:
     listed = _table(list(itertools.islice(versions, _LISTED)), drawn.runs)
     more = len(versions) - len(listed.rows)
     notes = (f"and {words.count(more, 'version')} more",) if more > 0 else ()
-    sections.append(Section("Versions", tables=(listed,), notes=notes))
-    facts = [
-        Fact(f"{len(versions):,}", "versions"),
-        Fact(f"{len([r for r in drawn.runs.runs if r != NO_RUN]):,}", "runs"),
-    ]
+    if listed.rows:
+        sections.append(Section("Versions", tables=(listed,), notes=notes))
+    facts = [Fact(f"{len(versions):,}", "versions" if len(versions) != 1 else "version")]
+    if runs := len([r for r in drawn.runs.runs if r != NO_RUN]):
+        facts.append(Fact(f"{runs:,}", "runs" if runs > 1 else "run"))
     if drawn.panels and (best := drawn.panels[0].best) is not None:
         value, name = words.number(best[1].value), best[1].seen.name
         facts.insert(0, Fact(value, f"best {drawn.panels[0].metric}: {name}"))
@@ -211,13 +212,7 @@ def heatmap(version: Version) -> HeatMap:
         if moved is None:
             continue
         size = prod(tensor.shape)
-        state = "moved" if moved.change else "still"
-        if math.isnan(moved.change):
-            entries.append(Entry(tensor.name, "strange", elements=size))
-        elif state == "moved":
-            entries.append(Entry(tensor.name, "moved", moved.change, moved.before, size, moved.unchanged))
-        else:
-            entries.append(Entry(tensor.name, "still", 0.0, moved.before, size, size))
+        entries.append(way_of(tensor.name, moved, size))
     remarks: tuple[str, ...] = ()
     if any(factor(entry.name) for entry in entries):
         remarks = ("These are the factors of a LoRA; a diff tells how far delta-W moved.",)
@@ -231,7 +226,7 @@ def spectra(version: Version) -> Spectra | None:
     if table is None:
         return None
     label = _label(version)
-    return Spectra.make(label, [label], values_of(table), table.notes)
+    return Spectra.make(label, [label], values_of(table), notes_of(table))
 
 
 def to_pandas(version: Version) -> Any:
@@ -281,6 +276,7 @@ def page_of_version(version: Version) -> Page:
         " · ".join(words.clipped(part, 200) for part in told if part),
         tuple(facts),
         tuple(s for s in sections if s.picture is not None or s.tables),
+        notes=tuple(map(str, version.surprises())),
     )
 
 
@@ -305,8 +301,12 @@ def _interesting(version: Version) -> list[tuple[str, float]]:
 
 
 def _settings(version: Version) -> Iterator[Table]:
-    metrics = tuple((key, words.number(value)) for key, value in sorted(version.metrics.items()))
-    yield Table("Metrics", ("", ""), metrics, frozenset({1}))
+    told = version.measurements
+    later = any(each.later for each in told.values())
+    whole = [(key, words.number(value), _added(told[key])) for key, value in sorted(version.metrics.items())]
+    metrics = tuple(row if later else row[:2] for row in whole)
+    marks = {(place, 2): "muted" for place in range(len(whole))}
+    yield Table("Metrics", ("", "", "") if later else ("", ""), metrics, frozenset({1}), marks=marks)
     for title, values in (("Config", version.config), ("Data", version.data), ("Labels", version.labels)):
         rows = tuple((key, words.clipped(_shown(value), 200)) for key, value in sorted(values.items()))
         if rows:
@@ -315,6 +315,11 @@ def _settings(version: Version) -> Iterator[Table]:
             yield Table(name, ("", ""), rows, folded=folded)
     files = tuple((file.path, words.size(file.size)) for file in version.files)
     yield Table("Files", ("", ""), files, frozenset({1}))
+
+
+def _added(measured: Measurement) -> str:
+    """When a metric that the save did not bring was added, by whom, on what."""
+    return f"added {measured.at[:16].replace('T', ' ')} {measured.told}" if measured.later else ""
 
 
 def _shown(value: object) -> str:

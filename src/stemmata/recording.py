@@ -81,6 +81,11 @@ class SaveRequest:
 def settle(request: SaveRequest) -> None:
     """Refuse, before anything is read, what no record could keep. Raises InvalidArgument, InvalidName."""
     request.model = clean_name(request.model)
+    for name, wanted in (("run", Run), ("base", Base)):
+        given = getattr(request, name)
+        if given is not None and not isinstance(given, wanted):
+            reason = f"{type(given).__name__} is no stemmata.records.{wanted.__name__}"
+            raise InvalidArgument(argument=name, reason=reason)
     if request.run is not None:
         # Its name leads those of its versions, and references name it.
         request.run = Run(text_of(request.run.id), clean_name(request.run.name, reserved=frozenset()))

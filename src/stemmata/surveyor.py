@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from stemmata.catalog import queries
+from stemmata.codecs.dtypes import dtype_of
 from stemmata.compare import statistics
 from stemmata.compare.statistics import TensorStatistics
 from stemmata.compare.tensors import numbered
@@ -30,8 +31,13 @@ _NAMED = 20
 @dataclass(frozen=True, slots=True)
 class _Counterpart:
     shape: tuple[int, ...]
+    dtype: str | None
     objects: Sequence[str]
     row: TensorStatistics | None
+
+    @property
+    def is_float(self) -> bool:
+        return dtype_of(self.dtype or "").is_float
 
 
 @dataclass(slots=True)
@@ -41,6 +47,7 @@ class _Tensor:
     number: int
     name: str
     count: int
+    is_float: bool
     looks: list[Look]
     before: TensorStatistics | None
 
@@ -70,7 +77,9 @@ class Surveyor:
         known = statistics_of(session, session.record(row), packs)
         before: dict[str, _Counterpart] = {}
         for number, path, segment in numbered(tree):
-            found = _Counterpart(tuple(segment.shape or ()), segment.objects, known.get(number))
+            found = _Counterpart(
+                tuple(segment.shape or ()), segment.dtype, segment.objects, known.get(number)
+            )
             # Its own file's first: a name may occur in several.
             before[f"{path}:{segment.name}"] = found
             before.setdefault(f":{segment.name}", found)
@@ -90,8 +99,10 @@ class Surveyor:
             before = found.row
             for look, digest in zip(looks, found.objects, strict=True):
                 look.against, look.packs = Digest.parse(digest), self._packs
+                look.like = dtype_of(found.dtype or "")
                 look.known = before is not None and len(looks) == 1
-        self._asked.append(_Tensor(number, segment.name, prod(segment.shape), looks, before))
+        is_float = dtype_of(segment.dtype).is_float
+        self._asked.append(_Tensor(number, segment.name, prod(segment.shape), is_float, looks, before))
         return list(looks)
 
     def table(self) -> dict[int, TensorStatistics]:
@@ -101,9 +112,11 @@ class Surveyor:
 
     def summary(self, digest: str, rows: dict[int, TensorStatistics]) -> Statistics:
         """What a record says of the table that is stored as `digest`."""
-        before = [found.row for found in self._before.values() if found.row is not None]
-        largest = max((max(abs(row.min), abs(row.max)) for row in before), default=0.0)
-        named = ((tensor.name, rows[tensor.number]) for tensor in self._asked if tensor.number in rows)
+        # Whole numbers count and point, beyond any weight; of what has no finite number there is NaN.
+        before = [b.row for b in self._before.values() if b.row is not None and b.is_float]
+        largest = max((max(abs(row.min), abs(row.max)) for row in before if row.max == row.max), default=0.0)
+        asked = (tensor for tensor in self._asked if tensor.is_float and tensor.number in rows)
+        named = ((tensor.name, rows[tensor.number]) for tensor in asked)
         compared = any(row.movement is not None for row in rows.values())
         return Statistics(
             digest=digest,

@@ -53,6 +53,8 @@ def source(tmp_path: Path) -> Path:
         {"epoch": "one"},
         {"created_at": datetime.min.replace(tzinfo=timezone(timedelta(hours=14)))},
         {"created_at": datetime.max.replace(tzinfo=timezone(timedelta(hours=-14)))},
+        {"run": "r8"},
+        {"base": "gpt2"},
         {"provenance": {"command": "text"}},
         {"provenance": {HALF: b""}},
     ],

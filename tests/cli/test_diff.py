@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from makers import adapter_folder, model_folder, safetensors_bytes
+from picture_pages import Read
 from stemmata.cli.provenances import quoted
 from stemmata.cli.styled import cell_len
 from stemmata.repository import open as open_repository
@@ -69,6 +71,39 @@ def test_environment_code_and_tokenizer(twins: tuple[str, str], cli: Cli) -> Non
     assert "train.py @@ -1 +1 @@ -lr = 0 +lr = 3" in words
     assert "\x1b[31m" not in out
     assert "\u202e" not in out
+
+
+def test_a_page_has_environment_code_and_tokenizer_too(twins: tuple[str, str], cli: Cli) -> None:
+    assert cli("diff", *twins, "--html", "twins.html").code == 0
+    html = Path("twins.html").read_text(encoding="utf-8")
+    words = " ".join(Read(html).lines)
+    assert "no common ancestor in this repository" in words
+    assert "Environment a b torch 2.12.0 2.13.0 gpus NVIDIA H100 2 × NVIDIA H100 python" in words
+    assert "20 others a b p0 1 2 p1 1 2" in words
+    assert f"Code a b commit {'1' * 40} {'2' * 40} uncommitted changes no yes" in words
+    assert "command python train.py --lr 1e-4 python train.py --lr 2e-4 --seed 7" in words
+    assert "Tokenizer a b tokens 2 4 pad_token – new" in words
+    assert "2 tokens came token number '<|\\x1b[31m|>' 2 '\\u202ez' 3" in words
+    assert "chat template: +1 −1 lines @@ -1,2 +1,2 @@ begin -{{ message }} +new{{ message }}" in words
+    assert "train.py: +1 −1 lines @@ -1 +1 @@ -lr = 0 +lr = 3" in words
+    assert "\x1b" not in html
+    cli("redact", twins[0], "packages", "--why", "secret", "-y")
+    cli("diff", *twins, "--html", "twins.html")
+    words = " ".join(Read(Path("twins.html").read_text(encoding="utf-8")).lines)
+    assert "packages: of a redacted on" in words
+    assert "2.12" not in words
+
+
+def test_a_page_of_several_versions_has_a_column_each(twins: tuple[str, str], shop: Path, cli: Cli) -> None:
+    assert json.loads(cli("diff", A, B, *twins, "--html", "four.html", "--json").out) == {"html": "four.html"}
+    words = " ".join(Read(Path("four.html").read_text(encoding="utf-8")).lines)
+    assert "Comparison of 4 versions" in words
+    assert f"a {A}" in words
+    assert "Metrics a b c d eval_loss ↓" in words
+    assert "Environment" in words
+    assert re.search(r"torch \S+ \S+ 2\.12\.0 2\.13\.0", words)
+    assert re.search(r"\d+ others a b c d", words)
+    assert cli("diff", A, B, *twins, "--heatmap").code == 2
 
 
 def test_full_folds_nothing(twins: tuple[str, str], cli: Cli) -> None:
@@ -210,6 +245,31 @@ def test_many_packages_of_several_versions_are_folded(twins: tuple[str, str], cl
 def test_examples_are_compared_of_two_alone(shop: Path, cli: Cli) -> None:
     said = cli("diff", A, B, "sentiment@r8/epoch-1", "--eval", "sst2")
     assert (said.code, "two versions, not of more" in " ".join(said.err.split())) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "words", [("--eval", "sst2", "--html", "x.html"), ("--eval", "sst2", "--step", "1"), ("--limit", "3")]
+)
+def test_what_does_not_go_together_is_refused(shop: Path, cli: Cli, words: tuple[str, ...]) -> None:
+    said = cli("diff", A, B, *words)
+    assert (said.code, "--eval" in said.err) == (2, True)
+    assert not Path("x.html").exists()
+
+
+def test_metrics_that_were_measured_on_other_data_are_said_to_be(shop: Path, cli: Cli) -> None:
+    cli("annotate", A, "--metric", "f1=0.8", "--metric", "em=0.7", "--dataset", "dev-v1")
+    cli("annotate", B, "--metric", "f1=0.9", "--metric", "em=0.7", "--dataset", "dev-v2")
+    third = "sentiment@r8/epoch-1"
+    cli("annotate", third, "--metric", "f1=0.7")  # on nobody knows what: nothing is said of it
+    said = "em, f1: measured on dev-v1, the other on dev-v2"
+    assert said in cli("diff", A, B).out
+    told = cli("diff", A, B, "--json").json["metrics"]
+    assert told["f1"]["differing_data"] == "measured on dev-v1, the other on dev-v2"
+    assert told["eval_loss"]["differing_data"] is None
+    assert "f1: measured on dev-v1, the other on dev-v2" in cli("diff", A, B, third).out
+    assert "measured on" not in cli("diff", A, third).out
+    cli("diff", A, B, "--html", "data.html")
+    assert said in Read(Path("data.html").read_text(encoding="utf-8")).words
 
 
 def test_metrics_of_one_side_alone_are_said_to_be(shop: Path, cli: Cli, tmp_path: Path) -> None:

@@ -265,3 +265,18 @@ def test_models_of_one_kind_have_no_such_note(repo: Repository, tmp_path: Path) 
     for seed in (1, 2):
         repo.save(model_folder(tmp_path / str(seed), seed), "m", name=f"v{seed}", parents=[], provenance={})
     assert repo.diff("m@v1", "m@v2").notes == ()
+
+
+def test_other_names_of_the_same_numbers_are_told(repo: Repository, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    a: dict[str, Array] = {name: rng.normal(size=(4, 4)).astype(np.float32) for name in "vwxyz"}
+    a |= {"bias.1": np.zeros(4, np.float32), "bias.2": np.zeros(4, np.float32), "none": np.zeros(0)}
+    b = {f"_orig_mod.{name}": values for name, values in a.items()}
+    b["_orig_mod.z"] = a["z"] + 1
+    found = diff(repo, tmp_path / "m", "model.safetensors", safetensors_bytes(a), safetensors_bytes(b))
+    (said,) = [note for note in found.notes if "another name" in note]
+    assert said == (
+        "4 tensors have another name and the same numbers: v → _orig_mod.v, w → _orig_mod.w, "
+        "x → _orig_mod.x and 1 more"
+    )
+    assert len(found.tensors.added) == len(found.tensors.removed) == 8

@@ -100,6 +100,7 @@ def test_it_is_json_and_a_frame(repo: Repository) -> None:
         "values": [0.25, 0.125, 0.0625, 0.25],
         "direction": "min",
         "best": [2],
+        "differing_data": None,
     }
     assert told["metrics"]["late"]["values"] == [None, 1.0, 1.0, None]
     frame = found.to_pandas()

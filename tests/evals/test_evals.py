@@ -249,6 +249,8 @@ def test_key_and_score_can_be_chosen_also_inside(repo: Repository, pair: tuple[V
         repo.diff_evals(old, new, "e")
     with pytest.raises(errors.InvalidArgument, match="no example has a number in 'doc'"):
         repo.diff_evals(old, new, "e", key="line", score="doc")
+    with pytest.raises(errors.InvalidArgument, match="no example has nosuch on both sides"):
+        repo.diff_evals(old, new, "e", key="nosuch", score="r.loss")
     with pytest.raises(errors.InvalidArgument):
         repo.diff_evals(old, new, "e", show=-1)
     with pytest.raises(errors.EvalNotFound, match="those of: e"):

@@ -300,3 +300,21 @@ def test_the_same_by_path_where_two_files_have_one_name(repo: Repository, save: 
         "a.safetensors:w": ("came", "first", 1),
         "b.safetensors:w": ("moved", "second", 0),
     }
+
+
+@pytest.mark.parametrize("most", [False, True])
+def test_what_became_nan_is_to_blame_however_little_else_moved(
+    repo: Repository, weights: Callable[..., Version], most: bool
+) -> None:
+    first = start()
+    a = weights("a", first)
+    b = weights("b", {**first, "head.weight": first["head.weight"] * 2}, a)
+    broken = first["head.weight"] * np.float32(2.000001)
+    broken[0, 0] = np.nan
+    c = weights("c", {**first, "head.weight": broken}, b)
+    d = weights("d", {**first, "head.weight": broken * np.float32(1.000001)}, c)
+    (told,) = [each for each in repo.blame(d, most=most, at_least=0.01).tensors if each.name == "head.weight"]
+    assert (told.move.place.name, told.move.broke) == ("c", 1)
+    assert told.to_dict()["broke"] == 1
+    (last,) = [each for each in repo.blame(d).tensors if each.name == "head.weight"]
+    assert (last.move.place.name, last.move.broke) == ("d", 0)

@@ -104,6 +104,7 @@ def test_bases_are_nodes_inside_the_repository_and_outside(repo: Repository, sav
     assert found[first.id.hex].base == pretrained.id.hex
     # What an encoder became is told of the encoder too.
     assert names(repo.lineage("encoder@pretrained")) == ["pretrained", "first", "second"]
+    assert tree(repo.lineage())[0] == "all models  5 versions"
     assert tree(found) == [
         "m  4 versions",
         "├─◇ gpt2 base model",
@@ -267,3 +268,12 @@ def test_a_tree_may_be_deeper_than_the_interpreters_stack() -> None:
         edges += [Edge(nodes[k - 1].id, nodes[later].id, "fork") for later in (k, 1499 + k)]
     found = Lineage("m", None, tuple(nodes), tuple(edges), {})
     assert len(tree(found, 80, everything=True)) == 2999
+
+
+def test_bases_of_which_nothing_is_known_are_not_one(repo: Repository, save: Save) -> None:
+    for name in ("one", "two"):
+        save(name, base=Base("", None))
+    found = repo.lineage("m")
+    assert [node.name for node in found.nodes] == ["one", "two"]
+    assert found.edges == ()
+    assert not repo.diff("m@one", "m@two").about.removed

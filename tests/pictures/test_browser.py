@@ -111,6 +111,7 @@ def test_pages_of_a_repository_are_drawn(browser: Browser, shown: Repository, tm
     pages = [
         ("diff", shown.diff("m@base", "m@r1/epoch-1").to_html(), 1, False, 1280),
         ("adapters", shown.diff("lora@epoch-1", "lora@epoch-2").to_html(), 3, True, 1280),
+        ("several", shown.diff("m@base", "m@r0/epoch-1", "m@r2/epoch-3").to_html(), 1, False, 390),
         ("version", shown["lora@epoch-2"].to_html(), 3, False, 390),
         ("list", listed, 5, True, 1280),
         ("list", listed, 5, False, 390),

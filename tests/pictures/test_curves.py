@@ -6,12 +6,15 @@ import json
 import math
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picture_makers import WILD, spectra, sweep
+from stemmata.pictures import words
 from stemmata.pictures.curves import Curves
 from stemmata.pictures.lineage import Kin, LineageGraph, Link
+from stemmata.pictures.page import charts_of
 from stemmata.pictures.parallel import UNSET, Parallel
 from stemmata.pictures.seen import Seen
 from stemmata.pictures.spectra import Spectra, Values
@@ -237,3 +240,38 @@ def test_of_very_many_versions_the_newest_are_drawn() -> None:
     assert len(found.spots) == 600
     assert found.notes == ("100 earlier versions not drawn.",)
     assert found.spots[0].depth == 0
+
+
+_ANY = st.floats(allow_nan=True, allow_infinity=True) | st.sampled_from([5e-324, 1e-300, 1e308, -1e308, -0.0])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(_ANY, _ANY), min_size=1, max_size=6), st.sampled_from(["min", "max"]))
+def test_whatever_was_measured_and_set_can_be_drawn(told: list[tuple[float, float]], way: str) -> None:
+    versions = [
+        Seen(
+            f"{k:04x}",
+            f"v{k}",
+            f"r{k % 3}",
+            str(k % 3),
+            float(k),
+            k,
+            "",
+            {"loss": loss},
+            {"lr": rate, "k": k},
+        )
+        for k, (loss, rate) in enumerate(told)
+    ]
+    for picture in (
+        Curves.make("m", versions, primary="loss", direction=way),
+        Parallel.make("m", versions, metric="loss", direction=way),
+    ):
+        for chart in charts_of(picture):
+            json.dumps(chart.option, allow_nan=False)
+        assert picture.text(60)
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e-13, 1.0, 1e13, 1e150])
+def test_an_axis_has_different_marks_at_any_scale(scale: float) -> None:
+    marks = words.around(1.2 * scale, 3.1 * scale)
+    assert marks == pytest.approx([scale * m for m in (1.0, 1.5, 2.0, 2.5, 3.0, 3.5)], rel=1e-9)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picture_makers import LAYERS, MODULES, llama
+from picture_makers import LAYERS, MODULES, llama, network, write
 from stemmata.pictures.heatmap import HeatMap
 from stemmata.pictures.matrix import Entry
 from stemmata.repository import Repository
@@ -55,7 +56,7 @@ def test_without_weights_it_says_that_nobody_asked(shown: Repository) -> None:
     picture = shown.diff("m@base", "m@r0/epoch-1", weights=False).heatmap()
     assert "not asked for" in " ".join(picture.notes)
     assert {r["state"] for r in picture.rows()} == {"strange", "still"}
-    assert picture.finding == "Nothing moved."
+    assert picture.finding == "Nothing that can be compared moved."
 
 
 def test_of_two_loras_it_is_delta_w_that_moved(shown: Repository) -> None:
@@ -125,3 +126,16 @@ def test_it_is_a_table_too(shown: Repository) -> None:
     values = frame[frame.state == "moved"].value
     assert np.allclose(values[:-1], 0.02, rtol=0.02)
     assert picture.to_dict()["kind"] == "heatmap"
+
+
+def test_what_became_nan_is_not_said_to_have_stayed(tmp_path: Path) -> None:
+    tensors = network()
+    with Repository.in_memory() as repo:
+        a = repo.save(write(tmp_path, tensors), "m", name="a", provenance={})
+        name = "model.layers.1.mlp.up_proj.weight"
+        after = {**tensors, name: np.full_like(tensors[name], np.nan)}
+        b = repo.save(write(tmp_path, after), "m", name="b", parents=[a], provenance={})
+        for picture in (repo.diff(a, b).heatmap(), b.heatmap()):
+            strange = [row for row in picture.rows() if row["state"] == "strange"]
+            assert ("1", "mlp.up_proj") in {(str(row["layer"]), row["module"]) for row in strange}
+            assert picture.finding == "Nothing that can be compared moved."

@@ -109,3 +109,13 @@ def test_names_are_cut_in_the_middle_and_hold_nothing_that_moves_a_cursor() -> N
     assert words.printable("a\x1b[2Jb\u202ec") == "a�[2Jb�c"
     assert words.listed(["a", "b", "c", "d"]) == "a, b and 2 more"
     assert words.ranges([0, 1, 2, 5, 7, 8]) == "0–2, 5, 7, 8"
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(2.07, 4.33), (3.0, 9.0), (1.01, 1.02), (0.1, 1000.0), (1e-9, 5.0)]
+)
+def test_a_logarithmic_axis_has_round_marks_however_short_it_is(low: float, high: float) -> None:
+    marks = words.log_ticks(low, high)
+    assert 2 <= len(marks) <= 7
+    assert all(low * 0.99 <= mark <= high * 1.01 for mark in marks)
+    assert all(len(words.number(mark)) <= 5 for mark in marks)

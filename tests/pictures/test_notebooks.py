@@ -118,3 +118,18 @@ def test_a_tensor_of_a_name_that_is_markup_is_shown_as_text(tmp_path: Path) -> N
         read(diff._repr_html_())
         page = Read(diff.to_html())
         assert "img" not in {tag for tag, _ in page.tags}
+
+
+def test_several_versions_show_their_metrics_and_what_varies(shown: Repository) -> None:
+    found = shown.diff("m@base", "m@r0/epoch-1", "m@r2/epoch-3")
+    seen = read(found._repr_html_())
+    for expected in ("3 versions", "m@r2/epoch-3", "eval_loss ↓", "learning_rate", HOSTILE):
+        assert expected in seen.words
+    drawn = found.parallel()
+    assert [strand.version for strand in drawn.strands] == ["c m@r2/epoch-3", "b m@r0/epoch-1"]
+    assert "learning_rate" in drawn.to_pandas().columns
+
+
+def test_a_lineage_shows_itself(shown: Repository) -> None:
+    found = read(shown.lineage("m")._repr_html_())
+    assert next(attrs["alt"] for tag, attrs in found.tags if tag == "img").startswith("Lineage: m.")

@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load
 
 import stemmata
-from picture_makers import HOSTILE, llama, sweep
+from makers import safetensors_bytes
+from picture_makers import HOSTILE, adapter, llama, sweep
 from picture_pages import Read, hostile_page
 from stemmata.errors import PictureNotWritten
 from stemmata.pictures import page
@@ -56,9 +60,67 @@ def test_what_people_named_is_text_or_json_and_no_markup() -> None:
     assert "\u202e" not in html
     data, *scripts = read.scripts
     told = json.loads(data)
-    assert HOSTILE in json.dumps(told, ensure_ascii=False).replace('\\"', '"')
+    drawn = json.dumps(told, ensure_ascii=False).replace('\\"', '"')
+    assert HOSTILE in drawn
+    assert "\u202e" not in drawn
+    assert "\\u001b" not in drawn
     assert "<" not in data
     assert HOSTILE not in "".join(scripts)
+
+
+def test_what_several_versions_are_called_is_no_markup_either(shown: Repository) -> None:
+    html = shown.diff("m@base", "m@r0/epoch-1", "m@r1/epoch-3", "m@r2/epoch-3").to_html()
+    read = Read(html)
+    assert "img" not in {tag for tag, _ in read.tags}
+    assert not [a for _, attrs in read.tags for a in attrs if a.startswith("on")]
+    assert HOSTILE in read.words
+    assert "<" not in read.scripts[0]
+
+
+def test_many_versions_have_a_line_each(shown: Repository) -> None:
+    names = ["m@base", *(f"m@r{run}/epoch-{epoch}" for run in (0, 1, 2) for epoch in (1, 2, 3))]
+    lines = " ".join(Read(shown.diff(*names).to_html()).lines)
+    assert re.search(r"Metrics eval_loss ↓ eval_f1 ↑ .+ a – – .+ b 1 0\.6667 ", lines)
+    nothing = Read(shown.diff(*["m@base"] * 9).to_html()).lines
+    assert "Metrics" not in nothing
+
+
+def test_a_page_without_charts_claims_none() -> None:
+    html = Page("m", notes=("<b>",)).to_html()
+    assert "ECharts" not in html
+    assert "&lt;b&gt;" in html
+
+
+def test_what_is_surprising_about_a_version_stands_on_its_page(tmp_path: Path) -> None:
+    with Repository.in_memory() as repo:
+        tensors = safetensors_bytes({"w": np.array([1, np.nan], np.float32)})
+        (tmp_path / "model.safetensors").write_bytes(tensors)
+        version = repo.save(tmp_path, "m", provenance={})
+        assert "1 of its weights is not finite" in version.to_html()
+
+
+def test_who_added_a_metric_and_on_what_stands_beside_it(tmp_path: Path) -> None:
+    with Repository.in_memory() as repo:
+        (tmp_path / "config.json").write_text("{}")
+        repo.save(tmp_path, "m", name="one", metrics={"eval_loss": 0.5}, provenance={})
+        added = repo.annotate("m@one", metrics={"f1": 0.75}, dataset="dev", source="lm-eval")
+        words = " ".join(Read(added.to_html()).lines)
+        assert re.search(r"Metrics eval_loss 0\.5 f1 0\.75 added \S+ \S+ by \S+, on dev, with lm-eval", words)
+
+
+def test_modules_of_which_nothing_can_be_told_are_named(tmp_path: Path) -> None:
+    with Repository.in_memory() as repo:
+        for name, value in (("one", 1.0), ("two", math.nan)):
+            path = adapter(tmp_path, 1) / "adapter_model.safetensors"
+            tensors = load(path.read_bytes())
+            tensors["base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"][0, 0] = value
+            path.write_bytes(safetensors_bytes(tensors))
+            repo.save(tmp_path, "m", name=name, provenance={})
+        said = "model.layers.1.self_attn.q_proj: 1 of 96 values in the factors are NaN or infinite"
+        assert said in repo["m@two"].to_html()
+        diff = repo.diff("m@one", "m@two")
+        assert said in diff.to_html()
+        assert diff.heatmap().finding == "Nothing that can be compared moved."
 
 
 def test_only_the_scripts_that_the_policy_names_are_there() -> None:

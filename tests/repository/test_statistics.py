@@ -279,3 +279,51 @@ def test_what_is_lost_of_statistics_leaves_the_version_whole(repo: Repository, t
         assert again.check().sound
         w = _save(again, tmp_path / "m", _nudged(first, 1, "wide"), whole)
         require_way(w.statistics()["wide"].movement, first["wide"], _nudged(first, 1, "wide")["wide"])
+
+
+@pytest.mark.parametrize("first", ["half", "brain"])
+def test_the_same_bytes_are_read_as_the_numbers_that_the_tensor_has(
+    repo: Repository, tmp_path: Path, first: str
+) -> None:
+    # Stored once, under the type of whichever came first in the file.
+    half = torch.randn(64, generator=torch.Generator().manual_seed(0)).half()
+    before = {"half": half, "brain": half.view(torch.bfloat16).clone()}
+    after = {**before, first: before[first] * 2}
+    a = _save(repo, tmp_path / "a", before)
+    rows = _save(repo, tmp_path / "b", after, a).statistics()
+    for name in before:
+        require(rows[name], after[name])
+        require_way(rows[name].movement, before[name], after[name])
+
+
+def test_the_same_bytes_as_another_type_are_other_numbers(repo: Repository, tmp_path: Path) -> None:
+    signed = torch.arange(-50, 50, dtype=torch.int8)
+    floats = torch.randn(64, generator=torch.Generator().manual_seed(0)).half()
+    a = _save(repo, tmp_path / "a", {"whole": signed, "half": floats})
+    after = {"whole": signed.view(torch.uint8), "half": floats.view(torch.bfloat16)}
+    rows = _save(repo, tmp_path / "b", after, a).statistics()
+    for name, tensor in after.items():
+        require(rows[name], tensor)
+    assert rows["whole"].movement is None
+    require_way(rows["half"].movement, floats, after["half"])
+
+
+def test_neither_positions_nor_what_has_no_number_hide_an_explosion(repo: Repository, tmp_path: Path) -> None:
+    before = {
+        "a.none": torch.zeros(0, 4),
+        "a.positions": torch.arange(512),
+        "a.batches": torch.tensor(5),
+        "a.strange": torch.full((3,), math.nan),
+        "b": torch.randn(100, generator=torch.Generator().manual_seed(0)),
+    }
+    a = _save(repo, tmp_path / "a", before)
+    after = {**before, "b": before["b"] * 30, "a.batches": torch.tensor(50_000)}
+    assert _save(repo, tmp_path / "b", after, a).record.statistics.grown == ["b"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("scale", [1e300, 1e-312])
+def test_at_the_ends_of_what_a_float_can_be(repo: Repository, tmp_path: Path, scale: float) -> None:
+    x = torch.randn(77, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * scale
+    row = _save(repo, tmp_path / "m", {"x": x}).statistics()["x"]
+    for found, wanted in ((row.mean, x.mean()), (row.std, x.std()), (row.min, x.min()), (row.max, x.max())):
+        assert found == pytest.approx(float(wanted), rel=1e-6, abs=0)

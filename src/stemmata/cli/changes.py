@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -30,8 +29,9 @@ def move(before: str, after: str) -> Text:
 def counted_setting(value: Value) -> str:
     """A value on one line; a list as what it has how often: `8 × NVIDIA H100`."""
     if isinstance(value, list):
-        counts = Counter(text.setting(each) for each in value)
-        return ", ".join(f"{n} × {name}" if n > 1 else name for name, n in counts.items())
+        from stemmata.compare.environment import counted
+
+        return ", ".join(counted([text.setting(each) for each in value]))
     return text.setting(value)
 
 

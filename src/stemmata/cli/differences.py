@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from stemmata.compare.texts import TextChange
 
 _Row = tuple[str, Text]
-_FACTS = {"rslora": "rsLoRA", "dora": "DoRA", "rank_pattern": "other ranks", "others": "saved along"}
-_UNSAID = ("from_weights", "disagreements", "other_bytes")
 _FEW_LINES = 12
 """Lines of a text that are shown without being asked for."""
 
@@ -61,24 +59,10 @@ def heads(output: Output, found: Diff) -> None:
         line.append(text.plain(name), NAME)
         line.append(f"  {version.short}", ID)
         output.show(line)
-    if words := _kinship(found):
+    if words := found.descent:
         output.show(Text(f"   {words}", DIM))
     for note in found.notes:
         output.show(Text(f"   {text.plain(note)}", "yellow"))
-
-
-def _kinship(found: Diff) -> str:
-    kin = found.kinship
-    if kin is None or found.a == found.b or kin.far:
-        return ""
-    if kin.ancestor is None:
-        return "no common ancestor in this repository"
-    if kin.ancestor in (found.a, found.b):
-        later, earlier = ("b", "a") if kin.ancestor == found.a else ("a", "b")
-        steps = kin.steps_a + kin.steps_b
-        return f"{later} comes from {earlier}" + (f", {steps:,} versions later" if steps > 1 else "")
-    after = f"{text.count(kin.steps_a, 'version')} before a, {kin.steps_b:,} before b"
-    return f"both come from {kin.ancestor.short}, {after}"
 
 
 def _sections(found: Diff, primary: str | None, width: int, *, full: bool) -> Iterator[Section]:
@@ -110,12 +94,16 @@ def _sections(found: Diff, primary: str | None, width: int, *, full: bool) -> It
 
 
 def _metrics(found: Diff, primary: str | None, width: int) -> Iterator[Text]:
+    from stemmata.compare.records import by_data
+
     different = [m for m in found.metrics if not m.same]
     if different:
         order = {key: place for place, key in enumerate(by_interest((m.key for m in different), primary))}
         yield _metric_table(sorted(different, key=lambda m: order[m.key]), width)
     if different and not any(m.a is not None and m.b is not None for m in found.metrics):
         yield Text("  no metric is on both sides", DIM)
+    for words in by_data((m.key, m.differing_data) for m in found.metrics):
+        yield Text(f"  {text.plain(words)}", "yellow")
     for letter, reading in zip("ab", found.readings or (), strict=False):
         yield reading_line(letter, reading)
 
@@ -177,15 +165,17 @@ def _adapters(lora: LoraDiff, width: int) -> list[Text]:
 
 
 def _lora(lora: LoraDiff) -> list[_Row]:
+    from stemmata.compare.lora import FACTS, UNSAID
+
     rows: list[_Row] = []
     if lora.a is None or lora.b is None:
         if lora:
             rows.append(("", move(*(text.plain(str(x)) if x else "none" for x in (lora.a, lora.b)))))
     else:
         for change in lora.changed:
-            if change.key not in _UNSAID:
+            if change.key not in UNSAID:
                 shown = [f"{x:g}" if isinstance(x, float) else text.setting(x) for x in (change.a, change.b)]
-                rows.append((_FACTS.get(change.key, change.key.replace("_", " ")), move(*shown)))
+                rows.append((FACTS.get(change.key, change.key.replace("_", " ")), move(*shown)))
         if not rows:
             rows.append(("same", Text(text.plain(str(lora.b)))))
     for letter, side in (("a", lora.a), ("b", lora.b)):

@@ -14,19 +14,11 @@ if TYPE_CHECKING:
     from stemmata.cli.output import Output
     from stemmata.evals import Eval, EvalDiff
     from stemmata.evals.comparing import Changed
-    from stemmata.measurements import Measurement
     from stemmata.version import Version
 
 _LONGEST = 300
 _ASIDE = 4
 """Fields of an example beside those that matter, at most."""
-
-
-def measured_words(measured: Measurement) -> str:
-    """` by ann on sst2-test, with lm-eval`, as far as it is known."""
-    words = f" by {text.plain(measured.by)}" if measured.by else ""
-    words += f", on {text.plain(str(measured.dataset))}" if measured.dataset else ""
-    return words + (f", with {text.plain(measured.source)}" if measured.source else "")
 
 
 def evals_rows(version: Version) -> list[tuple[str, Text]]:

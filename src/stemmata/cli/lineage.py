@@ -218,7 +218,7 @@ def _folded(nodes: Sequence[Node]) -> Text:
 
 
 def _size(found: Lineage) -> str:
-    of_model = {node.model for node in found.nodes if node.model == found.of}
+    of_model = {found.of} & {node.model for node in found.nodes if node.state != "outside"}
     counted = [n for n in found.nodes if n.state == "visible" and (not of_model or n.model in of_model)]
     runs = {node.run_id for node in counted if node.run_id}
     words = text.count(len(counted), "version")

@@ -13,7 +13,7 @@ from stemmata.cli.listing import BEST, DIM, ID, NAME
 from stemmata.cli.styled import Text, cell_len
 from stemmata.cli.tables import Column, table
 from stemmata.compare.many import letter
-from stemmata.compare.records import equal
+from stemmata.compare.records import by_data, equal
 
 if TYPE_CHECKING:
     from stemmata.cli.output import Output
@@ -94,6 +94,8 @@ def _title(part: Part) -> str:
 def _explain(output: Output, metrics: Sequence[MetricRow]) -> None:
     if any(row.best for row in metrics):
         output.show(Text("  * best; ↓ less is better, ↑ more is", DIM))
+    for words in by_data((row.key, row.differing_data) for row in metrics):
+        output.show(Text(f"  {text.plain(words)}", "yellow"))
 
 
 def _metric(row: MetricRow) -> _Line:
@@ -117,7 +119,11 @@ def _settings(row: Row, part: Part) -> _Line:
         else:
             odd = not equal(row.values[place], row.values[0])
             cells.append(Text(words, "yellow" if odd else ""))
-    return _Line(text.plain(key.replace("_", " ") if part == "lora" else key), cells)
+    if part == "lora":
+        from stemmata.compare.lora import FACTS
+
+        key = FACTS.get(key, key.replace("_", " "))
+    return _Line(text.plain(key), cells)
 
 
 def _shown(value: Value, part: Part, key: str) -> str:

@@ -4,14 +4,16 @@ Owns how a block of layers is told from a tensor's name."""
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from stemmata.compare.tensors import FilesDiff, TensorsDiff
+from stemmata.compare.tensors import FilesDiff, Tensor, TensorsDiff
 from stemmata.describe import is_of_training
 from stemmata.records import Record, load_value
 
 _KEYS = ("model.architecture", "model.architectures", "model.model_type")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz")
+_NAMED = 3
 _LAYER = re.compile(r"(?:^|\.)\d+(?=\.)")
 
 
@@ -43,6 +45,23 @@ def architecture_notes(a: Record, b: Record, tensors: TensorsDiff) -> Iterator[s
             f"{kinds}: of {of_a:,} and {of_b:,} tensors {common:,} have the same name, {fitting:,} of them "
             "the same shape; those are compared, the others listed"
         )
+
+
+def renamed_notes(tensors: TensorsDiff) -> Iterator[str]:
+    """Said of tensors that have another name, and the very same numbers. Of bytes that several have, as zeros
+    do, nobody can say which is which."""
+
+    def single(side: Sequence[Tensor]) -> dict[tuple[object, ...], str]:
+        content = [(t.dtype, t.shape, t.objects) for t in side]
+        counts = Counter(content)
+        return {key: t.name for key, t in zip(content, side, strict=True) if counts[key] == 1 and t.objects}
+
+    before, after = single(tensors.removed), single(tensors.added)
+    found = [f"{name} → {after[key]}" for key, name in before.items() if key in after]
+    if found:
+        have = "1 tensor has" if len(found) == 1 else f"{len(found):,} tensors have"
+        more = f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
+        yield f"{have} another name and the same numbers: {', '.join(found[:_NAMED])}{more}"
 
 
 def opaque_files(files: FilesDiff, tensors: TensorsDiff) -> Iterator[tuple[str, str]]:

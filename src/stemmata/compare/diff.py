@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from stemmata.catalog.kinship import Kinship
 from stemmata.compare import lora
-from stemmata.compare.architectures import architecture_notes, opaque_notes
+from stemmata.compare.architectures import architecture_notes, opaque_notes, renamed_notes
 from stemmata.compare.environment import KINDS, EnvironmentDiff, Item, environment_changes, items
 from stemmata.compare.lora import LoraFacts
 from stemmata.compare.readings import Point, Reading
@@ -40,7 +40,7 @@ from stemmata.ids import VersionId
 from stemmata.records import Value
 
 if TYPE_CHECKING:
-    from stemmata.compare import deltas, factors, pictured
+    from stemmata.compare import deltas, factors, paged, pictured
     from stemmata.compare.deltas import DeltaDiff
     from stemmata.pictures.heatmap import HeatMap
     from stemmata.pictures.spectra import Spectra
@@ -48,6 +48,7 @@ else:
     # numpy comes with them, and most versions have no LoRA.
     deltas = deferred("stemmata.compare.deltas")
     factors = deferred("stemmata.compare.factors")
+    paged = deferred("stemmata.compare.paged")
     pictured = deferred("stemmata.compare.pictured")
 
 __all__ = ["Diff", "LoraDiff", "Side", "compare"]
@@ -144,6 +145,21 @@ class Diff:
         """Both versions hold the very same files."""
         return not self.files
 
+    @property
+    def descent(self) -> str:
+        """How one comes from the other, or both from a third, in words; empty where that is not known."""
+        kin = self.kinship
+        if kin is None or self.a == self.b or kin.far:
+            return ""
+        if kin.ancestor is None:
+            return "no common ancestor in this repository"
+        if kin.ancestor in (self.a, self.b):
+            later, earlier = ("b", "a") if kin.ancestor == self.a else ("a", "b")
+            steps = kin.steps_a + kin.steps_b
+            return f"{later} comes from {earlier}" + (f", {steps:,} versions later" if steps > 1 else "")
+        before = f"{kin.steps_a:,} {'version' if kin.steps_a == 1 else 'versions'} before a"
+        return f"both come from {kin.ancestor.short}, {before}, {kin.steps_b:,} before b"
+
     def heatmap(self) -> HeatMap:
         """How far each module of each layer moved; of two LoRAs delta-W, whose factors are read then."""
         return pictured.heatmap(self)
@@ -154,7 +170,7 @@ class Diff:
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
         """A page that needs no network and no other file. Raises PictureNotWritten."""
-        return pictured.page(self).to_html(path)
+        return paged.page(self).to_html(path)
 
     def to_pandas(self) -> Any:
         """A DataFrame, a row for each tensor. Raises MissingExtra without pandas."""
@@ -202,7 +218,7 @@ def compare(a: Side, b: Side, way: Way = lambda _: None) -> Diff:
         label_b=b.label,
         about=changes(about_of(a.record), about_of(b.record)),
         config=changes(config_of(a.record), config_of(b.record)),
-        metrics=metric_changes(a.metrics, b.metrics, way),
+        metrics=metric_changes(a.metrics, b.metrics, way, (a.datasets, b.datasets)),
         data=changes(data_of(a.record), data_of(b.record)),
         provenance=provenance_changes(a.record, b.record, a.redacted, b.redacted),
         environment=_compare_environments(a, b),
@@ -212,7 +228,11 @@ def compare(a: Side, b: Side, way: Way = lambda _: None) -> Diff:
         texts=tuple(_compare_texts(files, a, b, tokenizer.files)),
         tensors=tensors,
         lora=_compare_lora(a, b),
-        notes=(*architecture_notes(a.record, b.record, tensors), *opaque_notes(files, tensors)),
+        notes=(
+            *architecture_notes(a.record, b.record, tensors),
+            *renamed_notes(tensors),
+            *opaque_notes(files, tensors),
+        ),
     )
 
 

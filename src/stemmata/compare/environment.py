@@ -6,7 +6,8 @@ The order is that of `importance`: what computes the numbers first, tools that t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
@@ -175,6 +176,11 @@ def _value(value: Any) -> Value:
     if isinstance(value, list) and all(x is None or isinstance(x, str | int | float | bool) for x in value):
         return list(value)
     return str(value)
+
+
+def counted(values: Sequence[object]) -> list[str]:
+    """What a list has how often: `8 × NVIDIA H100`."""
+    return [f"{n} × {each}" if n > 1 else each for each, n in Counter(map(str, values)).items()]
 
 
 def ordered(found: Iterable[Item]) -> list[Item]:

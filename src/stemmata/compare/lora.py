@@ -51,6 +51,12 @@ _TITLES = {
 }
 
 
+FACTS = {"rslora": "rsLoRA", "dora": "DoRA", "rank_pattern": "other ranks", "others": "saved along"}
+"""What people call these fields."""
+UNSAID = ("from_weights", "disagreements", "other_bytes")
+"""Fields that are no facts of the adapter to hold against another's."""
+
+
 @dataclass(frozen=True, slots=True)
 class LoraFacts:
     """What the LoRA of a version is, or its adapter of another method."""

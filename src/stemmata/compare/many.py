@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from stemmata.compare import lora
 from stemmata.compare.environment import KINDS, Item, items, ordered
 from stemmata.compare.readings import Point, Reading
-from stemmata.compare.records import Way, about_of, config_of, data_of, equal
+from stemmata.compare.records import Way, about_of, config_of, data_of, differing_data, equal
 from stemmata.compare.sides import Side
 from stemmata.compare.tensors import tensors_of
+from stemmata.deferred import deferred
 from stemmata.errors import MissingExtra
 from stemmata.ids import VersionId
 from stemmata.metricnames import by_interest
 from stemmata.records import Value
+
+if TYPE_CHECKING:
+    from stemmata.compare import paged
+    from stemmata.pictures.parallel import Parallel
+else:
+    paged = deferred("stemmata.compare.paged")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +46,8 @@ class MetricRow:
     values: tuple[float | None, ...]
     direction: str | None = None
     """min: less is better; max: more is; None where that cannot be told."""
+    differing_data: str | None = None
+    """Why they may not compare: some are known to be measured on other data."""
 
     @property
     def same(self) -> bool:
@@ -53,7 +63,12 @@ class MetricRow:
         return tuple(place for place, value in enumerate(self.values) if value == best)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"values": list(self.values), "direction": self.direction, "best": list(self.best)}
+        return {
+            "values": list(self.values),
+            "direction": self.direction,
+            "best": list(self.best),
+            "differing_data": self.differing_data,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +144,17 @@ class Comparison:
             "readings": [r.to_dict() for r in self.readings] if self.readings is not None else None,
         }
 
+    def parallel(self) -> Parallel:
+        """The settings that vary against the metric of most interest, a line for each version."""
+        return paged.parallel(self)
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """A page that needs no network and no other file. Raises PictureNotWritten."""
+        return paged.page_of_many(self).to_html(path)
+
+    def _repr_html_(self) -> str:
+        return paged.snippet_of_many(self)
+
     def to_pandas(self) -> Any:
         """A DataFrame: one row a version, indexed by its name; metrics, then what differs as `config.r`, ….
 
@@ -153,7 +179,13 @@ def compare_many(sides: Sequence[Side], way: Way, primary: str | None = None) ->
         ids=tuple(side.id for side in sides),
         labels=tuple(side.label for side in sides),
         metrics=tuple(
-            MetricRow(key, tuple(side.metrics.get(key) for side in sides), way(key)) for key in metrics
+            MetricRow(
+                key,
+                tuple(side.metrics.get(key) for side in sides),
+                way(key),
+                differing_data(key, [side.datasets for side in sides]),
+            )
+            for key in metrics
         ),
         config=table([config_of(side.record) for side in sides]),
         data=table([data_of(side.record) for side in sides]),
@@ -185,7 +217,7 @@ def _lora(side: Side) -> dict[str, Value]:
         return {}
     told = facts.to_dict()
     kept = ("method", "rank", "alpha", "targets", "modules", "dora", "rslora", "parameters", "others")
-    return {key: told[key] for key in kept if told.get(key) not in (None, [], False)}
+    return {key: told[key] for key in kept if told.get(key) not in (None, [], (), False)}
 
 
 def _weights(sides: Sequence[Side]) -> list[dict[str, Value]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from stemmata.measurements import NO_DATASET, Dataset, contradiction
 from stemmata.records import Record, Value, load_value
 
 _NONE: Mapping[str, str] = {}
@@ -54,6 +55,8 @@ class MetricChange:
     b: float | None
     direction: str | None = None
     """min: less is better; max: more is; None where that cannot be told."""
+    differing_data: str | None = None
+    """Why the two may not compare: they are known to be measured on other data."""
 
     @property
     def better(self) -> bool | None:
@@ -81,6 +84,7 @@ class MetricChange:
             "difference": self.difference,
             "direction": self.direction,
             "better": self.better,
+            "differing_data": self.differing_data,
         }
 
 
@@ -108,10 +112,31 @@ def changes(a: Mapping[str, Value], b: Mapping[str, Value]) -> Changes:
 
 
 def metric_changes(
-    a: Mapping[str, float], b: Mapping[str, float], way: Way = lambda _: None
+    a: Mapping[str, float],
+    b: Mapping[str, float],
+    way: Way = lambda _: None,
+    datasets: Sequence[Mapping[str, Dataset]] = (),
 ) -> tuple[MetricChange, ...]:
-    """Every metric of either side, by name."""
-    return tuple(MetricChange(key, a.get(key), b.get(key), way(key)) for key in sorted(a.keys() | b.keys()))
+    """Every metric of either side, by name; `datasets` says what each side's were measured on."""
+    return tuple(
+        MetricChange(key, a.get(key), b.get(key), way(key), differing_data(key, datasets))
+        for key in sorted(a.keys() | b.keys())
+    )
+
+
+def differing_data(metric: str, datasets: Iterable[Mapping[str, Dataset]]) -> str | None:
+    """Why values of a metric may not compare. Where nothing is known of one, nothing is said."""
+    found = (side.get(metric, NO_DATASET) for side in datasets)
+    return contradiction(dataset for dataset in found if dataset)
+
+
+def by_data(metrics: Iterable[tuple[str, str | None]]) -> list[str]:
+    """`eval_loss, eval_f1: measured on x, the other on y`: each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for key, why in metrics:
+        if why is not None:
+            reasons.setdefault(why, []).append(key)
+    return [f"{', '.join(keys)}: {why}" for why, keys in reasons.items()]
 
 
 def provenance_changes(
@@ -147,7 +172,7 @@ def about_of(record: Record) -> dict[str, Value]:
         "event": record.event,
         "author": record.author or None,
         "message": record.message or None,
-        "base": base.name_or_path if base else None,
+        "base": (base.name_or_path or None) if base else None,
         "base.revision": base.revision if base else None,
         "base.digest": base.digest if base else None,
     }

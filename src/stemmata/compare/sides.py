@@ -10,6 +10,7 @@ from stemmata.compare.tensors import Tensor
 from stemmata.compare.unnamed import unnamed_tensors
 from stemmata.errors import StemmataError
 from stemmata.ids import VersionId
+from stemmata.measurements import Dataset
 from stemmata.records import Record
 from stemmata.trees import Tree
 
@@ -34,6 +35,8 @@ class Side:
     fill: FillObject | None = None
     provenance: Callable[[str], bytes] | None = None
     read_object: Callable[[str], bytes | bytearray | memoryview] | None = None
+    datasets: Mapping[str, Dataset] = field(default_factory=dict)
+    """What each metric was measured on, as far as it is known."""
 
     def unnamed(self) -> list[Tensor]:
         """Tensors that are stored as bytes: see `unnamed`."""

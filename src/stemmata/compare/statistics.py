@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -179,7 +180,8 @@ def of_moments(moments: Any, compared: bool) -> TensorStatistics:
         nonfinite=moments.nonfinite,
         zeros=moments.zeros,
         mean=moments.mean if some else math.nan,
-        std=math.sqrt(spread) if spread >= 0 else math.nan,
+        # Squares of finite numbers are beyond float64: then it is infinite, as torch says.
+        std=math.sqrt(spread) if spread >= 0 else math.inf if moments.finite > 1 else math.nan,
         min=moments.least if some else math.nan,
         max=moments.greatest if some else math.nan,
         l2=math.sqrt(moments.squares),
@@ -249,8 +251,8 @@ def _movement(moved: Sequence[float], unchanged: int) -> Movement:
 
 def _rounded(value: float) -> float:
     """To the nearest of fewer bits; not beyond what a float can be."""
-    if not math.isfinite(value):
-        return value
+    if not math.isfinite(value) or abs(value) < sys.float_info.min:
+        return value  # below that there are fewer bits to begin with
     (bits,) = struct.unpack("<Q", struct.pack("<d", value))
     away = 52 - _KEPT_BITS
     near = (bits + (1 << (away - 1))) >> away << away

@@ -167,6 +167,8 @@ def _difference(
         unscored=f"NOT ({SCORED})",
         all="1",
     )
+    if any(index.unkeyed(side) == found.count for side, found in zip("ab", evals, strict=True)):
+        raise InvalidArgument(argument="key", reason=f"no example has {known} on both sides")
     if counts["all"] and counts["unscored"] == counts["all"]:
         reason = f"no example has a number in {field!r} on both sides"
         raise InvalidArgument(argument="score", reason=reason)

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from math import isnan, prod
+from typing import TypeAlias
 
 from stemmata import weighing
 from stemmata.catalog import queries
 from stemmata.catalog.queries import VersionRow
-from stemmata.compare.statistics import Movement
+from stemmata.compare.statistics import Movement, TensorStatistics
 from stemmata.compare.tensors import Tensor, TensorChange, TensorsDiff, tensors_of
 from stemmata.errors import StemmataError, TensorNotInVersion
 from stemmata.histories.blamed import Blame, Blamed, How, KnownBy, Move, to_blame
@@ -25,7 +26,9 @@ from stemmata.histories.line import Place, Step, place, steps
 from stemmata.session import Session
 
 Progress = Callable[[int], None]
-_UNTOLD: tuple[Movement | None, KnownBy] = (None, "digests")
+_Told: TypeAlias = tuple[Movement | None, KnownBy, int]
+"""How far, what tells it, and how many elements more are not finite since."""
+_UNTOLD: _Told = (None, "digests", 0)
 _NAMED = 5
 """Tensors that an error names of those that there are."""
 
@@ -144,11 +147,11 @@ class _Walk:
         far = self._how_far(step.row, before, changed, here)
         for number, change in changed.items():
             each = self.open[number]
-            movement, source = far.get(number, _UNTOLD)
-            if self._counts(movement):
+            movement, source, broke = far.get(number, _UNTOLD)
+            if broke or self._counts(movement):
                 how: How = "refitted" if change.retyped or change.reshaped else "moved"
                 was = _fit(change) if how == "refitted" else _renamed(each)
-                each.moves.append(Move(how, here, movement, source, was))
+                each.moves.append(Move(how, here, movement, source, was, broke))
                 if not self._most:
                     gone.append(each)
             each.now = change.a
@@ -168,15 +171,19 @@ class _Walk:
 
     def _how_far(
         self, row: VersionRow, before: VersionRow, changed: dict[int, TensorChange], here: Place
-    ) -> dict[int, tuple[Movement | None, KnownBy]]:
+    ) -> dict[int, _Told]:
         if not changed:
             return {}
-        found: dict[int, tuple[Movement | None, KnownBy]] = {}
+        found: dict[int, _Told] = {}
         learnt = self._learnt(row, before)
+        broken = any(kept.nonfinite for kept in learnt.values())
+        earlier = weighing.rows_of(self._session, before) if broken else {}
         for number, change in changed.items():
             kept = learnt.get((change.b.path, change.b.name))
             if kept is not None:
-                found[number] = (kept, "statistics")
+                then = earlier.get((change.a.path, change.a.name))
+                broke = max(0, kept.nonfinite - then.nonfinite) if then is not None else 0
+                found[number] = (kept.movement, "statistics", broke)
         missing = {n: c for n, c in changed.items() if n not in found and not c.reshaped}
         if missing and self._weights:
             # By their numbers here: two of one name would be taken for one.
@@ -185,18 +192,18 @@ class _Walk:
                 self._session, before, row, TensorsDiff((), (), asked, (), ()), self._progress
             )
             self._read += told.read
-            found.update({int(name): (movement, "weights") for name, movement in told.moved.items()})
+            found.update({int(name): (movement, "weights", 0) for name, movement in told.moved.items()})
         if any(number not in found for number in missing):
             self._unmeasured[here.back] = here
         return found
 
-    def _learnt(self, row: VersionRow, before: VersionRow) -> dict[tuple[str, str], Movement]:
-        """How far each tensor of a version is from that of the version before, as it was kept."""
+    def _learnt(self, row: VersionRow, before: VersionRow) -> dict[tuple[str, str], TensorStatistics]:
+        """What was kept of a version's tensors and how far they are from those of the version before."""
         kept = self._session.record(row).statistics
         if kept is None or kept.against != before.id.hex:
             return {}
         rows = weighing.rows_of(self._session, row)
-        return {place_of: r.movement for place_of, r in rows.items() if r.movement is not None}
+        return {place_of: r for place_of, r in rows.items() if r.movement is not None}
 
     def _by_statistics_alone(self, step: Step, here: Place) -> None:
         """The version before is gone, with its list of tensors: what was learnt here tells of this step."""
@@ -204,8 +211,8 @@ class _Walk:
             self._end(here, "earlier")
             return
         for each in self.open:
-            movement = learnt.get((each.now.path, each.now.name))
-            if movement is None:
+            kept = learnt.get((each.now.path, each.now.name))
+            if kept is None or (movement := kept.movement) is None:
                 each.moves.append(Move("came", here, was=_renamed(each)))
                 continue
             still = not movement.change and movement.unchanged == each.elements

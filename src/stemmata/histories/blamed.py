@@ -29,6 +29,8 @@ class Move:
     """What told how far: what was kept at the save, the weights, or nothing but that they differ."""
     was: str = ""
     """What it was before, such as another dtype; its name then, where that was another one."""
+    broke: int = 0
+    """Elements more that are NaN or infinite since; what is known of how far leaves these out."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -37,6 +39,7 @@ class Move:
             "movement": self.movement.to_dict() if self.movement is not None else None,
             "known_by": self.known_by,
             "was": self.was,
+            "broke": self.broke,
         }
 
 
@@ -137,7 +140,8 @@ def to_blame(moves: Sequence[Move], *, most: bool) -> Move:
     zero, as a LoRA's B begins, any step is infinitely far."""
     known = [m for m in moves if m.movement is not None and not isnan(m.movement.change)]
     if most and known:
-        return max(known, key=lambda m: m.movement.change if m.movement is not None else 0.0)
+        # Nothing is further than what is no number any more.
+        return max(known, key=lambda m: (m.broke > 0, m.movement.change if m.movement is not None else 0.0))
     return moves[0]
 
 
@@ -148,7 +152,8 @@ def _as_one(moves: Sequence[Move]) -> Move:
     whole = far is not None and all(m.movement is not None for m in moves)
     hows = {m.how for m in moves}
     how: How = first.how if len(hows) == 1 else "moved" if hows & {"moved", "refitted"} else "came"
-    return Move(how, first.place, far if whole else None, first.known_by if whole else "digests")
+    known_by: KnownBy = first.known_by if whole else "digests"
+    return Move(how, first.place, far if whole else None, known_by, broke=sum(m.broke for m in moves))
 
 
 def _same(move: Move, chosen: Move) -> bool:

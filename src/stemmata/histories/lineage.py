@@ -185,6 +185,9 @@ class Lineage:
             "primary": {m: {"metric": p.metric, "direction": p.direction} for m, p in self.primary.items()},
         }
 
+    def _repr_html_(self) -> str:
+        return self.graph()._repr_html_()
+
     def __repr__(self) -> str:
         return f"<Lineage {self.of or 'of all models'}: {len(self.nodes)} nodes, {len(self.edges)} edges>"
 
@@ -302,8 +305,8 @@ class _Gathered:
     def _base(self, record: Record, outside: dict[str, Node]) -> str | None:
         """The node that a version is loaded on; one for a base that is no version is made."""
         base = record.base
-        if base is None:
-            return None
+        if base is None or not (base.version or base.digest or base.name_or_path):
+            return None  # of one that was in memory alone nothing is known, and two of these are not one
         if base.version is not None and (base.version in self._rows or base.version in self._absent):
             return base.version
         node = f"base:{base.digest or base.name_or_path}"

@@ -32,6 +32,8 @@ class Look:
 
     against: Digest | None = None
     """The stored object that it is held against, of as many elements."""
+    like: DType | None = None
+    """The numbers of that one: what it is stored as may be another tensor's type, of the same bytes."""
     packs: Sequence[PackName] = ()
     """Packs that may hold that."""
     known: bool = False
@@ -102,7 +104,7 @@ class Survey:
             yield None, None
             return
         if base is not None and base.reference.digest == look.against:
-            yield None, base.dtype if comparable(self._dtype, base.dtype) else None
+            yield None, self._numbers(base.dtype)
             return
         with ExitStack() as opened:
             if against is None:
@@ -112,12 +114,17 @@ class Survey:
                 except StemmataError:
                     yield None, None  # missing or damaged: less is told; nothing else depends on it
                     return
-            like = against.header.dtype
-            fits = against.length * self._dtype.itemsize == self._length * like.itemsize
-            if fits and comparable(self._dtype, like):
+            like = self._numbers(against.header.dtype)
+            if like is not None and against.length * self._dtype.itemsize == self._length * like.itemsize:
                 yield Beside(against, base), like
             else:
                 yield None, None
+
+    def _numbers(self, stored: DType) -> DType | None:
+        """How to read what is stored as `stored`; None where there is nothing to hold against it."""
+        like = self._look.like or stored
+        # Frames are counted in elements of what is stored.
+        return like if like.itemsize == stored.itemsize and comparable(self._dtype, like) else None
 
 
 class Beside:

@@ -210,7 +210,7 @@ class ObjectWriter:
         digest = digest_of(data)
         survey = None
         if look is not None and len(data) and not len(data) % dtype.itemsize:
-            look.same = digest == look.against
+            look.same = digest == look.against and look.like in (None, dtype)
             if not (look.same and look.known):
                 survey = Survey(look, dtype, len(data), self._reader, self._buffers)
         pack = self._at.get(digest) or self._find(digest, len(data))

@@ -16,7 +16,6 @@ from stemmata.pictures.seen import Runs, Seen, runs_of
 Axis = Literal["epoch", "step", "version"]
 _PANELS = 6
 _RUNS = 12
-_LARGEST = 1e200
 _LOG_FROM = 50.0
 """Greatest by least value from which the axis is a logarithm."""
 
@@ -263,15 +262,8 @@ def _panel(runs: Runs, metric: str, axis: Axis) -> Panel:
         for number, seen in enumerate(versions, 1):
             x = seen.epoch if axis == "epoch" else seen.step if axis == "step" else number
             if x is not None and math.isfinite(x) and metric in seen.metrics:
-                points.append(Point(_drawable(float(x)), _drawable(seen.metrics[metric]), seen))
+                points.append(Point(words.drawable(float(x)), words.drawable(seen.metrics[metric]), seen))
         if points:
             points.sort(key=lambda p: p.x)
             lines.append(Line(label, runs.colours[label], tuple(points)))
     return Panel(metric, runs.way(metric), tuple(lines))
-
-
-def _drawable(value: float) -> float:
-    """As an axis can have it: what is too large for one counts as infinite."""
-    if not math.isfinite(value) or abs(value) < _LARGEST:
-        return value
-    return math.copysign(math.inf, value)

@@ -145,7 +145,9 @@ class HeatMap(Picture):
     def finding(self) -> str:
         moved = self.most()
         if not moved:
-            return "Nothing moved." if "still" in self.states else "Nothing can be compared."
+            if "still" not in self.states:
+                return "Nothing can be compared."
+            return "Nothing that can be compared moved." if "strange" in self.states else "Nothing moved."
         if self.value_kind == "mean":
             low, high = moved[-1], moved[0]
             if self.shown(low[1].value or 0) == self.shown(high[1].value or 0):

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from html import escape
@@ -24,6 +25,8 @@ ECHARTS = "6.1.0"
 ECHARTS_SHA256 = "b66b25aeb4df84e33199dc21694014d336d222cbd9deb0e5a7c14bd6aa0d0fd0"
 _RAMP = 65
 """Colours of the ramp that a page has."""
+_NARROW = 5
+"""Columns up to which a table stands beside others."""
 _ALL = 2000
 """Rows of the table of all."""
 
@@ -68,6 +71,8 @@ class Page:
     facts: tuple[Fact, ...] = ()
     sections: tuple[Section, ...] = ()
     footer: str = field(default="")
+    notes: tuple[str, ...] = ()
+    """What is to be known of the whole."""
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
         """The whole file; written to `path` if there is one. Raises PictureNotWritten."""
@@ -115,8 +120,9 @@ def _html(page: Page) -> str:
         f'<p class="kicker">{_text(page.kicker)}</p>\n' if page.kicker else "",
         f"<h1>{_text(page.title)}</h1>\n",
         f'<p class="lead">{_text(page.lead)}</p>\n' if page.lead else "",
+        *(f'<p class="note">{_text(note)}</p>\n' for note in page.notes),
         f'<ul class="facts">{facts}</ul>\n' if facts else "",
-        f"</header>\n<main>\n{body}</main>\n<footer>{_text(page.footer or _made_by())}</footer>\n",
+        f"</header>\n<main>\n{body}</main>\n<footer>{_text(page.footer or _made_by(charts))}</footer>\n",
     ]
     if charts:
         parts += [
@@ -127,8 +133,9 @@ def _html(page: Page) -> str:
     return "".join([*parts, "</body>\n</html>\n"])
 
 
-def _made_by() -> str:
-    return f"Made by stemmata. Charts by Apache ECharts {ECHARTS} (Apache-2.0), which is in this file."
+def _made_by(charts: Sequence[Chart]) -> str:
+    by = f" Charts by Apache ECharts {ECHARTS} (Apache-2.0), which is in this file." if charts else ""
+    return f"Made by stemmata.{by}"
 
 
 def _fact(fact: Fact) -> str:
@@ -154,7 +161,8 @@ def _section(section: Section, charts: list[Chart]) -> str:
 
 
 def _table(table: Table) -> str:
-    inner = f'<div class="table">{table_html(table)}</div>'
+    kind = "table wide" if table.code or len(table.columns) > _NARROW else "table"
+    inner = f'<div class="{kind}">{table_html(table)}</div>'
     return f"<details><summary>{_text(table.title)}</summary>{inner}</details>" if table.folded else inner
 
 
@@ -222,7 +230,8 @@ def table_html(table: Table) -> str:
             cells.append(f"<td{kind}>{spot}{_text(value)}</td>")
         lines.append(f"<tr>{''.join(cells)}</tr>")
     more = f'<p class="more">{_text(table.more)}</p>' if table.more else ""
-    return f"<table>{caption}{head}<tbody>{''.join(lines)}</tbody></table>{more}"
+    kind = ' class="code"' if table.code else ""
+    return f"<table{kind}>{caption}{head}<tbody>{''.join(lines)}</tbody></table>{more}"
 
 
 def _numeric(at: int, table: Table) -> str:
@@ -239,8 +248,17 @@ def _text(value: str) -> str:
 
 def _json(value: Any) -> str:
     """JSON that no parser of HTML finds an end or a comment in."""
-    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_visible(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _visible(value: Any) -> Any:
+    """As `_text`, of every string in it: a chart would turn around too. Lines may end."""
+    if isinstance(value, str):
+        return value if value.isprintable() else "\n".join(map(words.printable, value.split("\n")))
+    if isinstance(value, dict):
+        return {key: _visible(each) for key, each in value.items()}
+    return [_visible(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _digest(script: str) -> str:

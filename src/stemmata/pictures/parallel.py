@@ -16,7 +16,6 @@ from stemmata.pictures.seen import Runs, Seen, runs_of
 _AXES = 9
 """Besides that of the metric."""
 _LINES = 400
-_LARGEST = 1e200
 _LOG_FROM = 30.0
 _FEW = 5
 """Different numbers of a setting up to which each has its own mark."""
@@ -99,7 +98,8 @@ class Parallel(Picture):
         given = list(versions)
         runs = runs_of(given, colours.RUNS, metric=metric, direction=direction)
         chosen = runs.metric or ""
-        picked = [(run, best) for run, best in _picked(runs) if best is not None][:_LINES]
+        known = [(run, best) for run, best in _picked(runs) if best is not None]
+        picked = [(run, v) for run, v in known if math.isfinite(words.drawable(v.metrics[chosen]))][:_LINES]
         if len(picked) < 2 or not chosen:
             return cls(about, chosen, runs.way(chosen) if chosen else None, (), ())
         keys, together = _varying([seen.config for _, seen in picked])
@@ -108,7 +108,7 @@ class Parallel(Picture):
             axis, column = _axis(key, [seen.config.get(key, UNSET) for _, seen in picked])
             axes.append(axis)
             columns.append(column)
-        results = [seen.metrics[chosen] for _, seen in picked]
+        results = [words.drawable(seen.metrics[chosen]) for _, seen in picked]
         last = _numbers(chosen, results)
         strands = tuple(
             Strand(run, seen.name, (*(column[k] for column in columns), results[k]), results[k])
@@ -217,7 +217,7 @@ def _tuned(key: str) -> int:
 
 def _axis(key: str, values: Sequence[Any]) -> tuple[AxisOf, list[float]]:
     if all(_is_number(v) for v in values):
-        numbers = [float(v) for v in values]
+        numbers = [words.drawable(v) for v in values]
         if len(different := sorted(set(numbers))) > _FEW:
             return _numbers(key, numbers), numbers
         # A few that were tried stand at equal distances, each with its number.
@@ -231,7 +231,9 @@ def _axis(key: str, values: Sequence[Any]) -> tuple[AxisOf, list[float]]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(words.drawable(value))
 
 
 def _labelled(key: str, labels: tuple[str, ...]) -> AxisOf:

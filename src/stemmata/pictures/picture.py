@@ -42,6 +42,8 @@ class Table:
     """Cells with the colour of a line, `run0`."""
     folded: bool = False
     """Shown when it is asked for."""
+    code: bool = False
+    """Lines of a text: every blank counts."""
 
 
 class Picture(ABC):

@@ -89,40 +89,62 @@ def printable(words: str) -> str:
 
 
 _LEAST = sys.float_info.min
+_LARGEST = 1e200
+
+
+def drawable(value: float) -> float:
+    """As an axis can have it: what is too large for one counts as infinite, what is too small as zero."""
+    if abs(value) >= _LARGEST:
+        return math.inf if value > 0 else -math.inf
+    return 0.0 if abs(value) <= 1 / _LARGEST else float(value)
 
 
 def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Marks between two positive numbers: powers of ten, with 2 and 5 between where few fit."""
+    """Marks between two positive numbers: powers of ten, with 2 and 5 between where few fit; round ones
+    where not two of those do."""
     low, high = max(low, _LEAST), max(high, _LEAST)  # the edge of an axis may underflow to zero
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     for steps in ((1, 2, 5), (1, 3), (1,)):
         found = [s * 10.0**e for e in range(first, last + 1) for s in steps]
         found = [t for t in found if low * 0.999 <= t <= high * 1.001]
         if len(found) <= most:
-            return found or [low, high]
+            return found if len(found) > 1 else ticks(low, high, 4)
     return found[:: math.ceil(len(found) / most)]
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Round marks between two numbers."""
-    if not high > low:
+    if _are_one(low, high):
         return [low]
-    raw = (high - low) / max(1, most - 1)
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(s * power for s in (1, 2, 5, 10) if s * power >= raw * 0.999)
+    step = _step(low, high, most)
     first = math.ceil(low / step - 1e-9)
-    return [round(n * step, 12) for n in range(first, math.floor(high / step + 1e-9) + 1)]
+    return [_at(n, step) for n in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def around(low: float, high: float, most: int = 6) -> list[float]:
     """Round marks of which the first is at or below `low` and the last at or above `high`."""
-    if not high > low:
+    if _are_one(low, high):
         pad = abs(low) * 0.1 or 1.0
         low, high = low - pad, high + pad
-    inner = ticks(low, high, most)
-    step = inner[1] - inner[0] if len(inner) > 1 else high - low
+    step = _step(low, high, most)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(n * step, 12) for n in range(first, last + 1)]
+    return [_at(n, step) for n in range(first, last + 1)]
+
+
+def _are_one(low: float, high: float) -> bool:
+    """Too near to each other for marks between them that differ."""
+    return not high - low > 1e-12 * max(abs(low), abs(high))
+
+
+def _step(low: float, high: float, most: int) -> float:
+    raw = (high - low) / max(1, most - 1)
+    power = 10.0 ** math.floor(math.log10(raw))
+    return next(s * power for s in (1, 2, 5, 10) if s * power >= raw * 0.999)
+
+
+def _at(number: int, step: float) -> float:
+    """The mark of that number, without what multiplying leaves in its last digits."""
+    return round(number * step, 2 - math.floor(math.log10(step)))
 
 
 def log_around(low: float, high: float) -> list[float]:

@@ -33,8 +33,8 @@ app = command_app()
         json="version (id, model, name, state, created_at, back), most, at_least, layers and tensors (lists "
         "of name, elements, how: moved, refitted, came or earlier; version: to blame, back: how many "
         "versions ago; movement: change, before, after, largest, cosine, unchanged, relative, or null; "
-        "known_by, was, tensors, tensors_moved), looked_at, unmeasured, unreadable (lists of versions), "
-        "bytes_read",
+        "known_by, was, broke, tensors, tensors_moved), looked_at, unmeasured, unreadable (lists of "
+        "versions), bytes_read",
     ),
 )
 def blame(
@@ -161,6 +161,8 @@ def _far(each: Blamed) -> Text:
     if each.move.how in ("came", "earlier"):
         return Text("–", "dim")
     movement = each.move.movement
+    if each.move.broke:
+        return Text("not finite", "red")
     if movement is None:
         return Text("?", "dim")
     return Text(text.share_moved(movement.relative) if movement.change else "0", "yellow")

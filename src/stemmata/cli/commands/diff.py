@@ -34,17 +34,18 @@ app = command_app()
         "stemmata diff sentiment@r4/final sentiment@r8/final --step 100",
         "stemmata diff sentiment@production sentiment@best --heatmap",
         "stemmata diff sentiment@production sentiment@best --html diff.html",
+        "stemmata diff sentiment@r4/final sentiment@r8/final sentiment@r16/final --html runs.html",
         "stemmata diff sentiment@production sentiment@best --eval sst2",
         json="a, b (id, name); about, config, data, provenance (added, removed, changed, same); metrics (by "
-        "name: a, b, difference, direction, better); environment (changes: kind, name, a, b, the most "
-        "important first; same, unknown, alike); code (git, command, folder, texts, unknown, alike); "
-        "tokenizer (vocabulary, added, removed, renumbered, counts, special, pipeline, settings, "
+        "name: a, b, difference, direction, better, differing_data); environment (changes: kind, name, a, b, "
+        "the most important first; same, unknown, alike); code (git, command, folder, texts, unknown, "
+        "alike); tokenizer (vocabulary, added, removed, renumbered, counts, special, pipeline, settings, "
         "templates, notes, files); files (added, removed, changed, same); texts (name, lines, note); "
         "tensors (added, removed, changed, refitted, same); lora (a, b, changed); weights (moved, "
         "incomparable, as_stored, bytes_read); notes; kinship (ancestor, steps_a, steps_b); readings "
         "(with --step, --epoch: step, epoch, sources, problem); at (UTC or null). Of three and more: "
-        "versions (id, name), metrics (by name: values, direction, best), config, data, about, "
-        "environment, lora, weights (different: by key the values of all; absent, same), unknown, "
+        "versions (id, name), metrics (by name: values, direction, best, differing_data), config, data, "
+        "about, environment, lora, weights (different: by key the values of all; absent, same), unknown, "
         "readings, at. With --eval: eval, a, b (as in show), matched_by, key, score, binary, direction, "
         "better, worse, right, wrong, unchanged, unscored, only_a, only_b, without_key, twice, mean, "
         "differing_data; fixed, broken (lists of line_a, line_b, a, b)",
@@ -119,6 +120,15 @@ def diff(
     with open_repo(context, repo) as repository:
         versions = [repository.get(each, at=moment) for each in (first, second, *(more or ()))]
         if eval_name is not None:
+            # Nothing that was asked for goes unsaid: examples are compared in the terminal, as they are.
+            for option, given in (
+                ("--heatmap", heatmap),
+                ("--html", html is not None),
+                ("--step", step is not None),
+                ("--epoch", epoch is not None),
+            ):
+                if given:
+                    raise InvalidArgument(argument=option, reason="it does not go with --eval")
             _evals(
                 output,
                 repository,
@@ -130,14 +140,12 @@ def diff(
                 moment,
             )
             return
-        if key is not None or score_field is not None:
-            raise InvalidArgument(argument="--eval", reason="--key and --score-field go with it")
+        if key is not None or score_field is not None or limit is not None:
+            raise InvalidArgument(argument="--eval", reason="--key, --score-field and --limit go with it")
         if len(versions) > 2:
-            if heatmap or html is not None:
-                which = "--heatmap" if heatmap else "--html"
-                reason = "it shows two versions; stemmata log MODEL --html shows many"
-                raise InvalidArgument(argument=which, reason=reason)
-            _many(output, repository, versions, step, epoch, moment, full=full)
+            if heatmap:
+                raise InvalidArgument(argument="--heatmap", reason="it shows how far one moved from another")
+            _many(output, repository, versions, step, epoch, moment, html, full=full)
             return
         a, b = versions
         with output.progress("reading weights") as told:
@@ -182,6 +190,7 @@ def _many(
     step: int | None,
     epoch: float | None,
     moment: datetime | None,
+    html: str | None,
     *,
     full: bool,
 ) -> None:
@@ -189,6 +198,11 @@ def _many(
 
     a, b, c, *more = versions
     found = repository.diff(a, b, c, *more, step=step, epoch=epoch)
+    if html is not None:
+        from stemmata.cli import pictures
+
+        pictures.tell(output, found, None, html)
+        return
     if output.json:
         output.document({**found.to_dict(), "at": moment})
         return

@@ -316,7 +316,6 @@ def _gone(repository: Repository, parent: str) -> str:
 
 
 def _metrics(version: Version) -> list[tuple[str, Text]]:
-    from stemmata.cli.evals import measured_words
     from stemmata.cli.ranking import Primary
     from stemmata.cli.styled import Text
 
@@ -326,7 +325,8 @@ def _metrics(version: Version) -> list[tuple[str, Text]]:
         line = Text().append(text.precise(version.metrics[key]), "bold green" if key == primary else "")
         measured = version.measurements[key]
         if measured.later:
-            line.append(f"  added later{measured_words(measured)}", "dim")
+            words = f"  added later, {text.local(measured.at)} {text.plain(measured.told)}"
+            line.append(words.rstrip(), "dim")
         rows.append((text.plain(key), line))
     return rows
 

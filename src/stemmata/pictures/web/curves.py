@@ -181,6 +181,7 @@ def _series(picture: Curves, panel: Panel, line: Line, *, named: bool) -> Option
             "borderWidth": 1,
             "borderRadius": 4,
             "padding": [2, 5],
+            "lineHeight": 13,
             "fontSize": 11,
         },
         "endLabel": {

@@ -109,6 +109,7 @@ def _spot(picture: LineageGraph, spot: Spot) -> dict[str, Any]:
             "borderWidth": 1,
             "borderRadius": 4,
             "padding": [2, 5],
+            "lineHeight": 13,
         }
     return found
 

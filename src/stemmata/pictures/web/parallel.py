@@ -38,7 +38,8 @@ def _axis(at: int, axis: AxisOf) -> Option:
             "color": tone("muted"),
             "fontSize": 11,
             "backgroundColor": tone("card"),
-            "padding": [1, 3],
+            "padding": [0, 4],
+            "lineHeight": 11,  # it is measured by a letter that a browser may have no font for
             "borderRadius": 3,
         },
         type={"number": "value", "log": "log", "words": "category"}[axis.kind],

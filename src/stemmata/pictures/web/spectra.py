@@ -12,6 +12,7 @@ from stemmata.pictures.web.parts import FONT, Chart, Option, base, made, plain_a
 
 def charts(picture: Spectra) -> list[Chart]:
     low, high = picture.range
+    marks = words.log_ticks(low * 0.9, high * 1.1)
     colours = {m.module: group.colour for group in picture.groups for m in group.members}
     option = base(
         grid={"left": 60, "right": 16, "top": 12, "bottom": 44},
@@ -31,12 +32,9 @@ def charts(picture: Spectra) -> list[Chart]:
             min=low * 0.9,
             max=high * 1.1,
             splitLine={"show": True, "lineStyle": {"color": tone("grid")}},
-            axisLabel={
-                "formatter": made("number"),
-                "hideOverlap": True,
-                "showMinLabel": False,
-                "showMaxLabel": False,
-            },
+            # By itself it marks powers of ten, and within one of them nothing at all.
+            axisTick={"customValues": marks},
+            axisLabel={"customValues": marks, "formatter": made("number"), "hideOverlap": True},
         ),
         series=[
             *(_thin(m, colours.get(m.module, -1), low) for m in picture.thin),
