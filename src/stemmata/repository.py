@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from stemmata import redirecting
 from stemmata.arguments import instant_of
 from stemmata.catalog import queries
 from stemmata.deferred import deferred
@@ -90,6 +91,8 @@ def open(
 
     Raises RepositoryNotFound, DamagedRepository, DamagedLog, NewerFormat.
     """
+    if redirecting.is_on():
+        return Repository(redirecting.storage_for(path), up_to_damage=up_to_damage)
     folder = Path(path) if path is not None else locate()
     if folder is None:
         folder = Path.cwd() / FOLDER
@@ -102,6 +105,8 @@ def open(
 
 def init(path: str | os.PathLike[str] = FOLDER) -> Repository:
     """Make a new repository in folder `path`. Raises RepositoryExists if one is there."""
+    if redirecting.is_on():
+        return Repository(redirecting.storage_for(path))
     if not _create(Path(path)):
         raise RepositoryExists(where=str(path), reason="a stemmata repository")
     return Repository(LocalStorage(Path(path)))
@@ -341,7 +346,7 @@ class Repository(Promotion):
             base=base,
             data=dict(data or {}),
             provenance=capturing.collect() if provenance is None else dict(provenance),
-            labels=dict(labels or {}),
+            labels={**redirecting.labels(), **(labels or {})},
             alias=alias,
             include=include,
             exclude=exclude,
