@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from stemmata import resuming
 from stemmata.catalog import lines
@@ -24,13 +25,12 @@ def reading(session: Session, version: Version, point: Point) -> Reading:
     log has of it where one was kept. With none of both, why."""
     run = version.run
     if run is None:
-        return _alone(version, point)
+        return _alone(session, version, point)
     rows = lines.versions(session.catalog.connection, name_key(version.model), run)
     at = [row for row in rows if point.is_at(row.step, row.epoch)]
     found = Reading()
     points: list[tuple[object, object]] = [(row.step, row.epoch) for row in rows]
-    for holder in _with_logs(session, version, run):
-        told = rows_of(_log_of(holder))
+    for holder, told in logs_of(session, version):
         points += points_in(told)
         line = logged(told, point)
         if line is not None:
@@ -51,21 +51,29 @@ def reading(session: Session, version: Version, point: Point) -> Reading:
     return replace(found, problem=problem)
 
 
-def _alone(version: Version, point: Point) -> Reading:
+def _alone(session: Session, version: Version, point: Point) -> Reading:
     if point.is_at(version.step, version.epoch):
         return Reading(
             version.metrics, version.step, version.epoch, (f"version {version.model}@{version.name}",)
         )
-    line = logged(rows_of(_log_of(version)), point)
-    if line is not None:
-        return replace(line, sources=("the training's log, kept with it",))
+    for _, told in logs_of(session, version):
+        line = logged(told, point)
+        if line is not None:
+            return replace(line, sources=("the training's log, kept with it",))
     return Reading(problem=f"{version.name} is of no run, and not of {point}")
 
 
-def _with_logs(session: Session, version: Version, run: Run) -> Iterator[Version]:
-    """Versions that may keep the run's log, the likeliest first: this one, the run's newest, its last
-    state."""
+def logs_of(session: Session, version: Version) -> Iterator[tuple[Version, list[dict[str, Any]]]]:
+    """The log of the version's run, as versions keep it: each with its rows, none where it kept none. The
+    likeliest come first: the version itself, the run's newest, its last state."""
+    for holder in _with_logs(session, version, version.run):
+        yield holder, rows_of(_log_of(holder))
+
+
+def _with_logs(session: Session, version: Version, run: Run | None) -> Iterator[Version]:
     yield version
+    if run is None:
+        return
     connection = session.catalog.connection
     for model in (version.model, resuming.states_of(version.model)):
         rows = lines.versions(connection, name_key(model), run)

@@ -21,7 +21,16 @@ from stemmata.session import Session
 from stemmata.trees import Tree, TreeFile
 
 if TYPE_CHECKING:
-    from stemmata import capture, capturing, checkouts, portraits, redacting, surveyor, weighing
+    from stemmata import (
+        capture,
+        capturing,
+        checkouts,
+        portraits,
+        redacting,
+        reproductions,
+        surveyor,
+        weighing,
+    )
     from stemmata.capturing import Captured
     from stemmata.catalog import deletions
     from stemmata.compare import deltas, factors, lora, surprises
@@ -35,6 +44,7 @@ if TYPE_CHECKING:
     from stemmata.exporting import card, requirements, script, subject
     from stemmata.pictures.heatmap import HeatMap
     from stemmata.pictures.spectra import Spectra
+    from stemmata.reproductions import Reproduction
 else:
     capture = deferred("stemmata.capture")
     capturing = deferred("stemmata.capturing")
@@ -46,6 +56,7 @@ else:
     lora = deferred("stemmata.compare.lora")
     portraits = deferred("stemmata.portraits")
     redacting = deferred("stemmata.redacting")
+    reproductions = deferred("stemmata.reproductions")
     requirements = deferred("stemmata.exporting.requirements")
     script = deferred("stemmata.exporting.script")
     subject = deferred("stemmata.exporting.subject")
@@ -256,6 +267,12 @@ class Version:
             why=why,
             told=told,
         )
+
+    def reproductions(self) -> list[Reproduction]:
+        """What came of making it again, each time that was kept, oldest first."""
+        self._session.refresh()
+        rows = queries.annotations_of(self._session.catalog.connection, self._row.seq)
+        return reproductions.reproductions_of(rows)
 
     @cached_property
     def labels(self) -> dict[str, str]:

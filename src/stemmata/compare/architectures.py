@@ -45,16 +45,27 @@ def architecture_notes(a: Record, b: Record, tensors: TensorsDiff) -> Iterator[s
         )
 
 
-def opaque_notes(files: FilesDiff, tensors: TensorsDiff) -> Iterator[str]:
-    """Said of files of weights that differ and whose tensors nobody can tell apart without unpickling, or at
-    all."""
+def opaque_files(files: FilesDiff, tensors: TensorsDiff) -> Iterator[tuple[str, str]]:
+    """Files of weights that differ (changed, added, removed) and whose tensors nobody can tell apart without
+    unpickling, or at all: path and which of the three."""
     cut = {tensor.path for change in (*tensors.changed, *tensors.refitted) for tensor in (change.a, change.b)}
     cut |= {tensor.path for part in (tensors.same, tensors.added, tensors.removed) for tensor in part}
-    found = [
-        change.path
-        for change in files.changed
-        if change.path.endswith(_WEIGHTS) and change.path not in cut and not is_of_training(change.path)
-    ]
+    found = [(change.path, "changed") for change in files.changed if change.a.digest != change.b.digest]
+    found += [(file.path, "added") for file in files.added]
+    found += [(file.path, "removed") for file in files.removed]
+    for path, what in found:
+        if is_weights(path) and path not in cut:
+            yield path, what
+
+
+def is_weights(path: str) -> bool:
+    """Whether a file holds weights, by its name."""
+    return path.endswith(_WEIGHTS) and not is_of_training(path)
+
+
+def opaque_notes(files: FilesDiff, tensors: TensorsDiff) -> Iterator[str]:
+    """Said of files on both sides that are so."""
+    found = [path for path, what in opaque_files(files, tensors) if what == "changed"]
     if found:
         yield f"compared as bytes, for no tensors can be told apart in: {', '.join(found)}"
 

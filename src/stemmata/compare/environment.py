@@ -98,13 +98,23 @@ class EnvironmentDiff:
 def importance(item: Item) -> int:
     """Its place in the order of what matters: less is more."""
     if item.kind == VARIABLE:
-        return _NOISE if _OF_A_PROCESS.fullmatch(item.name) else len(_FIRST)
+        return _NOISE if is_of_a_process(item.name) else len(_FIRST)
     name = canonical(item.name)
     if name in _PLACES:
         return _PLACES[name]
     if item.kind == MACHINE:
         return len(_FIRST)
-    return _TOOLS if _TOOL.fullmatch(name) else _OTHERS
+    return _TOOLS if is_tool(name) else _OTHERS
+
+
+def is_tool(package: str) -> bool:
+    """Whether a package, by its canonical name, tests, builds or shows: nothing that a training computes."""
+    return _TOOL.fullmatch(package) is not None
+
+
+def is_of_a_process(variable: str) -> bool:
+    """Whether a variable differs by every process."""
+    return _OF_A_PROCESS.fullmatch(variable) is not None
 
 
 def is_folded(item: Item) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from stemmata.arguments import metrics_of, text_of
+from stemmata.attaching import attach, free_kind
 from stemmata.capture import mask
 from stemmata.catalog import queries
 from stemmata.catalog.catalog import Catalog
@@ -59,24 +60,17 @@ def add_eval(
     session.storage.require_writable()
     session.refresh()
     session.row(version)
-    # Looked up nowhere: what it would share with older packs is little, and they may be collected meanwhile.
-    writer = ObjectWriter(session.storage, lambda _: (), session.reader)
-    try:
-        kept = _put(writer, examples) if examples is not None else Examples()
-        packs = writer.finish()
-    except BaseException:
-        writer.abort()
-        raise
-    if told is not None:
-        told(kept)
 
-    def plan(catalog: Catalog) -> list[Op]:
+    def put(writer: ObjectWriter) -> Examples:
+        kept = _put(writer, examples) if examples is not None else Examples()
+        if told is not None:
+            told(kept)
+        return kept
+
+    def plan(catalog: Catalog, kept: Examples, packs: list[str]) -> list[Op]:
         row = session.row(version)
         there = {k for a in queries.annotations_of(catalog.connection, row.seq) for k in a.objects}
-        number = 1
-        while f"{PREFIX}{name}#{number}" in there:
-            number += 1
-        first = f"{PREFIX}{name}#{number}"
+        first = free_kind(f"{PREFIX}{name}", there)
         kinds = [first if not n else f"{first}+{n + 1}" for n in range(len(kept.digests))]
         said: dict[str, object] = {"name": name}
         if kinds:
@@ -87,15 +81,13 @@ def add_eval(
                 metrics=stored or None,
                 details={DETAIL: said} | (details_of(dataset, source) or {}),
                 objects={k: d.hex for k, d in zip(kinds, kept.digests, strict=True)} or None,
-                packs=sorted(p.hex for p in writer.packs_used),
+                packs=packs,
                 event="eval",
                 why=mask(text_of(why)),
             )
         ]
 
-    session.commit(plan, new_packs=packs)
-    for pack in packs:
-        session.catalog.remember_pack(pack.name, pack.index.digests())
+    attach(session, put, plan)
     return [each for each in evals_of(session, session.row(version)) if each.name == name][-1]
 
 

@@ -47,7 +47,8 @@ app = command_app()
         "with --tensors), spectrum (norm, effective_rank, modules by name; with --spectrum), "
         "annotations (list of at, by, metrics, labels, notes, event, why), measured (by metric: value, "
         "dataset, source, at, by, later), evals (list of name, metrics, dataset, source, at, by, why, "
-        "examples, bytes, kind), at (UTC or null); with --card, --script or --requirements: version (id), "
+        "examples, bytes, kind), reproductions (list of verdict, at, by, why, steps, first_step, largest, "
+        "causes, object), at (UTC or null); with --card, --script or --requirements: version (id), "
         "export (which), text, written (the file or null), at",
     ),
 )
@@ -158,6 +159,7 @@ def _document(version: Version, *, tensors: bool) -> dict[str, object]:
             key: {**asdict(m), "dataset": m.dataset.to_dict()} for key, m in version.measurements.items()
         },
         "evals": [each.to_dict() for each in version.evals()],
+        "reproductions": [each.to_dict() for each in version.reproductions()],
     }
     if tensors:
         document["tensors"] = tensor_rows(version)
@@ -259,10 +261,23 @@ def _facts(repository: Repository, version: Version) -> list[tuple[str, Text]]:
     content = version.record.content
     rows.append(("size", Text(f"{text.size(content.bytes)} in {text.count(content.files, 'file')}")))
     rows.append(("id", Text(version.id.hex)))
+    rows += _reproduced(version)
     rows += [("look", Text(text.plain(str(each)), "yellow")) for each in version.surprises()]
     if (hint := overfitting.of_version(version)) is not None:
         rows.append(("look", Text(f"its run: {overfitting.words(hint)}", "yellow")))
     return rows
+
+
+def _reproduced(version: Version) -> list[tuple[str, Text]]:
+    """The newest verdict that was kept."""
+    from stemmata.cli.styled import Text
+
+    found = version.reproductions()
+    if not found:
+        return []
+    style = {"diverged": "red", "undecided": "yellow", "not-run": "yellow"}.get(found[-1].verdict, "green")
+    line = Text(f"{text.local(found[-1].at)}: ").append(text.plain(str(found[-1])), style)
+    return [("reproduced", line.append(f"  {len(found):,} times in all" if len(found) > 1 else "", "dim"))]
 
 
 def _kind(version: Version) -> Text:

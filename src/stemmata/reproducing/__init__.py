@@ -1,0 +1,20 @@
+"""Reproducing: a version made again from what was captured, and whether it is the same.
+
+    verdicts     the kinds of verdict, and `judge`
+    closeness    weights, tensor by tensor, against a tolerance
+    otherfiles   files that hold no weights
+    steps        the losses that both runs logged
+    causes       what both captures record differently: making, computing, recorded
+    words        a verdict in English
+    storing      a verdict as an annotation of the version
+
+Kept verdicts are read back by `Version.reproductions`.
+"""
+
+from stemmata.reproducing.causes import Recorded
+from stemmata.reproducing.closeness import Closeness, Deviation, Tolerance
+from stemmata.reproducing.recorded import Difference
+from stemmata.reproducing.storing import keep
+from stemmata.reproducing.verdicts import Verdict, judge
+
+__all__ = ["Closeness", "Deviation", "Difference", "Recorded", "Tolerance", "Verdict", "judge", "keep"]
