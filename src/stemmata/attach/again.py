@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import hashlib
 import json
 import os
 import sys
@@ -112,8 +113,9 @@ def _place_of(again: Again, folder: object) -> str | None:
             inside = any((whole + os.sep).startswith(g.rstrip(os.sep) + os.sep) for g in again.guarded)
             if allowed == again.work or not inside:
                 return None
-    name = whole.strip(os.sep).replace(os.sep, "_")[-100:]
-    here = os.path.join(again.work, "outputs", name)  # noqa: PTH118  (before anything of the script's)
+    # Its last part stays: a model may be named after it.
+    tag = hashlib.blake2b(os.fsencode(whole), digest_size=4).hexdigest()
+    here = os.path.join(again.work, "outputs", tag, os.path.basename(whole))  # noqa: PTH118, PTH119
     report_to(again.report, "moved", f"{whole}\n{here}")
     return here
 

@@ -30,7 +30,7 @@ class Tree(NamedTuple):
 
 
 class NoTree(Exception):
-    """Why there is no commit to name. For callers within this package."""
+    """Why git has no answer: for callers, who say it as a reason of theirs."""
 
 
 def tree(folder: Path) -> Tree:

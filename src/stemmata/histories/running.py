@@ -1,7 +1,8 @@
-"""Running: a command that judges a version, as a process group of its own. Owns its end, however it comes.
+"""Running: a command that judges a version or makes one, as a process group of its own. Owns its end, however
+it comes.
 
 The command has no terminal and no input: nothing asks a question that nobody answers. What it prints goes to
-this process's stderr.
+this process's stderr, or where it is told.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from stemmata.errors import CommandNotStarted
 
@@ -39,18 +41,23 @@ def run(
     *,
     timeout: float | None = None,
     grace: float = GRACE,
+    folder: Path | None = None,
+    output: int | None = None,
 ) -> Outcome:
     """Run a command to its end, or for `timeout` seconds; then all processes of its group are ended, with
     SIGTERM, and with SIGKILL what is left after `grace` seconds. So they are if this process is interrupted
-    or told to end. Raises CommandNotStarted."""
+    or told to end. It runs in `folder`; `output`, a descriptor, gets all that it prints. Raises
+    CommandNotStarted."""
     begun = time.monotonic()
     with _told_to_end():
         try:
             child = subprocess.Popen(
                 list(command),
                 env=dict(environment),
+                cwd=folder,
                 stdin=subprocess.DEVNULL,
-                stdout=_stderr(),
+                stdout=_stderr() if output is None else output,
+                stderr=output,
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
