@@ -72,6 +72,9 @@ def _of_captures(a: Captured | None, b: Captured | None) -> Iterator[Difference]
             for each in compare(left, right):
                 torch_told |= each.kind == "package" and each.name == "torch"
                 yield each
+    if a.command is not None and b.command is not None:
+        roots = (a.code.root if a.code else "", b.code.root if b.code else "")
+        yield from making.command(a.command, b.command, roots)
     if a.environment is not None and b.environment is not None:
         yield from computing.machine(a.environment, b.environment, torch_told)
 
@@ -85,7 +88,6 @@ _COMPARED: tuple[tuple[str, Callable[[Any, Any], Iterator[Difference]]], ...] = 
     ("training_arguments", making.arguments),
     ("trainer", making.classes),
     ("packages", computing.packages),
-    ("command", making.command),
 )
 
 
@@ -124,6 +126,18 @@ def _uncompared(a: Captured | None, b: Captured | None) -> Iterator[str]:
         lacking = [who for who, side in (("original", a), ("copy", b)) if getattr(side, part) is None]
         if len(lacking) == 1:
             yield f"{name}: {_why(part, a if lacking == ['original'] else b, lacking[0])}"
+    yield from _gaps(a, b)
+
+
+def _gaps(a: Captured | None, b: Captured | None) -> Iterator[str]:
+    """What a part that was captured lacks: a change there would be no recorded one."""
+    told: set[str] = set()
+    for side in (a, b):
+        for part in (side.data, side.base, side.code, side.environment) if side is not None else ():
+            for reason in part.missing if part is not None else ():
+                if reason.what not in told:
+                    told.add(reason.what)
+                    yield f"{reason.what}: {reason.why}"
 
 
 def _why(part: str, captured: Captured | None, who: str) -> str:

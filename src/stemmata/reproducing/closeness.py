@@ -252,9 +252,10 @@ class Held:
         with np.errstate(all="ignore"):
             apart = np.abs(y - x)
             # NaN with other bits is NaN still; a number against NaN, or infinity, is no matter of size.
-            apart = np.where(np.isnan(x) & np.isnan(y), 0.0, np.where(np.isfinite(apart), apart, np.inf))
+            alike = np.isnan(x) & np.isnan(y)
+            apart = np.where(alike, 0.0, np.where(np.isfinite(apart), apart, np.inf))
             near = apart <= self._tolerance.atol + self._tolerance.rtol * np.abs(x)
-        self.beyond += int(np.count_nonzero(~near | np.isinf(apart)))
+        self.beyond += int(np.count_nonzero(~alike & (~near | np.isinf(apart))))
         most = int(np.argmax(apart))
         if self.largest is None or apart[most] > self.largest:
             self.largest, self._at = float(apart[most]), int(places[most])

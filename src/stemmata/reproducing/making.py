@@ -10,6 +10,7 @@ from typing import Any
 
 from stemmata.capturing.reading import BaseModel, Code, Command, Data, DataPart, Seeds, Trainer
 from stemmata.compare.records import equal
+from stemmata.compare.source import CommandChange
 from stemmata.records import Base, Value
 from stemmata.reproducing import recorded
 from stemmata.reproducing.recorded import Difference
@@ -199,11 +200,13 @@ def classes(a: Trainer, b: Trainer) -> Iterator[Difference]:
             yield Difference("class", name, before, after, recorded.CLASS)
 
 
-def command(a: Command, b: Command) -> Iterator[Difference]:
-    """The command line but for Python's own path; where it ran."""
-    left, right = (each.argv[1:] for each in (a, b))
+def command(a: Command, b: Command, roots: tuple[str, str] = ("", "")) -> Iterator[Difference]:
+    """The words of the command line that differ, but for Python's own path; where it ran. `roots`: where the
+    code lies; a path below that, or below the working folder, is the same path in another place."""
+    left, right = (_placeless(each, root) for each, root in zip((a, b), roots, strict=True))
     if left != right:
-        yield Difference("command", "command line", _words(left), _words(right), recorded.COMMAND)
+        before, after = _changed_words(left, right)
+        yield Difference("command", "command", before or None, after or None, recorded.COMMAND)
     aside = "what is there is compared by itself"
     if a.folder != b.folder:
         yield Difference("command", "folder", a.folder, b.folder, recorded.COMMAND, aside)
@@ -212,8 +215,29 @@ def command(a: Command, b: Command) -> Iterator[Difference]:
         yield Difference("command", "PYTHONPATH", found[0], found[1], recorded.COMMAND, aside)
 
 
-def _words(argv: list[str]) -> str:
-    return " ".join(argv)
+def _placeless(told: Command, root: str) -> tuple[str, ...]:
+    places = {f"{place.rstrip('/')}/" for place in (told.folder, root) if place}
+    folders = sorted(places, key=len, reverse=True)
+    words = []
+    for word in told.argv[1:]:
+        for folder in folders:
+            word = word.replace(folder, "")
+        words.append(word)
+    return tuple(words)
+
+
+def _changed_words(a: tuple[str, ...], b: tuple[str, ...]) -> tuple[str, str]:
+    """Of both what the other has not; a value with the option before it."""
+    before: list[str] = []
+    after: list[str] = []
+    option = ""
+    for what, old, new in CommandChange(a, b).words():
+        if what != "equal":
+            lead = [option] if option.startswith("-") else []
+            before += [*lead, *old] if old else []
+            after += [*lead, *new] if new else []
+        option = new[-1] if new else option
+    return " ".join(before), " ".join(after)
 
 
 def _value(value: Any) -> Value:

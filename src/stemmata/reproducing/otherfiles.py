@@ -28,6 +28,8 @@ _PLACES = frozenset(
     {"_name_or_path", "name_or_path", "base_model_name_or_path", "transformers_version", "peft_version"}
     | {"tokenizer_file", "special_tokens_map_file", "revision", "_commit_hash"}
 )
+_SETS = frozenset({"target_modules", "modules_to_save", "exclude_modules"})
+"""What PEFT has as a set, which another process writes in another order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,12 @@ def _aside(path: str) -> str:
     return ""
 
 
+def _alike(key: str, a: Any, b: Any) -> bool:
+    if key in _SETS and isinstance(a, list) and isinstance(b, list):
+        return sorted(map(str, a)) == sorted(map(str, b))
+    return bool(a == b)
+
+
 def _same_meaning(a: bytes, b: bytes) -> str:
     try:
         left, right = json.loads(a), json.loads(b)
@@ -86,5 +94,7 @@ def _same_meaning(a: bytes, b: bytes) -> str:
         return "only its layout differs"
     if not isinstance(left, dict) or not isinstance(right, dict):
         return ""
-    keys = sorted(k for k in left.keys() | right.keys() if left.get(k) != right.get(k))
+    keys = sorted(k for k in left.keys() | right.keys() if not _alike(k, left.get(k), right.get(k)))
+    if not keys:
+        return "only the order of a set differs"
     return f"only {', '.join(keys)} differs" if set(keys) <= _PLACES else ""

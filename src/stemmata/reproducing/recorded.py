@@ -20,13 +20,13 @@ KINDS = (
 SEED, DATA, BASE, CODE, ARGUMENT, CLASS = 0, 10, 20, 30, 40, 50
 GENERATOR = 60
 """A generator's state when the training began, where no seed differs."""
-HELD_OUT = 70
-"""Data that is not trained on: it decides which epoch is the best."""
 # How it is computed: sums in another order, other kernels.
 SWITCH = 100
 PACKAGE = 200
 """Packages and the machine, by `compare.environment.importance`, below 800."""
 VARIABLE = 300
+HELD_OUT = 400
+"""Data that is not trained on: it decides which epoch is the best."""
 COMMAND = 900
 OTHER = 1000
 """Packages that compute nothing by themselves, as far as is known; the system."""

@@ -79,7 +79,7 @@ def lines_of(found: Verdict) -> list[Line]:
     told = [Line("", found.summary, tone)]
     told += _titled("weights", list(_weights(found)))
     told += _titled("losses", list(_losses(found)))
-    told += _titled("files", [_file(each.path, each.what, each.why) for each in found.files], "dim")
+    told += _titled("files", _few([_file(each.path, each.what, each.why) for each in found.files]), "dim")
     told += _titled("likely causes" if len(found.causes) > 1 else "likely cause", _differences(found.causes))
     if found.cause_unknown:
         why = "nothing that was recorded differs"
@@ -88,7 +88,7 @@ def lines_of(found: Verdict) -> list[Line]:
         told.append(Line("cause", f"cause unknown: {why}", "warn"))
     told += _titled("did not matter", _differences(found.harmless), "dim")
     told += _titled("recorded", _differences(found.others))
-    told += _titled("not compared", list(found.recorded.uncompared), "warn")
+    told += _titled("not compared", _few(found.recorded.uncompared), "warn")
     if found.recorded.aside:
         names = ", ".join(each.name for each in found.recorded.aside[:_FEW])
         more = len(found.recorded.aside) - _FEW
@@ -121,10 +121,7 @@ def deviation_words(found: Deviation) -> str:
 
 
 def _weights(found: Verdict) -> Iterator[str]:
-    differing = found.deviations
-    yield from (deviation_words(each) for each in differing[:_FEW])
-    if len(differing) > _FEW:
-        yield f"and {len(differing) - _FEW:,} more"
+    yield from _few([deviation_words(each) for each in found.deviations])
     for word, tolerance in found.tolerances.items():
         yield f"tolerance of {word}: {tolerance.atol:g} + {tolerance.rtol:g} of the value"
 
@@ -147,8 +144,11 @@ def _file(path: str, what: str, why: str) -> str:
 
 
 def _differences(found: Sequence[Difference]) -> list[str]:
-    told = [difference_words(each) for each in found[:_FEW]]
-    return told + ([f"and {len(found) - _FEW:,} more"] if len(found) > _FEW else [])
+    return _few([difference_words(each) for each in found])
+
+
+def _few(texts: Sequence[str]) -> list[str]:
+    return [*texts[:_FEW], *([f"and {len(texts) - _FEW:,} more"] if len(texts) > _FEW else [])]
 
 
 def _titled(title: str, texts: list[str], tone: Tone = "") -> list[Line]:

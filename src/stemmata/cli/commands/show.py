@@ -243,6 +243,7 @@ def _provenance(version: Version) -> list[tuple[str, Text]]:
 
 def _facts(repository: Repository, version: Version) -> list[tuple[str, Text]]:
     from stemmata.cli.listing import DIM
+    from stemmata.cli.reproductions import reproduced_rows
     from stemmata.cli.styled import Text
 
     now = datetime.now(UTC)
@@ -261,23 +262,11 @@ def _facts(repository: Repository, version: Version) -> list[tuple[str, Text]]:
     content = version.record.content
     rows.append(("size", Text(f"{text.size(content.bytes)} in {text.count(content.files, 'file')}")))
     rows.append(("id", Text(version.id.hex)))
-    rows += _reproduced(version)
+    rows += reproduced_rows(version)
     rows += [("look", Text(text.plain(str(each)), "yellow")) for each in version.surprises()]
     if (hint := overfitting.of_version(version)) is not None:
         rows.append(("look", Text(f"its run: {overfitting.words(hint)}", "yellow")))
     return rows
-
-
-def _reproduced(version: Version) -> list[tuple[str, Text]]:
-    """The newest verdict that was kept."""
-    from stemmata.cli.styled import Text
-
-    found = version.reproductions()
-    if not found:
-        return []
-    style = {"diverged": "red", "undecided": "yellow", "not-run": "yellow"}.get(found[-1].verdict, "green")
-    line = Text(f"{text.local(found[-1].at)}: ").append(text.plain(str(found[-1])), style)
-    return [("reproduced", line.append(f"  {len(found):,} times in all" if len(found) > 1 else "", "dim"))]
 
 
 def _kind(version: Version) -> Text:
