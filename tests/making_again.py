@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from makers import Array, safetensors_bytes
 from stemmata.capturing import Captured, read
 from stemmata.records import Run
@@ -89,20 +87,26 @@ class Stores:
         **said: Any,
     ) -> Version:
         """A version of the first (0) or second (1) repository, of its run."""
+        said = {"run": self._runs[side], "provenance": {}, **said}
+        folder = self.folder(tensors, files=files, raw=raw)
+        return (self.first, self.second)[side].save(folder, "toy", **said)
+
+    def folder(
+        self,
+        tensors: Mapping[str, Array] | None = None,
+        *,
+        files: Mapping[str, bytes] | None = None,
+        raw: bytes | None = None,
+    ) -> Path:
         self._made += 1
         folder = self._folder / str(self._made)
         folder.mkdir()
         if tensors is not None or raw is not None:
             data = raw if raw is not None else safetensors_bytes(tensors or {}, {"format": "pt"})
             (folder / "model.safetensors").write_bytes(data)
-        for name, data in ({"config.json": b'{"model_type": "toy"}'} | dict(files or {})).items():
-            (folder / name).write_bytes(data)
-        said = {"run": self._runs[side], "provenance": {}, **said}
-        return (self.first, self.second)[side].save(folder, "toy", **said)
+        for name, content in ({"config.json": b'{"model_type": "toy"}'} | dict(files or {})).items():
+            (folder / name).write_bytes(content)
+        return folder
 
     def pair(self, a: Mapping[str, Array], b: Mapping[str, Array]) -> tuple[Version, Version]:
         return self.save(0, a), self.save(1, b)
-
-
-def replaced(found: Captured, **fields: Any) -> Captured:
-    return msgspec.structs.replace(found, **fields)

@@ -54,6 +54,7 @@ ONE: list[tuple[str, dict[str, Any], list[str]]] = [
     ("seed", {"seeds": {"seed": 7}, "training_arguments": {"seed": 7}}, ["seed: 42 → 7"]),
     ("seed", {"seeds": {"data_seed": 1}}, ["seed data_seed: none → 1"]),
     ("seed", {"seeds": {"torch": {"state": "c" * 20}}}, ["seed torch.state: cc → cccccccccccc"]),
+    ("seed", {"seeds": {"torch": {"state": 5}}}, ["seed torch.state: cc → 5"]),
     ("seed", {"seeds": {"torch": {"initial_seed": 9, "state": "ff"}}}, ["seed torch.initial_seed: 42 → 9"]),
     ("data", {"data": {"parts": {"train": {"digest": "9" * 64}}}},
      ["data train: 120 rows, dddddddddddd → 120 rows, 999999999999"]),

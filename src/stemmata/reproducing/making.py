@@ -40,13 +40,14 @@ def seeds(a: Seeds, b: Seeds) -> Iterator[Difference]:
             before, after = left.get(name), right.get(name)
             if found or before is None or after is None or before == after:
                 continue
-            seed = name.endswith("initial_seed")
-            if seed:
-                found.append(Difference("seed", f"{library}.{name}", before, after, recorded.SEED))
+            if name.endswith("initial_seed"):
+                found.append(
+                    Difference("seed", f"{library}.{name}", _value(before), _value(after), recorded.SEED)
+                )
                 yield found[-1]
             else:
-                rank = recorded.GENERATOR
-                yield Difference("seed", f"{library}.{name}", before[:12], after[:12], rank)
+                states = [str(state)[:12] for state in (before, after)]
+                yield Difference("seed", f"{library}.{name}", states[0], states[1], recorded.GENERATOR)
 
 
 def data(a: Data, b: Data) -> Iterator[Difference]:
