@@ -45,7 +45,7 @@ COMMANDS: dict[str, Entry] = {
     "reproduce": Entry(
         "reproduce",
         _LOOK,
-        "Make a version's run again from what was captured, and judge whether it is the same.",
+        "Make a version's run again, as it was captured, and judge whether it is the same.",
     ),
     "repeat": Entry(
         "repeat", _BEGIN, "Run a version's command again with other training arguments, as a fork."

@@ -28,14 +28,12 @@ Keep = Annotated[bool, typer.Option("--keep", metavar="", help="Keep the work fo
 Timeout = Annotated[
     float | None,
     typer.Option(
-        "--timeout", metavar="SECONDS", help="End the command, and all that it started, after that."
+        "--timeout", metavar="SECONDS", help="After that the command is ended, with all it started."
     ),
 ]
 Code = Annotated[
     str | None,
-    typer.Option(
-        "--code", metavar="FOLDER", help="A clone that has the commit, if its place has it no more."
-    ),
+    typer.Option("--code", metavar="FOLDER", help="A clone that has the commit, if its place does not."),
 ]
 Base = Annotated[
     str | None, typer.Option("--base", metavar="FOLDER", help="The base model, if it is not where it was.")

@@ -272,7 +272,8 @@ def _python_path(captured: Captured, places: Places, found: Sources) -> list[str
     moved = [str(places.here(p) or places.outside(p)) for p in outside]
     here = [str(places.here(p) or p) for p in paths]
     # An editable installation of the code itself would else be found where it is now.
-    installed = [str(at) for p in sys.path if Path(p).is_absolute() and (at := places.here(p)) is not None]
+    there = [p for p in sys.path if Path(p).is_absolute() and Path(p) != Path.cwd()]
+    installed = [str(at) for p in there if (at := places.here(p)) is not None]
     own = str(Path(__file__).parents[2])
     found_anyway = "site-packages" in own or own in here
     return list(dict.fromkeys([*moved, *here, *installed, *([] if found_anyway else [own])]))

@@ -31,8 +31,8 @@ _STATUSES = """
         "stemmata reproduce sentiment@r8/final --code ~/clones/sentiment --keep",
         json="verdict (bit-identical, within-tolerance, diverged, losses-agree, undecided), reproduced, "
         "original, again, steps, first_step, losses, weights, files, causes, cause_unknown, did_not_matter, "
-        "notes, missing, status, seconds, work. With --dry-run: command, folder, variables, items (what, how), "
-        "copied, missing, blocked (lists of what, why), environment, reach",
+        "notes, missing, status, seconds, work. With --dry-run: command, folder, variables, items (what, "
+        "how), copied, missing, blocked (lists of what, why), environment, reach",
     ),
 )
 def reproduce(
@@ -60,7 +60,7 @@ def reproduce(
     repo: Repo = None,
     as_json: Json = False,
 ) -> None:
-    """Make a version's run again from what was captured, and judge whether it is the same.
+    """Make a version's run again, as it was captured, and judge whether it is the same.
 
     In a work folder: code from the commit and the captured files, the base model, what lay beside the code.
     Then the recorded command is run: code of whoever saved that version. Its versions go to a repository in
