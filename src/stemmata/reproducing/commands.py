@@ -91,31 +91,32 @@ def with_given(argv: Sequence[str], given: Mapping[str, str]) -> tuple[list[str]
     for place, word in enumerate(argv):
         if MASK not in word:
             continue
-        head, equals, _ = word.partition("=")
-        names = [str(place)]
-        if equals and head.startswith("-"):
-            names.append(head.lstrip("-"))
-        elif place and argv[place - 1].startswith("-") and argv[place - 1] not in ("-c", "-m"):
-            names.append(argv[place - 1].lstrip("-"))
+        names = _names(argv, place)
         value = _given(names, given)
         if value is None:
             how = f"--arg {names[-1]}=VALUE, or {_variable(names[-1])} in the environment, gives it again"
             what = f"argument {place}" + (f" ({names[-1]})" if len(names) > 1 else "")
             missing.append(Missing(what, f"it was masked when it was captured: {how}"))
         else:
+            head, equals, _ = word.partition("=")
             words[place] = f"{head}={value}" if equals and head.startswith("-") else value
     return words, missing
 
 
 def names_of_masked(argv: Sequence[str]) -> set[str]:
     """By which names masked arguments can be given."""
-    found: set[str] = set()
-    for place, word in enumerate(argv):
-        if MASK in word:
-            head, equals, _ = word.partition("=")
-            before = argv[place - 1] if place else ""
-            found |= {str(place)} | ({head.lstrip("-")} if equals else {before.lstrip("-")} - {""})
-    return found
+    return {name for place, word in enumerate(argv) if MASK in word for name in _names(argv, place)}
+
+
+def _names(argv: Sequence[str], place: int) -> list[str]:
+    """The number of an argument, and the option that it is the value of."""
+    head, equals, _ = argv[place].partition("=")
+    if equals and head.startswith("-"):
+        return [str(place), head.lstrip("-")]
+    before = argv[place - 1] if place else ""
+    if before.startswith("-") and "=" not in before and before not in ("-c", "-m"):
+        return [str(place), before.lstrip("-")]
+    return [str(place)]
 
 
 def _given(names: Sequence[str], given: Mapping[str, str]) -> str | None:

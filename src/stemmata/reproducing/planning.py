@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,6 +71,8 @@ class Plan:
     missing: Sequence[Missing]
     blocked: Sequence[Missing]
     notes: Sequence[str]
+    surroundings: EnvironmentDiff
+    """How this machine and its packages differ from those of the run."""
 
     @property
     def attached(self) -> Attached | None:
@@ -80,11 +81,6 @@ class Plan:
     @property
     def begun(self) -> str | None:
         return self.captured.command.begun if self.captured.command is not None else None
-
-    @cached_property
-    def surroundings(self) -> EnvironmentDiff:
-        """How this machine and its packages differ from those of the run."""
-        return surroundings.differences(self.version)
 
     @property
     def name(self) -> str:
@@ -176,6 +172,7 @@ def plan(version: Version, wanted: Wanted, work: Path) -> Plan:
         _once([*told, *found.missing, *base.missing, *missing, *too_large, *masked]),
         _once([*blocked, *wants]),
         notes,
+        surroundings.differences(version),
     )
 
 

@@ -14,9 +14,9 @@ from stemmata.cli.remaking import Arg, Base, Code, Keep, Link, Timeout, Work
 app = command_app()
 _DIVERGED = 1
 _STATUSES = """
-0   it was reproduced: bit-identical, within the tolerance, or every loss equal
-1   it diverged, or nothing could be compared
-4   it cannot be run, or the command ended without making the version
+0  it was reproduced: bit-identical, within the tolerance, all losses equal
+1  it diverged, or nothing could be compared
+4  it cannot be run, or the command ended without making the version
 """
 
 
