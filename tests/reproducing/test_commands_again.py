@@ -88,9 +88,12 @@ def test_paths_of_the_run_become_those_of_the_work_folder(tmp_path: Path) -> Non
         found = places.here(path)
         return str(found) if found is not None else None
 
-    line = Line.parse(
-        [PYTHON, "-u", "/home/me/proj/train.py", "--data=/home/me/proj/d.csv", "/mnt/x", "../y"]
-    )
+    climbing = places.of_argument("../other/d.csv", "/home/me/proj/runs")
+    assert climbing == Path("/work/code/other/d.csv")
+    assert places.of_argument("../../../gone", "/home/me/proj/runs") == Path("/work/outside/home/gone")
+    assert places.of_argument("../../../../etc", "/home/me/proj/runs") == Path("/etc")
+    assert places.of_argument("/etc", "/home/me/proj/runs") is None
+    line = Line.parse([PYTHON, "-u", "/home/me/proj/train.py", "--data=/home/me/proj/d.csv", "/mnt/x", "y"])
     words, missing = commands.here(line, moved)
     assert words == [sys.executable, "-u", "/work/code/train.py", "--data=/work/code/d.csv", "/mnt/x", "y"]
     assert not missing

@@ -132,7 +132,8 @@ def _variable(name: str) -> str:
 
 
 def here(line: Line, moved: Callable[[str], str | None]) -> tuple[list[str], list[Missing]]:
-    """The command line as it runs here: this Python, and paths as `moved` has them. And what is not here."""
+    """The command line as it runs here: this Python, and paths, whole ones and those that lead out of the
+    working folder, as `moved` has them. And what is not here."""
     words, missing = [sys.executable, *line.argv[1 : line.script]], []
     for place, word in enumerate(line.argv[line.script :], start=line.script):
         head, equals, value = word.partition("=")
@@ -143,11 +144,16 @@ def here(line: Line, moved: Callable[[str], str | None]) -> tuple[list[str], lis
                 if found is None:
                     missing.append(Missing(f"program {Path(word).name}", f"{word} is not there any more"))
             words.append(found or word)
-        elif equals and os.path.isabs(value):  # noqa: PTH117
+        elif equals and (os.path.isabs(value) or _climbs(value)):  # noqa: PTH117
             words.append(f"{head}={moved(value) or value}")
         else:
-            words.append(word)
+            words.append((moved(word) if _climbs(word) else None) or word)
     return words, missing
+
+
+def _climbs(word: str) -> bool:
+    """Whether it is a path out of the working folder."""
+    return word.split("/")[0] == ".."
 
 
 def _installed(name: str) -> str | None:

@@ -50,6 +50,15 @@ class Places:
                 return here / whole.relative_to(there)
         return None
 
+    def of_argument(self, path: str, worked: str) -> Path | None:
+        """Where an argument's path leads; one out of the run's folders to where that was, if it is there.
+        None: it stays as it is."""
+        there = Path(os.path.normpath(Path(worked) / path))
+        found = self.here(there)
+        if found is not None or Path(path).is_absolute() or not there.is_absolute():
+            return found
+        return there if there.exists() else self.outside(str(there))
+
     def outside(self, path: str) -> Path:
         """Where a captured file from elsewhere is here."""
         return self.work / "outside" / PurePosixPath(path).relative_to(PurePosixPath(path).anchor)

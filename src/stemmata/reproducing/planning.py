@@ -67,7 +67,7 @@ class Plan:
     steps: int | None
     changed: Changed | None
     outputs: Sequence[Path]
-    """Absolute folders that the first run wrote."""
+    """Places that the first run wrote, or may have: nothing is written there."""
     missing: Sequence[Missing]
     blocked: Sequence[Missing]
     notes: Sequence[str]
@@ -168,7 +168,7 @@ def plan(version: Version, wanted: Wanted, work: Path) -> Plan:
         _python_path(captured, places, found),
         steps,
         changed,
-        outputs,
+        [*outputs, *_named(captured)],
         _once([*told, *found.missing, *base.missing, *missing, *too_large, *masked]),
         _once([*blocked, *wants]),
         notes,
@@ -225,7 +225,7 @@ def _command(
             return str(base.target)
         if program and line.script < len(given) and path == given[line.script]:
             return None
-        here = places.here(path)
+        here = places.of_argument(path, command.folder if command is not None else "")
         return str(here) if here is not None else None
 
     argv, absent = commands.here(line, moved)
@@ -258,6 +258,21 @@ def _outputs(captured: Captured) -> list[Path]:
     folder = Path(captured.command.folder) if captured.command is not None else Path()
     said = captured.training_arguments or {}
     return [folder / str(said[name]) for name in _FOLDERS if isinstance(said.get(name), str) and said[name]]
+
+
+def _named(captured: Captured) -> list[Path]:
+    """Places that the command line names by whole paths, or outside its working folder. Whether it reads or
+    writes them, the arguments do not tell."""
+    command = captured.command
+    if command is None:
+        return []
+    script = Line.parse(command.argv).script
+    found = []
+    for word in command.argv[script + 1 :]:
+        value = word.partition("=")[2] if word.startswith("-") else word
+        if value.startswith(("/", "../")):
+            found.append(Path(os.path.normpath(Path(command.folder) / value)))
+    return found
 
 
 def _python_path(captured: Captured, places: Places, found: Sources) -> list[str]:
