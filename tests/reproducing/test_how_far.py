@@ -47,9 +47,7 @@ def version(repo: Repository, **parts: dict[str, Any]) -> Version:
         "environment": {"python": "3.11"},
         "seeds": {},
     }
-    provenance = {
-        kind: json.dumps(said).encode() for kind, said in {**told, **parts}.items() if said is not None
-    }
+    provenance = {kind: json.dumps(said).encode() for kind, said in {**told, **parts}.items()}
     out = model_folder(folder / "elsewhere" / "out", seed=5)
     return repo.save(out, "m", name=f"x{len(repo.versions())}", provenance=provenance)
 
@@ -113,10 +111,10 @@ def test_the_cells_of_a_notebook_are_run(repo: Repository, tmp_path: Path) -> No
     assert found.verdict.kind == "diverged"  # other weights than the ones that were saved by hand
     assert found.verdict.again is not None
 
-    magic = version(
-        repo, code=code, command=command, code_files={}, code_cells={"cells": ["%pip list", *CELLS]}
-    )
-    plan = repo.plan_reproduction(magic)
+    def of(*cells: str) -> Version:
+        return version(repo, code=code, command=command, code_files={}, code_cells={"cells": cells})
+
+    plan = repo.plan_reproduction(of("%pip list", *CELLS))
     assert list(plan.argv[1:3]) == ["-m", "IPython"]
     plan = repo.plan_reproduction(of("token = '***'"))
     assert why(plan.blocked, "cells") == "a secret in one of them was masked"
@@ -241,11 +239,8 @@ def test_a_base_that_the_repository_holds_is_checked_out(repo: Repository, tmp_p
 
 def test_a_base_that_the_run_made_itself_is_made_again(repo: Repository, tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "proj/base", seed=1)
-    command = {
-        "argv": ["python", "train.py"],
-        "folder": str(tmp_path / "proj"),
-        "begun": "2026-01-01T00:00:00Z",
-    }
+    command: dict[str, Any] = {"argv": ["python", "train.py"], "folder": str(tmp_path / "proj")}
+    command["begun"] = "2026-01-01T00:00:00Z"
     base = {"name_or_path": "base", "digest": folder_weights(folder).digest}
     assert repo.plan_reproduction(version(repo, base=base, command=command)).base.how == "made"
     said = {"command": json.dumps(command).encode()}
