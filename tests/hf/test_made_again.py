@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
+import tiny_models as tiny
 from projects import Project
+from stemmata.attach import again
+from stemmata.hf import VersionCallback
+from stemmata.hf.datastore import _write as with_rows
 from stemmata.repository import open as open_repository
 
 TESTS = str(Path(__file__).parents[1])
@@ -117,6 +122,35 @@ def test_a_repetition_with_another_rate_is_a_run_of_its_own(project: Project) ->
         assert fork.labels["repeats"] == source.short
         assert (source.config["learning_rate"], fork.config["learning_rate"]) == (1e-2, 1e-3)
         assert not [note for note in made.notes if "was not changed" in note]
+
+
+def test_stored_rows_are_what_a_trainer_gets(tmp_path: Path) -> None:
+    stored = Dataset.from_dict({"x": [1, 2]})
+    with_rows(stored, tmp_path / "train.arrow")
+    told = again.Again(
+        str(tmp_path / "report"), str(tmp_path), [], [], None, {}, {"train": str(tmp_path / "train.arrow")}
+    )
+    given = {"train_dataset": Dataset.from_dict({"x": [1, 3]}), "eval_dataset": {"a": 1}, "args": None}
+    found = again._with_rows(given, told)
+    assert found["train_dataset"].to_dict() == {"x": [1, 2]}
+    assert (found["eval_dataset"], found["args"]) == ({"a": 1}, None)
+    assert again._with_rows({"train_dataset": None}, told) == {"train_dataset": None}
+
+
+def test_rows_that_were_stored_are_planned_unless_the_process_trained_more_than_once(tmp_path: Path) -> None:
+    repo = open_repository(tmp_path / "models", create=True)
+    for name in ("a", "b"):
+        callback = VersionCallback(repo, "m", run_name=name, data="store")
+        tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback], num_train_epochs=1).train()
+        plan = repo.plan_reproduction("m@latest")
+        assert plan.attached is None
+        if name == "a":
+            rows_then = Dataset.from_file(plan.rows["train"]).to_dict()
+            assert rows_then == tiny.dataset().to_dict()
+    assert not plan.rows
+    assert next(m.why for m in plan.missing if m.what == "stored rows").startswith(
+        "the process trained 2 times"
+    )
 
 
 @pytest.mark.slow

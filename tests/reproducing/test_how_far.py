@@ -278,6 +278,10 @@ def test_a_repetition_is_a_fork_with_another_option(tmp_path: Path) -> None:
         fork = made.versions[0]
         assert fork == repo["plain@latest"]
         assert fork.labels == {"repeats": first.short, "changed": "rate=0.25"}
+        assert {n.name: n.repeats for n in repo.lineage("plain").nodes} == {
+            first.name: None,
+            fork.name: first.short,
+        }
         captured = fork.captured()
         assert captured.command is not None
         assert captured.command.argv[2:] == ["--rate", "0.25", "--name=x"]

@@ -24,12 +24,14 @@ from stemmata.ids import VersionId
 from stemmata.records import Base
 from stemmata.reproducing.places import Places, is_wide
 from stemmata.version import Version
-from stemmata.versions import folder_weights, version_with_weights
+from stemmata.versions import Query, VersionList, folder_weights, version_with_weights
 
 MOST_BYTES = 2 << 30
 MOST_FILES = 20_000
 """Of what lies beside the code, copied without being asked for."""
 _MOST_SEEN = 200_000
+_MOST_RUNS = 1000
+"""Of the newest versions, how many are asked whether one process made them too."""
 _NAMED = 20
 _NO_INPUTS = frozenset(
     {
@@ -208,12 +210,24 @@ def rows(version: Version, captured: Captured) -> tuple[dict[str, str], list[Mis
     if stored is None:
         return {}, []
     session = version.source
+    others = _other_runs(version)
+    if others:
+        why = f"the process trained {others + 1} times: which rows belong to which cannot be told"
+        return {}, [Missing("stored rows", why)]
     try:
         folder = Version(session, session.row(VersionId.parse(stored.version))).path()
     except (StemmataError, ValueError) as error:
         return {}, [Missing("stored rows", f"{stored.model} has them no more: {error}")]
     found = {part: folder / file for part, file in stored.files.items() if "/" not in file}
     return {part: str(path) for part, path in found.items() if path.is_file()}, []
+
+
+def _other_runs(version: Version) -> int:
+    """How many further runs its process made."""
+    mine = version.record.provenance.get("command")
+    near = VersionList(version.source, Query(limit=_MOST_RUNS))
+    made = {v.run.id for v in near if v.run is not None and v.record.provenance.get("command") == mine}
+    return len(made - ({version.run.id} if version.run is not None else set()))
 
 
 # --- beside the code ------------------------------------------------------------------------------

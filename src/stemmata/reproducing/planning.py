@@ -22,9 +22,11 @@ from stemmata.reproducing.commands import Line
 from stemmata.reproducing.inputs import BasePlan, Beside
 from stemmata.reproducing.places import Places
 from stemmata.reproducing.sources import CELLS, Sources
+from stemmata.reproducing.steps import version_at, versions_of_run
 from stemmata.version import Version
 
 _FOLDERS = ("output_dir", "logging_dir")
+_SHOWN = 12
 _OTHER_TRAINERS = ("lightning", "pytorch_lightning")
 
 
@@ -153,7 +155,7 @@ def plan(version: Version, wanted: Wanted, work: Path) -> Plan:
     variables, masked = commands.variables(captured)
     copied = {f"file {each.there.relative_to(places.pairs[-1][0])}" for each in _below(beside, places)}
     told = [m for m in captured.missing if m.what not in copied and not m.what.startswith("argument ")]
-    steps, notes = _steps(captured, wanted.steps)
+    steps, notes = _steps(version, captured, wanted.steps)
     return Plan(
         version,
         captured,
@@ -243,12 +245,16 @@ def _ipython() -> list[Missing]:
     return [Missing("IPython", "the cells hold commands of it (% or !), and it is not installed here")]
 
 
-def _steps(captured: Captured, steps: int | None) -> tuple[int | None, list[str]]:
+def _steps(version: Version, captured: Captured, steps: int | None) -> tuple[int | None, list[str]]:
     notes = []
     trainer = captured.trainer.trainer if captured.trainer is not None else None
     if steps is not None and (trainer is None or trainer.startswith(_OTHER_TRAINERS)):
         notes.append("this run has no Trainer of transformers to stop: the whole command is run")
         steps = None
+    if steps is not None and version_at(version, steps) is None:
+        there = sorted({v.step for v in versions_of_run(version) if v.step is not None})
+        known = f"; it has {', '.join(map(str, there[:_SHOWN]))}" if there else ""
+        notes.append(f"the run has no version of step {steps}: only logged losses can be compared{known}")
     if captured.code is not None and captured.code.entry.kind == "notebook":
         notes.append("of the notebook the cells are run that had been run when the training began")
     return steps, notes

@@ -26,11 +26,12 @@ from stemmata.reproducing.planning import Plan, Wanted
 from stemmata.reproducing.planning import plan as plan_of
 from stemmata.reproducing.problems import CannotReproduce, ReproductionFailed
 from stemmata.reproducing.verdicts import Verdict, judge
+from stemmata.reproductions import CHANGED, REPEATS
 from stemmata.session import Session
 from stemmata.version import Version
 
-REPRODUCES, REPEATS, CHANGED = "reproduces", "repeats", "changed"
-"""Labels: of a version that was made again in a work folder; of a fork, which it repeats and with what."""
+REPRODUCES = "reproduces"
+"""Label of a version that was made again, in the repository of the work folder."""
 _LINES = 3
 
 
