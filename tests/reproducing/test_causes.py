@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from making_again import CAPTURE, NOTHING, Stores, captured
@@ -122,7 +122,7 @@ def test_every_kind_of_cause_is_tried_here() -> None:
         {"command": {"folder": "/scratch"}},
         {"command": {"python_path": ["/scratch/lib"]}},
         {"command": {"folder": "/s", "argv": ["py", "/s/train.py", "--lr", "1e-4"]}},
-        {"training_arguments": {"output_dir": "elsewhere", "logging_dir": "x", "hub_model_id": "y"}},
+        {"training_arguments": {"output_dir": "elsewhere", "logging_dir": "x", "save_total_limit": 2}},
         {"packages": {"pytest": "9.0", "ruff": "1"}},
         {"environment": {"variables": {"LOCAL_RANK": "1", "SLURM_JOB_ID": "7", "HF_HUB_OFFLINE": "1"}}},
         {"base": {"name_or_path": "/scratch/base"}},
@@ -139,8 +139,15 @@ def test_what_cannot_change_a_number_is_no_cause(
     found = judge(*apart, before=captured(), after=captured(**changes))
     assert found.causes == ()
     assert found.cause_unknown
-    assert "cause unknown: nothing that was recorded differs" in str(found)
+    assert "cause: unknown: nothing that was recorded differs" in str(found)
     assert all(each.aside for each in found.recorded.aside)
+
+
+@pytest.mark.parametrize("name", ["eval_steps", "save_strategy", "logging_steps", "dataloader_num_workers"])
+def test_what_draws_random_numbers_or_decides_what_is_kept_or_logged_is_a_cause(
+    apart: tuple[Version, Version], name: str
+) -> None:
+    assert told(apart, training_arguments={name: 7}) == [f"argument {name}: none → 7"]
 
 
 def test_the_script_in_another_folder_is_the_same_command(apart: tuple[Version, Version]) -> None:
@@ -219,7 +226,7 @@ def test_causes_are_ranked_by_what_they_can_do(apart: tuple[Version, Version]) -
 def test_with_equal_captures_the_cause_is_unknown(apart: tuple[Version, Version]) -> None:
     found = of(apart, captured(), captured())
     assert (found.kind, found.causes, found.cause_unknown) == ("diverged", (), True)
-    assert "cause unknown: nothing that was recorded differs" in str(found)
+    assert "cause: unknown: nothing that was recorded differs" in str(found)
 
 
 @pytest.mark.parametrize("nothing", [None, NOTHING], ids=["none", "empty"])
@@ -236,7 +243,7 @@ def test_without_a_capture_nothing_could_be_compared(
             f"nothing was captured with {who}: nothing recorded could be compared",
         )
         assert found.cause_unknown
-        assert "cause unknown: nothing that was recorded of both differs" in str(found)
+        assert "cause: unknown: nothing that was recorded of both differs" in str(found)
 
 
 def test_a_part_that_one_side_lacks_is_told_with_its_reason(apart: tuple[Version, Version]) -> None:
@@ -292,6 +299,7 @@ TREES = st.recursive(
 ODD = st.dictionaries(st.text(max_size=6), TREES, max_size=4)
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.sampled_from(sorted(CAPTURE)), ODD))
 def test_a_capture_against_itself_differs_in_nothing_whatever_it_holds(
     apart: tuple[Version, Version], odd: dict[str, dict[str, Any]]

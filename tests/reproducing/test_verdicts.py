@@ -61,9 +61,23 @@ def test_the_first_logged_step_whose_loss_differs_is_named(stores: Stores) -> No
         0.75,
     )
     assert (found.losses.compared, found.losses.last) == (3, 15)
-    assert found.summary.endswith("; the first loss that differs is that of step 10")
+    assert found.summary.endswith("; the first loss that differs is that of step 10; cause unknown")
     assert "losses: step 10: loss 0.8 → 0.75, the first that differs" in str(found)
     assert all("the training's log, kept with toy@" in source for source in found.losses.sources)
+
+
+def test_the_same_weights_with_another_loss_are_explained_too(stores: Stores) -> None:
+    one = stores.save(0, ZEROS, step=5, metrics={"eval_loss": 0.5})
+    two = stores.save(1, ZEROS, step=5, metrics={"eval_loss": 0.6})
+    after = captured(data={"parts": {"eval": {"digest": "9" * 64}}})
+    found = judged(one, two, before=captured(), after=after)
+    assert (found.kind, found.first_step, found.harmless) == ("bit-identical", 5, ())
+    assert [each.name for each in found.causes] == ["eval"]
+    assert found.summary == (
+        "bit-identical: the one tensor has the same digest; eval_loss, logged at step 5, differs "
+        "all the same; likely cause: data eval: 12 rows, eeeeeeeeeeee → 12 rows, 999999999999"
+    )
+    assert judged(one, two, before=captured(), after=captured()).cause_unknown
 
 
 def test_a_log_in_the_files_of_a_version_counts(stores: Stores) -> None:
@@ -174,7 +188,10 @@ def test_the_first_steps_whose_losses_do_not(stores: Stores) -> None:
     assert judged(one, two, steps=9).kind == "losses-agree"
     found = judged(one, two, steps=10, before=captured(), after=captured(seeds={"seed": 1}))
     assert (found.kind, found.first_step, [c.name for c in found.causes]) == ("diverged", 10, ["seed"])
-    assert found.summary == "diverged over the first 10 steps: the first loss that differs is that of step 10"
+    assert found.summary == (
+        "diverged over the first 10 steps: the first loss that differs is that of step 10; "
+        "likely cause: seed: 42 → 1"
+    )
 
 
 def test_weights_of_that_very_step_decide_where_both_have_them(stores: Stores) -> None:

@@ -111,6 +111,8 @@ class Closeness:
 
     same: int = 0
     """Tensors and files of weights that are equal bit for bit."""
+    whole: int = 0
+    """Files among these in which no tensors can be told apart."""
     deviations: tuple[Deviation, ...] = ()
     read: int = 0
     """Bytes of weights that were read: 0 where digests told everything."""
@@ -152,7 +154,8 @@ def measure(a: Version, b: Version, files: FilesDiff, allowed: Mapping[str, Tole
         found.append(_deviation(change, forms.get(change.name, ""), reading, allowed))
     told = {tensor.path for tensor in tensors.same}
     whole = sum(is_weights(file.path) and file.path not in told for file in files.same)
-    return Closeness(len(tensors.same) + whole, tuple(sorted(found, key=_place)), reading.bytes)
+    deviations = tuple(sorted(found, key=_place))
+    return Closeness(len(tensors.same) + whole, whole, deviations, reading.bytes)
 
 
 def _unnamed(version: Version) -> Iterator[Tensor]:

@@ -15,13 +15,14 @@ from stemmata.records import Base, Value
 from stemmata.reproducing import recorded
 from stemmata.reproducing.recorded import Difference
 
+# Not those of evaluating, saving and logging steps: an evaluation draws random numbers, a save may become the
+# best one, and what is logged is a mean over the steps since the last log.
 _HOUSEKEEPING = re.compile(
-    r"(?:output_dir|run_name|report_to|project|trackio_.*|hub_.*|push_to_hub.*|log_.*|logging_.*|disable_tqdm"
-    r"|save_.*|overwrite_output_dir|local_rank|skip_memory_metrics|include_num_input_tokens_seen"
-    r"|include_tokens_per_second|resume_from_checkpoint|do_train|do_eval|do_predict|dataloader_pin_memory"
-    r"|dataloader_persistent_workers|prediction_loss_only|eval_delay|eval_on_start|ddp_timeout|_n_gpu"
-    r"|remove_unused_columns_warned|enable_jit_checkpoint|torch_empty_cache_steps|enable_progress_bar"
-    r"|default_root_dir|logger|callbacks|resume\.(?:asked|command))"
+    r"(?:output_dir|overwrite_output_dir|run_name|report_to|project|trackio_.*|hub_.*|push_to_hub.*|logging_dir"
+    r"|log_level|log_level_replica|log_on_each_node|disable_tqdm|enable_progress_bar|default_root_dir"
+    r"|save_total_limit|save_safetensors|save_on_each_node|save_only_model|skip_memory_metrics|ddp_timeout"
+    r"|local_rank|dataloader_pin_memory|include_num_input_tokens_seen|include_tokens_per_second"
+    r"|resume\.(?:asked|command))"
 )
 _SEEDS = ("seed", "data_seed")
 

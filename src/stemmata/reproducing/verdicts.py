@@ -82,12 +82,13 @@ class Verdict:
     def causes(self) -> tuple[Difference, ...]:
         """Recorded differences that may be why it is not bit for bit the same, the likeliest first. Empty for
         a cause that is unknown, and where there is nothing to explain."""
-        return self.recorded.causes if self.kind in ("within-tolerance", "diverged") else ()
+        return self.recorded.causes if self._is_other else ()
 
     @property
     def harmless(self) -> tuple[Difference, ...]:
         """Recorded differences that did not matter: the same came of it all the same."""
-        return self.recorded.causes if self.kind in ("bit-identical", "losses-agree") else ()
+        decided = self.kind in REPRODUCED or self.kind == "diverged"
+        return self.recorded.causes if decided and not self._is_other else ()
 
     @property
     def others(self) -> tuple[Difference, ...]:
@@ -96,7 +97,14 @@ class Verdict:
 
     @property
     def cause_unknown(self) -> bool:
-        return self.kind in ("within-tolerance", "diverged") and not self.causes
+        return self._is_other and not self.causes
+
+    @property
+    def _is_other(self) -> bool:
+        """Whether there is anything to explain: an evaluation's loss may differ of the very same weights."""
+        if self.kind == "bit-identical":
+            return self.losses.first is not None
+        return self.kind in ("within-tolerance", "diverged")
 
     @property
     def first_step(self) -> int | None:

@@ -36,16 +36,39 @@ def summary_of(found: Verdict) -> str:
         steps = _count(found.losses.compared, "step")
         return f"identical losses{over}: {steps} logged by both, all equal; no weights were compared"
     if found.kind == "bit-identical":
-        return f"bit-identical{over}: {_equal(found)}"
+        return f"bit-identical{over}: {_equal(found)}{_cause(found)}"
     word = "within tolerance" if found.kind == "within-tolerance" else "diverged"
-    return f"{word}{over}: {_what_differs(found)}"
+    return f"{word}{over}: {_what_differs(found)}{_cause(found)}"
+
+
+def _cause(found: Verdict) -> str:
+    if found.cause_unknown:
+        return "; cause unknown"
+    return f"; likely cause: {difference_words(found.causes[0])}" if found.causes else ""
 
 
 def _equal(found: Verdict) -> str:
-    same = found.weights.same if found.weights is not None else 0
-    if not same:
+    weights = found.weights
+    if weights is None or not weights.same:
         return "every file has the same digest"
-    return f"{'the one tensor has' if same == 1 else f'all {same:,} tensors have'} the same digest"
+    parts = [_all(weights.same - weights.whole, "tensor"), _all(weights.whole, "file of weights")]
+    several = weights.same > 1
+    told = f"{' and '.join(filter(None, parts))} {'have' if several else 'has'} the same digest"
+    if (first := found.losses.first) is not None:
+        told += f"; {first.metric}, logged at step {first.step:,}, differs all the same"
+    return told
+
+
+def _all(number: int, one: str) -> str:
+    if number < 2:
+        return f"the one {one}" if number else ""
+    return f"all {number:,} {_plural(one)}"
+
+
+def _plural(one: str) -> str:
+    """Of `file of weights` the first word."""
+    first, blank, rest = one.partition(" ")
+    return f"{first}s{blank}{rest}"
 
 
 def _what_differs(found: Verdict) -> str:
@@ -53,7 +76,8 @@ def _what_differs(found: Verdict) -> str:
     differing = found.deviations
     if differing and found.weights is not None:
         total = len(differing) + found.weights.same
-        share = f"{len(differing):,} of {_count(total, 'tensor')}"
+        what = "tensor" if any(each.tensor for each in differing) else "file of weights"
+        share = f"{len(differing):,} of {total:,} {what if total == 1 else _plural(what)}"
         parts.append(f"{share} differ{_s(len(differing))}{_worst(differing)}")
     files = [each.path for each in found.files if each.matters]
     if files:
@@ -85,10 +109,11 @@ def lines_of(found: Verdict) -> list[Line]:
         why = "nothing that was recorded differs"
         if found.recorded.uncompared:
             why = "nothing that was recorded of both differs"
-        told.append(Line("cause", f"cause unknown: {why}", "warn"))
+        told.append(Line("cause", f"unknown: {why}", "warn"))
     told += _titled("did not matter", _differences(found.harmless), "dim")
     told += _titled("recorded", _differences(found.others))
-    told += _titled("not compared", _few(found.recorded.uncompared), "warn")
+    if not found.harmless:
+        told += _titled("not compared", _few(found.recorded.uncompared), "warn")
     if found.recorded.aside:
         names = ", ".join(each.name for each in found.recorded.aside[:_FEW])
         more = len(found.recorded.aside) - _FEW
