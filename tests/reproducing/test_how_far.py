@@ -71,6 +71,21 @@ def test_a_version_that_a_command_of_stemmata_saved(tmp_path: Path, monkeypatch:
         project.reproduce("m@x")
 
 
+def test_a_repository_that_no_other_process_can_open(tmp_path: Path) -> None:
+    repo = Repository.in_memory()
+    repo.save(model_folder(tmp_path / "out"), "m", name="x")
+    with pytest.raises(CannotReproduce, match="no folder that another process could open"):
+        repo.reproduce("m@x")
+
+
+def test_a_script_that_went_elsewhere_is_started_where_it_was(repo: Repository, tmp_path: Path) -> None:
+    command = {"argv": ["python", "src/train.py"], "folder": str(tmp_path / "proj/runs/today")}
+    code = {"root": str(tmp_path / "proj"), "entry": {"kind": "script", "path": "src/train.py"}}
+    files = {"files": {"src/train.py": {"text": "1\n"}}}
+    plan = repo.plan_reproduction(version(repo, command=command, code=code, code_files=files))
+    assert plan.places.folder == Path("WORK/code")
+
+
 @pytest.mark.parametrize("kind", ["command", "code", "code_files"])
 def test_a_capture_that_was_redacted(repo: Repository, kind: str) -> None:
     made = version(repo)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -122,8 +121,8 @@ def _store(plan: Plan, target: Target) -> dict[str, object]:
 
 
 def _training(plan: Plan, target: Target, report: Path) -> dict[str, object]:
-    kept = [there for there, _ in plan.places.pairs if not _is_open(there)]
-    kept += [folder for folder in plan.outputs if not _is_open(folder)]
+    kept = [there for there, _ in plan.places.pairs if not is_wide(there)]
+    kept += [folder for folder in plan.outputs if not is_wide(folder)]
     free = [Path(os.environ[name]) for name in _CACHES if os.environ.get(name)]
     if target.scratch:
         kept.append(target.source)
@@ -138,12 +137,6 @@ def _training(plan: Plan, target: Target, report: Path) -> dict[str, object]:
         "changes": dict(plan.changed.arguments) if plan.changed is not None else {},
         "data": dict(plan.rows),
     }
-
-
-def _is_open(folder: Path) -> bool:
-    """A folder that others write to at all times."""
-    temporary = Path(tempfile.gettempdir())
-    return is_wide(folder) or folder == temporary or folder in temporary.parents
 
 
 @contextmanager

@@ -11,6 +11,7 @@ store/      the repository that the versions go to; others/ further ones
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -65,6 +66,7 @@ class Places:
 
 
 def is_wide(folder: Path) -> bool:
-    """Whether a folder is a home, or one that holds homes: too much lies there that is no part of a run."""
-    home = Path.home()
-    return folder == home or folder in home.parents
+    """Whether a folder is a home, the one of temporary files, or around one: too much lies there that is no
+    part of a run, and others write there at all times."""
+    places = (Path.home(), Path(tempfile.gettempdir()))
+    return any(folder == place or folder in place.parents for place in places)

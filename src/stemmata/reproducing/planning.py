@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from stemmata.capturing import Captured, Missing
 from stemmata.capturing.reading import Attached
 from stemmata.compare.environment import EnvironmentDiff
@@ -140,6 +142,7 @@ def plan(version: Version, wanted: Wanted, work: Path) -> Plan:
     if wanted.steps is not None and wanted.steps < 1:
         raise InvalidArgument(argument="steps", reason=f"{wanted.steps} is less than one step")
     captured = version.captured()
+    captured = _as_started(captured)
     code, command = captured.code, captured.command
     places = Places.of(
         work, code.root if code is not None else "", command.folder if command is not None else ""
@@ -176,6 +179,24 @@ def plan(version: Version, wanted: Wanted, work: Path) -> Plan:
         notes,
         surroundings.differences(version),
     )
+
+
+def _as_started(captured: Captured) -> Captured:
+    """With the folder in which the command was started, if the script went to another one before it trained:
+    there its own path on the command line leads to it."""
+    code, command = captured.code, captured.command
+    if code is None or command is None or not code.entry.path or code.entry.kind != "script":
+        return captured
+    line = Line.parse(command.argv)
+    word = os.path.normpath(line.argv[line.script]) if line.script < len(line.argv) else ""
+    entry = Path(code.root) / code.entry.path
+    if not word or word.startswith(("/", "-", "..")) or Path(command.folder) / word == entry:
+        return captured
+    parts = Path(word).parts
+    if entry.parts[-len(parts) :] != parts:
+        return captured
+    folder = Path(*entry.parts[: -len(parts)])
+    return replace(captured, command=replace(command, folder=str(folder)))
 
 
 def _below(beside: Sequence[Beside], places: Places) -> list[Beside]:
@@ -276,8 +297,9 @@ def _named(captured: Captured) -> list[Path]:
     found = []
     for word in command.argv[script + 1 :]:
         value = word.partition("=")[2] if word.startswith("-") else word
-        if value.startswith(("/", "../")):
-            found.append(Path(os.path.normpath(Path(command.folder) / value)))
+        place = Path(os.path.normpath(Path(command.folder) / value))
+        if value.startswith(("/", "../")) and (not place.exists() or place.is_dir() or place.is_file()):
+            found.append(place)  # no device: /dev/null is everybody's to write
     return found
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stemmata import heads
 from stemmata.capturing import gitting
 from stemmata.errors import InvalidArgument, StorageReadOnly
 from stemmata.redirecting import end_of, scratch_over
@@ -137,6 +138,7 @@ def reproduce(version: Version, wanted: Wanted, settings: Settings) -> Remade:
                 atol=settings.atol,
             )
         finally:
+            heads.forget(again.storage, again.identity)  # nobody opens it again
             again.close()
         notes = [*made.notes, *([seen.problem] if seen.problem else []), *_notes(ran)]
         try:
