@@ -23,6 +23,7 @@ from stemmata.errors import CommandNotStarted
 SIGNALLED = 128
 GRACE = 3.0
 """Seconds between asking a group of processes to end and ending it."""
+_GONE_WITHIN = 1.0
 _ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
@@ -89,9 +90,20 @@ def end(child: subprocess.Popen[bytes], grace: float = GRACE) -> None:
     finally:
         if there:  # else its number may be somebody else's by now
             _signal(child.pid, signal.SIGKILL)
+            _wait_for_group(child)
         with suppress(subprocess.TimeoutExpired):
             # One that waits for a disk in vain does not end even so: it must not hold us.
             child.wait(5)
+
+
+def _wait_for_group(child: subprocess.Popen[bytes]) -> None:
+    """Until those that were killed are gone: the signal is sent to all, and each ends in its own time."""
+    until = time.monotonic() + _GONE_WITHIN
+    while time.monotonic() < until:
+        child.poll()
+        if not _signal(child.pid, 0):
+            return
+        time.sleep(0.01)
 
 
 def _signal(group: int, number: int) -> bool:
