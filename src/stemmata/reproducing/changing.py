@@ -41,6 +41,7 @@ def change(
     """Raises UnknownSetting, InvalidArgument."""
     known = dict(captured.training_arguments or {})
     arguments: dict[str, Any] = {}
+    told: dict[str, object] = {}
     for given, value in wanted.items():
         name = given.replace("-", "_")
         places = Line.parse(argv).options().get(name, [])
@@ -50,9 +51,10 @@ def change(
             arguments[name] = value_of(name, known[name], value)
         elif not places:
             raise UnknownSetting(name=given, version=_named(version), hint=_hint(name, known, argv))
+        told[name] = arguments.get(name, value)
         for place in places:
             argv = tuple(with_option(argv, place, _text(arguments.get(name, value))))
-    return Changed(argv, arguments, ", ".join(f"{k}={_text(v)}" for k, v in {**wanted, **arguments}.items()))
+    return Changed(argv, arguments, ", ".join(f"{k}={_text(v)}" for k, v in told.items()))
 
 
 def value_of(name: str, recorded: object, given: object) -> Any:

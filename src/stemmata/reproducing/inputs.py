@@ -308,7 +308,7 @@ def _files(
             path = place / name
             if seen > _MOST_SEEN:
                 return
-            if name in (".git", *_OUTPUT_NAMES) or str(path) in tracked:
+            if name in (".git", *_OUTPUT_NAMES) or str(path) in tracked or path in outputs:
                 continue
             try:
                 about = path.stat()

@@ -97,7 +97,8 @@ class Plan:
             found.append(Item("rows", f"{', '.join(self.rows)}: as they were stored"))
         if self.beside:
             size = sum(each.bytes for each in self.beside)
-            words = f"{len(self.beside):,} files ({size:,} bytes) beside the code, as they are now"
+            count = f"{len(self.beside):,} file{'' if len(self.beside) == 1 else 's'}"
+            words = f"{count} ({size:,} bytes) beside the code, as they are"
             found.append(Item("files", words))
         if self.links:
             found.append(Item("links", ", ".join(self.links)))
@@ -152,7 +153,8 @@ def plan(version: Version, wanted: Wanted, work: Path) -> Plan:
     rows, missing = inputs.rows(version, captured)
     outputs = _outputs(captured)
     known = [*found.files, *found.deleted]
-    beside, too_large = inputs.beside(captured, places, known, outputs)
+    elsewhere = [*([base.source] if base.source is not None else []), *_linked(captured, wanted)]
+    beside, too_large = inputs.beside(captured, places, known, [*outputs, *elsewhere])
     blocked = _blocked(captured, found, base)
     argv, changed, wants = _command(version, captured, wanted, places, found, base)
     variables, masked = commands.variables(captured)
@@ -285,6 +287,11 @@ def _outputs(captured: Captured) -> list[Path]:
     folder = Path(captured.command.folder) if captured.command is not None else Path()
     said = captured.training_arguments or {}
     return [folder / str(said[name]) for name in _FOLDERS if isinstance(said.get(name), str) and said[name]]
+
+
+def _linked(captured: Captured, wanted: Wanted) -> list[Path]:
+    root = Path(captured.code.root if captured.code is not None else "")
+    return [root / path for path in wanted.links]
 
 
 def _named(captured: Captured) -> list[Path]:
