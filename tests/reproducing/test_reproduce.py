@@ -173,6 +173,43 @@ def test_a_huge_file_is_linked_if_that_is_asked_for(project: Project) -> None:
     shutil.rmtree(made.work, ignore_errors=True)
 
 
+def test_links_beside_the_code_lead_where_they_led(project: Project, tmp_path: Path) -> None:
+    project.write(train__py=TRAIN.replace("data.csv", "data/rows.csv"), helper__py="SCALE = 1.0\n")
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/rows.csv").write_text("1,2\n")
+    (project.folder / "data").symlink_to(tmp_path / "shared")
+    project.run("train.py")
+    assert project.reproduce().verdict.kind == "bit-identical"
+    # What they lead to is not written either.
+    project.write(train__py=TRAIN.replace("data.csv", "data/rows.csv").replace('"out"', '"data/out"'))
+    (project.folder / "train.py").write_text((project.folder / "train.py").read_text().replace("one", "two"))
+    project.run("train.py")
+    shutil.rmtree(tmp_path / "shared/out")
+    with pytest.raises(ReproductionFailed, match=r"written .*/shared/out") as caught:
+        project.reproduce("plain@two")
+    shutil.rmtree(str(caught.value.data["work"]))
+
+
+def test_bytes_of_then_that_were_moved_since(dirty: Project) -> None:
+    with dirty.open() as repository:
+        repository.save(dirty.folder / "out", "other", name="x", provenance={})
+        other = repository["other@x"]
+    script = TRAIN.replace('"one"', '"two"').replace("(3)", "(4)")
+    read = 'stemmata.open("models")["other@x"].checkout("read")\nrows ='
+    script = script.replace("rows =", read)
+    dirty.write(train__py=script)
+    dirty.run("train.py")
+    with dirty.open() as repository:
+        repository.delete("plain@one", why="a trial")
+        packs = repository.session.packs(repository.session.row(other.id))
+        repository.gc(undo_window=0, grace=0)
+        repository.gc(undo_window=0, grace=0)
+        assert repository.session.packs(repository.session.row(other.id)) != packs
+        made = repository.reproduce("plain@two")
+    assert made.verdict.kind == "bit-identical"
+    assert made.notes == ["1 version is gone from the repository that the run may have read"]
+
+
 def test_an_absolute_output_of_the_first_run_stays_as_it_is(project: Project, contents: Contents) -> None:
     script = TRAIN.replace('Path("out")', f"Path({str(project.folder / 'out')!r})")
     project.write(train__py=script, helper__py="SCALE = 1.0\n", data__csv="1\n")

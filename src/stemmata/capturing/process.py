@@ -58,7 +58,9 @@ def _begun(_process: int) -> str | None:
         fields = (
             Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         )
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        # Whole ticks are told, the last one that was over: it began within the next.
+        begun = (int(fields[19]) + 1) / os.sysconf("SC_CLK_TCK")
+        age = max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - begun)
     except (OSError, ValueError, IndexError, AttributeError):
         return None
     return timestamp(datetime.now(UTC) - timedelta(seconds=age))

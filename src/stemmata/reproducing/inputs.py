@@ -235,12 +235,14 @@ def _other_runs(version: Version) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """A file that no capture holds, as it is now. `over`: also where the commit has one."""
+    """A file that no capture holds, as it is now. `over`: also where the commit has one. `target`: it is a
+    link, to a place that is not written."""
 
     there: Path
     here: Path
     bytes: int
     over: bool = False
+    target: Path | None = None
 
 
 def beside(
@@ -259,7 +261,9 @@ def beside(
         skipped |= {Path(root) / path for path in known}
         for path, size in _files(there, root, captured, outputs, begun):
             if path not in skipped:
-                found.append(Beside(path, here / path.relative_to(there), size))
+                target = path.resolve() if path.is_symlink() else None
+                moved = places.here(target) if target is not None else None
+                found.append(Beside(path, here / path.relative_to(there), size, target=moved or target))
     return _bounded([*found, *_changed(captured, places)])
 
 
@@ -302,6 +306,9 @@ def _files(
         if place in outputs or _is_output(place, names, begun, top=place in (there, Path(root))):
             folders.clear()
             continue
+        for name in folders:
+            if (place / name).is_symlink() and name not in _NO_INPUTS and str(place / name) not in tracked:
+                yield place / name, 0  # what it leads to is not walked: it may be anything
         folders[:] = [f for f in folders if f not in _NO_INPUTS and not (place / f / ".git").exists()]
         for name in names:
             seen += 1
@@ -316,7 +323,7 @@ def _files(
                 continue
             made = begun is not None and about.st_mtime >= begun and name.endswith(_WEIGHTS)
             if stat.S_ISREG(about.st_mode) and not made:
-                yield path, about.st_size
+                yield path, 0 if path.is_symlink() else about.st_size
 
 
 def _is_output(folder: Path, names: Sequence[str], begun: float | None, *, top: bool) -> bool:
@@ -351,7 +358,10 @@ def copy(found: Sequence[Beside]) -> None:
         if os.path.lexists(each.here) and not each.over:
             continue
         each.here.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(each.there, each.here)
+        if each.target is not None:
+            each.here.symlink_to(each.target)
+        else:
+            shutil.copy2(each.there, each.here)
 
 
 def link(paths: Sequence[str], captured: Captured, places: Places) -> list[Missing]:

@@ -1,32 +1,35 @@
 """Moments: the repository as the run found it. Owns which entries of the log a run sees that is made again.
 
 It goes on from the last entry before the run's process was started, so that every name points where it
-pointed then. Where bytes of that time have been moved since, by a collection, it sees the repository as it is
-now, and that is said.
+pointed then. Bytes of that time may have been moved since, by a collection: the scratch repository then
+begins with an entry that says where they lie now. What nobody has any more is gone there too.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
-from stemmata.catalog import lines
+from stemmata.catalog import lines, queries, selecting
 from stemmata.catalog.contents import live_packs
 from stemmata.errors import KeyMissing, StemmataError
 from stemmata.ids import PackName
 from stemmata.log.entries import unseal
+from stemmata.log.fold import FORGOTTEN
+from stemmata.log.ops import PackAdd, VersionPlace
 from stemmata.log.reader import fetch
 from stemmata.names import name_key
-from stemmata.redirecting import end_of, scratch_over
+from stemmata.redirecting import scratch_over
 from stemmata.session import Session
 from stemmata.version import Version
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """`upto`: the last entry that is seen. `problem`: why it is a later one than the run saw."""
+    """`upto`: the last entry that is seen. `problem`: what of that time is not there any more."""
 
     upto: int
     problem: str = ""
@@ -49,18 +52,60 @@ def before_run(version: Version, begun: str | None) -> Moment:
     return Moment(upto)
 
 
-def require_whole(moment: Moment, source: Path, scratch: Path, author: str) -> Moment:
-    """The moment, if every pack that it needs is still there; else the present, with the reason."""
-    session = Session(scratch_over(source, scratch, moment.upto), author=author)
+def bring_up(version: Version, moment: Moment, scratch: Path) -> Moment:
+    """Make the scratch repository that goes on from a moment, and let it know where versions of that time lie
+    now. `problem` of the answer says how many are gone."""
+    now = version.source
+    source = Path(now.storage.where)
+    then = Session(scratch_over(source, scratch, moment.upto), author=now.author)
     try:
-        session.refresh()
-        missing = sum(not _is_there(session, name) for name, _ in live_packs(session.catalog.connection))
+        then.refresh()
+        if all(_is_there(then, name) for name, _ in live_packs(then.catalog.connection)):
+            return moment
+        now.refresh()
+        places, gone = _moved(then, now)
+        if places:
+            then.commit(lambda _catalog: [*_packs(then, now, places), *places])
     finally:
-        session.close()
-    if not missing:
+        then.close()
+    if not gone:
         return moment
-    why = "its names are as they are now: what they pointed at then has been moved by a collection since"
-    return Moment(end_of(source), why)
+    versions = f"{gone} version{' is' if gone == 1 else 's are'}"
+    return replace(moment, problem=f"{versions} gone from the repository that the run may have read")
+
+
+def _moved(then: Session, now: Session) -> tuple[list[VersionPlace], int]:
+    """Where the versions that were there lie now, and how many lie nowhere."""
+    places, gone = [], 0
+    for row in selecting.versions(then.catalog.connection):
+        found = queries.version_by_id(now.catalog.connection, row.id)
+        packs = now.packs(found) if found is not None and found.state != FORGOTTEN else []
+        if found is None or not packs:
+            gone += 1
+        elif set(packs) != set(then.packs(row)):
+            packed = [pack.hex for pack in packs]
+            places.append(VersionPlace(version=row.id.hex, tree=list(found.tree), packs=packed))
+    return places, gone
+
+
+def _packs(then: Session, now: Session, places: Sequence[VersionPlace]) -> list[PackAdd]:
+    """The packs that they name and that came later, each after those that it leans on."""
+    found: dict[PackName, PackAdd] = {}
+
+    def add(pack: PackName) -> None:
+        if pack in found or then.catalog.pack_is_live(pack):
+            return
+        bases = now.catalog.bases_of(pack)
+        for base in bases:
+            add(base)
+        size, digest = now.catalog.pack_size(pack), now.catalog.pack_digest(pack)
+        if size is not None and digest is not None:
+            found[pack] = PackAdd(pack=pack.hex, size=size, digest=digest, bases=[b.hex for b in bases])
+
+    for place in places:
+        for pack in place.packs:
+            add(PackName.parse(pack))
+    return list(found.values())
 
 
 def _is_there(session: Session, name: PackName) -> bool:

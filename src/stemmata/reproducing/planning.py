@@ -175,7 +175,7 @@ def plan(version: Version, wanted: Wanted, work: Path) -> Plan:
         _python_path(captured, places, found),
         steps,
         changed,
-        [*outputs, *_named(captured)],
+        [*outputs, *_named(captured), *(each.target for each in beside if each.target is not None)],
         _once([*told, *found.missing, *base.missing, *missing, *too_large, *masked]),
         _once([*blocked, *wants]),
         notes,

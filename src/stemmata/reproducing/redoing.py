@@ -118,13 +118,13 @@ def reproduce(version: Version, wanted: Wanted, settings: Settings) -> Remade:
         made = _restored(version, wanted, settings, work)
         store = work / "store"
         moment = moments.before_run(version, made.begun)
-        seen = moments.require_whole(moment, source, store, version.source.author)
+        seen = moments.bring_up(version, moment, store)
         target = Target(source, seen.upto, scratch=True, labels={REPRODUCES: version.id.short})
         ran = _run(made, target, settings)
         again = Session(scratch_over(source, store, seen.upto), author=version.source.author)
         try:
             find = counterparts.last_of if made.steps is not None else counterparts.find
-            copy = find(version, moment.upto, again, seen.upto)
+            copy = find(version, seen.upto, again, seen.upto)
             if copy is None:
                 raise _failed(made, ran, settings, work)
             _tell(settings, "judging", made)
