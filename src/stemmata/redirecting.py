@@ -53,6 +53,15 @@ def labels() -> Mapping[str, str]:
     return found.labels if found is not None else {}
 
 
+def as_it_was(text: str) -> str:
+    """A text in which the places of this run are those of the first one: a work folder does not last, and
+    what is kept must lead somewhere afterwards."""
+    found = current()
+    for there, here in sorted(found.places, key=lambda pair: -len(pair[1])) if found is not None else ():
+        text = text.replace(here, there)
+    return text
+
+
 def storage_for(path: str | os.PathLike[str] | None) -> Storage:
     """What stands for the repository at `path`, None for the one that is found from the working folder.
 
@@ -111,7 +120,7 @@ def _other(found: Redirect, path: Path) -> Storage | None:
         own = read_identity(LocalStorage(found.source)).repository
     except StemmataError:
         return None
-    for place in (_as_it_was(found, path), path):
+    for place in (Path(as_it_was(str(path))), path):
         try:
             identity = read_identity(LocalStorage(place)).repository
         except StemmataError:
@@ -121,13 +130,6 @@ def _other(found: Redirect, path: Path) -> Storage | None:
         scratch = Path(found.others) / identity
         return scratch_over(place, scratch, _fixed_end(place, scratch))
     return None
-
-
-def _as_it_was(found: Redirect, path: Path) -> Path:
-    for there, here in found.places:
-        if path.is_relative_to(here):
-            return Path(there) / path.relative_to(here)
-    return path
 
 
 def _fixed_end(source: Path, scratch: Path) -> int:

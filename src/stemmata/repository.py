@@ -134,6 +134,14 @@ def _folder(source: object) -> Path | MemoryFolder:
     return Path(path)
 
 
+def _lasting(base: Base | None) -> Base | None:
+    """Of a run that is made again: where the base lies when its work folder is gone."""
+    if base is None or not redirecting.is_on():
+        return base
+    place = redirecting.as_it_was(base.name_or_path)
+    return Base(place, base.revision, base.digest, base.files, base.version)
+
+
 def _models_in_memory(source: object) -> Any:
     """What saves a model, of the `hf` extra. Raises InvalidArgument, MissingExtra."""
     if not hasattr(source, "state_dict"):
@@ -343,7 +351,7 @@ class Repository(Promotion):
             epoch=epoch,
             event=event,
             kind=kind,
-            base=base,
+            base=_lasting(base),
             data=dict(data or {}),
             provenance=capturing.collect() if provenance is None else dict(provenance),
             labels={**redirecting.labels(), **(labels or {})},

@@ -300,6 +300,9 @@ def test_a_repetition_is_a_fork_with_another_option(tmp_path: Path) -> None:
         captured = fork.captured()
         assert captured.command is not None
         assert captured.command.argv[2:] == ["--rate", "0.25", "--name=x"]
+        # Its work folder is gone: what is captured leads to the places of the run that it repeats.
+        assert captured.command.folder == str(project.folder)
+        assert repo.reproduce(fork).verdict.kind == "bit-identical"
 
 
 def test_an_unknown_argument_is_refused_with_those_that_are_near(repo: Repository) -> None:

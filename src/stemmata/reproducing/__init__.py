@@ -1,6 +1,13 @@
 """Reproducing: a version made again from what was captured, and whether it is the same.
 
-    verdicts     the kinds of verdict, and `judge`
+    redoing      the order of it all: plan, restore, run, match, judge, keep; a repetition with a change
+planning     what is restored, from where, what is missing: sources, inputs, commands, changing, surroundings
+places       the work folder's layout
+moments      the repository as the run found it
+launching    the command, in its environment
+counterparts which version stands for which
+problems     why a run cannot be made again
+verdicts     the kinds of verdict, and `judge`
     closeness    weights, tensor by tensor, against a tolerance
     otherfiles   files that hold no weights
     steps        the losses that both runs logged

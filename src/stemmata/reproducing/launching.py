@@ -115,9 +115,18 @@ def _store(plan: Plan, target: Target) -> dict[str, object]:
         "scratch": str(target.folder(work)) if target.scratch else None,
         "upto": target.upto,
         "others": str(work / _OTHERS),
-        "places": [[str(there), str(here)] for there, here in plan.places.pairs],
+        "places": [[str(there), str(here)] for there, here in _places(plan)],
         "labels": dict(target.labels),
     }
+
+
+def _places(plan: Plan) -> list[tuple[str, str]]:
+    """Where everything was, and is here."""
+    found = [(str(there), str(here)) for there, here in plan.places.pairs]
+    found.append(("", str(plan.places.outside("/"))))
+    if plan.base.named and plan.base.target is not None:
+        found.append((plan.base.named, str(plan.base.target)))
+    return found
 
 
 def _training(plan: Plan, target: Target, report: Path) -> dict[str, object]:
