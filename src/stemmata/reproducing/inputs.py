@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -228,6 +228,18 @@ def _other_runs(version: Version) -> int:
     near = VersionList(version.source, Query(limit=_MOST_RUNS))
     made = {v.run.id for v in near if v.run is not None and v.record.provenance.get("command") == mine}
     return len(made - ({version.run.id} if version.run is not None else set()))
+
+
+def here(rows: Mapping[str, str], places: Places) -> dict[str, str]:
+    """Where stored rows are in the work folder, by part."""
+    return {part: str(places.work / "rows" / Path(path).name) for part, path in rows.items()}
+
+
+def lay(rows: Mapping[str, str], places: Places) -> None:
+    """Link them there: whoever maps rows writes beside them, which the store's own folder is not for."""
+    for part, path in here(rows, places).items():
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).symlink_to(rows[part])
 
 
 # --- beside the code ------------------------------------------------------------------------------

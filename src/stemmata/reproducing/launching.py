@@ -18,6 +18,7 @@ from stemmata.attach.settings import BOOTSTRAP, PATH_VARIABLE, Settings, encode,
 from stemmata.capturing.environment import KEPT
 from stemmata.histories import running
 from stemmata.redirecting import VARIABLE
+from stemmata.reproducing import inputs
 from stemmata.reproducing.places import is_wide
 from stemmata.reproducing.planning import Plan
 
@@ -144,7 +145,7 @@ def _training(plan: Plan, target: Target, report: Path) -> dict[str, object]:
         "free": [os.path.realpath(folder) for folder in free],
         "steps": plan.steps,
         "changes": dict(plan.changed.arguments) if plan.changed is not None else {},
-        "data": dict(plan.rows),
+        "data": inputs.here(plan.rows, plan.places),
     }
 
 

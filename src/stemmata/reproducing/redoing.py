@@ -188,6 +188,7 @@ def _restored(version: Version, wanted: Wanted, settings: Settings, work: Path) 
     try:
         sources.restore(made.sources, made.places)
         made.base.restore()
+        inputs.lay(made.rows, made.places)
         wrong = inputs.link(made.links, made.captured, made.places)
         if wrong:
             raise InvalidArgument(argument="link", reason=f"{wrong[0].what}: {wrong[0].why}")
