@@ -127,6 +127,17 @@ def test_a_commit_that_is_gone_is_had_from_a_clone(dirty: Project, tmp_path: Pat
     assert dirty.reproduce(code=clone).verdict.kind == "bit-identical"
 
 
+def test_without_a_git_program_nothing_is_cloned(
+    dirty: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CannotReproduce, match=r"neither git nor the capture has it"):
+        dirty.reproduce()
+    with dirty.open() as repository:
+        missing = repository.plan_reproduction("plain@one").missing
+    assert "there is no git program" in next(m.why for m in missing if m.what.startswith("commit"))
+
+
 def test_submodules_are_restored_where_their_commit_is_there(project: Project, tmp_path: Path) -> None:
     inner = tmp_path / "inner"
     inner.mkdir()

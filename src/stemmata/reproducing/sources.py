@@ -87,12 +87,9 @@ def plan(captured: Captured, places: Places, code: Path | None = None) -> Source
         said = next((m.why for m in captured.missing if m.what == "code"), "it was not captured")
         return Sources(blocked=(Missing("code", said),))
     inside, outside, missing = _sorted(found)
-    repository = _repository(found, code)
+    repository, why = _repository(found, code)
     if found.commit is not None and repository is None:
-        where = (
-            f"{found.root} does not have it any more" if code is None else f"neither {found.root} nor {code}"
-        )
-        why = f"{where}; a clone that has it can be named (--code)"
+        why = f"{why}; a clone that has it can be named (--code)"
         missing.append(Missing(f"commit {found.commit[:SHORT]}", why))
     submodules = tuple(_submodules(found, repository)) if repository is not None else ()
     for each in submodules:
@@ -153,12 +150,25 @@ def _blocked(code: Code, sources: Sources) -> Iterator[Missing]:
         yield Missing(f"file {entry.path}", "the command runs it, and neither git nor the capture has it")
 
 
-def _repository(code: Code, given: Path | None) -> Path | None:
-    """A repository on this machine that has the commit."""
+def _repository(code: Code, given: Path | None) -> tuple[Path | None, str]:
+    """A repository on this machine that has the commit; or why there is none."""
     if code.commit is None or re.fullmatch(r"[0-9a-f]{40,64}", code.commit) is None:
-        return None
-    places = [p for p in (given, Path(code.root) if code.root else None) if p is not None]
-    return next((p for p in places if p.is_dir() and _has(p, f"{code.commit}^{{commit}}")), None)
+        return None, "it is no commit"
+    reasons = []
+    for place in (given, Path(code.root) if code.root else None):
+        if place is None:
+            continue
+        if not place.is_dir():
+            reasons.append(f"{place} is not there")
+            continue
+        try:
+            gitting.ask(place, "cat-file", "-e", f"{code.commit}^{{commit}}")
+        except gitting.NoTree as error:
+            lacks = str(error).startswith("git says")
+            reasons.append(f"{place} does not have it" if lacks else f"{place}: {error}")
+        else:
+            return place, ""
+    return None, ", ".join(reasons)
 
 
 def _has(repository: Path, what: str) -> bool:
