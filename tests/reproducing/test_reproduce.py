@@ -221,7 +221,19 @@ def test_bytes_of_then_that_were_moved_since(dirty: Project) -> None:
     assert made.notes == ["1 version is gone from the repository that the run may have read"]
 
 
-def test_an_absolute_output_of_the_first_run_stays_as_it_is(project: Project, contents: Contents) -> None:
+def test_what_writes_without_python_is_held_back_too(project: Project, contents: Contents) -> None:
+    script = TRAIN.replace('out / "model', f'Path({str(project.folder / "out")!r}) / "model')
+    project.write(train__py=script, helper__py="SCALE = 1.0\n", data__csv="1\n")
+    project.run("train.py")
+    before = contents(project.folder / "out")
+    project.write(data__csv="2\n")
+    with pytest.raises(ReproductionFailed, match=r"written .*/out/model\.safetensors") as caught:
+        project.reproduce()
+    shutil.rmtree(str(caught.value.data["work"]))
+    assert contents(project.folder / "out") == before
+
+
+def test_an_absolute_output_of_the_first_run_stays_as_it_is(project: Project) -> None:
     script = TRAIN.replace('Path("out")', f"Path({str(project.folder / 'out')!r})")
     project.write(train__py=script, helper__py="SCALE = 1.0\n", data__csv="1\n")
     project.run("train.py")

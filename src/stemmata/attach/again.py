@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -36,6 +36,9 @@ _CHANGING = {
     "shutil.rmtree": 1,
 }
 """Events of Python's audit hooks by which files change, and how many of their first arguments are paths."""
+_NATIVE = (("safetensors", "serialize_file", 1), ("torch.serialization", "save", 1))
+"""What writes without Python's own open: module, function, and the place of the path."""
+_PATHS = ("filename", "f")
 _KEPT = "{path} is of the run that is made again, and stays as it is"
 
 
@@ -57,9 +60,12 @@ def decode(environment: Mapping[str, str]) -> Again:
 
 
 def install() -> None:
-    """Guard, and wait for transformers."""
+    """Guard, and wait for transformers, and for what writes without Python."""
     again = decode(os.environ)
-    sys.addaudithook(_guard(again))
+    refuse = _refuser(again)
+    sys.addaudithook(_hook(refuse))
+    for module, name, place in _NATIVE:
+        sys.meta_path.insert(0, _Watcher(module, functools.partial(_hold, name, place, refuse)))
     sys.meta_path.insert(0, _Watcher("transformers.training_args", lambda module: _arguments(module, again)))
     sys.meta_path.insert(0, _Watcher("transformers.trainer", lambda module: _trainer(module, again)))
     report_to(again.report, "ready", str(os.getpid()))
@@ -72,35 +78,54 @@ class _Watcher(Watcher):
 # --- writing --------------------------------------------------------------------------------------
 
 
-def _guard(again: Again) -> Any:
-    """A hook that refuses to change files in the guarded folders. What writes without Python passes it."""
+def _refuser(again: Again) -> Callable[[object], None]:
+    """What raises PermissionError for a path in the guarded folders."""
     guarded = tuple(folder.rstrip(os.sep) + os.sep for folder in again.guarded)
     free = tuple(folder.rstrip(os.sep) + os.sep for folder in (again.work, *again.free))
 
-    def is_guarded(path: object) -> str | None:
+    def refuse(path: object) -> None:
         if isinstance(path, bytes):
             path = os.fsdecode(path)
         if not isinstance(path, str | os.PathLike):
-            return None  # a descriptor: what opened it was looked at
-        # Only the folder is resolved: a link is what is written itself by most of these calls.
+            return  # a descriptor: what opened it was looked at
         whole = os.path.realpath(path)
-        return whole if (whole + os.sep).startswith(guarded) and not whole.startswith(free) else None
+        if not (whole + os.sep).startswith(guarded) or whole.startswith(free):
+            return
+        if f"{os.sep}__pycache__{os.sep}" not in whole:  # Python goes on without that
+            report_to(again.report, "refused", whole)
+        raise PermissionError(errno.EACCES, _KEPT.format(path=whole), whole)
+
+    return refuse
+
+
+def _hook(refuse: Callable[[object], None]) -> Callable[[str, tuple[Any, ...]], None]:
+    """Python's own ways to change files."""
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
             path, mode, flags = arguments
             writes = any(c in mode for c in "wax+") if isinstance(mode, str) else bool(flags & _WRITES)
-            paths: tuple[Any, ...] = (path,) if writes else ()
+            if writes:
+                refuse(path)
         else:
-            paths = arguments[: _CHANGING.get(event, 0)]
-        for path in paths:
-            found = is_guarded(path)
-            if found is not None:
-                if f"{os.sep}__pycache__{os.sep}" not in found:  # Python goes on without that
-                    report_to(again.report, "refused", found)
-                raise PermissionError(errno.EACCES, _KEPT.format(path=found), found)
+            for path in arguments[: _CHANGING.get(event, 0)]:
+                refuse(path)
 
     return hook
+
+
+def _hold(name: str, place: int, refuse: Callable[[object], None], module: ModuleType) -> None:
+    """Let a function that writes by itself ask first. `place`: of the path among its arguments."""
+    theirs = getattr(module, name, None)
+    if theirs is None:
+        return
+
+    @functools.wraps(theirs)
+    def ask(*args: Any, **kwargs: Any) -> Any:
+        refuse(args[place] if len(args) > place else next((kwargs[k] for k in _PATHS if k in kwargs), None))
+        return theirs(*args, **kwargs)
+
+    setattr(module, name, ask)
 
 
 def _place_of(again: Again, folder: object) -> str | None:

@@ -22,7 +22,8 @@ from stemmata.reproducing.places import Places
 from stemmata.trees import check_path
 
 SHORT = 12
-_SECONDS = 600.0
+_SECONDS, _ASKED = 600.0, 60.0
+"""For what git writes, and for a question."""
 _LINK = re.compile(r"160000 commit ([0-9a-f]{40,64})\s+-\t(.*)", re.DOTALL)
 _MAGIC = re.compile(r"\s*(?:[%!?]|get_ipython\(\))")
 CELLS = "stemmata_cells"
@@ -162,7 +163,7 @@ def _repository(code: Code, given: Path | None) -> tuple[Path | None, str]:
             reasons.append(f"{place} is not there")
             continue
         try:
-            gitting.ask(place, "cat-file", "-e", f"{code.commit}^{{commit}}")
+            gitting.ask(place, "cat-file", "-e", f"{code.commit}^{{commit}}", seconds=_ASKED)
         except gitting.NoTree as error:
             lacks = str(error).startswith("git says")
             reasons.append(f"{place} does not have it" if lacks else f"{place}: {error}")
@@ -173,7 +174,7 @@ def _repository(code: Code, given: Path | None) -> tuple[Path | None, str]:
 
 def _has(repository: Path, what: str) -> bool:
     try:
-        gitting.ask(repository, "cat-file", "-e", what)
+        gitting.ask(repository, "cat-file", "-e", what, seconds=_ASKED)
     except gitting.NoTree:
         return False
     return True
@@ -181,7 +182,7 @@ def _has(repository: Path, what: str) -> bool:
 
 def _submodules(code: Code, repository: Path) -> Iterator[Submodule]:
     try:
-        said = gitting.ask(repository, "ls-tree", "-r", "-l", "-z", str(code.commit))
+        said = gitting.ask(repository, "ls-tree", "-r", "-l", "-z", str(code.commit), seconds=_ASKED)
     except gitting.NoTree:
         return
     for line in said.split("\0"):
