@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
+    from stemmata.log.ops import Op
     from stemmata.storage.base import Storage
 
 VARIABLE = "STEMMATA_REPRODUCE"
+T = TypeVar("T")
 _END = "end"
 """Beside a scratch repository: the last entry that it has from below."""
 
@@ -60,6 +62,28 @@ def as_it_was(text: str) -> str:
     for there, here in sorted(found.places, key=lambda pair: -len(pair[1])) if found is not None else ():
         text = text.replace(here, there)
     return text
+
+
+def only_adds(plan: Callable[[T], Sequence[Op]]) -> Callable[[T], Sequence[Op]]:
+    """A plan of a transaction that refuses, in a run that is repeated into the user's own repository, what
+    moves aliases, sets tags and models, deletes or redacts: a script may do such things at its end."""
+    found = current()
+    if found is None or found.scratch is not None:
+        return plan
+
+    def held(catalog: T) -> Sequence[Op]:
+        from stemmata.errors import OnlyAdds
+        from stemmata.log import ops
+
+        gone = (ops.VersionDelete, ops.VersionForget, ops.VersionRedact)
+        refused = (*gone, ops.RefDelete, ops.ModelConfigure)
+        planned = plan(catalog)
+        for op in planned:
+            if isinstance(op, refused) or (isinstance(op, ops.RefSet) and op.kind != "name"):
+                raise OnlyAdds(op=str(type(op).__struct_config__.tag))
+        return planned
+
+    return held
 
 
 def storage_for(path: str | os.PathLike[str] | None) -> Storage:

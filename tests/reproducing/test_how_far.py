@@ -282,13 +282,17 @@ def test_a_base_of_a_hub_is_the_scripts_to_fetch(
 def test_a_repetition_is_a_fork_with_another_option(tmp_path: Path) -> None:
     project = Project(tmp_path / "proj")
     script = TRAIN.replace("* SCALE", "* float(sys.argv[sys.argv.index('--rate') + 1])")
-    script = script.replace('name="one", ', "")
+    script = script.replace('name="one", ', "") + '    repo.alias("plain", "production", "plain@latest")\n'
     project.write(train__py=script, helper__py="SCALE = 1.0\n", data__csv="1\n")
     project.run("train.py", "--rate", "0.5", "--name=x")
     with project.open() as repo:
         first = repo["plain@latest"]
         made = repo.repeat(first, {"rate": "0.25"})
         assert made.changed == "rate=0.25"
+        # What the script does to the repository besides is not for a repetition.
+        assert made.status == 1
+        assert "OnlyAdds: a run that is repeated adds versions and nothing else: ref.set" in made.notes[-1]
+        assert repo["plain@production"] == first
         assert len(made.versions) == 1
         fork = made.versions[0]
         assert fork == repo["plain@latest"]

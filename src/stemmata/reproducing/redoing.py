@@ -166,8 +166,8 @@ def repeat(version: Version, wanted: Wanted, settings: Settings) -> Repeated:
         rows = counterparts.new_versions(version.source, version.model, before)
         found = [Version(version.source, row) for row in rows]
         mine = [v for v in found if v.labels.get(REPEATS) == version.id.short]
-        if not mine or ran.status != 0:
-            raise _failed(made, ran, settings, work, len(mine))
+        if not mine:
+            raise _failed(made, ran, settings, work)
         unset = set(made.changed.arguments if made.changed is not None else ()) - set(ran.told("set"))
         lost = sorted(unset - set(Line.parse(made.argv).options()))
         notes = [*made.notes, *_notes(ran)]
@@ -223,10 +223,10 @@ def _cannot(made: Plan) -> CannotReproduce:
     )
 
 
-def _failed(made: Plan, ran: Ran, settings: Settings, work: Path, versions: int = 0) -> ReproductionFailed:
+def _failed(made: Plan, ran: Ran, settings: Settings, work: Path) -> ReproductionFailed:
     """Why there is nothing to judge. The work folder stays, to be looked at."""
     refused = ran.told("refused")
-    last = " / ".join(line.strip() for line in ran.tail.splitlines()[-_LINES:] if line.strip())
+    last = _last_words(ran)
     hint = f"see {work / launching.LOG}"
     if refused:
         reason = f"it would have written {refused[0]}, which is of the first run and stays as it is"
@@ -241,9 +241,11 @@ def _failed(made: Plan, ran: Ran, settings: Settings, work: Path, versions: int 
     else:
         saved = f"made no version of {made.version.model} that stands for it"
         reason = f"its command ended well, and {saved}"
-    if versions:
-        reason += f"; {versions} of its versions are saved"
     return ReproductionFailed(version=made.name, reason=reason, work=str(work), hint=hint)
+
+
+def _last_words(ran: Ran) -> str:
+    return " / ".join(line.strip() for line in ran.tail.splitlines()[-_LINES:] if line.strip())
 
 
 def _notes(ran: Ran) -> Iterator[str]:
@@ -256,7 +258,7 @@ def _notes(ran: Ran) -> Iterator[str]:
     if ran.status is None:
         yield "it was ended when its time was over"
     elif ran.status:
-        yield f"it ended with status {ran.status}, after that version was made"
+        yield f"it ended with status {ran.status} after that: {_last_words(ran)}"
 
 
 # --- the work folder ------------------------------------------------------------------------------

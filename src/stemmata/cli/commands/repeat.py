@@ -6,17 +6,25 @@ from typing import Annotated
 
 import typer
 
-from stemmata.cli.help import HelpCommand, examples
+from stemmata.cli.help import HelpCommand, examples, sections
 from stemmata.cli.options import DryRun, Json, Ref, Repo, open_repo, output_for, pairs
 from stemmata.cli.registry import command_app
 from stemmata.cli.remaking import Arg, Base, Code, Keep, Link, Timeout, Work
 
 app = command_app()
+_UNFINISHED = 1
+_STATUSES = """
+0  the command ended well, and its versions are saved
+1  it ended with an error or was ended; versions that it made are saved
+4  it cannot be run, or made no version
+"""
 
 
 @app.command(
     cls=HelpCommand,
-    epilog=examples(
+    epilog=sections(Exit_status=_STATUSES)
+    + "\f"
+    + examples(
         "stemmata repeat sentiment@r8/final --set learning_rate=1e-5",
         "stemmata repeat sentiment@r8/final --set seed=7 --set num_train_epochs=5",
         "stemmata repeat sentiment@r8/final --set seed=7 --dry-run",
@@ -49,7 +57,8 @@ def repeat(
     """Run a version's command again with other training arguments, as a fork.
 
     As reproduce does it, but the versions are saved into this repository, as a run of their own. Each is
-    labelled with the version that it repeats, and with what was changed.
+    labelled with the version that it repeats, and with what was changed. Aliases, tags and settings that the
+    command would change stay as they are: it is refused them.
     """
     from stemmata.cli import remaking
 
@@ -80,3 +89,5 @@ def repeat(
             output.document(made.to_dict())
         else:
             remaking.tell_repeated(output, made)
+    if made.status != 0:
+        raise typer.Exit(_UNFINISHED)
