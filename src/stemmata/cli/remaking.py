@@ -54,7 +54,7 @@ Arg = Annotated[
 ]
 
 _TONES = {"good": "bold green", "bad": "bold red", "warn": "yellow", "dim": "dim"}
-_FEW = 12
+_FEW = 8
 
 
 def stages(output: Output) -> Callable[[str, Plan], None]:
@@ -68,17 +68,26 @@ def stages(output: Output) -> Callable[[str, Plan], None]:
                 output.note(f"{item.what}: {text.plain(item.how)}")
             for words in _short(plan.missing):
                 output.note(f"missing: {words}")
-            changes = plan.surroundings.changes
-            if changes:
-                names = ", ".join(text.plain(c.item.name) for c in changes[:_FEW])
-                more = f" and {len(changes) - _FEW} others" if len(changes) > _FEW else ""
-                output.note(f"not as it was then: {names}{more}; nothing is installed")
+            _note_changes(output, plan)
         elif stage == "running":
             output.note(f"$ {_command(plan)}")
         else:
             output.note("comparing what came of it")
 
     return told
+
+
+def _note_changes(output: Output, plan: Plan) -> None:
+    """What is not as it was then, the most important first."""
+    changes = plan.surroundings.changes
+    for each in changes[:_FEW]:
+        before, now = ("absent" if value is None else text.plain(str(value)) for value in (each.a, each.b))
+        output.note(f"not as it was then: {text.plain(each.item.name)} {before} → {now}")
+    if len(changes) > _FEW:
+        output.note(f"and {len(changes) - _FEW} others: --dry-run lists them")
+    if changes:
+        name = text.plain(plan.name)
+        output.note(f"nothing is installed: stemmata show {name} --requirements lists what the run had")
 
 
 def passing_on(data: bytes) -> None:

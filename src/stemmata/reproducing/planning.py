@@ -29,6 +29,7 @@ from stemmata.version import Version
 
 _FOLDERS = ("output_dir", "logging_dir")
 _SHOWN = 12
+_SITE = "site-packages"
 _OTHER_TRAINERS = ("lightning", "pytorch_lightning")
 
 
@@ -158,7 +159,8 @@ def plan(version: Version, wanted: Wanted, work: Path) -> Plan:
     blocked = _blocked(captured, found, base)
     argv, changed, wants = _command(version, captured, wanted, places, found, base)
     variables, masked = commands.variables(captured)
-    copied = {f"file {each.there.relative_to(places.pairs[-1][0])}" for each in _below(beside, places)}
+    root = Path(code.root if code is not None else "")
+    copied = {f"file {b.there.relative_to(root)}" for b in beside if b.there.is_relative_to(root)}
     told = [m for m in captured.missing if m.what not in copied and not m.what.startswith("argument ")]
     steps, notes = _steps(version, captured, wanted.steps)
     return Plan(
@@ -199,10 +201,6 @@ def _as_started(captured: Captured) -> Captured:
         return captured
     folder = Path(*entry.parts[: -len(parts)])
     return replace(captured, command=replace(command, folder=str(folder)))
-
-
-def _below(beside: Sequence[Beside], places: Places) -> list[Beside]:
-    return [b for b in beside if places.pairs and b.there.is_relative_to(places.pairs[-1][0])]
 
 
 def _once(found: Sequence[Missing]) -> list[Missing]:
@@ -319,8 +317,8 @@ def _python_path(captured: Captured, places: Places, found: Sources) -> list[str
     moved = [str(places.here(p) or places.outside(p)) for p in outside]
     here = [str(places.here(p) or p) for p in paths]
     # An editable installation of the code itself would else be found where it is now.
-    there = [p for p in sys.path if Path(p).is_absolute() and Path(p) != Path.cwd()]
+    there = [p for p in sys.path if Path(p).is_absolute() and Path(p) != Path.cwd() and _SITE not in p]
     installed = [str(at) for p in there if (at := places.here(p)) is not None]
     own = str(Path(__file__).parents[2])
-    found_anyway = "site-packages" in own or own in here
+    found_anyway = _SITE in own or own in here
     return list(dict.fromkeys([*moved, *here, *installed, *([] if found_anyway else [own])]))
