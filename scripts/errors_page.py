@@ -8,6 +8,7 @@ from pathlib import Path
 from stemmata import errors
 from stemmata.errors import StemmataError
 from stemmata.histories import problems
+from stemmata.reproducing import problems as remaking
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "errors.md"
 HEAD = """# Errors
@@ -19,7 +20,7 @@ turns its family into the exit code. With `--json` a failed command prints
 
 `{…}` stands for a field. This page is made by `scripts/errors_page.py`; a test holds it against the classes.
 """
-MODULES = (errors, problems)
+MODULES = (errors, problems, remaking)
 """Where the classes are."""
 FAMILIES = {
     1: "Failed in another way",

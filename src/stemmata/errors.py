@@ -526,6 +526,13 @@ class AliasProtected(SafetyRefusal):
     next_step = "{hint}"
 
 
+class OnlyAdds(SafetyRefusal):
+    kind = "only-adds"
+    what = "a run that is repeated adds versions and nothing else: {op} is not for it"
+    untouched = "nothing was changed; versions that were saved before stay"
+    next_step = "do it yourself, when you have looked at what came of the run"
+
+
 class NothingKept(SafetyRefusal):
     kind = "nothing-kept"
     what = "the policy ({policy}) would keep none of the {count} versions of {model}: {reason}"

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from stemmata.arguments import UNSET, Unset, require_text, text_of
 from stemmata.catalog import queries
-from stemmata.comparing import Comparing
 from stemmata.deferred import deferred
 from stemmata.errors import InvalidArgument
 from stemmata.names import clean_name
+from stemmata.remaking import Remaking
 from stemmata.upkeep import Target
 from stemmata.version import Version, dataset_of_words
 
@@ -27,7 +27,7 @@ else:
     moves = deferred("stemmata.moves")
 
 
-class Promotion(Comparing):
+class Promotion(Remaking):
     """What `Repository` is made on, above `Comparing`."""
 
     # --- aliases --------------------------------------------------------------------------------

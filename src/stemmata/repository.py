@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from stemmata import redirecting
 from stemmata.arguments import instant_of
 from stemmata.catalog import queries
 from stemmata.deferred import deferred
@@ -90,6 +91,8 @@ def open(
 
     Raises RepositoryNotFound, DamagedRepository, DamagedLog, NewerFormat.
     """
+    if redirecting.is_on():
+        return Repository(redirecting.storage_for(path), up_to_damage=up_to_damage)
     folder = Path(path) if path is not None else locate()
     if folder is None:
         folder = Path.cwd() / FOLDER
@@ -102,6 +105,8 @@ def open(
 
 def init(path: str | os.PathLike[str] = FOLDER) -> Repository:
     """Make a new repository in folder `path`. Raises RepositoryExists if one is there."""
+    if redirecting.is_on():
+        return Repository(redirecting.storage_for(path))
     if not _create(Path(path)):
         raise RepositoryExists(where=str(path), reason="a stemmata repository")
     return Repository(LocalStorage(Path(path)))
@@ -127,6 +132,14 @@ def _folder(source: object) -> Path | MemoryFolder:
         # Path("") is the working folder, which nobody means by an empty string.
         raise InvalidArgument(argument="source", reason="it is empty")
     return Path(path)
+
+
+def _lasting(base: Base | None) -> Base | None:
+    """Of a run that is made again: where the base lies when its work folder is gone."""
+    if base is None or not redirecting.is_on():
+        return base
+    place = redirecting.as_it_was(base.name_or_path)
+    return Base(place, base.revision, base.digest, base.files, base.version)
 
 
 def _models_in_memory(source: object) -> Any:
@@ -338,10 +351,10 @@ class Repository(Promotion):
             epoch=epoch,
             event=event,
             kind=kind,
-            base=base,
+            base=_lasting(base),
             data=dict(data or {}),
             provenance=capturing.collect() if provenance is None else dict(provenance),
-            labels=dict(labels or {}),
+            labels={**redirecting.labels(), **(labels or {})},
             alias=alias,
             include=include,
             exclude=exclude,

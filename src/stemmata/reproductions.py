@@ -17,6 +17,8 @@ from stemmata.records import load_value
 DETAIL = "reproduced"
 OBJECT = "reproduction"
 EVENT = "reproduce"
+REPEATS, CHANGED = "repeats", "changed"
+"""Labels of a version of a run that repeats another one with a change: which version's, and the change."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stemmata import redirecting
 from stemmata.catalog import queries
 from stemmata.catalog.catalog import Catalog, is_usable, user_cache_folder
 from stemmata.catalog.queries import VersionRow
@@ -88,6 +89,8 @@ class Session:
     def commit(
         self, plan: Callable[[Catalog], Sequence[Op]], *, new_packs: Sequence[PackSummary] = ()
     ) -> Committed:
+        if redirecting.is_on():
+            plan = redirecting.only_adds(plan)
         return transaction.commit(self.catalog, self.storage, plan, by=self.author, new_packs=new_packs)
 
     def learn_packs(self) -> None:

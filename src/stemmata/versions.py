@@ -6,20 +6,24 @@ import os
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from stemmata.catalog import asking, selecting
+from stemmata.catalog.catalog import user_cache_folder
 from stemmata.deferred import deferred
-from stemmata.errors import InvalidArgument, MissingExtra
+from stemmata.errors import InvalidArgument, MissingExtra, StemmataError
 from stemmata.ids import VersionId
 from stemmata.session import Session
 from stemmata.version import Version
 
 if TYPE_CHECKING:
-    from stemmata import portraits, resolve
+    from stemmata import bases, portraits, resolve
+    from stemmata.bases import Weights
     from stemmata.pictures.curves import Axis, Curves
     from stemmata.pictures.parallel import Parallel
 else:
+    bases = deferred("stemmata.bases")
     portraits = deferred("stemmata.portraits")
     resolve = deferred("stemmata.resolve")
 
@@ -37,6 +41,7 @@ class Query:
     run: str | None = None
 
 
+_SEARCHED = 256
 _PAGE = 200
 """Versions that are read at a time."""
 _PAGES = 4
@@ -221,3 +226,21 @@ def _cells(version: Version) -> Iterator[tuple[str, Any]]:
     yield from version.metrics.items()
     yield from ((f"config.{key}", value) for key, value in version.config.items())
     yield from ((f"label.{key}", value) for key, value in version.labels.items())
+
+
+def folder_weights(folder: Path) -> Weights:
+    """Digest of a folder's weight files; cached by path, inode, size and times."""
+    return bases.weights_of_folder(folder, user_cache_folder() / "digests")
+
+
+def version_with_weights(session: Session, digest: str) -> Version | None:
+    """The newest visible version whose weight files have this digest."""
+    session.refresh()
+    models = VersionList(session, Query(expressions=('kind == "model"',), limit=_SEARCHED))
+    for version in models:
+        try:
+            if bases.weights_of_tree(version.tree()).digest == digest:
+                return version
+        except StemmataError:
+            continue  # a damaged version elsewhere is no reason to fail here
+    return None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from campaigns import cases
 from doc_blocks import ROOT
+from projects import Project
+from stemmata.repository import open as open_repository
 from warm import WarmPython
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -29,6 +32,23 @@ def test_the_quickstart_shows_what_it_promises_and_may_be_run_again(tmp_path: Pa
     assert again.count("✓") == 7
     assert told.count(" epoch-1") == 2
     assert again.count(" epoch-1") == 4
+
+
+def test_the_quickstart_is_made_again_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In processes of their own: what is captured is how they were started."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    project = Project(tmp_path / "mine")
+    shutil.copy(ROOT / "examples/quickstart.py", project.folder)
+    project.run("quickstart.py", "--work", "work", "--epochs", "1")
+    with open_repository(project.folder / "work/models") as repo:
+        second, first = repo.versions("tutor")
+        made = repo.reproduce(first)
+        assert made.verdict.kind == "bit-identical"
+        assert made.plan.base.how == "made"
+        assert second.run != first.run
+        assert len(repo.versions("tutor")) == 2
+        kept = [a.details["reproduced"]["verdict"] for a in repo.get(first.id).annotations if a.details]
+        assert kept[-1] == "bit-identical"
 
 
 def test_the_encoder_example_holds_every_tensor_against_its_parent(tmp_path: Path, warm: WarmPython) -> None:

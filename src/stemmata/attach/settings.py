@@ -48,8 +48,13 @@ def decode(environment: Mapping[str, str]) -> Settings:
 
 def report(settings: Settings, kind: str, text: str = "") -> None:
     """Add a line for the parent; in vain where the file is gone, with the parent."""
+    report_to(settings.report, kind, text)
+
+
+def report_to(path: str, kind: str, text: str = "") -> None:
+    """As `report`, to that file."""
     try:
-        fd = os.open(settings.report, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
     except OSError:
         return
     try:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from stemmata import redirecting
 from stemmata.capture import mask, to_json
 from stemmata.capturing import code, environment, machine, packages, process, seeds
 from stemmata.capturing.missing import Missing, told
@@ -54,7 +55,7 @@ class Capturing:
         """Objects that could not be had before; of the thread that stores, before it first does."""
         done = self.objects()
         with self._lock:
-            self._done = {**done, **without_known(objects)}
+            self._done = {**done, **_gated(objects)}
 
     def objects(self) -> Objects:
         """Everything, when it is there; the same bytes at every call."""
@@ -66,7 +67,7 @@ class Capturing:
             if self._done is None:
                 late = Missing("the rest of the capture", f"it took longer than {PATIENCE:g} s")
                 said = {"code": to_json({"missing": told([late])})}
-                self._done = without_known({**self._objects, **said})
+                self._done = _gated({**self._objects, **said})
             return dict(self._done)
 
     def _run(self) -> None:
@@ -75,8 +76,16 @@ class Capturing:
             found.update(guarded(kind, job))
         with self._lock:
             if self._done is None:
-                self._done = without_known({**self._objects, **found})
+                self._done = _gated({**self._objects, **found})
         self._later.clear()  # they may hold datasets
+
+
+def _gated(objects: Objects) -> Objects:
+    """As they are stored: without secrets, and with places that last."""
+    safe = without_known(objects)
+    if not redirecting.is_on():
+        return safe
+    return {kind: redirecting.as_it_was(data.decode()).encode() for kind, data in safe.items()}
 
 
 def guarded(kind: str, job: Job) -> Objects:

@@ -219,6 +219,8 @@ def _untracked(tree: gitting.Tree, kept: _Kept) -> None:
     for path in tree.untracked:
         if outputs and not outputs.isdisjoint(_parents(path)):
             continue  # what a training or a store wrote says nothing of the code
+        if "__pycache__" in PurePosixPath(path).parts:
+            continue
         if path.endswith("/"):
             kept.miss(f"folder {path}", "it is a git repository of its own")
         elif is_source(path) or holds_secrets(path):

@@ -30,7 +30,7 @@ class Tree(NamedTuple):
 
 
 class NoTree(Exception):
-    """Why there is no commit to name. For callers within this package."""
+    """Why git has no answer: for callers, who say it as a reason of theirs."""
 
 
 def tree(folder: Path) -> Tree:
@@ -39,10 +39,10 @@ def tree(folder: Path) -> Tree:
     asked = ("status", "--porcelain=v2", "--branch", "-z", "--no-renames", "--ignore-submodules=dirty")
     listed = True
     try:
-        said = _ask(top, *asked, "--untracked-files=all")
+        said = ask(top, *asked, "--untracked-files=all")
     except NoTree:
         listed = False
-        said = _ask(top, *asked, "--untracked-files=no")
+        said = ask(top, *asked, "--untracked-files=no")
     found = _parse(top, said)
     if found.commit == "(initial)":
         raise NoTree("its git repository has no commit yet")
@@ -51,13 +51,13 @@ def tree(folder: Path) -> Tree:
 
 @lru_cache(maxsize=8)
 def _top(folder: Path) -> Path:
-    return Path(_ask(folder, "rev-parse", "--show-toplevel").rstrip("\n"))
+    return Path(ask(folder, "rev-parse", "--show-toplevel").rstrip("\n"))
 
 
 def remote(top: Path) -> str | None:
     """The address of `origin`, else of the first remote."""
     try:
-        lines = _ask(top, "config", "--get-regexp", r"^remote\..*\.url$").splitlines()
+        lines = ask(top, "config", "--get-regexp", r"^remote\..*\.url$").splitlines()
     except NoTree:
         return None
     pairs = [line.partition(" ")[::2] for line in lines]
@@ -68,13 +68,13 @@ def diff(top: Path, paths: Sequence[str]) -> str:
     """The uncommitted changes of these files, as a patch. Raises NoTree."""
     harmless = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--submodule=short")
     named = [f":(literal){path}" for path in paths[:_MOST_NAMED]]
-    return _ask(top, "diff", *harmless, "HEAD", "--", *named, seconds=DIFF_SECONDS)
+    return ask(top, "diff", *harmless, "HEAD", "--", *named, seconds=DIFF_SECONDS)
 
 
 def tracked(top: Path, paths: Sequence[str]) -> set[str]:
     """Which of these files git knows. Raises NoTree."""
     named = [f":(literal){path}" for path in paths[:_MOST_NAMED]]
-    return set(filter(None, _ask(top, "ls-files", "-z", "--", *named).split("\0"))) if named else set()
+    return set(filter(None, ask(top, "ls-files", "-z", "--", *named).split("\0"))) if named else set()
 
 
 def submodules(top: Path) -> bool:
@@ -104,7 +104,7 @@ def _parse(top: Path, said: str) -> Tree:
     return found._replace(commit=commit, branch="HEAD" if branch == "(detached)" else branch)
 
 
-def _ask(folder: Path, *arguments: str, seconds: float = SECONDS) -> str:
+def ask(folder: Path, *arguments: str, seconds: float = SECONDS) -> str:
     """What git says. Raises NoTree: it is not there, there is no repository, or it is too slow."""
     # fsmonitor is a program that a repository's own config names; it is not run for a question.
     command = ["git", "-c", "core.fsmonitor=false", "-c", "core.quotepath=false", "-C", os.fspath(folder)]

@@ -13,12 +13,23 @@ from stemmata.errors import Damage, Redacted
 T = TypeVar("T")
 
 
+class Attached(msgspec.Struct, frozen=True):
+    """What `stemmata run` was told, where it started the command."""
+
+    model: str
+    every: str | int = "epoch"
+    run_name: str | None = None
+
+
 class Command(msgspec.Struct, frozen=True):
-    """`argv` begins with Python itself; a masked argument is `***` or holds it."""
+    """`argv` begins with Python itself; a masked argument is `***` or holds it. `begun`: when the process was
+    started."""
 
     argv: list[str] = []
     folder: str = ""
     python_path: list[str] = []
+    begun: str | None = None
+    attached: Attached | None = None
     missing: list[Missing] = []
 
 

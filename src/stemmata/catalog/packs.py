@@ -34,6 +34,11 @@ class KnownPacks:
         row = self.connection.execute("SELECT size FROM packs WHERE name = ?", (pack.raw,)).fetchone()
         return int(row[0]) if row is not None and row[0] is not None else None
 
+    def pack_digest(self, pack: PackName) -> str | None:
+        """BLAKE3 of a pack's whole file as the log says; None of one that it does not describe."""
+        row = self.connection.execute("SELECT digest FROM packs WHERE name = ?", (pack.raw,)).fetchone()
+        return str(row[0]) if row is not None and row[0] is not None else None
+
     def bases_of(self, pack: PackName) -> list[PackName]:
         """The packs that objects in a pack lean on."""
         rows = self.connection.execute("SELECT base FROM pack_bases WHERE pack = ?", (pack.raw,))

@@ -178,6 +178,8 @@ def _told(found: Lineage, line: _Line, *, several: bool) -> Text:
         other = found.by_id.get(parent)
         words = text.plain(_label(other, several=several)) if other is not None else parent[:12]
         told.append(f" ⇠ {words}", "cyan")
+    if node.repeats and (above is None or above.run_id != node.run_id):
+        told.append(f" repeats {text.plain(_repeated(found, node.repeats, several=several))}", "cyan")
     base = found.by_id.get(node.base or "")
     if base is not None and edge is not None and edge.kind != "base" and _other_base(found, node):
         told.append(f" on {text.plain(_label(base, several=several))}", DIM)
@@ -200,6 +202,12 @@ def _other_base(found: Lineage, node: Node) -> bool:
     """Whether it is loaded on another model than the version that it hangs from."""
     above = found.by_id[found.upward[node.id].source]
     return node.base not in (above.base, *node.parents)
+
+
+def _repeated(found: Lineage, begin: str, *, several: bool) -> str:
+    """The version whose run is repeated: by its name where it is shown."""
+    node = next((n for n in found.nodes if n.short and n.id.startswith(begin)), None)
+    return _label(node, several=several) if node is not None else begin
 
 
 def _label(node: Node, *, several: bool) -> str:

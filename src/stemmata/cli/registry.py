@@ -42,6 +42,14 @@ COMMANDS: dict[str, Entry] = {
     "search": Entry("search", _LOOK, "Find versions by metrics, config, labels and origin."),
     "blame": Entry("blame", _LOOK, "Show which version last moved each layer or tensor, and how far."),
     "bisect": Entry("bisect", _LOOK, "Find the version that broke it, by binary search with a command."),
+    "reproduce": Entry(
+        "reproduce",
+        _LOOK,
+        "Make a version's run again, as it was captured, and judge whether it is the same.",
+    ),
+    "repeat": Entry(
+        "repeat", _BEGIN, "Run a version's command again with other training arguments, as a fork."
+    ),
     "lineage": Entry("lineage", _LOOK, "Draw which version came from which, as a tree."),
     "models": Entry("models", _LOOK, "List the models of the repository."),
     "stats": Entry("stats", _LOOK, "Show how much space versions take, what was saved, and where."),

@@ -18,11 +18,12 @@ from stemmata.describe import is_of_training
 from stemmata.errors import BaseMismatch, BaseMissing, InvalidArgument, NotLoadable, StemmataError
 from stemmata.hf.libraries import settings_of
 from stemmata.hf.loading import load_full
-from stemmata.hf.origin import folder_weights, local_folder, remember_origin, version_with_weights
+from stemmata.hf.origin import local_folder, remember_origin
 from stemmata.hf.quantised import quantization_of, quantized_again, recorded_quantization, refuse_merge
 from stemmata.ids import SHORT, VersionId
 from stemmata.records import Base
 from stemmata.version import Version
+from stemmata.versions import folder_weights, version_with_weights
 
 _CONFIG = "adapter_config.json"
 _DEFAULT = "default"

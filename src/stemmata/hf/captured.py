@@ -14,8 +14,9 @@ from stemmata.capturing import Capturing, Missing, rows, seeds
 from stemmata.capturing.missing import told
 from stemmata.hf.facts import processing_class
 from stemmata.hf.filesets import is_adapter
-from stemmata.hf.origin import folder_weights, local_folder, revision_of
+from stemmata.hf.origin import local_folder, revision_of
 from stemmata.training_args import sanitise_arguments
+from stemmata.versions import folder_weights
 
 _SEEDS = ("seed", "data_seed", "full_determinism")
 _FRAMES = 40

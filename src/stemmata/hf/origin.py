@@ -14,10 +14,9 @@ from weakref import WeakKeyDictionary
 import torch
 from safetensors import safe_open
 
-from stemmata.bases import Weights, hash_file, weight_paths, weights_of_folder, weights_of_tree
+from stemmata.bases import hash_file, weight_paths, weights_of_tree
 from stemmata.catalog import queries
-from stemmata.catalog.catalog import user_cache_folder
-from stemmata.errors import InvalidArgument, StemmataError
+from stemmata.errors import InvalidArgument
 from stemmata.hf.distributed import is_part
 from stemmata.hf.filesets import is_adapter
 from stemmata.ids import VersionId
@@ -25,9 +24,8 @@ from stemmata.names import name_key
 from stemmata.records import Base
 from stemmata.session import Session
 from stemmata.version import Version
-from stemmata.versions import Query, VersionList
+from stemmata.versions import Query, VersionList, folder_weights, version_with_weights
 
-_SEARCHED = 256
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # Other ways to begin a LoRA (pissa, olora, loftq, …) take a part out of the base, and do so again at load.
 _KEEPS_THE_BASE = (None, True, False, "gaussian", "orthogonal", "eva")
@@ -205,24 +203,6 @@ def local_folder(name: str | None, revision: str | None) -> Path | None:
         return Path(snapshot_download(name, revision=revision, local_files_only=True))
     except (HFValidationError, LocalEntryNotFoundError, OSError):
         return None  # not a hub id, or never downloaded
-
-
-def folder_weights(folder: Path) -> Weights:
-    """Digest of a folder's weight files; cached by path, inode, size and times."""
-    return weights_of_folder(folder, user_cache_folder() / "digests")
-
-
-def version_with_weights(session: Session, digest: str) -> Version | None:
-    """The newest visible version whose weight files have this digest."""
-    session.refresh()
-    models = VersionList(session, Query(expressions=('kind == "model"',), limit=_SEARCHED))
-    for version in models:
-        try:
-            if weights_of_tree(version.tree()).digest == digest:
-                return version
-        except StemmataError:
-            continue  # a damaged version elsewhere is no reason to fail here
-    return None
 
 
 def _version_of_files(name: str | None, revision: str | None, session: Session) -> VersionId | None:

@@ -19,6 +19,7 @@ from stemmata.errors import NotFound
 from stemmata.ids import SHORT, VersionId
 from stemmata.names import name_key
 from stemmata.records import Base, Record, decode_record, load_metrics
+from stemmata.reproductions import REPEATS
 from stemmata.resolve import best_of
 from stemmata.resuming import SUFFIX
 from stemmata.session import Session
@@ -65,6 +66,8 @@ class Node:
     """The node of the model that it is loaded on."""
     best: bool = False
     """No other of its model is better by the model's metric."""
+    repeats: str | None = None
+    """Of a run that repeats another one with a change: a version of that one, by the begin of its id."""
 
     @property
     def short(self) -> str:
@@ -98,6 +101,7 @@ class Node:
             "merged": list(self.merged),
             "base": self.base,
             "best": self.best,
+            "repeats": self.repeats,
         }
 
 
@@ -266,6 +270,7 @@ class _Gathered:
         for row in rows:
             record = self._records[row.id.hex]
             base = self._base(record, outside)
+            metrics, repeats = self._annotated(row, record)
             aliases, tags = (tuple(pointers.get((row.id, kind), ())) for kind in ("alias", "tag"))
             nodes.append(
                 Node(
@@ -284,23 +289,26 @@ class _Gathered:
                     author=row.author,
                     message=row.message,
                     bytes=row.bytes,
-                    metrics=self._metrics(row, record),
+                    metrics=metrics,
                     aliases=aliases,
                     tags=tags,
                     parents=tuple(each for each in record.parents if _is_id(each)),
                     base=base,
                     best=row.id in best,
+                    repeats=repeats,
                 )
             )
         absent = [Node(each, "", each[:SHORT], ABSENT) for each in self._absent]
         every = (*outside.values(), *absent, *nodes)
         return Lineage(of, focus, every, tuple(_edges(every)), primary)
 
-    def _metrics(self, row: VersionRow, record: Record) -> dict[str, float]:
-        merged = load_metrics(record.metrics)
+    def _annotated(self, row: VersionRow, record: Record) -> tuple[dict[str, float], str | None]:
+        """What was measured of it, and what it repeats."""
+        merged, repeats = load_metrics(record.metrics), None
         for annotation in queries.annotations_of(self._connection, row.seq):
             merged.update(load_metrics(annotation.metrics))
-        return merged
+            repeats = annotation.labels.get(REPEATS, repeats)
+        return merged, repeats
 
     def _base(self, record: Record, outside: dict[str, Node]) -> str | None:
         """The node that a version is loaded on; one for a base that is no version is made."""

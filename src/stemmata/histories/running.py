@@ -1,7 +1,8 @@
-"""Running: a command that judges a version, as a process group of its own. Owns its end, however it comes.
+"""Running: a command that judges a version or makes one, as a process group of its own. Owns its end, however
+it comes.
 
 The command has no terminal and no input: nothing asks a question that nobody answers. What it prints goes to
-this process's stderr.
+this process's stderr, or where it is told.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from stemmata.errors import CommandNotStarted
 
 SIGNALLED = 128
 GRACE = 3.0
 """Seconds between asking a group of processes to end and ending it."""
+_GONE_WITHIN = 1.0
 _ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
@@ -39,18 +42,23 @@ def run(
     *,
     timeout: float | None = None,
     grace: float = GRACE,
+    folder: Path | None = None,
+    output: int | None = None,
 ) -> Outcome:
     """Run a command to its end, or for `timeout` seconds; then all processes of its group are ended, with
     SIGTERM, and with SIGKILL what is left after `grace` seconds. So they are if this process is interrupted
-    or told to end. Raises CommandNotStarted."""
+    or told to end. It runs in `folder`; `output`, a descriptor, gets all that it prints. Raises
+    CommandNotStarted."""
     begun = time.monotonic()
     with _told_to_end():
         try:
             child = subprocess.Popen(
                 list(command),
                 env=dict(environment),
+                cwd=folder,
                 stdin=subprocess.DEVNULL,
-                stdout=_stderr(),
+                stdout=_stderr() if output is None else output,
+                stderr=output,
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
@@ -82,9 +90,20 @@ def end(child: subprocess.Popen[bytes], grace: float = GRACE) -> None:
     finally:
         if there:  # else its number may be somebody else's by now
             _signal(child.pid, signal.SIGKILL)
+            _wait_for_group(child)
         with suppress(subprocess.TimeoutExpired):
             # One that waits for a disk in vain does not end even so: it must not hold us.
             child.wait(5)
+
+
+def _wait_for_group(child: subprocess.Popen[bytes]) -> None:
+    """Until those that were killed are gone: the signal is sent to all, and each ends in its own time."""
+    until = time.monotonic() + _GONE_WITHIN
+    while time.monotonic() < until:
+        child.poll()
+        if not _signal(child.pid, 0):
+            return
+        time.sleep(0.01)
 
 
 def _signal(group: int, number: int) -> bool:

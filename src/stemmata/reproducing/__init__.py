@@ -1,12 +1,20 @@
 """Reproducing: a version made again from what was captured, and whether it is the same.
 
-    verdicts     the kinds of verdict, and `judge`
-    closeness    weights, tensor by tensor, against a tolerance
-    otherfiles   files that hold no weights
-    steps        the losses that both runs logged
-    causes       what both captures record differently: making, computing, recorded
-    words        a verdict in English
-    storing      a verdict as an annotation of the version
+    redoing       the order of it all: plan, restore, run, match, judge, keep; a repetition with a change
+    planning      what is restored, from where, and what is missing: sources, inputs, commands, changing,
+                  surroundings
+    places        the work folder's layout
+    moments       the repository as the run found it
+    launching     the command, in its environment
+    counterparts  which version stands for which
+    verdicts      the kinds of verdict, and `judge`
+    closeness     weights, tensor by tensor, against a tolerance
+    otherfiles    files that hold no weights
+    steps         the losses that both runs logged
+    causes        what both captures record differently: making, computing, recorded
+    words         a verdict in English
+    storing       a verdict as an annotation of the version
+    problems      why a run cannot be made again
 
 Kept verdicts are read back by `Version.reproductions`.
 """

@@ -1,4 +1,5 @@
-"""Runs at the start of every Python below `stemmata run`: lets the hook in, then the next sitecustomize.
+"""Runs at the start of every Python below `stemmata run` or `stemmata reproduce`: lets the hooks in, then the
+next sitecustomize.
 
 Any Python may come by here, older ones and ones without stemmata too: plain words, nothing raised.
 """
@@ -20,6 +21,17 @@ def _let_in() -> None:
         hook.install()
     except BaseException as error:  # noqa: BLE001  (whatever it is, the command goes on)
         _tell(error)
+
+
+def _hold_back() -> None:
+    """Of a run that is made again: without it the command would write over what the first one left."""
+    try:
+        from stemmata.attach import again
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] == "stemmata":
+            return  # a Python without stemmata writes to no repository
+        raise
+    again.install()
 
 
 def _tell(error: BaseException) -> None:
@@ -48,7 +60,16 @@ def _chain() -> None:
             sys.modules.setdefault("sitecustomize", mine)
 
 
-if "STEMMATA_RUN" in os.environ:
+if "STEMMATA_RUN" in os.environ or "STEMMATA_REPRODUCE" in os.environ:
     _step_aside()
-    _let_in()
+    if "STEMMATA_REPRODUCE" in os.environ:
+        try:
+            _hold_back()
+        except BaseException as error:  # noqa: BLE001
+            # `site` would show it and go on.
+            sys.stderr.write(f"stemmata: the run was not begun: {type(error).__name__}: {error}\n")
+            sys.stderr.flush()
+            os._exit(70)
+    if "STEMMATA_RUN" in os.environ:
+        _let_in()
     _chain()

@@ -22,7 +22,8 @@ app = command_app()
         "stemmata lineage sentiment --all --metric eval_f1",
         "stemmata lineage sentiment --html lineage.html",
         json="of, focus (id or null), nodes (list of id, model, name, state, run, kind, event, step, epoch, "
-        "created_at, author, message, bytes, metrics, aliases, tags, parents, merged, base, best), edges "
+        "created_at, author, message, bytes, metrics, aliases, tags, parents, merged, base, best, "
+        "repeats), edges "
         "(list of from, to, kind: line, resume, fork, merge or base), primary (by model: metric, direction)",
     ),
 )

@@ -1,0 +1,205 @@
+"""Commands: a recorded command line, made fit to run in the work folder. Owns which arguments become others.
+
+Python is the one that runs here. Paths of the run's folders become those of the work folder, arguments that
+were masked are asked for, options are changed where a repetition wants it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import sysconfig
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stemmata.capture import MASK
+from stemmata.capturing import Missing
+from stemmata.capturing.reading import Captured, EntryPoint
+
+GIVEN = "STEMMATA_ARG_"
+"""Variables that give masked arguments begin so."""
+_WITH_VALUE = "cmWX"
+"""Flags of Python with a word behind them."""
+_DEAF = "IES"
+"""Flags with which Python hears neither of PYTHONPATH nor of a sitecustomize."""
+_LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "NODE_RANK")
+_OF_A_JOB = re.compile(r"SLURM_\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A command line of Python, whose own flags end at `script`: the place of the script, `-c` or `-m`."""
+
+    argv: tuple[str, ...]
+    script: int
+
+    @classmethod
+    def parse(cls, argv: Sequence[str]) -> Line:
+        place = 1
+        while place < len(argv) and argv[place].startswith("-") and argv[place] != "-":
+            word = argv[place]
+            flags = "" if word.startswith("--") else word[1:]
+            valued = next((i for i, flag in enumerate(flags) if flag in _WITH_VALUE), None)
+            if valued is not None:
+                if flags[valued] in "cm":
+                    break
+                place += valued == len(flags) - 1  # its value is the next word
+            place += 1
+        return cls(tuple(argv), place)
+
+    @property
+    def deaf(self) -> str | None:
+        """A flag of Python that keeps everybody from changing where the command writes."""
+        for word in self.argv[1 : self.script + 1]:
+            if word.startswith("-") and not word.startswith("--"):
+                flags = re.split(f"[{_WITH_VALUE}]", word[1:])[0]
+                found = next((flag for flag in flags if flag in _DEAF), None)
+                if found is not None:
+                    return f"-{found}"
+        return None
+
+    def options(self) -> dict[str, list[int]]:
+        """The places of the command's own options, by name: `learning_rate` of `--learning-rate 1e-4`."""
+        found: dict[str, list[int]] = {}
+        for place in range(self.script + 1, len(self.argv)):
+            word = self.argv[place]
+            if word.startswith("-") and word.strip("-") and not _is_number(word):
+                name = word.lstrip("-").partition("=")[0].replace("-", "_")
+                found.setdefault(name, []).append(place)
+        return found
+
+
+def with_option(argv: Sequence[str], place: int, value: str) -> list[str]:
+    """A command line whose option at `place` has another value."""
+    words = list(argv)
+    head, equals, _ = words[place].partition("=")
+    if equals:
+        words[place] = f"{head}={value}"
+    elif place + 1 < len(words) and (not words[place + 1].startswith("-") or _is_number(words[place + 1])):
+        words[place + 1] = value
+    else:
+        words.insert(place + 1, value)
+    return words
+
+
+def with_given(argv: Sequence[str], given: Mapping[str, str]) -> tuple[list[str], list[Missing]]:
+    """A command line whose masked arguments are given: by the option's name or by the argument's number, in
+    `given` or in a variable of the environment. And those that are not."""
+    words, missing = list(argv), []
+    for place, word in enumerate(argv):
+        if MASK not in word:
+            continue
+        names = _names(argv, place)
+        value = _given(names, given)
+        if value is None:
+            how = f"--arg {names[-1]}=VALUE, or {_variable(names[-1])} in the environment, gives it again"
+            what = f"argument {place}" + (f" ({names[-1]})" if len(names) > 1 else "")
+            missing.append(Missing(what, f"it was masked when it was captured: {how}"))
+        else:
+            head, equals, _ = word.partition("=")
+            words[place] = f"{head}={value}" if equals and head.startswith("-") else value
+    return words, missing
+
+
+def names_of_masked(argv: Sequence[str]) -> set[str]:
+    """By which names masked arguments can be given."""
+    return {name for place, word in enumerate(argv) if MASK in word for name in _names(argv, place)}
+
+
+def _names(argv: Sequence[str], place: int) -> list[str]:
+    """The number of an argument, and the option that it is the value of."""
+    head, equals, _ = argv[place].partition("=")
+    if equals and head.startswith("-"):
+        return [str(place), head.lstrip("-")]
+    before = argv[place - 1] if place else ""
+    if before.startswith("-") and "=" not in before and before not in ("-c", "-m"):
+        return [str(place), before.lstrip("-")]
+    return [str(place)]
+
+
+def _given(names: Sequence[str], given: Mapping[str, str]) -> str | None:
+    for name in reversed(names):
+        found = given.get(name, os.environ.get(_variable(name)))
+        if found is not None:
+            return found
+    return None
+
+
+def _variable(name: str) -> str:
+    return GIVEN + re.sub(r"\W", "_", name).upper()
+
+
+def here(line: Line, moved: Callable[[str], str | None]) -> tuple[list[str], list[Missing]]:
+    """The command line as it runs here: this Python, and paths, whole ones and those that lead out of the
+    working folder, as `moved` has them. And what is not here."""
+    words, missing = [sys.executable, *line.argv[1 : line.script]], []
+    for place, word in enumerate(line.argv[line.script :], start=line.script):
+        head, equals, value = word.partition("=")
+        if os.path.isabs(word):  # noqa: PTH117  (an argument is no path)
+            found = moved(word)
+            if found is None and place == line.script and not Path(word).exists():
+                found = _installed(Path(word).name)
+                if found is None:
+                    missing.append(Missing(f"program {Path(word).name}", f"{word} is not there any more"))
+            words.append(found or word)
+        elif equals and (os.path.isabs(value) or _climbs(value)):  # noqa: PTH117
+            words.append(f"{head}={moved(value) or value}")
+        else:
+            words.append((moved(word) if _climbs(word) else None) or word)
+    return words, missing
+
+
+def _climbs(word: str) -> bool:
+    """Whether it is a path out of the working folder."""
+    return word.split("/")[0] == ".."
+
+
+def _installed(name: str) -> str | None:
+    """A program of that name beside this Python."""
+    path = Path(sysconfig.get_path("scripts")) / name
+    return str(path) if path.is_file() else None
+
+
+def why_not(captured: Captured) -> list[Missing]:
+    """Why this command can be run by nobody, however much is restored."""
+    command, entry = captured.command, captured.code.entry if captured.code is not None else EntryPoint()
+    if command is None or not command.argv:
+        said = next((m.why for m in captured.missing if m.what == "command"), "it was not captured")
+        return [Missing("command", said)]
+    found = []
+    if entry.kind == "prompt":
+        found.append(Missing("entry", "it was typed at a prompt or came from stdin, and was not kept"))
+    elif entry.kind == "program" and _is_ours(entry):
+        why = "a stemmata command saved this version; what trained it was not captured"
+        found.append(Missing("training", why))
+    deaf = Line.parse(command.argv).deaf
+    if deaf is not None:
+        why = f"Python was started with {deaf}: what it writes cannot be led elsewhere"
+        found.append(Missing("command", why))
+    told = captured.environment.variables if captured.environment is not None else {}
+    if told.get("WORLD_SIZE", "1") not in ("", "1"):
+        why = f"this was one of {told['WORLD_SIZE']} processes of a launcher, whose command was not captured"
+        found.append(Missing("launcher", why))
+    return found
+
+
+def _is_ours(entry: EntryPoint) -> bool:
+    return (entry.module or "").partition(".")[0] == "stemmata" or Path(entry.path or "").stem == "stemmata"
+
+
+def variables(captured: Captured) -> tuple[dict[str, str], list[Missing]]:
+    """The recorded variables, but for those that a launcher sets; and those that were masked."""
+    said = captured.environment.variables if captured.environment is not None else {}
+    wanted = {k: v for k, v in said.items() if k not in _LAUNCHED and not _OF_A_JOB.fullmatch(k)}
+    missing = [Missing(f"variable {k}", "its value was masked") for k, v in wanted.items() if MASK in v]
+    return {k: v for k, v in wanted.items() if MASK not in v}, missing
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,391 @@
+"""Inputs: what a run read that is no code: its base model, stored rows, and files that lay beside the code.
+
+Owns where each comes from. What was captured by a digest is used only where the digest still holds; what was
+not is taken as it is now, and listed as such. Outputs of the first run are no inputs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from stemmata import bases
+from stemmata.capturing import Missing, gitting
+from stemmata.capturing.reading import BaseModel, Captured
+from stemmata.errors import BaseMismatch, StemmataError
+from stemmata.ids import VersionId
+from stemmata.records import Base
+from stemmata.reproducing.places import Places, is_wide
+from stemmata.version import Version
+from stemmata.versions import Query, VersionList, folder_weights, version_with_weights
+
+MOST_BYTES = 2 << 30
+MOST_FILES = 20_000
+"""Of what lies beside the code, copied without being asked for."""
+_MOST_SEEN = 200_000
+_MOST_RUNS = 1000
+"""Of the newest versions, how many are asked whether one process made them too."""
+_NAMED = 20
+_NO_INPUTS = frozenset(
+    {
+        ".git",
+        ".hg",
+        ".venv",
+        "venv",
+        "node_modules",
+        "__pycache__",
+        ".stemmata",
+        ".tox",
+        ".mypy_cache",
+        ".pytest_cache",
+        ".ruff_cache",
+        ".ipynb_checkpoints",
+        ".idea",
+        ".vscode",
+    }
+)
+_OUTPUT_NAMES = frozenset(
+    ("training_args.bin", "trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
+)
+_REPOSITORY, _ENVIRONMENT = "stemmata.json", "pyvenv.cfg"
+_WEIGHTS = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+# --- base -----------------------------------------------------------------------------------------
+
+How = Literal["none", "there", "hub", "made", "link", "checkout"]
+
+
+@dataclass(frozen=True, slots=True)
+class BasePlan:
+    """`how`: none is known of; it is still there; in the hub's cache, or to be fetched by the script; the run
+    makes it itself; `source` is linked to `target`; `version` is."""
+
+    how: How
+    words: str
+    target: Path | None = None
+    source: Path | None = None
+    version: Version | None = None
+    named: str = ""
+    """The path by which the command names it, where it lies elsewhere here."""
+    missing: tuple[Missing, ...] = ()
+    blocked: tuple[Missing, ...] = ()
+
+    def restore(self) -> None:
+        """Raises OSError, Damage."""
+        source = self.version.path() if self.version is not None else self.source
+        if self.target is not None and source is not None and not os.path.lexists(self.target):
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            self.target.symlink_to(source)  # read alone; the guard keeps it so
+
+
+def base(version: Version, captured: Captured, places: Places, given: Path | None) -> BasePlan:
+    """Where the model that the run began from is now. Raises BaseMismatch for a `given` one that is none."""
+    found = version.base or _of_capture(captured.base)
+    name = found.name_or_path if found is not None else ""
+    if found is None or not (name or found.version):
+        return BasePlan("none", "none is known of: the script makes its model itself")
+    stored = _stored(version, found)
+    if stored is not None and _of_the_same_process(stored, version):
+        return BasePlan("made", f"the run made and saved it itself ({_named(stored)})")
+    worked = captured.command.folder if captured.command is not None else ""
+    there = Path(worked) / name if name else None
+    here = places.here(there) if there is not None and there.is_absolute() else None
+    if given is not None:
+        _require_same(version, found, given)
+        return _placed(found, here, places, BasePlan("link", f"{given}", source=given.absolute()))
+    if there is not None and there.is_dir():
+        if here is not None and _came_later(there, captured):
+            return BasePlan("made", f"the run made it itself ({name})")
+        if found.digest is None or _digest(there) == found.digest:
+            words = f"{there}, where it was" + (", with the same files" if found.digest else ", unchecked")
+            if here is None:
+                return BasePlan("there", words)
+            return BasePlan("link", words, target=here, source=there)
+    if stored is not None:
+        said = BasePlan("checkout", f"{_named(stored)} of this repository", version=stored)
+        return _placed(found, here, places, said)
+    if _HUB_ID.fullmatch(name) and not (there is not None and there.is_dir()):
+        return _from_hub(found)
+    return _gone(found, there)
+
+
+def _placed(found: Base, here: Path | None, places: Places, plan: BasePlan) -> BasePlan:
+    """With a target: the same place here; else a folder that the command line is made to name."""
+    if here is not None:
+        return replace(plan, target=here)
+    if found.name_or_path and not Path(found.name_or_path).is_absolute():
+        # A name of a hub is looked for as a folder first.
+        return replace(plan, target=places.folder / found.name_or_path)
+    return replace(plan, target=places.work / "base", named=found.name_or_path)
+
+
+def _from_hub(found: Base) -> BasePlan:
+    now = bases.complete(Base(name_or_path=found.name_or_path, revision=found.revision))
+    if now.digest is not None and found.digest in (None, now.digest):
+        return BasePlan("hub", f"{found.name_or_path}, in the hub's cache of this machine")
+    what = "other files of it are" if now.digest is not None else "it is not"
+    why = f"{what} in the hub's cache here; the script fetches it, if it can"
+    return BasePlan("hub", found.name_or_path, missing=(Missing(f"base {found.name_or_path}", why),))
+
+
+def _gone(found: Base, there: Path | None) -> BasePlan:
+    name = found.name_or_path or str(found.version)
+    rest = "and no version of this repository holds its files; a folder that has them can be named (--base)"
+    if there is not None and there.is_dir():
+        why = f"{there} holds another model now, {rest}"
+    else:
+        why = f"it is not there any more, {rest}"
+    return BasePlan("none", "not found", blocked=(Missing(f"base model {name}", why),))
+
+
+def _of_capture(found: BaseModel | None) -> Base | None:
+    if found is None:
+        return None
+    return Base(found.name_or_path, found.revision, found.digest, [*found.files], None)
+
+
+def _stored(version: Version, found: Base) -> Version | None:
+    """The version of this repository that holds the base's files."""
+    session = version.source
+    try:
+        if found.version:
+            return Version(session, session.row(VersionId.parse(found.version)))
+    except (StemmataError, ValueError):
+        pass  # deleted, or of another repository: another version may hold the same files
+    return version_with_weights(session, found.digest) if found.digest else None
+
+
+def _of_the_same_process(stored: Version, version: Version) -> bool:
+    """A command's object tells when its process began: no two processes share one."""
+    mine = version.record.provenance.get("command")
+    return mine is not None and stored.record.provenance.get("command") == mine
+
+
+def _came_later(folder: Path, captured: Captured) -> bool:
+    """Whether all that lies there was written since the run's process was started."""
+    begun = begun_at(captured)
+    if begun is None:
+        return False
+    times = [entry.stat().st_mtime for entry in os.scandir(folder) if entry.is_file()]
+    return bool(times) and min(times) > begun
+
+
+def begun_at(captured: Captured) -> float | None:
+    """When the run's process was started, in seconds since 1970."""
+    said = captured.command.begun if captured.command is not None else None
+    try:
+        return datetime.fromisoformat(said).timestamp() if said else None
+    except ValueError:
+        return None
+
+
+def _require_same(version: Version, found: Base, given: Path) -> None:
+    now = _digest(given)
+    if found.digest is not None and now != found.digest:
+        raise BaseMismatch(version=version.short, expected=found.digest, found=now, where=str(given))
+
+
+def _digest(folder: Path) -> str:
+    return folder_weights(folder).digest
+
+
+def _named(version: Version) -> str:
+    return f"{version.model}@{version.name}"
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def rows(version: Version, captured: Captured) -> tuple[dict[str, str], list[Missing]]:
+    """Stored rows as files, by part. Raises Damage."""
+    stored = captured.data.stored if captured.data is not None else None
+    if stored is None:
+        return {}, []
+    session = version.source
+    others = _other_runs(version)
+    if others:
+        why = f"the process trained {others + 1} times: which rows belong to which cannot be told"
+        return {}, [Missing("stored rows", why)]
+    try:
+        folder = Version(session, session.row(VersionId.parse(stored.version))).path()
+    except (StemmataError, ValueError) as error:
+        return {}, [Missing("stored rows", f"{stored.model} has them no more: {error}")]
+    found = {part: folder / file for part, file in stored.files.items() if "/" not in file}
+    return {part: str(path) for part, path in found.items() if path.is_file()}, []
+
+
+def _other_runs(version: Version) -> int:
+    """How many further runs its process made."""
+    mine = version.record.provenance.get("command")
+    near = VersionList(version.source, Query(limit=_MOST_RUNS))
+    made = {v.run.id for v in near if v.run is not None and v.record.provenance.get("command") == mine}
+    return len(made - ({version.run.id} if version.run is not None else set()))
+
+
+def here(rows: Mapping[str, str], places: Places) -> dict[str, str]:
+    """Where stored rows are in the work folder, by part."""
+    return {part: str(places.work / "rows" / Path(path).name) for part, path in rows.items()}
+
+
+def lay(rows: Mapping[str, str], places: Places) -> None:
+    """Link them there: whoever maps rows writes beside them, which the store's own folder is not for."""
+    for part, path in here(rows, places).items():
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).symlink_to(rows[part])
+
+
+# --- beside the code ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A file that no capture holds, as it is now. `over`: also where the commit has one. `target`: it is a
+    link, to a place that is not written."""
+
+    there: Path
+    here: Path
+    bytes: int
+    over: bool = False
+    target: Path | None = None
+
+
+def beside(
+    captured: Captured, places: Places, known: Sequence[str], outputs: Sequence[Path]
+) -> tuple[list[Beside], list[Missing]]:
+    """Files of the run's folders that git does not know and no capture holds: data, settings, whatever the
+    script may read. Not what a training wrote; `known` is restored otherwise, `outputs` were the run's.
+    """
+    root = captured.code.root if captured.code is not None else ""
+    found: list[Beside] = []
+    begun = begun_at(captured)
+    for there, here in places.pairs:
+        if not there.is_dir() or is_wide(there):
+            continue
+        skipped = {there / path for path in known} if str(there) == root else set()
+        skipped |= {Path(root) / path for path in known}
+        for path, size in _files(there, root, captured, outputs, begun):
+            if path not in skipped:
+                target = path.resolve() if path.is_symlink() else None
+                moved = places.here(target) if target is not None else None
+                found.append(Beside(path, here / path.relative_to(there), size, target=moved or target))
+    return _bounded([*found, *_changed(captured, places)])
+
+
+def _changed(captured: Captured, places: Places) -> Iterator[Beside]:
+    """Files that were changed and could not be captured: as they are now is nearer than the commit."""
+    code = captured.code
+    for path in code.changed if code is not None else ():
+        there = Path(code.root) / path if code is not None else Path()
+        here = places.here(there)
+        if code is not None and path not in code.files and here is not None and there.is_file():
+            yield Beside(there, here, there.stat().st_size, over=True)
+
+
+def _bounded(found: list[Beside]) -> tuple[list[Beside], list[Missing]]:
+    """The small ones, as many as are copied unasked; the rest is named."""
+    found.sort(key=lambda each: (each.bytes, str(each.there)))
+    total, taken = 0, 0
+    for each in found:
+        if total + each.bytes > MOST_BYTES or taken >= MOST_FILES:
+            break
+        total, taken = total + each.bytes, taken + 1
+    left = found[taken:]
+    missing = [
+        Missing(f"file {each.there}", f"it has {each.bytes / (1 << 20):,.0f} MiB and is not copied (--link)")
+        for each in left[-_NAMED:]
+    ]
+    if len(left) > _NAMED:
+        missing.append(Missing(f"{len(left) - _NAMED} more files", "they are too many to be copied (--link)"))
+    return sorted(found[:taken], key=lambda each: str(each.there)), missing
+
+
+def _files(
+    there: Path, root: str, captured: Captured, outputs: Sequence[Path], begun: float | None
+) -> Iterator[tuple[Path, int]]:
+    """Files below `there` that may have been read."""
+    tracked = _tracked(there) if captured.code is not None and captured.code.commit else set()
+    seen = 0
+    for folder, folders, names in os.walk(there):
+        place = Path(folder)
+        if place in outputs or _is_output(place, names, begun, top=place in (there, Path(root))):
+            folders.clear()
+            continue
+        for name in folders:
+            if (place / name).is_symlink() and name not in _NO_INPUTS and str(place / name) not in tracked:
+                yield place / name, 0  # what it leads to is not walked: it may be anything
+        folders[:] = [f for f in folders if f not in _NO_INPUTS and not (place / f / ".git").exists()]
+        for name in names:
+            seen += 1
+            path = place / name
+            if seen > _MOST_SEEN:
+                return
+            if name in (".git", *_OUTPUT_NAMES) or str(path) in tracked or path in outputs:
+                continue
+            try:
+                about = path.stat()
+            except OSError:
+                continue
+            made = begun is not None and about.st_mtime >= begun and name.endswith(_WEIGHTS)
+            if stat.S_ISREG(about.st_mode) and not made:
+                yield path, 0 if path.is_symlink() else about.st_size
+
+
+def _is_output(folder: Path, names: Sequence[str], begun: float | None, *, top: bool) -> bool:
+    """Whether a folder holds what a training or a store wrote: weights that are older than the run are its
+    inputs."""
+    if _REPOSITORY in names or _ENVIRONMENT in names:
+        return not top or _ENVIRONMENT in names
+    if top:
+        return False
+    weights = [n for n in names if n.endswith(_WEIGHTS) or n in _OUTPUT_NAMES]
+    if not weights:
+        return False
+    try:
+        return begun is None or any((folder / n).stat().st_mtime >= begun for n in weights)
+    except OSError:
+        return True
+
+
+def _tracked(folder: Path) -> set[str]:
+    """What git knows: the clone has it, as it was."""
+    try:
+        said = gitting.ask(folder, "ls-files", "-z", "--full-name", ".", seconds=30)
+        top = gitting.ask(folder, "rev-parse", "--show-toplevel").rstrip("\n")
+    except gitting.NoTree:
+        return set()
+    return {str(Path(top) / path) for path in said.split("\0") if path}
+
+
+def copy(found: Sequence[Beside]) -> None:
+    """Copy what lies beside the code; what is there already stays."""
+    for each in found:
+        if os.path.lexists(each.here) and not each.over:
+            continue
+        each.here.parent.mkdir(parents=True, exist_ok=True)
+        if each.target is not None:
+            each.here.symlink_to(each.target)
+        else:
+            shutil.copy2(each.there, each.here)
+
+
+def link(paths: Sequence[str], captured: Captured, places: Places) -> list[Missing]:
+    """Lay links to what the caller names, by its path in the run's folders. What is not there is told."""
+    missing = []
+    root = Path(captured.code.root if captured.code is not None else "")
+    for path in paths:
+        there = root / path
+        here = places.here(there) if there.is_absolute() else None
+        if here is None or not there.exists():
+            missing.append(Missing(f"link {path}", f"{there} is not in the run's folders"))
+        elif not os.path.lexists(here):
+            here.parent.mkdir(parents=True, exist_ok=True)
+            here.symlink_to(there)
+    return missing
