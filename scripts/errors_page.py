@@ -7,8 +7,9 @@ from pathlib import Path
 
 from stemmata import errors
 from stemmata.errors import StemmataError
-from stemmata.histories import problems
-from stemmata.reproducing import problems as remaking
+from stemmata.histories import problems as histories
+from stemmata.pictures import problems as pictures
+from stemmata.reproducing import problems as reproducing
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "errors.md"
 HEAD = """# Errors
@@ -20,7 +21,7 @@ turns its family into the exit code. With `--json` a failed command prints
 
 `{…}` stands for a field. This page is made by `scripts/errors_page.py`; a test holds it against the classes.
 """
-MODULES = (errors, problems, remaking)
+MODULES = (errors, histories, pictures, reproducing)
 """Where the classes are."""
 FAMILIES = {
     1: "Failed in another way",

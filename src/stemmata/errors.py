@@ -596,10 +596,3 @@ class MissingExtra(StemmataError):
     kind = "missing-extra"
     what = "{feature} needs {package}, which is not installed"
     next_step = "install it with: pip install 'stemmata[{extra}]'"
-
-
-class PictureNotWritten(StemmataError):
-    kind = "picture-not-written"
-    what = "{path} cannot be written: {reason}"
-    untouched = "the repository is as it was"
-    next_step = "name a file in a folder that is there and may be written to"

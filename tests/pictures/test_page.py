@@ -18,12 +18,12 @@ import stemmata
 from makers import safetensors_bytes
 from picture_makers import HOSTILE, adapter, llama, sweep
 from picture_pages import Read, hostile_page
-from stemmata.errors import PictureNotWritten
 from stemmata.pictures import page
 from stemmata.pictures.curves import Curves
 from stemmata.pictures.heatmap import HeatMap
 from stemmata.pictures.page import Page, Section
 from stemmata.pictures.picture import Table
+from stemmata.pictures.problems import PictureNotWritten
 from stemmata.repository import Repository
 
 

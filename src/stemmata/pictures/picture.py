@@ -132,7 +132,7 @@ def frame(rows: Sequence[Mapping[str, Any]], asked: str) -> Any:
 
 def written(path: str | os.PathLike[str], content: str) -> Path:
     """Write a page. Raises PictureNotWritten."""
-    from stemmata.errors import PictureNotWritten
+    from stemmata.pictures.problems import PictureNotWritten
 
     target = Path(path)
     try:
