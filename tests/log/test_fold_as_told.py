@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from campaigns import cases
-from catalog_fold.test_agreement import IDS, SETUP, op
 from ledger import DictState, add_pack, alias, pack
+from random_ops import IDS, SETUP, op
 from stemmata.errors import NewerFormat
 from stemmata.ids import Digest
 from stemmata.log import ops as said
