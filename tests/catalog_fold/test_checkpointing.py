@@ -214,6 +214,17 @@ def test_the_catalog_in_use_does_not_go_into_it(tmp_path: Path, monkeypatch: pyt
     assert said(opened(storage, ledger.identity, file)) == folded(storage, ledger.identity)
 
 
+def test_without_any_cache_folder_it_is_made_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STEMMATA_CACHE", str(tmp_path / "user"))
+    ledger = grown(Ledger(storage := LocalStorage(tmp_path / "repo")), 5)
+    for place in (storage.root / "cache", tmp_path / "user"):
+        place.write_text("in the way")
+    assert written(ledger).n == 5
+    require_sound(storage, tmp_path)
+
+
 def test_what_nobody_will_want_is_retired(tmp_path: Path) -> None:
     ledger = grown(Ledger(), 8)
     storage = ledger.storage

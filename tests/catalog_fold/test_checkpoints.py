@@ -194,6 +194,7 @@ def sql(*statements: str) -> Callable[[sqlite3.Connection], object]:
     (sql("UPDATE meta SET value = CAST(x'ff' AS TEXT) WHERE key = 'position'"), "SQLite"),
     (sql("INSERT INTO objects VALUES (x'00', x'00')"), "no log says"),
     (sql("INSERT INTO facts VALUES (1, 1, 1.0, NULL, 1, NULL)"), "no log says"),
+    (sql("UPDATE packs SET remembered = 1"), "no log says"),
     (sql("UPDATE keys SET filled = 1"), "facts"),
 ])  # fmt: skip
 def test_i8_a_sealed_checkpoint_of_another_shape_is_passed_over(

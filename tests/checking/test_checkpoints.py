@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from campaigns import cases
 from checkpointed import forged, sealed
-from faults import Damage, contents, damage, memory_of, replace
+from faults import Damage, contents, damage, damaged, memory_of, replace
 from stemmata.catalog import checkpointing, checkpoints
 from stemmata.catalog.checkpoints import CheckpointName, find_checkpoints, image_of
 from stemmata.catalog.schema import VERSION
@@ -17,8 +21,9 @@ from stemmata.checking import Report, check
 from stemmata.log.entries import log_key
 from stemmata.repository import Repository
 from stemmata.storage.base import Storage
+from stemmata.storage.local import LocalStorage
 from stemmata.storage.memory import MemoryStorage
-from stored import Stored
+from stored import Stored, read_or_refuse
 
 
 @pytest.fixture
@@ -52,6 +57,25 @@ def test_one_that_the_log_has_outgrown_is_sound(storage: MemoryStorage) -> None:
         repo.alias("toy", "other", repo["toy@staging"])
         repo.delete(repo["base@one"])
     assert check_structure(storage).problems == []
+
+
+@given(how=st.sampled_from([how for how in Damage if how is not Damage.GONE]), at=st.integers(0, 1 << 24))
+@settings(
+    max_examples=cases(15, 200),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_i4_any_damage_of_one_is_found_and_hides_nothing(
+    storage: MemoryStorage, stored: Stored, how: Damage, at: int
+) -> None:
+    name = only(storage)
+    bad = damaged(storage.get(name.key), how, at)
+    assert bad is not None
+    kept = {**contents(storage), name.key: bad}
+    assert not check_structure(memory_of(kept)).sound
+    with tempfile.TemporaryDirectory() as folder:
+        root = Stored(kept, stored.files, stored.names).lay_out(Path(folder) / "repo")
+        with Repository(LocalStorage(root)) as repo:
+            assert read_or_refuse(repo, stored) == 0
 
 
 LIES = (

@@ -125,6 +125,8 @@ def _fault(connection: sqlite3.Connection, identity: Identity, name: CheckpointN
     for table in NOT_OF_THE_LOG:
         if connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone():  # noqa: S608 - names of our own
             return "it holds what no log says"
+    if connection.execute("SELECT 1 FROM packs WHERE remembered LIMIT 1").fetchone():
+        return "it holds what no log says"
     if connection.execute("SELECT 1 FROM keys WHERE filled LIMIT 1").fetchone():
         return "it promises facts that it does not hold"
     return ""
