@@ -446,7 +446,7 @@ class Recorder:
                 add_rows(self.repository.session, version, late)
 
         if late:
-            self._writer.add(self._guarded(Task("what was logged last", job, again=True)))
+            self._writer.add(self._guarded(Task("what was logged last", job)))
 
     def _parents(self, line: Sequence[Saved | None], inner: Any) -> list[VersionId]:
         """The newest of `line` that is there: one that could not be written has no children."""
