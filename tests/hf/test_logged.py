@@ -16,8 +16,8 @@ from stemmata.capturing import Captured
 from stemmata.errors import InvalidArgument, StorageFull
 from stemmata.hf import VersionCallback
 from stemmata.lightning import VersionCallback as LightningCallback
-from stemmata.reproducing import judge
 from stemmata.repository import Repository
+from stemmata.reproducing import judge
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

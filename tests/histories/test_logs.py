@@ -33,7 +33,12 @@ def save(
     for name, data in said.pop("files", {}).items():
         (folder / name).write_bytes(data)
     kept = {} if rows is None else {KIND: Kept(tuple(rows)).encoded()}
-    said = {"name": f"r/{folder.name}", "run": RUN, "provenance": {**kept, **said.pop("provenance", {})}, **said}
+    said = {
+        "name": f"r/{folder.name}",
+        "run": RUN,
+        "provenance": {**kept, **said.pop("provenance", {})},
+        **said,
+    }
     return repo.save(folder, "m", step=step, parents=[parent] if parent else [], **said)
 
 
