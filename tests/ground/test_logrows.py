@@ -56,8 +56,9 @@ def test_bytes_that_are_no_rows_are_none_and_no_error(data: bytes) -> None:
 @pytest.mark.parametrize(
     "data",
     [b"", b"[]", b"[" * 99_999, b'{"rows":7}', b'{"rows":[{"loss":1.0}]}', b'{"rows":[{"step":-1,"x":1}]}',
-     b'{"rows":[{"step":true,"x":1}]}', b'{"rows":[{"step":1.5}]}', b'{"rows":[{"step":9223372036854775808}]}',
-     b'{"rows":[{"step":1,"x":[]}]}', b" " * (logrows.MAX_BYTES + 1)],
+     b'{"rows":[{"step":true,"x":1}]}', b'{"rows":[{"step":1.5}]}',
+     b'{"rows":[{"step":9223372036854775808}]}', b'{"rows":[{"step":1,"x":[]}]}',
+     b" " * (logrows.MAX_BYTES + 1)],
 )  # fmt: skip
 def test_a_fault_of_each_kind_gives_no_row(data: bytes) -> None:
     assert decoded(data).rows == ()

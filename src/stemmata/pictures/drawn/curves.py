@@ -15,6 +15,8 @@ from stemmata.pictures.drawn.sheet import NORMAL, SMALL, Sheet, literal
 _WIDE, _HIGH, _LOW = 7.2, 3.0, 1.75
 _GAP = 0.72
 _NAMED = 22
+_MANY = 100
+"""Places of a line from which it is a thin one: logged rows scatter."""
 _LINE = 0.165
 """Inches between the names of two runs."""
 
@@ -62,7 +64,7 @@ def _panel(
             [x for x, _ in line.drawn],
             [value if math.isfinite(value) else math.nan for _, value in line.drawn],
             color=sheet.run(line.colour),
-            linewidth=1.6 if own else 0.7,
+            linewidth=(0.9 if len(line.drawn) > _MANY else 1.6) if own else 0.7,
             marker="o" if len(line.points) <= 40 else None,
             markevery=[at for at, (x, _) in enumerate(line.drawn) if x in versions],
             markersize=(4.2 if named else 3.2) if own else 1.8,

@@ -20,6 +20,8 @@ _WIDE = 520
 _DOTS = 40
 """Versions of a run up to which each is a dot of its own."""
 _ZOOM = 60
+_MANY = 100
+"""Places of a line from which it is a thin one: logged rows scatter."""
 
 
 def charts(picture: Curves) -> list[Chart]:
@@ -165,7 +167,7 @@ def _series(picture: Curves, panel: Panel, line: Line, *, named: bool) -> Option
         "symbol": "circle",
         "symbolSize": size,
         "showAllSymbol": True,
-        "lineStyle": {"width": 2 if own else 1, "color": colour},
+        "lineStyle": {"width": 2 if own and len(line.drawn) <= _MANY else 1, "color": colour},
         "itemStyle": {
             "color": colour,
             "borderColor": tone("card"),
