@@ -121,8 +121,12 @@ def test_a_run_that_was_killed_and_resumed_has_one_log(
     with Repository.in_memory() as other:
         training(other, tmp_path / "whole", **states).train()
         whole = by_step(other["m@r/final"].logged())
+    killed = training(repo, tmp_path / "out", Die(7), **states)
     with pytest.raises(KeyboardInterrupt):
-        training(repo, tmp_path / "out", Die(7), **states).train()
+        killed.train()
+    (callback,) = (c for c in killed.callback_handler.callbacks if isinstance(c, VersionCallback))
+    assert callback._recorder is not None
+    callback._recorder.wait()  # only for what the writer has already
     again = training(repo, tmp_path / "out", **states)
     again.train(resume_from_checkpoint=str(tmp_path / "out/checkpoint-6"))
     last = next(v for v in repo.versions("m") if v.step == 8)

@@ -110,6 +110,16 @@ def test_i7_rows_outlive_a_collection_and_a_redaction_ends_them(repo: Repository
     assert sorted(told(repo["m@" + two.name])) == [3, 4, 6]
 
 
+def test_rows_that_joined_a_version_end_where_a_training_went_on_after_all(
+    repo: Repository, tmp_path: Path
+) -> None:
+    one = save(repo, tmp_path, 2, losses(1, 2))
+    logs.add(repo.session, one.id, Kept(tuple(losses(3, 6, by=9.0))))
+    assert told(one)[6] == 9 / 6
+    two = save(repo, tmp_path, 8, [{"step": 5, "loss": 0.2}, {"step": 8, "loss": 0.1}], one)
+    assert told(two) == {1: 1.0, 2: 0.5, 3: 3.0, 4: 9 / 4, 5: 0.2, 8: 0.1}
+
+
 def test_an_imported_version_has_the_whole_log_already(repo: Repository, tmp_path: Path) -> None:
     one = save(repo, tmp_path, 2, losses(1, 2, by=7.0))
     two = save(repo, tmp_path, 4, None, one, provenance={"trainer_state": state(4)})

@@ -326,8 +326,6 @@ class Recorder:
     def wait(self) -> None:
         """Wait until nothing is left to write; failures stay to be told."""
         self._writer.drain()
-        self._keep_last_rows()
-        self._writer.drain()
 
     def settle(self) -> None:
         """Wait for what was asked for so far, and what failed of it once more. Of any thread."""
@@ -343,8 +341,7 @@ class Recorder:
         """
         self._writer.drain()
         self._try_again()
-        self._keep_last_rows()
-        self._writer.drain()
+        self.keep_last_rows()
         if held is not None and held.version is not None:
             remember_origin(filesets.unwrap(live), self.repository.session, held.version)
         if not self._ended:
@@ -427,9 +424,10 @@ class Recorder:
                 rows = before.rows + rows
         return rows
 
-    def _keep_last_rows(self) -> None:
-        """Keep what was logged after the last step that has a version with that version: none comes any more.
-        What was logged at its own step it was told as metrics."""
+    def keep_last_rows(self) -> None:
+        """Wait for the last write, then keep what was logged after the last version's step with that version:
+        none comes any more. What was logged at its own step it was told as metrics."""
+        self._writer.drain()
         rows, self._unkept = self._unkept + self.rows.take(), Kept()
         last = next((each for each in reversed(self.saved) if each.version is not None), None)
         for missed in reversed(self.saved):
@@ -447,6 +445,7 @@ class Recorder:
 
         if late:
             self._writer.add(self._guarded(Task("what was logged last", job)))
+            self._writer.drain()
 
     def _parents(self, line: Sequence[Saved | None], inner: Any) -> list[VersionId]:
         """The newest of `line` that is there: one that could not be written has no children."""

@@ -158,7 +158,7 @@ class TrainingRun:
         if error is None:
             self.close()
         else:
-            self._recorder.wait()  # the loop's own error is the one to tell
+            self._recorder.keep_last_rows()  # the loop's own error is the one to tell
 
     def _name(self, step: int | None, epoch: float | None) -> str:
         if epoch is not None and epoch == round(epoch):

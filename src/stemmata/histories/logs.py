@@ -8,7 +8,9 @@ not for tables.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from stemmata import logrows, resuming
 from stemmata.attaching import attach, free_kind
@@ -39,15 +41,20 @@ def of_run(session: Session, version: VersionRow) -> Mapping[int, Logged]:
 def of_line(session: Session, version: VersionRow, line: Sequence[VersionRow]) -> Mapping[int, Logged]:
     """As `of_run`, where its line is known."""
     parts: list[tuple[str, Sequence[Row]]] = []
-    whole = True
+    whole, following = True, math.inf
     for each in reversed(line):
-        state, rows = _kept_with(session, each)
-        if rows is None:
+        kept = _kept_with(session, each)
+        if kept is None:
             whole = False
             continue
-        parts.append((called(session, each), rows))
-        if state:
-            break  # it has all that was logged before it, too
+        # What joined it later was followed by nothing then. It ends where a training went on after all.
+        late = [row for row in kept.late if row["step"] < following]
+        parts.append((called(session, each), [*kept.rows, *late]))
+        following = min(
+            (row["step"] for row in kept.rows if logrows.is_step(row.get("step"))), default=following
+        )
+        if kept.is_all:
+            break
     found = logrows.joined(reversed(parts))
     if whole:
         return found
@@ -94,23 +101,34 @@ def called(session: Session, row: VersionRow) -> str:
     return f"{queries.model_name(session.catalog.connection, row.model)}@{row.name}"
 
 
-def _kept_with(session: Session, row: VersionRow) -> tuple[bool, Sequence[Row] | None]:
-    """The rows that a version keeps, None for none; and before them whether they are all up to it."""
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """The rows that lie with one version."""
+
+    rows: Sequence[Row]
+    late: Sequence[Row] = ()
+    """Those that joined it after its save."""
+    is_all: bool = False
+    """Whether that is all that was logged up to it."""
+
+
+def _kept_with(session: Session, row: VersionRow) -> _Held | None:
+    """None where a version keeps no rows."""
     connection = session.catalog.connection
     named = session.record(row).provenance
     gone = {each.item for each in deletions.redactions(connection, row.seq)}
+
+    def rows_in(kinds: Mapping[str, str]) -> list[Row]:
+        found = (_object(session, row, kind, digest, gone) for kind, digest in kinds.items())
+        return [line for data in found for line in logrows.decoded(data).rows]
+
     if _STATE in named and (rows := rows_of(_object(session, row, _STATE, named[_STATE], gone))):
-        return True, rows
-    kinds = {kind: digest for kind, digest in named.items() if kind == logrows.KIND}
-    for annotation in queries.annotations_of(connection, row.seq):
-        kinds.update((k, d) for k, d in annotation.objects.items() if k.startswith(f"{logrows.KIND}#"))
-    if not kinds:
-        return False, None
-    return False, [
-        line
-        for kind, digest in kinds.items()
-        for line in logrows.decoded(_object(session, row, kind, digest, gone)).rows
-    ]
+        return _Held(rows, is_all=True)
+    own = {kind: digest for kind, digest in named.items() if kind == logrows.KIND}
+    annotations = queries.annotations_of(connection, row.seq)
+    objects = [each for annotation in annotations for each in annotation.objects.items()]
+    late = {kind: digest for kind, digest in objects if kind.startswith(f"{logrows.KIND}#")}
+    return _Held(rows_in(own), rows_in(late)) if own or late else None
 
 
 def _object(session: Session, row: VersionRow, kind: str, digest: str, gone: set[str]) -> bytes:
@@ -163,5 +181,8 @@ def add(session: Session, version: VersionId, kept: Kept) -> None:
         objects = {free_kind(logrows.KIND, there): digest.hex}
         return [VersionAnnotate(version=version.hex, objects=objects, packs=packs, event="log")]
 
+    # Before anything is written: there may be no repository any more.
     session.storage.require_writable()
+    session.refresh()
+    session.row(version)
     attach(session, put, plan)
