@@ -86,7 +86,7 @@ def _logged(session: Session, versions: Sequence[Version]) -> tuple[dict[str, li
         if room < 0:
             return found, len(newest) - number
         if row is not None:
-            found[run] = list(logs.of_line(session, row, line).values())
+            found[run] = list(logs.of_line(session, row, line, files=False).values())
     return found, 0
 
 

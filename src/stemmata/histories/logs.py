@@ -38,8 +38,11 @@ def of_run(session: Session, version: VersionRow) -> Mapping[int, Logged]:
     return of_line(session, version, line_of(session, version))
 
 
-def of_line(session: Session, version: VersionRow, line: Sequence[VersionRow]) -> Mapping[int, Logged]:
-    """As `of_run`, where its line is known."""
+def of_line(
+    session: Session, version: VersionRow, line: Sequence[VersionRow], *, files: bool = True
+) -> Mapping[int, Logged]:
+    """As `of_run`, where its line is known. Without `files` only of what lies beside those: of many runs that
+    spares a tree or three of each that kept no rows."""
     parts: list[tuple[str, Sequence[Row]]] = []
     whole, following = True, math.inf
     for each in reversed(line):
@@ -50,19 +53,16 @@ def of_line(session: Session, version: VersionRow, line: Sequence[VersionRow]) -
         # What joined it later was followed by nothing then. It ends where a training went on after all.
         late = [row for row in kept.late if row["step"] < following]
         parts.append((called(session, each), [*kept.rows, *late]))
-        following = min(
-            (row["step"] for row in kept.rows if logrows.is_step(row.get("step"))), default=following
-        )
         if kept.is_all:
             break
+        following = min((row["step"] for row in kept.rows), default=following)
     found = logrows.joined(reversed(parts))
-    if whole:
+    if whole or not files:
         return found
     # Some were made by a release that kept no rows, or deleted since: then a log in their files may tell.
-    files = [
-        (called(session, each), rows_of(_file(session, each))) for each in _likely(session, version, line)
-    ]
-    return logrows.missing_from(found, logrows.joined(files))
+    likely = _likely(session, version, line)
+    more = logrows.joined((called(session, each), rows_of(_file(session, each))) for each in likely)
+    return logrows.missing_from(found, more)
 
 
 def line_of(session: Session, version: VersionRow) -> list[VersionRow]:
