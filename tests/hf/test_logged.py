@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,22 @@ def test_a_loop_logs_steps_and_the_next_version_keeps_them(repo: Repository) -> 
             run.log({"loss": 1.0}, **wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument):
         run.log({"loss": "low"}, step=1)  # type: ignore[dict-item]
+
+
+def test_more_rows_than_a_version_keeps_are_thinned_and_that_is_said_once(
+    repo: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = torch.nn.Linear(1, 1)
+    with caplog.at_level(logging.WARNING, "stemmata"), repo.run("m", "r") as run:
+        for step in range(1, 30_003):
+            run.log({"loss": 1.0}, step=step)
+            if step in (15_000, 30_000):
+                run.save(model, step=step)
+    assert [record.getMessage() for record in caplog.records] == [
+        "r/step-15000 of m keeps 7500 of the 15000 rows that were logged since the version before"
+    ]
+    steps = [row["step"] for row in repo["m@r/latest"].logged()]
+    assert steps == [*range(1, 15_000, 2), *range(15_001, 30_000, 2), 30_001, 30_002]
 
 
 def test_a_loop_that_dies_tells_how_it_went(repo: Repository) -> None:

@@ -63,6 +63,8 @@ class VersionCallback(NotLightnings, TrainerCallback):
     `keep`: "all", a number (the newest ones) or "best:N"; the other versions of the run, never the best,
     named or aliased ones, get the label `deletable`. Nothing is deleted.
 
+    Each version keeps what was logged since the one before: `v.logged()`.
+
     `data`: of the datasets a digest over their rows is kept ("digest"), or the rows too ("store"), as a
     version of the model `<model>.data` that `v.captured().data.stored` names.
 

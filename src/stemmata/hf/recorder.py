@@ -94,6 +94,8 @@ class Recorder:
         self.room = Room(model)
         self.workspace = Workspace(repository.session.cache_folder() / "writing")
         self.rows = Rows()
+        self._thinned = False
+        """Whether it was said that there are more rows than a version keeps."""
         self._unkept = Kept()
         """Rows of a save that made no version: one with these bytes was there."""
         self._base: Base | None = None
@@ -268,6 +270,11 @@ class Recorder:
         provenance = dict(account.captured.objects()) if account.captured is not None else {}
         if rows:
             provenance[logrows.KIND] = rows.encoded()
+        if rows.left_out and not self._thinned:
+            self._thinned = True
+            kept = len(rows.rows)
+            words = "%s/%s of %s keeps %d of the %d rows that were logged since the version before"
+            _log.warning(words, self.run.name, name, self.model, kept, kept + rows.left_out)
         return self.repository.save(
             source,
             self.model,
