@@ -5,6 +5,7 @@
 The quickstart's training (SFTTrainer, LoRA, its data and its tiny base), each in a process of its own, as a
 run is: the first capture of a process is what it costs. In a git repository with a changed file, an untracked
 one and ignored outputs, as a script lies in one. Steps are timed with and without a capture, in turn.
+A log event is not a step: it comes as often as `logging_steps` says, and what is kept of it is timed apart.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def main() -> int:
     beside = 1000 * median([each["beside"] for each in with_it])
     when = f"{datetime.now(UTC):%Y-%m-%d}"
     calls = int(max(each["calls"] for each in with_it))
+    row = median([each["row"] for each in with_it])
     step, bare = (median([each["step"] for each in found]) for found in (with_it, without))
     text = "\n".join(
         [
@@ -57,7 +59,8 @@ def main() -> int:
             "| --- | --- | --- |",
             f"| at train begin, the training thread | {begin:.0f} ms, at most {most:.0f} | < 300 ms |",
             f"| beside it, on a thread of its own | {beside:.0f} ms | |",
-            f"| calls into the capture in the steps, of the training thread | {calls} | 0 |",
+            f"| calls into the capture and the rows in the steps, of the training thread | {calls} | 0 |",
+            f"| a log event: its row, appended to a list | {1e6 * row:.0f} µs | |",
             f"| a step, with a capture and without | {1000 * step:.1f} ms, {1000 * bare:.1f} ms | |",
             f"| its objects, once per run | {with_it[-1]['bytes'] / 1000:.0f} kB | |",
             "",
@@ -121,13 +124,16 @@ def once(work: Path, *, capture: bool) -> dict[str, Any]:
 
     import quickstart
     import stemmata
+    from stemmata import logrows
     from stemmata.capturing import Capturing
     from stemmata.hf import captured
+    from stemmata.hf.recorder import Recorder
 
     quickstart.quiet()
     sys.modules["__main__"].__file__ = str(work / "train.py")  # what runs is the script, not the measuring
     taken = {"begin": 0.0, "beside": 0.0, "calls": 0.0}
-    begin, beside = captured.of_trainer, Capturing._run
+    begin, beside, log = captured.of_trainer, Capturing._run, Recorder.log
+    events: list[float] = []
 
     def timed_begin(*what: Any) -> Capturing:
         started = time.perf_counter()
@@ -139,6 +145,11 @@ def once(work: Path, *, capture: bool) -> dict[str, Any]:
         started = time.perf_counter()
         beside(self)
         taken["beside"] += time.perf_counter() - started
+
+    def timed_log(self: Recorder, *what: Any) -> None:
+        started = time.perf_counter()
+        log(self, *what)
+        events.append(time.perf_counter() - started)
 
     class Steps(TrainerCallback):
         """When steps began; and from then on no capture is asked for anything by this thread."""
@@ -156,10 +167,11 @@ def once(work: Path, *, capture: bool) -> dict[str, Any]:
 
         @staticmethod
         def count(frame: Any, event: str, _argument: Any) -> None:
-            if event == "call" and f"{os.sep}capturing{os.sep}" in frame.f_code.co_filename:
+            path = frame.f_code.co_filename
+            if event == "call" and (f"{os.sep}capturing{os.sep}" in path or path.endswith("logrows.py")):
                 taken["calls"] += 1
 
-    captured.of_trainer, Capturing._run = timed_begin, timed_beside
+    captured.of_trainer, Capturing._run, Recorder.log = timed_begin, timed_beside, timed_log
     steps = Steps()
     train, evaluation = quickstart.data()
     base = quickstart.tiny_gpt2(work / "models-base", train["text"])
@@ -178,8 +190,9 @@ def once(work: Path, *, capture: bool) -> dict[str, Any]:
     with stemmata.open(work / "models", create=True) as repo:
         quickstart.fine_tune(repo, base, 4, 1, train, evaluation, work)
         newest = repo.versions(quickstart.MODEL)[0]
-        size = sum(len(newest.provenance(kind)) for kind in newest.record.provenance)
-    return {**taken, "step": median(steps.seconds[1:]), "bytes": size}
+        kinds = newest.record.provenance.keys() - {logrows.KIND}  # the rows are each version's own
+        size = sum(len(newest.provenance(kind)) for kind in kinds)
+    return {**taken, "row": median(events), "step": median(steps.seconds[1:]), "bytes": size}
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from stemmata.compare.adapterfiles import factor
 from stemmata.compare.pictured import values_of, way_of
 from stemmata.compare.tabled import notes_of
 from stemmata.compare.tensors import tensors_of
+from stemmata.histories import logs
+from stemmata.logrows import Logged
 from stemmata.metricnames import by_interest, is_aside
 from stemmata.names import name_key
 from stemmata.pictures import colours, snippets, words
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 _MOST = 5000
 """Versions of a list that are drawn, the first ones."""
+_LOGS = 500
+"""Versions whose logged rows are read for curves."""
 _LISTED = 200
 _SNIPPET = 12
 _COLUMNS = 4
@@ -48,17 +52,49 @@ THIS = "this version"
 
 def curves(versions: VersionList, metrics: Sequence[str] = (), axis: Axis | None = None) -> Curves:
     """Metrics of the runs."""
-    seen, about, primary, direction = _look(versions)
+    taken = list(itertools.islice(versions, _MOST))
+    seen, about, primary, direction = _look(versions.session, taken)
     left = len(versions) - len(seen)
-    remarks = (f"{words.count(left, 'older version')} not drawn.",) if left > 0 else ()
+    remarks = [f"{words.count(left, 'older version')} not drawn."] if left > 0 else []
+    logged, missed = _logged(versions.session, taken)
+    if missed:
+        remarks.append(f"Of {words.count(missed, 'older run')} only what the versions have is drawn.")
     return Curves.make(
-        about, seen, metrics=metrics, axis=axis, primary=primary, direction=direction, remarks=remarks
+        about,
+        seen,
+        metrics=metrics,
+        axis=axis,
+        primary=primary,
+        direction=direction,
+        remarks=tuple(remarks),
+        logged=logged,
     )
+
+
+def _logged(session: Session, versions: Sequence[Version]) -> tuple[dict[str, list[Logged]], int]:
+    """What runs logged between their versions, the newest runs first, as long as not too many objects are
+    read for it; and of how many runs that is not looked at."""
+    newest: dict[str, Version] = {}
+    for version in sorted(versions, key=lambda v: v.created_at, reverse=True):
+        if version.run is not None:
+            newest.setdefault(version.run.id, version)
+    found: dict[str, list[Logged]] = {}
+    room = _LOGS
+    for number, (run, last) in enumerate(newest.items()):
+        row = queries.version_by_id(session.catalog.connection, last.id)
+        line = logs.line_of(session, row) if row is not None else []
+        room -= len(line)
+        if room < 0:
+            return found, len(newest) - number
+        if row is not None:
+            found[run] = list(logs.of_line(session, row, line, files=False).values())
+    return found, 0
 
 
 def parallel(versions: VersionList, metric: str | None = None) -> Parallel:
     """Settings that vary between the runs, against a metric."""
-    seen, about, primary, direction = _look(versions)
+    taken = list(itertools.islice(versions, _MOST))
+    seen, about, primary, direction = _look(versions.session, taken)
     way = direction if metric in (None, primary) else None
     return Parallel.make(about, seen, metric=metric or primary, direction=way)
 
@@ -92,7 +128,7 @@ def page_of_list(versions: VersionList) -> Page:
 def snippet_of_list(versions: VersionList) -> str:
     """The first ones as a table, the metric of most interest as small curves."""
     shown = list(itertools.islice(versions, _SNIPPET))
-    seen, about, primary, direction = _look(versions, 400)
+    seen, about, primary, direction = _look(versions.session, list(itertools.islice(versions, 400)))
     runs = runs_of(seen, colours.RUNS, metric=primary, direction=direction)
     head = snippets.line(about, words.count(len(versions), "version"))
     spark = ""
@@ -109,12 +145,11 @@ def snippet_of_list(versions: VersionList) -> str:
     return snippets.block(head, spark, snippets.table(_table(shown, runs)), more)
 
 
-def _look(versions: VersionList, most: int = _MOST) -> tuple[list[Seen], str, str | None, str | None]:
+def _look(session: Session, taken: Sequence[Version]) -> tuple[list[Seen], str, str | None, str | None]:
     """What pictures need of them, what they are of, and the metric that was declared with its direction."""
-    taken = list(itertools.islice(versions, most))
     models = list(dict.fromkeys(v.model for v in taken))
     several = len(models) > 1
-    primary, direction = (None, None) if len(models) != 1 else _declared(versions.session, models[0])
+    primary, direction = (None, None) if len(models) != 1 else _declared(session, models[0])
     about = words.listed(models) or "no versions"
     return [_seen(version, several=several) for version in taken], about, primary, direction
 
@@ -291,7 +326,9 @@ def _curves_of_run(version: Version) -> Curves | None:
     )
     others = [type(version)(version.source, row) for row in rows if row.run_id == run.id]
     seen = [_seen(each, this=each == version) for each in others]
-    return Curves.make(f"{version.model}@{run.name}", seen, primary=primary, direction=direction)
+    logged, _ = _logged(version.source, others)
+    about = f"{version.model}@{run.name}"
+    return Curves.make(about, seen, primary=primary, direction=direction, logged=logged)
 
 
 def _interesting(version: Version) -> list[tuple[str, float]]:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from stemmata.evals import Eval, Examples
     from stemmata.evals.lines import Source
     from stemmata.exporting import card, requirements, script, subject
+    from stemmata.histories import logs
     from stemmata.pictures.heatmap import HeatMap
     from stemmata.pictures.spectra import Spectra
     from stemmata.reproductions import Reproduction
@@ -57,6 +58,7 @@ else:
     portraits = deferred("stemmata.portraits")
     redacting = deferred("stemmata.redacting")
     reproductions = deferred("stemmata.reproductions")
+    logs = deferred("stemmata.histories.logs")
     requirements = deferred("stemmata.exporting.requirements")
     script = deferred("stemmata.exporting.script")
     subject = deferred("stemmata.exporting.subject")
@@ -369,6 +371,11 @@ class Version:
             if gone.item == kind:
                 raise redacting.redacted(gone, self.id)
         return bytes(self._session.read_object(self._row, digest))
+
+    def logged(self) -> list[dict[str, int | float]]:
+        """What its run logged, step by step: `step`, `epoch` and every metric, as far as it was kept with the
+        run's versions; those that came after this one included. Reads an object of each."""
+        return [each.row() for each in logs.of_run(self._session, self._session.row(self.id)).values()]
 
     def captured(self) -> Captured:
         """All that is known of how it came about, typed: command, environment, packages, seeds, code, data;

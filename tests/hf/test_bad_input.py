@@ -140,7 +140,8 @@ def test_a_repository_that_is_removed_under_a_training(tmp_path: Path) -> None:
 
     trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [Remove(), callback], num_train_epochs=3)
     assert trainer.train().global_step == 6
-    assert callback.missing.keys() == {"r/epoch-2", "r/epoch-3", "r/final"}
+    assert callback.missing.keys() == {"r/epoch-2", "r/epoch-3", "r/final", "r/what was logged last"}
+    assert not (tmp_path / "models/packs").exists()
     assert f"no stemmata repository at {tmp_path / 'models'}" in callback.missing["r/epoch-2"]
     callback.repository.close()
 

@@ -135,3 +135,6 @@ def test_two_processes_wait_on_the_cpu_and_a_killed_job_ends_the_same(
         for state in repo.versions("m.resume"):
             names = {f.path for f in state.files}
             assert {"rng_state_0.pth", "rng_state_1.pth", "optimizer.pt"} <= names
+        logged = repo["m@r/epoch-5"].logged()
+    with open_repository(tmp_path / "whole/models") as repo:
+        assert logged == repo["m@r/epoch-5"].logged() != [], "rank 0 alone keeps what was logged"

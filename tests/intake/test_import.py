@@ -48,6 +48,9 @@ def test_a_trainers_output_becomes_a_line(repo: Repository, tmp_path: Path, chec
     assert str(first.created_at).startswith("2017-07-14T02:40:00")
     assert {f.path for f in first.files} == {"config.json", "model.safetensors"}
     assert json.loads(first.provenance("trainer_state"))["global_step"] == 2
+    logged = {row["step"]: row["loss"] for row in first.logged()}
+    assert [logged[step] for step in (2, 4, 6, 8, 10)] == [1 / 2, 1 / 4, 1 / 6, 1 / 8, 1 / 10]
+    assert "logged" not in third.record.provenance, "its trainer_state has all rows: nothing is stored twice"
 
 
 def test_a_repeat_is_nothing_new(repo: Repository, tmp_path: Path, checkpoint: Any) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picture_makers import WILD, spectra, sweep
+from stemmata import portraits
+from stemmata.logrows import KIND, Kept, Logged
 from stemmata.pictures import words
 from stemmata.pictures.curves import Curves
 from stemmata.pictures.lineage import Kin, LineageGraph, Link
@@ -18,6 +21,7 @@ from stemmata.pictures.page import charts_of
 from stemmata.pictures.parallel import UNSET, Parallel
 from stemmata.pictures.seen import Seen
 from stemmata.pictures.spectra import Spectra, Values
+from stemmata.records import Run
 from stemmata.repository import Repository
 
 # --- curves ---------------------------------------------------------------------------------------
@@ -63,6 +67,89 @@ def test_values_that_are_not_finite_are_gaps_and_named() -> None:
     assert any("eval_loss is not finite in r0/epoch-3 (NaN)" in note for note in found.notes)
     assert all(math.isfinite(v) for panel in found.panels for v in panel.values)
     assert found.text(80)
+
+
+def logged(steps: int = 200) -> dict[str, list[Logged]]:
+    """What run 0 of a sweep logged between its versions: it explodes for a while at step 60, NaN at 70."""
+    found = []
+    for step in range(5, steps + 1, 5):
+        loss = {60: 50.0, 70: math.nan}.get(step, 2.0 / (1 + step / 50))
+        found.append(Logged(step, step / 50, {"loss": loss, "grad_norm": 1.0}))
+    return {"0": found}
+
+
+def test_lines_go_through_what_was_logged_between_versions_and_words_are_of_versions() -> None:
+    versions = sweep(2, 4)
+    plain, fine = Curves.make("m", versions), Curves.make("m", versions, logged=logged(steps=400))
+    assert fine.finding == plain.finding
+    assert fine.rows() == plain.rows()
+    panel = next(p for p in fine.panels if p.metric == "loss")
+    line = next(each for each in panel.lines if each.run == "r0")
+    assert [x for x, _ in line.logged] == [step / 50 for step in range(5, 201, 5)], "up to the last version"
+    values = dict(line.drawn)
+    assert values[1.0] == versions[0].metrics["loss"], "what a version says counts"
+    assert (values[1.2], math.isnan(values[1.4])) == (50.0, True)
+    assert max(panel.values) == 50.0
+    assert [p.metric for p in fine.panels] == [p.metric for p in plain.panels]
+    assert next(each for each in panel.lines if each.run == "r1").logged == ()
+    steps = Curves.make("m", versions, logged=logged(), axis="step").panels
+    drawn = next(p for p in steps if p.metric == "loss").lines
+    assert 60.0 in dict(next(each for each in drawn if each.run == "r0").drawn)
+    for way in (fine, Curves.make("m", versions, logged=logged(), axis="version")):
+        assert way.text(90)
+        assert way.to_html()
+        way.figure()
+
+
+def test_a_run_with_one_version_has_a_curve_of_what_it_logged() -> None:
+    (version, *_) = sweep(1, 4)
+    assert "grad_norm" not in version.metrics
+    found = Curves.make("m", [version], logged=logged())
+    assert [p.metric for p in found.panels] == ["loss"]
+    assert len(found.panels[0].lines[0].drawn) == 10
+
+
+def test_of_very_many_rows_a_page_has_the_extremes() -> None:
+    versions = [replace(v, step=100_000 * int(v.epoch or 0)) for v in sweep(1, 2)]
+    rows = [Logged(step, step / 1e5, {"loss": 1.0 + (step == 77_777)}) for step in range(1, 200_000)]
+    found = Curves.make("m", versions, logged={"0": rows})
+    (panel,) = (p for p in found.panels if p.metric == "loss")
+    assert len(panel.lines[0].logged) <= 600
+    assert max(panel.values) == 2.0
+
+
+def test_dots_on_a_page_are_versions_and_nothing_else() -> None:
+    html = Curves.make("m", sweep(1, 4), logged=logged()).to_html()
+    data = json.loads(html.split('id="data">')[1].split("</script>")[0])
+    fine = max((c["baseOption"]["series"][0]["data"] for c in data["charts"]), key=len)
+    assert [d["value"][0] for d in fine] == sorted(d["value"][0] for d in fine)
+    assert [d["value"][0] for d in fine if d.get("symbol") != "none"] == [1, 2, 3, 4]
+    assert [d["value"] for d in fine if d["value"][0] == 1.4] == [[1.4, "-"]]
+
+
+def test_rows_are_read_for_so_many_versions_and_the_rest_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Repository.in_memory() as repo:
+        folder = tmp_path / "files"
+        folder.mkdir()
+        for run in ("old", "new"):
+            for epoch in (1, 2):
+                (folder / "note.txt").write_text(f"{run}{epoch}")
+                rows = [{"step": 10 * epoch + k, "loss": 1.0 / k} for k in range(-4, 0)]
+                repo.save(
+                    folder, "m", name=f"{run}/epoch-{epoch}", run=Run(run.ljust(32, "0"), run),
+                    step=10 * epoch, epoch=float(epoch), metrics={"loss": 0.5},
+                    provenance={KIND: Kept(tuple(rows)).encoded()},
+                )  # fmt: skip
+        listed = repo.versions("m")
+        whole = listed.curves("loss", axis="step").panels[0]
+        assert {line.run: len(line.logged) for line in whole.lines} == {"old": 8, "new": 8}
+        assert "In its run" in repo["m@new/epoch-1"].to_html()
+        monkeypatch.setattr(portraits, "_LOGS", 3)
+        part = listed.curves("loss", axis="step")
+        assert {line.run: len(line.logged) for line in part.panels[0].lines} == {"old": 0, "new": 8}
+        assert "Of 1 older run only what the versions have is drawn." in part.notes
 
 
 def test_two_runs_of_one_name_are_two_runs() -> None:

@@ -34,6 +34,12 @@ class Point:
             return False
         return abs(epoch - self.epoch) < _NEAR
 
+    def distance(self, epoch: object) -> float:
+        """How far that epoch is from this one; 0 for a step, which is met or is not."""
+        if self.epoch is None or not isinstance(epoch, int | float):
+            return 0.0
+        return abs(epoch - self.epoch)
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -77,9 +83,8 @@ def logged(rows: list[dict[str, Any]], point: Point) -> Reading | None:
     """What the log has of a point; None for nothing."""
     metrics: dict[str, float] = {}
     step, epoch = None, None
-    for row in rows:
-        if not point.is_at(row.get("step"), row.get("epoch")):
-            continue
+    # Where many steps are near an epoch, what is nearest counts.
+    for row in sorted(rows_at(rows, point), key=lambda row: -point.distance(row.get("epoch"))):
         for key, value in row.items():
             if is_number(value) and key not in _ASIDE:
                 with contextlib.suppress(OverflowError):
@@ -87,6 +92,10 @@ def logged(rows: list[dict[str, Any]], point: Point) -> Reading | None:
         step = row["step"] if isinstance(row.get("step"), int) else step
         epoch = float(row["epoch"]) if is_number(row.get("epoch")) else epoch
     return Reading(metrics, step, epoch) if metrics else None
+
+
+def rows_at(rows: list[dict[str, Any]], point: Point) -> list[dict[str, Any]]:
+    return [row for row in rows if point.is_at(row.get("step"), row.get("epoch"))]
 
 
 def points_in(rows: list[dict[str, Any]]) -> Iterator[tuple[object, object]]:

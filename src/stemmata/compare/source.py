@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import Any
 
+from stemmata import logrows
 from stemmata.compare.environment import KINDS as OF_ENVIRONMENT
 from stemmata.compare.environment import document
 from stemmata.compare.records import Changes, changes
@@ -15,7 +16,9 @@ from stemmata.compare.texts import TextChange, compare_texts
 from stemmata.records import Value
 
 CODE, COMMAND = "code", "command"
-TOLD_ELSEWHERE = frozenset({*OF_ENVIRONMENT, "seeds", "training_arguments", "trainer_state", "statistics"})
+TOLD_ELSEWHERE = frozenset(
+    {*OF_ENVIRONMENT, "seeds", "training_arguments", "trainer_state", logrows.KIND, "statistics"}
+)
 """Kinds that are other sections' matter: environment, config, metrics."""
 _MAX_WORDS = 500
 

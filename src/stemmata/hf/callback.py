@@ -32,6 +32,7 @@ from stemmata.hf.resume import (
     goes_on,
     hold_settings,
     mark_of,
+    recall_rows,
     source_of,
     warn_of_other_size,
 )
@@ -61,6 +62,8 @@ class VersionCallback(NotLightnings, TrainerCallback):
 
     `keep`: "all", a number (the newest ones) or "best:N"; the other versions of the run, never the best,
     named or aliased ones, get the label `deletable`. Nothing is deleted.
+
+    Each version keeps what was logged since the one before: `v.logged()`.
 
     `data`: of the datasets a digest over their rows is kept ("digest"), or the rows too ("store"), as a
     version of the model `<model>.data` that `v.captured().data.stored` names.
@@ -186,6 +189,7 @@ class VersionCallback(NotLightnings, TrainerCallback):
         self._measured = Measured()
         if mark is not None and continued:
             self._measured.recall(state)
+            recall_rows(recorder, state)
             self._make_up(state, live)
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **live: Any) -> None:
@@ -206,6 +210,7 @@ class VersionCallback(NotLightnings, TrainerCallback):
         recorder = self._recorder
         if recorder is None or self._serving.ended or not self._ours(state):
             return
+        recorder.log(state.global_step, state.epoch, logs)
         found = self._measured.log(state.global_step, logs)
         version = recorder.at_step(state.global_step)
         if version is not None:

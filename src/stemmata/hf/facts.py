@@ -5,11 +5,12 @@ Nothing here fails a training: what cannot be told is left out.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import warnings
 from collections.abc import Mapping
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 from stemmata.arguments import is_key
@@ -117,6 +118,17 @@ def metrics(logs: Mapping[str, Any] | None) -> dict[str, float]:
             _leave_out(repr(key)[:80])
         else:
             found[str(key)] = kept
+    return found
+
+
+def numbers(logs: Mapping[str, Any] | None) -> dict[str, int | float]:
+    """All numbers of a log as they were logged, integers as such: rows keep speeds and sums too."""
+    found: dict[str, int | float] = {}
+    for key, value in (logs or {}).items():
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if number and is_key(key):
+            with contextlib.suppress(OverflowError):
+                found[str(key)] = int(value) if isinstance(value, Integral) else float(value)
     return found
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stemmata import logrows
 from stemmata.capturing import Capturing
 from stemmata.errors import IncompleteCheckpoint, NameTaken, SpaceShort, VersionNotFound
 from stemmata.hf import captured, facts, filesets
@@ -23,7 +24,9 @@ from stemmata.hf.origin import describe_base, origin_of, remember_origin
 from stemmata.hf.runnames import free_name, next_name, run_name
 from stemmata.hf.space import Room
 from stemmata.hf.writer import Workspace, Writer
+from stemmata.histories.logs import add as add_rows
 from stemmata.ids import VersionId
+from stemmata.logrows import Kept, Rows
 from stemmata.metricnames import Direction
 from stemmata.records import Base, Run
 from stemmata.repository import Repository
@@ -45,6 +48,8 @@ class Saved:
     """Metrics of evaluations that it has been given."""
     late: list[Task] = field(default_factory=list)
     """What is to be done once it is there, should its first write have failed."""
+    rows: Kept = field(default_factory=Kept)
+    """What was logged since the version before."""
 
 
 @dataclass(slots=True)
@@ -88,12 +93,21 @@ class Recorder:
         self._ended = False
         self.room = Room(model)
         self.workspace = Workspace(repository.session.cache_folder() / "writing")
+        self.rows = Rows()
+        self._thinned = False
+        """Whether it was said that there are more rows than a version keeps."""
+        self._unkept = Kept()
+        """Rows of a save that made no version: one with these bytes was there."""
         self._base: Base | None = None
         self._origin: Sequence[VersionId] | None = account.parents
 
     def at_step(self, step: int) -> Saved | None:
         """The run's version of this step."""
         return next((s for s in reversed(self.saved) if s.step == step), None)
+
+    def log(self, step: int, epoch: float | None, values: Mapping[str, Any] | None) -> None:
+        """Take in what the training logged at a step, for the run's next version."""
+        self.rows.add(step, epoch, facts.numbers(values))
 
     def save(self, live: Any, processing_class: Any, **said: Any) -> Saved:
         """Snapshot `live` now; store and commit in the background.
@@ -137,6 +151,8 @@ class Recorder:
         if files is None:
             return saved
         data = dict(self.account.data)  # the training thread adds to it before its next save
+        if follows:
+            saved.rows = self.rows.take()
 
         def job() -> None:
             # Looked at before the disk is filled to its brim: others may be writing there, the training too.
@@ -154,9 +170,12 @@ class Recorder:
                     event=event,
                     base=base,
                     data=data,
+                    rows=self._rows_of(line, saved),
                     same_as_existing=same,
                 )
             )
+            if any(each.version == saved.version for each in line if each is not saved and each is not None):
+                self._unkept += saved.rows
             for late in saved.late:
                 late.waits = False
                 self._writer.add(self._guarded(late))
@@ -200,11 +219,18 @@ class Recorder:
         saved = Saved(name=name, step=_UNKNOWN if step is None else step, epoch=epoch)
         newest = next((s.version for s in reversed(self.saved) if s.version is not None), None)
         parents = [newest] if newest is not None else list(self.account.parents or ())
+        saved.rows, line = self.rows.take(), list(self.saved)
 
         def job() -> None:
             saved.version = self._commit(
                 lambda number: self._store(
-                    source, f"{name}{number}", metrics=metrics, parents=parents, step=step, epoch=epoch
+                    source,
+                    f"{name}{number}",
+                    metrics=metrics,
+                    parents=parents,
+                    step=step,
+                    epoch=epoch,
+                    rows=self._rows_of(line, saved),
                 )
             )
 
@@ -213,6 +239,8 @@ class Recorder:
         self.raise_failure()
         if saved.version is not None:
             self.saved.append(saved)
+        else:
+            self._unkept += saved.rows
         return saved
 
     def _begin(self, begin: Callable[[Path], filesets.FileSet], name: str) -> filesets.FileSet | None:
@@ -236,9 +264,17 @@ class Recorder:
         if self.failures.on_error == "raise":
             raise failed from error
 
-    def _store(self, source: Path | MemoryFolder, name: str, **said: Any) -> VersionId:
+    def _store(self, source: Path | MemoryFolder, name: str, *, rows: Kept, **said: Any) -> VersionId:
         """One save under the run's name as it is now: losing that name to another changes it."""
         account = self.account
+        provenance = dict(account.captured.objects()) if account.captured is not None else {}
+        if rows:
+            provenance[logrows.KIND] = rows.encoded()
+        if rows.left_out and not self._thinned:
+            self._thinned = True
+            kept = len(rows.rows)
+            words = "%s/%s of %s keeps %d of the %d rows that were logged since the version before"
+            _log.warning(words, self.run.name, name, self.model, kept, kept + rows.left_out)
         return self.repository.save(
             source,
             self.model,
@@ -246,7 +282,7 @@ class Recorder:
             run=self.run,
             config=account.config,
             message=account.message,
-            provenance=account.captured.objects() if account.captured is not None else {},
+            provenance=provenance,
             labels=account.labels,
             **said,
         ).id
@@ -312,7 +348,7 @@ class Recorder:
         """
         self._writer.drain()
         self._try_again()
-        self._writer.drain()
+        self.keep_last_rows()
         if held is not None and held.version is not None:
             remember_origin(filesets.unwrap(live), self.repository.session, held.version)
         if not self._ended:
@@ -384,6 +420,39 @@ class Recorder:
                     raise
                 name = next_name(self.run.name)
                 self.run = Run(id=self.run.id, name=free_name(self.repository, self.model, name))
+
+    def _rows_of(self, line: Sequence[Saved | None], saved: Saved) -> Kept:
+        """The version's rows, and before them those of versions that could not be written."""
+        rows = saved.rows
+        for before in reversed(line):
+            if before is None or before.version is not None:
+                break
+            if before is not saved:
+                rows = before.rows + rows
+        return rows
+
+    def keep_last_rows(self) -> None:
+        """Wait for the last write, then keep what was logged after the last version's step with that version:
+        none comes any more. What was logged at its own step it was told as metrics."""
+        self._writer.drain()
+        rows, self._unkept = self._unkept + self.rows.take(), Kept()
+        last = next((each for each in reversed(self.saved) if each.version is not None), None)
+        for missed in reversed(self.saved):
+            if missed is last:
+                break
+            rows, missed.rows = missed.rows + rows, Kept()
+        if last is None or last.version is None:
+            return
+        version, step = last.version, last.step
+        late = Kept(tuple(row for row in rows.rows if row["step"] > step), rows.left_out)
+
+        def job() -> None:
+            with suppress(VersionNotFound):  # deleted meanwhile
+                add_rows(self.repository.session, version, late)
+
+        if late:
+            self._writer.add(self._guarded(Task("what was logged last", job)))
+            self._writer.drain()
 
     def _parents(self, line: Sequence[Saved | None], inner: Any) -> list[VersionId]:
         """The newest of `line` that is there: one that could not be written has no children."""

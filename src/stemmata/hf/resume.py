@@ -96,6 +96,16 @@ def go_on(recorder: Recorder, mark: Mark, step: int) -> None:
     recorder.keeping.resumed = True
 
 
+def recall_rows(recorder: Recorder, state: Any) -> None:
+    """Take in what the Trainer's own history has since the version that the run goes on from: the process
+    that logged it wrote no version of it."""
+    last = recorder.saved[-1].step if recorder.saved else -1
+    for row in state.log_history or ():
+        step = int(row.get("step", -1))
+        if step >= max(last, 0):
+            recorder.log(step, row.get("epoch"), row)
+
+
 def version_at(repository: Repository, model: str, mark: Mark, step: int) -> Any:
     """The version of that run at this step, else the state itself; None if neither is there."""
     for name in (model, states_of(model)):

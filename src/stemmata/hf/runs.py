@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import torch
 
+from stemmata.arguments import finite_of, metrics_of, whole_of
 from stemmata.capturing import Capturing
 from stemmata.errors import InvalidArgument
 from stemmata.hf import facts, filesets
@@ -58,6 +59,9 @@ class TrainingRun:
         self._given = dict(config)
         self._count = 0
         self._last: tuple[Any, Saved] | None = None
+        self._at: int | None = None
+        """The step that was logged last."""
+        self._logged: dict[str, Any] = {}
 
     @property
     def name(self) -> str:
@@ -83,7 +87,8 @@ class TrainingRun:
 
         A model is cloned to host memory and written in the background: it may be trained on at
         once. A folder is written before this returns. `name` defaults to `epoch-N`, `step-N` or a
-        count; `tokenizer` (or a processor) is saved beside the weights.
+        count; `tokenizer` (or a processor) is saved beside the weights. What was logged at `step` last is
+        among its metrics.
 
         Raises TrainingSaveFailed with `on_error="raise"` only.
         """
@@ -92,7 +97,7 @@ class TrainingRun:
             "name": clean_name(name) if name is not None else self._name(step, epoch),
             "step": step,
             "epoch": epoch,
-            "metrics": dict(metrics or {}),
+            "metrics": {**(self._logged if step is not None and step == self._at else {}), **(metrics or {})},
         }
         if isinstance(source, str | os.PathLike):
             saved = self._recorder.take_in(Path(source), **said)
@@ -108,11 +113,36 @@ class TrainingRun:
         saved = self._recorder.save(source, tokenizer, event="manual", **said)
         self._last = (source, saved)
 
-    def log(self, metrics: Mapping[str, float]) -> None:
-        """Attach metrics to the version that was saved last, durably."""
+    def log(
+        self, metrics: Mapping[str, float], *, step: int | None = None, epoch: float | None = None
+    ) -> None:
+        """What the loop measured. With a `step`: a row of the run's log, which the next version keeps; that
+        costs an append. It is metrics of the version of that step, too, if there is one. Without a step:
+        metrics of the version that was saved last, durably.
+
+        Raises InvalidArgument for metrics without a step before the first version, for a step below 0, and
+        for what is no number.
+        """
+        if step is not None:
+            self._log_at(whole_of("step", step) or 0, finite_of("epoch", epoch), metrics)
+            return
         if self._last is None:
-            raise InvalidArgument(argument="log", reason="this run has no version yet")
+            reason = "this run has no version yet; give the step too, and the next version keeps it"
+            raise InvalidArgument(argument="log", reason=reason)
         self._recorder.annotate(self._last[1], metrics, "log")
+
+    def _log_at(self, step: int, epoch: float | None, metrics: Mapping[str, Any]) -> None:
+        if step < 0:
+            raise InvalidArgument(argument="step", reason="it is below 0")
+        metrics_of(metrics)
+        # A tensor's one number too; an integer stays one.
+        values = {k: v if isinstance(v, int | float) else float(v) for k, v in metrics.items()}
+        self._recorder.log(step, epoch, values)
+        self._logged = {**(self._logged if step == self._at else {}), **values}
+        self._at = step
+        version = self._recorder.at_step(step)
+        if version is not None:
+            self._recorder.annotate(version, values, "log")
 
     def close(self) -> None:
         """Wait for the last write; list what is missing."""
@@ -128,7 +158,7 @@ class TrainingRun:
         if error is None:
             self.close()
         else:
-            self._recorder.wait()  # the loop's own error is the one to tell
+            self._recorder.keep_last_rows()  # the loop's own error is the one to tell
 
     def _name(self, step: int | None, epoch: float | None) -> str:
         if epoch is not None and epoch == round(epoch):

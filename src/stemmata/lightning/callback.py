@@ -247,6 +247,9 @@ class VersionCallback(NotTransformers, _Callback):
             return
         # An optimizer step takes several batches, and several optimizers step at one.
         before, self._step = self._step, trainer.global_step
+        often = trainer.log_every_n_steps
+        if often and self._step // often > before // often:
+            self._log(trainer, _epochs(trainer))
         if isinstance(self.every, int) and self._step // self.every > before // self.every:
             self._save_step(trainer, module)
 
@@ -259,6 +262,7 @@ class VersionCallback(NotTransformers, _Callback):
             return
         step = trainer.global_step
         self._logged.end_validation(step, trainer.callback_metrics)
+        self._log(trainer, _epochs(trainer))
         self._tell(step, self._logged.validated(step), "evaluation")
 
     @together
@@ -268,6 +272,7 @@ class VersionCallback(NotTransformers, _Callback):
         metrics = self._logged.at(trainer.global_step, trainer.callback_metrics)
         number, whole = trainer.current_epoch + 1, trainer.is_last_batch
         self._epoch = float(number) if whole else _epochs(trainer)
+        self._log(trainer, self._epoch)
         if self.every == "epoch" and trainer.global_step > 0:
             name, event = (f"epoch-{number}", "epoch") if whole else (f"step-{trainer.global_step}", "end")
             self._save(trainer, module, name, event, metrics)
@@ -358,6 +363,13 @@ class VersionCallback(NotTransformers, _Callback):
         """What was logged after the epoch's version was made: by the LightningModule, at the epoch's end."""
         step = trainer.global_step
         self._tell(step, self._logged.at(step, trainer.callback_metrics), "log")
+        self._log(trainer, self._epoch)
+
+    def _log(self, trainer: Any, epoch: float | None) -> None:
+        """A row of the log: when Lightning's loggers get one, after a validation, at an epoch's end."""
+        fresh = self._logged.news(trainer.callback_metrics)  # in every process: see Logged
+        if self._recorder is not None:
+            self._recorder.log(trainer.global_step, epoch, fresh)
 
     def _validates(self, trainer: Any) -> bool:
         """Whether a validation is one of this training: no trial before it, no call of `validate`."""

@@ -26,6 +26,13 @@ class Logged:
         self._before_validation: dict[str, Any] = {}
         self._of_validation: set[str] = set()
         self._validated: tuple[int, dict[str, float]] = (-1, {})
+        self._told: dict[str, Any] = {}
+
+    def news(self, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """What was logged since this was asked last: a row of the log."""
+        found = _numbers(_new(metrics, self._told))
+        self._told = dict(metrics)
+        return found
 
     def begin(self, metrics: Mapping[str, Any]) -> None:
         """An epoch begins: what is there now is of earlier ones."""

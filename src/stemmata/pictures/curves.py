@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from stemmata.logrows import Logged, between
 from stemmata.metricnames import by_interest, is_aside
 from stemmata.pictures import colours, words
 from stemmata.pictures.picture import Picture, Table
@@ -16,6 +17,8 @@ from stemmata.pictures.seen import Runs, Seen, runs_of
 Axis = Literal["epoch", "step", "version"]
 _PANELS = 6
 _RUNS = 12
+_LOGGED = 600
+"""Points of a line between its versions, of more the extremes."""
 _LOG_FROM = 50.0
 """Greatest by least value from which the axis is a logarithm."""
 
@@ -34,11 +37,20 @@ class Point:
         return (*self.seen.aliases, *(f"#{tag}" for tag in self.seen.tags))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Line:
+    """One run: its versions, and what its training logged between them, as far as that was kept."""
+
     run: str
     colour: int
     points: tuple[Point, ...]
+    logged: tuple[tuple[float, float], ...] = ()
+
+    @cached_property
+    def drawn(self) -> tuple[tuple[float, float], ...]:
+        """What the line goes through."""
+        versions = {point.x: point.value for point in self.points}
+        return tuple(sorted({**dict(self.logged), **versions}.items()))
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,12 @@ class Panel:
     @cached_property
     def values(self) -> tuple[float, ...]:
         """All finite ones."""
-        return tuple(p.value for line in self.lines for p in line.points if math.isfinite(p.value))
+        return tuple(value for line in self.lines for _, value in line.drawn if math.isfinite(value))
+
+    @cached_property
+    def places(self) -> tuple[float, ...]:
+        """On the axis below."""
+        return tuple(x for line in self.lines for x, _ in line.drawn)
 
     @property
     def log(self) -> bool:
@@ -100,17 +117,19 @@ class Curves(Picture):
         primary: str | None = None,
         direction: str | None = None,
         remarks: tuple[str, ...] = (),
+        logged: Mapping[str, Iterable[Logged]] | None = None,
     ) -> Curves:
         """`metrics` to draw: by default those of most interest. Runs are ranked by the first of them, else by
-        `primary`."""
+        `primary`. `logged`: by a run's id what it logged between its versions."""
         given = list(versions)
         ranked = metrics[0] if metrics else primary
         way = direction if ranked == primary else None
         runs = runs_of(given, colours.RUNS, metric=ranked, direction=way)
         chosen = axis or _axis(given)
-        shown = list(dict.fromkeys(metrics)) or _metrics(given, runs.metric)
-        panels = tuple(p for p in (_panel(runs, metric, chosen) for metric in shown) if p.lines)
-        if not metrics and (drawn := [p for p in panels if any(len(line.points) > 1 for line in p.lines)]):
+        told = {run: list(rows) for run, rows in (logged or {}).items()}
+        shown = list(dict.fromkeys(metrics)) or _metrics(given, runs.metric, told)
+        panels = tuple(p for p in (_panel(runs, metric, chosen, told) for metric in shown) if p.lines)
+        if not metrics and (drawn := [p for p in panels if any(len(line.drawn) > 1 for line in p.lines)]):
             panels = tuple(drawn)  # of what a run has once there is no curve
         placed = {p.seen.id for panel in panels for line in panel.lines for p in line.points}
         measured = {v.id for v in given if any(p.metric in v.metrics for p in panels)}
@@ -243,11 +262,16 @@ def _axis(versions: Sequence[Seen]) -> Axis:
     return "epoch" if epochs >= steps else "step"
 
 
-def _metrics(versions: Sequence[Seen], first: str | None) -> list[str]:
+def _metrics(
+    versions: Sequence[Seen], first: str | None, logged: Mapping[str, Sequence[Logged]]
+) -> list[str]:
     counts: dict[str, int] = {}
     for seen in versions:
         for key in seen.metrics:
             counts[key] = counts.get(key, 0) + 1
+    rows = [row.metrics for each in logged.values() for row in each]
+    several = {key for key in counts if sum(key in row for row in rows) > 1}
+    counts |= {key: max(counts[key], 2) for key in several}
     found = [key for key, count in counts.items() if count > 1 and not is_aside(key)]
     ordered = by_interest(found, first)
     head = [key for key in ordered if key == first]
@@ -255,7 +279,7 @@ def _metrics(versions: Sequence[Seen], first: str | None) -> list[str]:
     return (head + sorted(rest, key=lambda k: (not k.startswith("eval"), -counts[k], k)))[:_PANELS]
 
 
-def _panel(runs: Runs, metric: str, axis: Axis) -> Panel:
+def _panel(runs: Runs, metric: str, axis: Axis, logged: Mapping[str, Sequence[Logged]]) -> Panel:
     lines = []
     for label, versions in runs.runs.items():
         points = []
@@ -265,5 +289,24 @@ def _panel(runs: Runs, metric: str, axis: Axis) -> Panel:
                 points.append(Point(words.drawable(float(x)), words.drawable(seen.metrics[metric]), seen))
         if points:
             points.sort(key=lambda p: p.x)
-            lines.append(Line(label, runs.colours[label], tuple(points)))
+            # Not beyond the versions: a list may be of how things stood then.
+            rows = [row for row in _between(versions, logged) if metric in row.metrics]
+            places = [(row.epoch if axis == "epoch" else row.step, row.metrics[metric]) for row in rows]
+            path = [(float(x), _number(y)) for x, y in places if x is not None and axis != "version"]
+            line = between([(x, y) for x, y in path if math.isfinite(x)], _LOGGED)
+            lines.append(Line(label, runs.colours[label], tuple(points), tuple(line)))
     return Panel(metric, runs.way(metric), tuple(lines))
+
+
+def _between(versions: Sequence[Seen], logged: Mapping[str, Sequence[Logged]]) -> list[Logged]:
+    """What a run logged up to the last of its versions."""
+    rows = logged.get(versions[0].run_id or "", ())
+    last = max((v.step for v in versions if v.step is not None), default=None)
+    return [row for row in rows if last is None or row.step <= last]
+
+
+def _number(value: int | float) -> float:
+    try:
+        return words.drawable(float(value))
+    except OverflowError:
+        return math.copysign(math.inf, value)

@@ -1,14 +1,14 @@
 """Steps: the losses that two runs logged, step by step. Owns which of them is the first that differs.
 
-What a store keeps of a run's losses are the metrics of its versions, each at its own step, and the training's
-own log where one was kept (`trainer_state.json` in a version, or beside an imported one). A log rounds: that
-two logged losses are equal does not make the weights so.
+What a store keeps of a run's losses is what its training logged, kept with its versions, and the metrics that
+those were saved with, each at its own step. A log rounds: that two logged losses are equal does not make the
+weights so.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from stemmata import resuming
 from stemmata.catalog import lines
 from stemmata.compare.readings import is_number
 from stemmata.compare.records import equal
-from stemmata.milestones import logs_of
+from stemmata.histories import logs
 from stemmata.names import name_key
 from stemmata.records import load_metrics, store_number
 from stemmata.version import Version
@@ -71,23 +71,30 @@ class History:
 
 
 def history(version: Version) -> History:
-    """What is kept of the losses that the version's run logged."""
+    """What is kept of the losses that the version's run logged, along the line that the version is of."""
+    session = version.source
     found: dict[int, dict[str, float]] = {}
-    sources = []
-    for holder, rows in logs_of(version.source, version):
-        before = len(found)
-        for row in rows:
-            _add(found, row.get("step"), row)
-        if len(found) > before:
-            sources.append(f"the training's log, kept with {holder.model}@{holder.name}")
-            break
-    logged = set(found)
-    for each in versions_of_run(version):
+    holders: dict[str, None] = {}
+    for step, logged in logs.of_run(session, session.row(version.id)).items():
+        _add(found, step, logged.metrics)
+        if step in found:
+            holders.update(dict.fromkeys(logged.holders))
+    sources = _kept_with(list(holders))
+    logged_steps = set(found)
+    for row in logs.line_of(session, session.row(version.id)):
         # Those of the save alone: an evaluation that somebody added later is not the run's.
-        _add(found, each.step, load_metrics(each.record.metrics))
-    if set(found) - logged or (found and not sources):
+        _add(found, row.step, load_metrics(session.record(row).metrics))
+    if set(found) - logged_steps or (found and not sources):
         sources.append("the metrics of its versions")
     return History(found, " and ".join(sources))
+
+
+def _kept_with(holders: Sequence[str]) -> list[str]:
+    if not holders:
+        return []
+    more = f" and {len(holders) - 2} between" if len(holders) > 2 else ""
+    last = f" to {holders[-1]}" if len(holders) > 1 else ""
+    return [f"the training's log, kept with {holders[0]}{last}{more}"]
 
 
 def versions_of_run(version: Version) -> list[Version]:

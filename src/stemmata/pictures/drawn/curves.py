@@ -15,6 +15,8 @@ from stemmata.pictures.drawn.sheet import NORMAL, SMALL, Sheet, literal
 _WIDE, _HIGH, _LOW = 7.2, 3.0, 1.75
 _GAP = 0.72
 _NAMED = 22
+_MANY = 100
+"""Places of a line from which it is a thin one: logged rows scatter."""
 _LINE = 0.165
 """Inches between the names of two runs."""
 
@@ -57,12 +59,14 @@ def _panel(
     ).set_parse_math(False)
     for line in sorted(panel.lines, key=lambda each: each.colour >= 0):
         own = line.colour >= 0
+        versions = {p.x for p in line.points}
         axes.plot(
-            [p.x for p in line.points],
-            [p.value if math.isfinite(p.value) else math.nan for p in line.points],
+            [x for x, _ in line.drawn],
+            [value if math.isfinite(value) else math.nan for _, value in line.drawn],
             color=sheet.run(line.colour),
-            linewidth=1.6 if own else 0.7,
+            linewidth=(0.9 if len(line.drawn) > _MANY else 1.6) if own else 0.7,
             marker="o" if len(line.points) <= 40 else None,
+            markevery=[at for at, (x, _) in enumerate(line.drawn) if x in versions],
             markersize=(4.2 if named else 3.2) if own else 1.8,
             markeredgecolor=sheet.tones.card,
             markeredgewidth=0.6,
@@ -101,7 +105,7 @@ def _marks(panel: Panel) -> list[float]:
 
 
 def _x_axis(picture: Curves, panel: Panel, axes: Axes, sheet: Sheet, *, named: bool) -> None:
-    xs = [p.x for line in panel.lines for p in line.points]
+    xs = panel.places
     low, high = min(xs), max(xs)
     pad = (high - low) * 0.02 or 1.0
     axes.set_xlim(low - pad, high + pad)
@@ -143,9 +147,9 @@ def _ends(panel: Panel, axes: Axes, sheet: Sheet, inches: float) -> None:
     """Names where the lines end, none upon another."""
     lines: list[tuple[Line, float]] = []
     for line in panel.lines:
-        finite = [p for p in line.points if math.isfinite(p.value)]
+        finite = [(x, value) for x, value in line.drawn if math.isfinite(value)]
         if line.colour >= 0 and finite:
-            place = axes.transLimits.transform(axes.transScale.transform((finite[-1].x, finite[-1].value)))
+            place = axes.transLimits.transform(axes.transScale.transform(finite[-1]))
             lines.append((line, float(place[1]) * inches))
     if len(lines) < 2:
         return

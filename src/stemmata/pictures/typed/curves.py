@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from stemmata.pictures import colours as tones
 from stemmata.pictures import words
-from stemmata.pictures.curves import Curves, Line, Panel, Point
+from stemmata.pictures.curves import Curves, Line, Panel
 from stemmata.pictures.typed import ink
 from stemmata.pictures.typed.braille import Sheet
 
@@ -39,7 +39,7 @@ class _Frame:
         low, high = self._up(min(values)), self._up(max(values))
         room = (high - low) * 0.04 or abs(high) * 0.05 or 1.0
         self.low, self.high = low - room, high + room
-        xs = [p.x for line in panel.lines for p in line.points] or [0.0]
+        xs = panel.places or (0.0,)
         self.left, self.right = min(xs), max(xs)
         self.wide = wide
 
@@ -92,17 +92,17 @@ def _panel(picture: Curves, panel: Panel, width: int, colours: int) -> Iterator[
 
 def _draw(sheet: Sheet, frame: _Frame, line: Line, letter: str, colours: int) -> None:
     tone = _tone(line, colours)
-    before: Point | None = None
-    for point in line.points:
-        if not math.isfinite(point.value):
+    before: tuple[int, int] | None = None
+    for place, value in line.drawn:
+        if not math.isfinite(value):
             before = None
             continue
-        x, y = frame.x(point.x), frame.y(point.value)
+        x, y = frame.x(place), frame.y(value)
         if before is None:
             sheet.dot(x, y, tone)
         else:
-            sheet.line(frame.x(before.x), frame.y(before.value), x, y, tone)
-        before = point
+            sheet.line(*before, x, y, tone)
+        before = x, y
     if letter and len(line.points) * 4 <= sheet.width:
         for point in line.points:
             if math.isfinite(point.value):
@@ -120,7 +120,7 @@ def _ends(frame: _Frame, named: list[Line]) -> dict[int, Line]:
     """By row, the run that is named there: near where its line ends, each on a row of its own."""
     lasts = []
     for line in named:
-        finite = [p.value for p in line.points if math.isfinite(p.value)]
+        finite = [value for _, value in line.drawn if math.isfinite(value)]
         if finite:
             lasts.append((frame.y(finite[-1]) / 4, line))
     places = words.apart([row for row, _ in lasts], 1.0, 0.0, _HIGH - 1.0)

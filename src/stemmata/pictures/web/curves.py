@@ -20,6 +20,8 @@ _WIDE = 520
 _DOTS = 40
 """Versions of a run up to which each is a dot of its own."""
 _ZOOM = 60
+_MANY = 100
+"""Places of a line from which it is a thin one: logged rows scatter."""
 
 
 def charts(picture: Curves) -> list[Chart]:
@@ -45,7 +47,7 @@ def _chart(picture: Curves, panel: Panel, height: int, *, first: bool) -> Option
     right = 16 + min(widest([words.clipped(line.run, _NAME) for line in named]), _NAME * EM)
     several = len(panel.lines) > 1
     marks = _marks(panel)
-    long = max((len(line.points) for line in panel.lines), default=0) > _ZOOM
+    long = max((len(line.drawn) for line in panel.lines), default=0) > _ZOOM
     legend = {
         "show": several and first,
         "type": "scroll",
@@ -88,7 +90,7 @@ def _chart(picture: Curves, panel: Panel, height: int, *, first: bool) -> Option
 
 
 def _x_axis(picture: Curves, panel: Panel) -> Option:
-    xs = [p.x for line in panel.lines for p in line.points]
+    xs = panel.places
     whole = all(float(x).is_integer() for x in xs)
     name = {"version": "version of its run"}.get(picture.axis, picture.axis)
     found = plain_axis(
@@ -132,7 +134,7 @@ def _moved(panel: Panel, named: list[Line], marks: list[float], pixels: float) -
     low, high = (math.log(m) if panel.log else m for m in (marks[0], marks[-1]))
     ends: dict[str, float] = {}
     for line in named:
-        finite = [p.value for p in line.points if math.isfinite(p.value)]
+        finite = [value for _, value in line.drawn if math.isfinite(value)]
         if finite:
             value = math.log(finite[-1]) if panel.log else finite[-1]
             ends[line.run] = (high - value) / (high - low) * pixels
@@ -146,13 +148,16 @@ def _series(picture: Curves, panel: Panel, line: Line, *, named: bool) -> Option
     many = len(line.points) > _DOTS
     size = 3 if many else 7 if own else 4
     best = panel.best[1] if panel.best is not None and panel.best[0] is line else None
-    last = max((p.x for each in panel.lines for p in each.points), default=0.0)
+    last = max(panel.places, default=0.0)
     data = [_point(picture, panel, line, point, best=point is best) for point in line.points]
     for point, drawn in zip(line.points, data, strict=True):
         if named and drawn.get("called"):
             # At the right edge it would cover the runs' names.
             room = 3.2 * len(drawn["called"]) + 6 if point.x == last else 0.0
             drawn["label"] = {"show": True, "offset": [-round(room), 0]}
+    versions = {point.x for point in line.points}
+    data += [_between(x, value) for x, value in line.logged if x not in versions]
+    data.sort(key=lambda drawn: drawn["value"][0])
     return {
         "type": "line",
         "name": line.run,
@@ -162,7 +167,7 @@ def _series(picture: Curves, panel: Panel, line: Line, *, named: bool) -> Option
         "symbol": "circle",
         "symbolSize": size,
         "showAllSymbol": True,
-        "lineStyle": {"width": 2 if own else 1, "color": colour},
+        "lineStyle": {"width": 2 if own and len(line.drawn) <= _MANY else 1, "color": colour},
         "itemStyle": {
             "color": colour,
             "borderColor": tone("card"),
@@ -193,6 +198,11 @@ def _series(picture: Curves, panel: Panel, line: Line, *, named: bool) -> Option
         },
         "labelLayout": {"hideOverlap": True},
     }
+
+
+def _between(x: float, value: float) -> dict[str, Any]:
+    """What was logged: the line goes through it, and that is all."""
+    return {"value": [x, value if math.isfinite(value) else "-"], "symbol": "none"}
 
 
 def _point(picture: Curves, panel: Panel, line: Line, point: Point, *, best: bool) -> dict[str, Any]:
