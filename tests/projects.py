@@ -60,14 +60,15 @@ class Project:
         self.git("add", *(paths or (".",)))
         self.git("commit", "-q", "-m", message)
 
-    def run(self, *command: str, status: int = 0, **variables: str) -> None:
-        """Run Python in the project, as its owner does."""
+    def run(self, *command: str, status: int = 0, **variables: str) -> str:
+        """Run Python in the project, as its owner does. What it printed."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("STEMMATA_")}
         environment |= {"PYTHONPATH": SOURCE, "PYTHONDONTWRITEBYTECODE": "1", **variables}
         done = subprocess.run(
             [sys.executable, *command], cwd=self.folder, env=environment, capture_output=True, text=True
         )
-        assert done.returncode == status, done.stderr
+        assert done.returncode == status, done.stdout[-5000:] + done.stderr[-5000:]
+        return done.stdout
 
     def open(self) -> Repository:
         return open_repository(self.repository)
