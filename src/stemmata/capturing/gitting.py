@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 SECONDS = 2.0
+QUIET = {"GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1", "LC_ALL": "C"}
+"""Nothing is asked, and nothing fetched: a partial clone would, by a program that its own config names."""
 DIFF_SECONDS = 10.0
 _MOST_NAMED = 2000
 """Paths in one question: a command line has its bound."""
@@ -108,7 +110,7 @@ def ask(folder: Path, *arguments: str, seconds: float = SECONDS) -> str:
     """What git says. Raises NoTree: it is not there, there is no repository, or it is too slow."""
     # fsmonitor is a program that a repository's own config names; it is not run for a question.
     command = ["git", "-c", "core.fsmonitor=false", "-c", "core.quotepath=false", "-C", os.fspath(folder)]
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    environment = {**os.environ, **QUIET, "GIT_OPTIONAL_LOCKS": "0"}
     try:
         done = subprocess.run(
             [*command, *arguments],

@@ -187,12 +187,12 @@ def _restored(version: Version, wanted: Wanted, settings: Settings, work: Path) 
         raise _cannot(made)
     try:
         sources.restore(made.sources, made.places)
-        made.base.restore()
+        made.base.restore(made.places)
         inputs.lay(made.rows, made.places)
         wrong = inputs.link(made.links, made.captured, made.places)
         if wrong:
             raise InvalidArgument(argument="link", reason=f"{wrong[0].what}: {wrong[0].why}")
-        inputs.copy(made.beside)
+        inputs.copy(made.beside, made.places, _laid(made))
     except (OSError, gitting.NoTree) as error:
         raise CannotReproduce(
             version=made.name,
@@ -201,6 +201,13 @@ def _restored(version: Version, wanted: Wanted, settings: Settings, work: Path) 
             missing=[],
         ) from error
     return made
+
+
+def _laid(made: Plan) -> list[Path]:
+    """Links in the work folder that lead to what is of the user."""
+    root = Path(made.captured.code.root if made.captured.code is not None else "")
+    found = [made.places.here(root / path) for path in made.links]
+    return [place for place in (made.base.target, *found) if place is not None]
 
 
 def _run(made: Plan, target: Target, settings: Settings) -> Ran:
