@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stemmata.attach.settings import BOOTSTRAP, PATH_VARIABLE, Settings, encode, read_report
+from stemmata.capture import GIVEN
 from stemmata.capturing.environment import KEPT
 from stemmata.histories import running
 from stemmata.redirecting import VARIABLE
@@ -99,6 +100,8 @@ def environment(plan: Plan, target: Target, report: Path) -> dict[str, str]:
         "STEMMATA_MODEL": plan.version.model,
         VARIABLE: json.dumps({"store": _store(plan, target), "training": _training(plan, target, report)}),
     }
+    # By these the command's own capture knows what it must mask.
+    found |= {f"{GIVEN}SECRET_{number}": value for number, value in enumerate(plan.secrets)}
     found.pop("STEMMATA_RUN", None)
     attached = plan.attached
     if attached is not None:

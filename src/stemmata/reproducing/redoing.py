@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stemmata import heads
+from stemmata.capture import mask_known
 from stemmata.capturing import gitting
 from stemmata.errors import InvalidArgument, StorageReadOnly
 from stemmata.redirecting import end_of, scratch_over
@@ -140,7 +141,7 @@ def reproduce(version: Version, wanted: Wanted, settings: Settings) -> Remade:
         finally:
             heads.forget(again.storage, again.identity)  # nobody opens it again
             again.close()
-        notes = [*made.notes, *([seen.problem] if seen.problem else []), *_notes(ran)]
+        notes = [*made.notes, *([seen.problem] if seen.problem else []), *_notes(ran, made)]
         try:
             storing.keep(version, verdict, why=settings.why)
         except StorageReadOnly as error:
@@ -170,7 +171,7 @@ def repeat(version: Version, wanted: Wanted, settings: Settings) -> Repeated:
             raise _failed(made, ran, settings, work)
         unset = set(made.changed.arguments if made.changed is not None else ()) - set(ran.told("set"))
         lost = sorted(unset - set(Line.parse(made.argv).options()))
-        notes = [*made.notes, *_notes(ran)]
+        notes = [*made.notes, *_notes(ran, made)]
         if lost:
             notes.append(f"the command made no TrainingArguments with {', '.join(lost)}: it was not changed")
         return Repeated(version, made, mine, ran.status, ran.seconds, notes, _kept(settings, work))
@@ -233,7 +234,7 @@ def _cannot(made: Plan) -> CannotReproduce:
 def _failed(made: Plan, ran: Ran, settings: Settings, work: Path) -> ReproductionFailed:
     """Why there is nothing to judge. The work folder stays, to be looked at."""
     refused = ran.told("refused")
-    last = _last_words(ran)
+    last = mask_known(_last_words(ran), made.secrets)
     hint = f"see {work / launching.LOG}"
     if refused:
         reason = f"it would have written {refused[0]}, which is of the first run and stays as it is"
@@ -255,7 +256,7 @@ def _last_words(ran: Ran) -> str:
     return " / ".join(line.strip() for line in ran.tail.splitlines()[-_LINES:] if line.strip())
 
 
-def _notes(ran: Ran) -> Iterator[str]:
+def _notes(ran: Ran, made: Plan) -> Iterator[str]:
     for told in ran.told("moved"):
         there, _, here = told.partition("\n")
         yield f"what it writes to {there} went to {here}"
@@ -265,7 +266,8 @@ def _notes(ran: Ran) -> Iterator[str]:
     if ran.status is None:
         yield "it was ended when its time was over"
     elif ran.status:
-        yield f"it ended with status {ran.status} after that: {_last_words(ran)}"
+        words = mask_known(_last_words(ran), made.secrets)
+        yield f"it ended with status {ran.status} after that: {words}"
 
 
 # --- the work folder ------------------------------------------------------------------------------
