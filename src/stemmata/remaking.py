@@ -76,7 +76,7 @@ class Remaking(Comparing):
         no more; `base`: a folder with the base model; `link`: large files of the run's folder that are
         linked, not copied; `arguments`: values for arguments that were masked, by option. `rtol`, `atol`:
         the tolerance, by default that of `torch.testing`. `told` hears of each stage, `output` of what the
-        command prints.
+        command prints, until it raises something.
 
         Raises CannotReproduce, ReproductionFailed, CommandNotStarted, BaseMismatch, InvalidArgument, Damage.
         """

@@ -281,6 +281,24 @@ def test_a_command_that_hangs_is_ended(dirty: Project) -> None:
     shutil.rmtree(str(caught.value.data["work"]))
 
 
+def test_a_command_does_not_wait_for_a_listener_that_is_gone(dirty: Project) -> None:
+    dirty.write(helper__py="print('x' * 200_000, flush=True)\nSCALE = 2.0\n")
+    dirty.write(train__py=TRAIN.replace('"one"', '"two"'))
+    dirty.run("train.py")
+    heard = []
+
+    def gone(data: bytes) -> None:
+        heard.append(data)
+        raise BrokenPipeError
+
+    made = dirty.reproduce("plain@two", output=gone, timeout=60, keep=True)
+    assert made.verdict.kind == "bit-identical"
+    assert len(heard) == 1
+    assert made.work is not None
+    assert (made.work / "output.log").stat().st_size == 200_001
+    shutil.rmtree(made.work, ignore_errors=True)
+
+
 def test_a_run_that_makes_nothing_is_said_to(dirty: Project) -> None:
     script = TRAIN.replace("with stemmata", "open('today.csv').read() == 'no' and sys.exit()\nwith stemmata")
     dirty.write(train__py=script.replace('name="one"', 'name="two"'), today__csv="yes")

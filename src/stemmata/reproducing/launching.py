@@ -157,13 +157,20 @@ def _log(path: Path, told: Told | None) -> Iterator[int]:
     """A descriptor for what the command prints."""
     reader, writer = os.pipe()
 
+    def keep(data: bytes) -> None:
+        with open(path, "ab", buffering=0) as file:
+            file.write(data)
+
     def pump() -> None:
-        with open(path, "ab") as file:
-            while data := os.read(reader, 1 << 16):
-                file.write(data)
-                file.flush()
-                if told is not None:
-                    told(data)
+        listeners = [keep, *([told] if told is not None else [])]
+        while data := os.read(reader, 1 << 16):
+            for each in [*listeners]:
+                try:
+                    each(data)
+                except Exception:  # noqa: BLE001
+                    # A disk that is full, a terminal that was closed: the command would wait for ever for
+                    # somebody who reads what it prints.
+                    listeners.remove(each)
 
     thread = threading.Thread(target=pump, name="stemmata-output", daemon=True)
     thread.start()
