@@ -128,7 +128,14 @@ def test_stored_rows_are_what_a_trainer_gets(tmp_path: Path) -> None:
     stored = Dataset.from_dict({"x": [1, 2]})
     with_rows(stored, tmp_path / "train.arrow")
     told = again.Again(
-        str(tmp_path / "report"), str(tmp_path), [], [], None, {}, {"train": str(tmp_path / "train.arrow")}
+        str(tmp_path / "report"),
+        str(tmp_path),
+        [],
+        [],
+        0.0,
+        None,
+        {},
+        {"train": str(tmp_path / "train.arrow")},
     )
     given = {"train_dataset": Dataset.from_dict({"x": [1, 3]}), "eval_dataset": {"a": 1}, "args": None}
     found = again._with_rows(given, told)

@@ -239,7 +239,7 @@ def test_an_absolute_output_of_the_first_run_stays_as_it_is(project: Project) ->
     project.run("train.py")
     (project.folder / "out/model.safetensors").unlink()
     (project.folder / "out").rmdir()
-    with pytest.raises(ReproductionFailed, match=r"written .*/out, which is of the first run") as caught:
+    with pytest.raises(ReproductionFailed, match=r"written .*/out, which was there before") as caught:
         project.reproduce()
     shutil.rmtree(str(caught.value.data["work"]))
     assert not (project.folder / "out").exists()

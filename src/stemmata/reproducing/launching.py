@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from stemmata.attach import guard
 from stemmata.attach.settings import BOOTSTRAP, PATH_VARIABLE, Settings, encode, read_report
 from stemmata.capture import GIVEN
 from stemmata.capturing.environment import KEPT
@@ -34,7 +36,6 @@ _CACHES = [
     "HF_DATASETS_CACHE",
     "XDG_CACHE_HOME",
     "TORCH_HOME",
-    "TMPDIR",
     "TORCHINDUCTOR_CACHE_DIR",
     "TRITON_CACHE_DIR",
     "MPLCONFIGDIR",
@@ -136,7 +137,7 @@ def _places(plan: Plan) -> list[tuple[str, str]]:
 def _training(plan: Plan, target: Target, report: Path) -> dict[str, object]:
     kept = [there for there, _ in plan.places.pairs if not is_wide(there)]
     kept += [folder for folder in plan.outputs if not is_wide(folder)]
-    free = [Path(os.environ[name]) for name in _CACHES if os.environ.get(name)]
+    free = [Path(place) for place in [*guard.caches(), *filter(None, map(os.environ.get, _CACHES))]]
     if target.scratch:
         kept.append(target.source)
     else:
@@ -146,6 +147,7 @@ def _training(plan: Plan, target: Target, report: Path) -> dict[str, object]:
         "work": os.path.realpath(plan.places.work),
         "guarded": [os.path.realpath(folder) for folder in kept],
         "free": [os.path.realpath(folder) for folder in free],
+        "since": time.time(),
         "steps": plan.steps,
         "changes": dict(plan.changed.arguments) if plan.changed is not None else {},
         "data": inputs.here(plan.rows, plan.places),

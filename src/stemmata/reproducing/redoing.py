@@ -237,7 +237,7 @@ def _failed(made: Plan, ran: Ran, settings: Settings, work: Path) -> Reproductio
     last = mask_known(_last_words(ran), made.secrets)
     hint = f"see {work / launching.LOG}"
     if refused:
-        reason = f"it would have written {refused[0]}, which is of the first run and stays as it is"
+        reason = f"it would have written {refused[0]}, which was there before and stays as it is"
         hint = f"give its output a path relative to the working folder; {hint}"
     elif ran.status is None:
         reason = f"its command took longer than {settings.timeout:g} seconds and was ended"
