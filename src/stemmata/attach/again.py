@@ -1,5 +1,5 @@
-"""Again: what is other in the Pythons of a command that is run again. Owns when a Trainer stops, and which of
-its arguments are changed; `guard` owns where they must not write.
+"""Again: what is other in the Pythons of a command that is run again. Owns when a Trainer stops, which of
+its arguments are changed, and that nothing is sent to a hub; `guard` owns where they must not write.
 
 Runs in the command's own processes, before anything of theirs. Where it cannot be put in place the process
 ends: a run that is made again must never write over what the first one left.
@@ -7,10 +7,12 @@ ends: a run that is made again must never write over what the first one left.
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -24,6 +26,11 @@ from stemmata.attach.settings import report_to
 from stemmata.redirecting import VARIABLE
 
 _FOLDERS = ("output_dir", "logging_dir")
+_SENDING = re.compile(
+    r"(?:create|delete|update|upload|move|preupload|add|super|permanently|duplicate|batch|copy|merge|rename|change"
+    r"|comment|edit)_\w+"
+)
+"""Methods of the hub's client that change what is there."""
 
 
 class Again(NamedTuple):
@@ -49,6 +56,7 @@ def install() -> None:
     """Guard, and wait for transformers, and for what writes without Python."""
     again = decode(os.environ)
     Guard(again.guarded, [again.work, *again.free], again.since, again.report).install()
+    sys.meta_path.insert(0, _Watcher("huggingface_hub.hf_api", lambda module: _hub(module, again)))
     sys.meta_path.insert(0, _Watcher("transformers.training_args", lambda module: _arguments(module, again)))
     sys.meta_path.insert(0, _Watcher("transformers.trainer", lambda module: _trainer(module, again)))
     report_to(again.report, "ready", str(os.getpid()))
@@ -73,6 +81,21 @@ def _place_of(again: Again, folder: object) -> str | None:
     here = os.path.join(again.work, "outputs", tag, os.path.basename(whole))  # noqa: PTH118, PTH119
     report_to(again.report, "moved", f"{whole}\n{here}")
     return here
+
+
+def _hub(module: ModuleType, again: Again) -> None:
+    """Nothing is sent to a hub: there lies what the first run made, under the same name."""
+    client: Any = getattr(module, "HfApi", None)
+    for name in filter(_SENDING.fullmatch, dir(client)):
+
+        def refuse(*_args: Any, _name: str = name, **_kwargs: Any) -> Any:
+            report_to(again.report, "unsent", f"huggingface_hub's {_name}")
+            raise PermissionError(errno.EACCES, f"{_name}: a run that is made again sends nothing to a hub")
+
+        theirs = getattr(client, name)
+        setattr(client, name, functools.wraps(theirs)(refuse))
+        if hasattr(module, name):
+            setattr(module, name, functools.wraps(theirs)(refuse))  # bound to a client already
 
 
 # --- transformers ---------------------------------------------------------------------------------
@@ -113,6 +136,9 @@ def _change(arguments: Any, again: Again) -> None:
         here = _place_of(again, getattr(arguments, name, None))
         if here is not None:
             setattr(arguments, name, here)
+    if getattr(arguments, "push_to_hub", False):
+        arguments.push_to_hub = False
+        report_to(again.report, "unsent", "push_to_hub")
     for name, value in again.changes.items():
         if hasattr(arguments, name):
             setattr(arguments, name, value)
@@ -124,6 +150,9 @@ def _trainer(module: ModuleType, again: Again) -> None:
     if trainer is None:
         return
     theirs, saves = trainer.__init__, trainer.save_model
+
+    def push_to_hub(_self: Any, *_args: Any, **_kwargs: Any) -> None:
+        report_to(again.report, "unsent", "Trainer.push_to_hub")
 
     @functools.wraps(theirs)
     def constructor(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -138,6 +167,7 @@ def _trainer(module: ModuleType, again: Again) -> None:
 
     trainer.__init__ = constructor
     trainer.save_model = save_model
+    trainer.push_to_hub = push_to_hub
 
 
 def _with_rows(kwargs: dict[str, Any], again: Again) -> dict[str, Any]:

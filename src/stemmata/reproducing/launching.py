@@ -103,6 +103,9 @@ def environment(plan: Plan, target: Target, report: Path) -> dict[str, str]:
     }
     # By these the command's own capture knows what it must mask.
     found |= {f"{GIVEN}SECRET_{number}": value for number, value in enumerate(plan.secrets)}
+    if target.scratch:
+        # A service would show a second run, or go on with the first one where its id is in a variable.
+        found = {"WANDB_MODE": "offline", **found}
     found.pop("STEMMATA_RUN", None)
     attached = plan.attached
     if attached is not None:

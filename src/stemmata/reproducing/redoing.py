@@ -239,6 +239,8 @@ def _failed(made: Plan, ran: Ran, settings: Settings, work: Path) -> Reproductio
     if refused:
         reason = f"it would have written {refused[0]}, which was there before and stays as it is"
         hint = f"give its output a path relative to the working folder; {hint}"
+    elif ran.status and ran.told("unsent"):
+        reason = f"it would have sent something to a hub ({ran.told('unsent')[-1]}), which is not done again"
     elif ran.status is None:
         reason = f"its command took longer than {settings.timeout:g} seconds and was ended"
         hint = f"allow more with --timeout, or check less with --steps; {hint}"
@@ -262,6 +264,8 @@ def _notes(ran: Ran, made: Plan) -> Iterator[str]:
         yield f"what it writes to {there} went to {here}"
     for path in ran.told("refused"):
         yield f"it was kept from writing {path}"
+    for what in ran.told("unsent"):
+        yield f"nothing was sent to a hub: {what}"
     yield from ran.told("warning")
     if ran.status is None:
         yield "it was ended when its time was over"
