@@ -333,3 +333,17 @@ def test_a_work_folder_of_ones_own_must_be_empty_and_stays(dirty: Project, tmp_p
     assert (work / "code/train.py").is_file()
     with pytest.raises(InvalidArgument, match="holds something already"):
         dirty.reproduce(work=work)
+
+
+def test_numbers_that_make_no_sense_are_refused_before_anything_is_run(dirty: Project) -> None:
+    heard: list[str] = []
+    wrong: tuple[dict[str, Any], ...] = (
+        {"rtol": float("nan")},
+        {"atol": -1.0},
+        {"timeout": 0.0},
+        {"timeout": -1},
+    )
+    for more in wrong:
+        with pytest.raises(InvalidArgument, match=next(iter(more))):
+            dirty.reproduce(told=lambda stage, _plan: heard.append(stage), **more)
+    assert heard == []

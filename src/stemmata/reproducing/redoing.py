@@ -6,6 +6,7 @@ again but the verdict, an annotation of the version; of a repetition it gets the
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import stat
@@ -22,6 +23,7 @@ from stemmata.capturing import gitting
 from stemmata.errors import InvalidArgument, StorageReadOnly
 from stemmata.redirecting import end_of, scratch_over
 from stemmata.reproducing import counterparts, inputs, launching, moments, sources, storing
+from stemmata.reproducing.closeness import tolerances_of
 from stemmata.reproducing.commands import Line
 from stemmata.reproducing.launching import Ran, Target
 from stemmata.reproducing.planning import Plan, Wanted
@@ -115,6 +117,7 @@ def reproduce(version: Version, wanted: Wanted, settings: Settings) -> Remade:
     Raises CannotReproduce, ReproductionFailed, CommandNotStarted, InvalidArgument, BaseMismatch, Damage.
     """
     source = _folder_of(version)
+    _require_sane(settings)
     with _work_folder(settings) as work:
         made = _restored(version, wanted, settings, work)
         store = work / "store"
@@ -158,6 +161,7 @@ def repeat(version: Version, wanted: Wanted, settings: Settings) -> Repeated:
     if not wanted.changes:
         raise InvalidArgument(argument="set", reason="name what is to change, as learning_rate=1e-5")
     source = _folder_of(version)
+    _require_sane(settings)
     with _work_folder(settings) as work:
         made = _restored(version, wanted, settings, work)
         changed = made.changed.words if made.changed is not None else ""
@@ -178,6 +182,13 @@ def repeat(version: Version, wanted: Wanted, settings: Settings) -> Repeated:
 
 
 # --- stages ---------------------------------------------------------------------------------------
+
+
+def _require_sane(settings: Settings) -> None:
+    """Before hours of a run, not after them. Raises InvalidArgument."""
+    tolerances_of(settings.rtol, settings.atol)
+    if settings.timeout is not None and not 0 < settings.timeout < math.inf:
+        raise InvalidArgument(argument="timeout", reason=f"{settings.timeout} is no number of seconds")
 
 
 def _restored(version: Version, wanted: Wanted, settings: Settings, work: Path) -> Plan:
