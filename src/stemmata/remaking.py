@@ -120,7 +120,8 @@ def _wanted(
     arguments: Mapping[str, str] | None,
     changes: Mapping[str, object] | None,
 ) -> Wanted:
-    return planning.Wanted(steps, _path(code), _path(base), link, arguments or {}, changes or {})
+    links = [link] if isinstance(link, str) else link
+    return planning.Wanted(steps, _path(code), _path(base), links, arguments or {}, changes or {})
 
 
 def _path(path: Path_ | None) -> Path | None:

@@ -16,7 +16,7 @@ from stemmata.cli.main import run as command_line
 from stemmata.errors import BaseMismatch, InvalidArgument
 from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
-from stemmata.reproducing.problems import CannotReproduce
+from stemmata.reproducing.problems import CannotReproduce, ReproductionFailed
 from stemmata.version import Version
 from stemmata.versions import folder_weights
 
@@ -211,6 +211,26 @@ def test_what_is_given_for_a_mask_is_neither_shown_nor_kept(
     assert key not in said
     assert command is not None
     assert list(command.argv[1:]) == ["train.py", "--rate=2", "--api-key", "***", "***"]
+
+
+def test_secrets_stay_out_of_the_work_folder_and_of_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEAM_SECRET", "Wv8kQ4nYs3bH77")
+    project = Project(tmp_path / "proj")
+    fails = (
+        "import os\nif os.environ.get('AGAIN'):\n    raise SystemExit(f\"no {os.environ['TEAM_SECRET']}\")\n"
+    )
+    project.write(train__py=fails + TRAIN, helper__py="SCALE = 1.0\n", data__csv="1\n")
+    (project.folder / ".env").write_text("API_KEY=Zq7xR2pLm9vT\n")
+    project.run("train.py")
+    monkeypatch.setenv("AGAIN", "1")
+    work = tmp_path / "work"
+    with pytest.raises(ReproductionFailed, match=r"status 1: .*no \*\*\*$|no \*\*\*;") as failed:
+        project.reproduce(work=work)
+    assert "Wv8kQ4nYs3bH77" not in f"{failed.value} {failed.value.data}"
+    assert work.stat().st_mode & 0o777 == 0o700
+    assert (work / "code/.env").resolve() == project.folder / ".env"
 
 
 def test_a_masked_file_is_taken_from_its_place_while_it_is_the_same(tmp_path: Path) -> None:

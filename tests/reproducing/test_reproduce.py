@@ -201,6 +201,14 @@ def test_links_beside_the_code_lead_where_they_led(project: Project, tmp_path: P
     shutil.rmtree(str(caught.value.data["work"]))
 
 
+def test_a_link_to_the_runs_own_folder_leads_to_the_one_of_now(project: Project) -> None:
+    script = TRAIN.replace('Path("out")', 'Path("here/out")')
+    project.write(train__py=script, helper__py="SCALE = 1.0\n", data__csv="1\n")
+    (project.folder / "here").symlink_to(project.folder)
+    project.run("train.py")
+    assert project.reproduce().verdict.kind == "bit-identical"
+
+
 def test_bytes_of_then_that_were_moved_since(dirty: Project) -> None:
     with dirty.open() as repository:
         repository.save(dirty.folder / "out", "other", name="x", provenance={})
@@ -331,8 +339,16 @@ def test_a_work_folder_of_ones_own_must_be_empty_and_stays(dirty: Project, tmp_p
     made = dirty.reproduce(work=work)
     assert made.work == work
     assert (work / "code/train.py").is_file()
-    with pytest.raises(InvalidArgument, match="holds something already"):
-        dirty.reproduce(work=work)
+    wrong = (
+        (work, "holds something already"),
+        (dirty.repository / "w", "lies in the repository"),
+        (dirty.folder / "train.py", "File exists"),
+        (dirty.folder / "train.py" / "w", "Not a directory"),
+    )
+    for place, reason in wrong:
+        with pytest.raises(InvalidArgument, match=reason):
+            dirty.reproduce(work=place)
+    assert not (dirty.repository / "w").exists()
 
 
 def test_numbers_that_make_no_sense_are_refused_before_anything_is_run(dirty: Project) -> None:

@@ -19,6 +19,7 @@ from typing import Literal
 from stemmata import bases
 from stemmata.capturing import Missing, gitting
 from stemmata.capturing.reading import BaseModel, Captured
+from stemmata.capturing.secrets import holds_secrets
 from stemmata.errors import BaseMismatch, StemmataError, UnsafePath
 from stemmata.ids import VersionId
 from stemmata.records import Base
@@ -277,9 +278,11 @@ def beside(
         skipped |= {Path(root) / path for path in known}
         for path, size in _files(there, root, captured, outputs, begun):
             if path not in skipped:
-                target = path.resolve() if path.is_symlink() else None
+                # A file of secrets is read where it lies: no copy of it stays behind.
+                target = path.resolve() if path.is_symlink() or holds_secrets(path.name) else None
                 moved = places.here(target) if target is not None else None
-                found.append(Beside(path, here / path.relative_to(there), size, target=moved or target))
+                leads = target if moved is None or not path.is_symlink() else moved
+                found.append(Beside(path, here / path.relative_to(there), size, target=leads))
     return _bounded([*found, *_changed(captured, places)])
 
 

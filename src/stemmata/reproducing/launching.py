@@ -139,7 +139,8 @@ def _places(plan: Plan) -> list[tuple[str, str]]:
 
 def _training(plan: Plan, target: Target, report: Path) -> dict[str, object]:
     kept = [there for there, _ in plan.places.pairs if not is_wide(there)]
-    kept += [folder for folder in plan.outputs if not is_wide(folder)]
+    # A link may lead to another place of the run's folders: that one is in the work folder now.
+    kept += [folder for folder in plan.outputs if not is_wide(folder) and not plan.places.holds(folder)]
     free = [Path(place) for place in [*guard.caches(), *filter(None, map(os.environ.get, _CACHES))]]
     if target.scratch:
         kept.append(target.source)

@@ -149,6 +149,8 @@ class Plan:
 
 def plan(version: Version, wanted: Wanted, work: Path) -> Plan:
     """Raises InvalidArgument, UnknownSetting, BaseMismatch."""
+    if wanted.steps is not None and type(wanted.steps) is not int:
+        raise InvalidArgument(argument="steps", reason=f"{wanted.steps!r} is no whole number")
     if wanted.steps is not None and wanted.steps < 1:
         raise InvalidArgument(argument="steps", reason=f"{wanted.steps} is less than one step")
     captured = version.captured()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from stemmata import heads
-from stemmata.capture import mask_known
+from stemmata.capture import known_secrets, mask_known, mask_shapes
 from stemmata.capturing import gitting
 from stemmata.errors import InvalidArgument, StorageReadOnly
 from stemmata.redirecting import end_of, scratch_over
@@ -118,7 +118,7 @@ def reproduce(version: Version, wanted: Wanted, settings: Settings) -> Remade:
     """
     source = _folder_of(version)
     _require_sane(settings)
-    with _work_folder(settings) as work:
+    with _work_folder(settings, source) as work:
         made = _restored(version, wanted, settings, work)
         store = work / "store"
         moment = moments.before_run(version, made.begun)
@@ -162,7 +162,7 @@ def repeat(version: Version, wanted: Wanted, settings: Settings) -> Repeated:
         raise InvalidArgument(argument="set", reason="name what is to change, as learning_rate=1e-5")
     source = _folder_of(version)
     _require_sane(settings)
-    with _work_folder(settings) as work:
+    with _work_folder(settings, source) as work:
         made = _restored(version, wanted, settings, work)
         changed = made.changed.words if made.changed is not None else ""
         labels = {REPEATS: version.id.short, CHANGED: changed}
@@ -245,7 +245,7 @@ def _cannot(made: Plan) -> CannotReproduce:
 def _failed(made: Plan, ran: Ran, settings: Settings, work: Path) -> ReproductionFailed:
     """Why there is nothing to judge. The work folder stays, to be looked at."""
     refused = ran.told("refused")
-    last = mask_known(_last_words(ran), made.secrets)
+    last = _last_words(ran, made)
     hint = f"see {work / launching.LOG}"
     if refused:
         reason = f"it would have written {refused[0]}, which was there before and stays as it is"
@@ -265,8 +265,9 @@ def _failed(made: Plan, ran: Ran, settings: Settings, work: Path) -> Reproductio
     return ReproductionFailed(version=made.name, reason=reason, work=str(work), hint=hint)
 
 
-def _last_words(ran: Ran) -> str:
-    return " / ".join(line.strip() for line in ran.tail.splitlines()[-_LINES:] if line.strip())
+def _last_words(ran: Ran, made: Plan) -> str:
+    tail = mask_known(mask_shapes(ran.tail), [*made.secrets, *known_secrets()])
+    return " / ".join(line.strip() for line in tail.splitlines()[-_LINES:] if line.strip())
 
 
 def _notes(ran: Ran, made: Plan) -> Iterator[str]:
@@ -281,20 +282,26 @@ def _notes(ran: Ran, made: Plan) -> Iterator[str]:
     if ran.status is None:
         yield "it was ended when its time was over"
     elif ran.status:
-        words = mask_known(_last_words(ran), made.secrets)
-        yield f"it ended with status {ran.status} after that: {words}"
+        yield f"it ended with status {ran.status} after that: {_last_words(ran, made)}"
 
 
 # --- the work folder ------------------------------------------------------------------------------
 
 
 @contextmanager
-def _work_folder(settings: Settings) -> Iterator[Path]:
-    """Removed at the end, but where it is to be kept, and where somebody will want to see why it failed."""
+def _work_folder(settings: Settings, source: Path) -> Iterator[Path]:
+    """Removed at the end, but where it is to be kept, and where somebody will want to see why it failed.
+    `source`: the repository's folder, which is no place to work in."""
     if settings.work is not None:
         work = Path(os.path.abspath(settings.work))  # noqa: PTH100  (a link to it stays one)
-        work.mkdir(parents=True, exist_ok=True)
-        if any(work.iterdir()):
+        if work.resolve().is_relative_to(source):
+            raise InvalidArgument(argument="work", reason=f"{work} lies in the repository")
+        try:
+            work.mkdir(mode=0o700, parents=True, exist_ok=True)  # files with secrets are restored in it
+            full = any(work.iterdir())
+        except OSError as error:
+            raise InvalidArgument(argument="work", reason=f"{work}: {error.strerror}") from error
+        if full:
             raise InvalidArgument(argument="work", reason=f"{work} holds something already")
         yield work.resolve()
         return
