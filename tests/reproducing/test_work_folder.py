@@ -61,10 +61,10 @@ def test_what_links_of_the_commit_led_to_stays_as_it_is(
     found = gitting.tree(project.folder)
     before = contents(theirs)
     made = version(repo, project, {"commit": found.commit, "changed": ["choice", "large"]})
-    with pytest.raises(ReproductionFailed) as failed:
-        repo.reproduce(made)
+    with pytest.raises(ReproductionFailed):
+        repo.reproduce(made, work=tmp_path / "work")
     assert contents(theirs) == before
-    code = Path(str(failed.value.data["work"])) / "code"
+    code = tmp_path / "work" / "code"
     assert os.readlink(code / "choice") == str(theirs / "b.txt")
     assert (code / "large").read_bytes() == b"\0" * 100
     assert not (code / "rows").is_symlink()
@@ -79,7 +79,7 @@ def test_a_working_folder_that_climbs_out_is_none_of_the_codes(
         command = {"argv": ["python", "train.py"], "folder": folder}
         made = version(repo, project, {"entry": entry}, command=command, code_cells={"cells": ["print(1)"]})
         with pytest.raises(ReproductionFailed):
-            repo.reproduce(made)
+            repo.reproduce(made, work=tmp_path / f"work-{entry['kind']}")
         assert not (tmp_path / "made").exists()
 
 
@@ -128,3 +128,29 @@ def test_a_question_to_git_fetches_nothing(project: Project, tmp_path: Path) -> 
     with pytest.raises(gitting.NoTree):
         gitting.ask(clone, "cat-file", "-e", "b" * 40)
     assert not ran.exists()
+
+
+def test_a_remote_is_an_address_whatever_it_looks_like(
+    repo: Repository, project: Project, tmp_path: Path
+) -> None:
+    project.git("init", "-q", "-b", "main")
+    project.write(train__py="print(1)\n")
+    project.commit()
+    remote = f"--upload-pack=touch {tmp_path / 'ran'}"
+    made = version(repo, project, {"commit": gitting.tree(project.folder).commit, "remote": remote})
+    with pytest.raises(ReproductionFailed, match="ended well") as failed:
+        repo.reproduce(made, work=tmp_path / "work")
+    assert project.git("config", "remote.origin.url", at=tmp_path / "work" / "code") == remote
+    assert not (tmp_path / "ran").exists()
+    assert failed.value.data["work"] == str(tmp_path / "work")
+
+
+def test_a_folder_is_asked_about_whoever_asks(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.git("init", "-q", "-b", "main")
+    project.write(train__py="print(1)\n")
+    project.commit()
+    commit = project.git("rev-parse", "HEAD")
+    # As a hook of another repository has it.
+    monkeypatch.setenv("GIT_DIR", str(project.folder / "elsewhere.git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(project.folder / "elsewhere.git" / "index"))
+    assert gitting.tree(project.folder).commit == commit

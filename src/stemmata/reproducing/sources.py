@@ -165,7 +165,7 @@ def _repository(code: Code, given: Path | None) -> tuple[Path | None, str]:
         try:
             gitting.ask(place, "cat-file", "-e", f"{code.commit}^{{commit}}", seconds=_ASKED)
         except gitting.NoTree as error:
-            lacks = str(error).startswith("git says")
+            lacks = "valid object name" in str(error)
             reasons.append(f"{place} does not have it" if lacks else f"{place}: {error}")
         else:
             return place, ""
@@ -237,7 +237,7 @@ def _clone(source: Path, commit: str, target: Path, branch: str, remote: str | N
     named = ["-B", branch] if branch and branch != "HEAD" and _is_branch(branch) else ["--detach"]
     _git("-C", str(target), "checkout", "--quiet", "--force", *named, commit)
     if remote:
-        _git("-C", str(target), "remote", "set-url", "origin", remote)
+        _git("-C", str(target), "remote", "set-url", "--", "origin", remote)
     else:
         _git("-C", str(target), "remote", "remove", "origin")
 
