@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from projects import SOURCE
+from stemmata.attach import programs
 
 RUN = """
-import json, os, shutil, sys
+import json, os, shutil, subprocess, sys
 from stemmata.attach.guard import Guard
 
 told = json.loads(sys.argv[1])
@@ -60,6 +61,12 @@ ways = {
     "link": lambda p: os.link(p, told["other"] + ".link"),
     "points": lambda p: os.symlink(p, told["other"] + ".at"),
     "symlink": lambda p: os.symlink("x", p), "makedirs": lambda p: os.makedirs(p, exist_ok=True),
+    "rm": lambda p: subprocess.run(["rm", "-rf", p], check=True),
+    "system": lambda p: os.system(f"ls; rm -rf {p}"),
+    "shell": lambda p: subprocess.run(f"cd / && echo 1 >> '{p}'", shell=True, check=True),
+    "cp": lambda p: subprocess.run(["cp", told["other"], p], check=True),
+    "cp from": lambda p: subprocess.run(["cp", p, told["other"]], check=True),
+    "folder": lambda p: subprocess.run(["rm", os.path.basename(p)], cwd=os.path.dirname(p), check=True),
     "again": again, "database": database, "new database": new_database,
 }
 came = []
@@ -117,11 +124,32 @@ CHANGES = (
 )
 
 
+@pytest.mark.parametrize(
+    ("command", "paths"),
+    [
+        ("rm -rf /a '/b c' && ls /d", ["/a", "/b c"]),
+        ("cat /a | tee /b >/c 2>&1; cp -r /d /e", ["/c", "/b", "/e"]),
+        ("cd /x\nFOO=1 sudo rm /a", ["/a"]),
+        (["bash", "-c", "rm /a"], ["/a"]),
+        ([b"/bin/mv", b"/a", b"/b"], ["/a", "/b"]),
+        (["python", "rm", "/a"], []),
+        (["cp", "/a"], []),
+        ("rm 'unfinished", []),
+        ("", []),
+        ([], []),
+        (None, []),
+    ],
+)
+def test_what_programs_for_files_would_change(command: Any, paths: list[str]) -> None:
+    assert list(programs.changed(command)) == paths
+
+
 @pytest.mark.parametrize("place", ["first", "theirs"])
 def test_what_was_there_stays_as_it_is(tmp_path: Path, place: str) -> None:
     places = Places(tmp_path)
     before = places.state(place)
     steps = [(way, f"{place}/a") for way in CHANGES]
+    steps += [(way, f"{place}/a") for way in ("rm", "system", "shell", "cp", "folder")]
     # An entry may be a link that leads to where writing is free.
     steps += [("remove", f"{place}/link"), ("from", f"{place}/link"), ("onto", f"{place}/link")]
     steps += [("rmtree", f"{place}/deep"), ("rmdir", f"{place}/deep")]

@@ -3,7 +3,8 @@ held back from them.
 
 Nothing is written in guarded folders: those of the first run, its repository, its outputs. Elsewhere what was
 there before the command began stays as it is; what is new may be made. Of a place in several folders the
-innermost decides. What writes without Python passes, but for what is known of (`_NATIVE`, SQLite).
+innermost decides. What writes without Python passes, but for what is known of: `_NATIVE`, SQLite,
+the usual programs for files.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from stemmata.afterimport import Watcher
+from stemmata.attach import programs
 from stemmata.attach.settings import report_to
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -45,6 +47,13 @@ _WRITTEN: _Places = {
     "os.removexattr": ((0, None),),
 }
 """Those by which what a path leads to changes."""
+_STARTED: dict[str, tuple[int, int | None]] = {
+    "subprocess.Popen": (1, 2),
+    "os.system": (0, None),
+    "os.exec": (1, None),
+    "os.posix_spawn": (1, None),
+}
+"""Those by which another program is started: where its command line is, and its working folder."""
 _NATIVE = (("safetensors", "serialize_file", 1), ("torch.serialization", "save", 1))
 """What writes without Python's own open: module, function, and the place of the path."""
 _PATHS = ("filename", "f")
@@ -119,6 +128,9 @@ class Guard:
             path, mode, flags = arguments
             if any(c in mode for c in "wax+") if isinstance(mode, str) else bool(flags & _WRITES):
                 self.refuse(path)
+        elif event in _STARTED:
+            place, folder = _STARTED[event]
+            self._start(arguments[place], next(_argument(arguments, folder), None))
         else:
             for place, folder in _WRITTEN.get(event, ()):
                 self.refuse(arguments[place], *_argument(arguments, folder))
@@ -126,6 +138,14 @@ class Guard:
                 self.refuse_entry(arguments[place], *_argument(arguments, folder))
             for place, folder in _MADE.get(event, ()):
                 self.refuse_entry(arguments[place], *_argument(arguments, folder), new=True)
+
+    def _start(self, command: object, folder: object) -> None:
+        """Another program, as `rm -rf`: asked before it is started, as far as its words tell."""
+        base = _name(folder, -1) or os.curdir
+        for path in programs.changed(command):
+            whole = os.path.join(base, path)  # noqa: PTH118
+            self.refuse_entry(whole)
+            self.refuse(whole)
 
     def _read_only(self, module: ModuleType) -> None:
         """A database may be read where it must not be written, and SQLite opens both in one way."""
