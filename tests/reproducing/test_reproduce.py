@@ -201,6 +201,19 @@ def test_links_beside_the_code_lead_where_they_led(project: Project, tmp_path: P
     shutil.rmtree(str(caught.value.data["work"]))
 
 
+def test_outputs_that_lay_behind_a_link_lie_in_the_work_folder(
+    project: Project, tmp_path: Path, contents: Contents
+) -> None:
+    (tmp_path / "disk").mkdir()
+    (project.folder / "out").symlink_to(tmp_path / "disk")
+    project.write(train__py=TRAIN, helper__py="SCALE = 1.0\n", data__csv="1\n")
+    project.run("train.py")
+    before = contents(tmp_path / "disk")
+    made = project.reproduce()
+    assert (made.verdict.kind, made.notes) == ("bit-identical", [])
+    assert contents(tmp_path / "disk") == before != {}
+
+
 def test_a_link_to_the_runs_own_folder_leads_to_the_one_of_now(project: Project) -> None:
     script = TRAIN.replace('Path("out")', 'Path("here/out")')
     project.write(train__py=script, helper__py="SCALE = 1.0\n", data__csv="1\n")

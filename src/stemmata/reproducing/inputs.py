@@ -331,7 +331,9 @@ def _files(
             folders.clear()
             continue
         for name in folders:
-            if (place / name).is_symlink() and name not in _NO_INPUTS and str(place / name) not in tracked:
+            if not (place / name).is_symlink() or name in _NO_INPUTS or str(place / name) in tracked:
+                continue
+            if place / name not in outputs and not _leads_to_output(place / name, begun):
                 yield place / name, 0  # what it leads to is not walked: it may be anything
         folders[:] = [f for f in folders if f not in _NO_INPUTS and not (place / f / ".git").exists()]
         for name in names:
@@ -348,6 +350,14 @@ def _files(
             made = begun is not None and about.st_mtime >= begun and name.endswith(_WEIGHTS)
             if stat.S_ISREG(about.st_mode) and not made:
                 yield path, 0 if path.is_symlink() else about.st_size
+
+
+def _leads_to_output(link: Path, begun: float | None) -> bool:
+    """Outputs often lie on another disk: then the copy's own are in the work folder instead."""
+    try:
+        return _is_output(link, os.listdir(link), begun, top=False)  # noqa: PTH208
+    except OSError:
+        return False
 
 
 def _is_output(folder: Path, names: Sequence[str], begun: float | None, *, top: bool) -> bool:
