@@ -68,6 +68,8 @@ _ASSIGNED = re.compile(
 )
 _MAX_MASKED_CHARACTERS = 1 << 20
 _LEAST_KNOWN = 8
+GIVEN = "STEMMATA_ARG_"
+"""Variables that give a masked argument of a command again begin so."""
 _PLAIN_WORD = re.compile(r"[a-z_-]+|[A-Z_-]+|[0-9]{1,11}")
 
 
@@ -116,7 +118,9 @@ def known_secrets(environment: Mapping[str, str] | None = None) -> tuple[str, ..
     """Values that the environment keeps under secrets' names, longest first: to be masked wherever they
     stand. Paths (`PWD`), short values and plain words (`AUTH_MODE=disabled`) are none."""
     variables = os.environ if environment is None else environment
-    found = {value.strip() for name, value in variables.items() if looks_secret(name)}
+    found = {
+        value.strip() for name, value in variables.items() if looks_secret(name) or name.startswith(GIVEN)
+    }
     return tuple(sorted(filter(_tells_something, found), key=lambda value: (-len(value), value)))
 
 

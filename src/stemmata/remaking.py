@@ -76,7 +76,7 @@ class Remaking(Comparing):
         no more; `base`: a folder with the base model; `link`: large files of the run's folder that are
         linked, not copied; `arguments`: values for arguments that were masked, by option. `rtol`, `atol`:
         the tolerance, by default that of `torch.testing`. `told` hears of each stage, `output` of what the
-        command prints.
+        command prints, until it raises something.
 
         Raises CannotReproduce, ReproductionFailed, CommandNotStarted, BaseMismatch, InvalidArgument, Damage.
         """
@@ -120,7 +120,8 @@ def _wanted(
     arguments: Mapping[str, str] | None,
     changes: Mapping[str, object] | None,
 ) -> Wanted:
-    return planning.Wanted(steps, _path(code), _path(base), link, arguments or {}, changes or {})
+    links = [link] if isinstance(link, str) else link
+    return planning.Wanted(steps, _path(code), _path(base), links, arguments or {}, changes or {})
 
 
 def _path(path: Path_ | None) -> Path | None:

@@ -6,14 +6,17 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 from datasets import Dataset
+from huggingface_hub import HfApi
 
 import tiny_models as tiny
 from projects import Project
 from stemmata.attach import again
+from stemmata.attach.settings import read_report
 from stemmata.hf import VersionCallback
 from stemmata.hf.datastore import _write as with_rows
 from stemmata.repository import open as open_repository
@@ -128,13 +131,49 @@ def test_stored_rows_are_what_a_trainer_gets(tmp_path: Path) -> None:
     stored = Dataset.from_dict({"x": [1, 2]})
     with_rows(stored, tmp_path / "train.arrow")
     told = again.Again(
-        str(tmp_path / "report"), str(tmp_path), [], [], None, {}, {"train": str(tmp_path / "train.arrow")}
+        str(tmp_path / "report"),
+        str(tmp_path),
+        [],
+        [],
+        0.0,
+        None,
+        {},
+        {"train": str(tmp_path / "train.arrow")},
     )
     given = {"train_dataset": Dataset.from_dict({"x": [1, 3]}), "eval_dataset": {"a": 1}, "args": None}
     found = again._with_rows(given, told)
     assert found["train_dataset"].to_dict() == {"x": [1, 2]}
     assert (found["eval_dataset"], found["args"]) == ({"a": 1}, None)
     assert again._with_rows({"train_dataset": None}, told) == {"train_dataset": None}
+
+
+def test_nothing_is_sent_to_a_hub(tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    report.touch()
+    told = again.Again(str(report), str(tmp_path), [], [], 0.0, None, {}, {})
+
+    class Client(HfApi):
+        """One of its own: that of these tests stays as it is."""
+
+    module: Any = ModuleType("hf_api")
+    module.HfApi, module.upload_file = Client, Client().upload_file
+    again._hub(module, told)
+    ways = (
+        lambda: Client().create_repo("ada/tiny"),
+        lambda: Client().upload_folder(repo_id="ada/tiny", folder_path=tmp_path),
+        lambda: module.upload_file(path_or_fileobj=b"", path_in_repo="a", repo_id="ada/tiny"),
+    )
+    for way in ways:
+        with pytest.raises(PermissionError, match="sends nothing to a hub"):
+            way()
+    assert Client.list_models is HfApi.list_models
+    arguments = SimpleNamespace(push_to_hub=True, output_dir=str(tmp_path / "out"))
+    again._change(arguments, told)
+    assert not arguments.push_to_hub
+    unsent = [text for kind, text in read_report(report) if kind == "unsent"]
+    assert unsent == [f"huggingface_hub's {n}" for n in ("create_repo", "upload_folder", "upload_file")] + [
+        "push_to_hub"
+    ]
 
 
 def test_rows_that_were_stored_are_planned_unless_the_process_trained_more_than_once(tmp_path: Path) -> None:

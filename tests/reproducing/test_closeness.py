@@ -215,6 +215,10 @@ def test_a_model_without_any_weights_says_so(stores: Stores) -> None:
     [
         ("tokenizer.json", b'{"model": 1}', b'{"model": 2}', "diverged", ""),
         ("vocab.txt", b"a\nb", b"b\na", "diverged", ""),
+        ("dict.txt", b"a 1", b"b 1", "diverged", ""),
+        ("adapter_config.json", b'{"revision": "a"}', b'{"revision": "b"}', "diverged", ""),
+        ("LICENSE.txt", b"a", b"b", "bit-identical", "no load reads it"),
+        ("requirements-dev.txt", b"a", b"b", "bit-identical", "no load reads it"),
         ("chat_template.jinja", b"a", b"b", "diverged", ""),
         ("config.json", b'{"n": 1}', b'{ "n": 1 }', "bit-identical", "only its layout differs"),
         ("config.json", b'{"transformers_version": "5.0"}', b'{"transformers_version": "5.1"}',

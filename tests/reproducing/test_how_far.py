@@ -16,7 +16,7 @@ from stemmata.cli.main import run as command_line
 from stemmata.errors import BaseMismatch, InvalidArgument
 from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
-from stemmata.reproducing.problems import CannotReproduce
+from stemmata.reproducing.problems import CannotReproduce, ReproductionFailed
 from stemmata.version import Version
 from stemmata.versions import folder_weights
 
@@ -177,6 +177,60 @@ def test_a_masked_argument_is_asked_for_by_name(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(InvalidArgument, match="token names no masked argument"):
         project.reproduce(arguments={"token": "x"})
     assert project.reproduce(arguments={"api-token": "hf_" + "a1B2" * 8}).verdict.kind == "bit-identical"
+
+
+def test_what_is_given_for_a_mask_is_neither_shown_nor_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    secret, key = "Wv8kQ4nYs3bH77", "Zq7x"
+    project = Project(tmp_path / "proj")
+    script = TRAIN.replace(', name="one"', ', name=f"n{len(repo.versions())}"')
+    project.write(train__py=script, helper__py="SCALE = 1.0\n", data__csv="1\n")
+    # One is masked by its option's name, one by its value.
+    project.run("train.py", "--rate=1", "--api-key", key, secret, MY_TOKEN=secret)
+    given = ["-R", str(project.repository), "--arg", f"api-key={key}", "--arg", f"5={secret}"]
+    ways: tuple[list[str], ...] = (
+        ["reproduce", "--dry-run"],
+        ["reproduce", "--dry-run", "--json"],
+        ["reproduce"],
+        ["repeat", "--set", "rate=2", "--dry-run"],
+        ["repeat", "--set", "rate=2"],
+        ["repeat", "--set", "api_key=Kx9wPq2sVb", "--dry-run", "--json"],
+    )
+    for name, *more in ways:
+        assert command_line([name, "plain@n0", *given, *more]) == 0, more
+        said = "".join(capsys.readouterr())
+        assert not any(each in said for each in (secret, key, "Kx9wPq2sVb")), said
+    with project.open() as repo:
+        kept = [repo[f"plain@n{n}"] for n in range(2)]
+        said = "".join(v.provenance(k).decode() for v in kept for k in v.record.provenance)
+        said += kept[0].provenance("reproduction#1").decode()
+        command = kept[1].captured().command
+    assert secret not in said
+    assert key not in said
+    assert command is not None
+    assert list(command.argv[1:]) == ["train.py", "--rate=2", "--api-key", "***", "***"]
+
+
+def test_secrets_stay_out_of_the_work_folder_and_of_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEAM_SECRET", "Wv8kQ4nYs3bH77")
+    project = Project(tmp_path / "proj")
+    fails = (
+        "import os\nif os.environ.get('AGAIN'):\n    raise SystemExit(f\"no {os.environ['TEAM_SECRET']}\")\n"
+    )
+    project.write(train__py=fails + TRAIN, helper__py="SCALE = 1.0\n", data__csv="1\n")
+    (project.folder / ".env").write_text("API_KEY=Zq7xR2pLm9vT\n")
+    project.run("train.py")
+    monkeypatch.setenv("AGAIN", "1")
+    work = tmp_path / "work"
+    with pytest.raises(ReproductionFailed, match=r"status 1: .*no \*\*\*$|no \*\*\*;") as failed:
+        project.reproduce(work=work)
+    assert "Wv8kQ4nYs3bH77" not in f"{failed.value} {failed.value.data}"
+    assert work.stat().st_mode & 0o777 == 0o700
+    assert (work / "code/.env").resolve() == project.folder / ".env"
 
 
 def test_a_masked_file_is_taken_from_its_place_while_it_is_the_same(tmp_path: Path) -> None:

@@ -201,6 +201,27 @@ def test_links_beside_the_code_lead_where_they_led(project: Project, tmp_path: P
     shutil.rmtree(str(caught.value.data["work"]))
 
 
+def test_outputs_that_lay_behind_a_link_lie_in_the_work_folder(
+    project: Project, tmp_path: Path, contents: Contents
+) -> None:
+    (tmp_path / "disk").mkdir()
+    (project.folder / "out").symlink_to(tmp_path / "disk")
+    project.write(train__py=TRAIN, helper__py="SCALE = 1.0\n", data__csv="1\n")
+    project.run("train.py")
+    before = contents(tmp_path / "disk")
+    made = project.reproduce()
+    assert (made.verdict.kind, made.notes) == ("bit-identical", [])
+    assert contents(tmp_path / "disk") == before != {}
+
+
+def test_a_link_to_the_runs_own_folder_leads_to_the_one_of_now(project: Project) -> None:
+    script = TRAIN.replace('Path("out")', 'Path("here/out")')
+    project.write(train__py=script, helper__py="SCALE = 1.0\n", data__csv="1\n")
+    (project.folder / "here").symlink_to(project.folder)
+    project.run("train.py")
+    assert project.reproduce().verdict.kind == "bit-identical"
+
+
 def test_bytes_of_then_that_were_moved_since(dirty: Project) -> None:
     with dirty.open() as repository:
         repository.save(dirty.folder / "out", "other", name="x", provenance={})
@@ -239,7 +260,7 @@ def test_an_absolute_output_of_the_first_run_stays_as_it_is(project: Project) ->
     project.run("train.py")
     (project.folder / "out/model.safetensors").unlink()
     (project.folder / "out").rmdir()
-    with pytest.raises(ReproductionFailed, match=r"written .*/out, which is of the first run") as caught:
+    with pytest.raises(ReproductionFailed, match=r"written .*/out, which was there before") as caught:
         project.reproduce()
     shutil.rmtree(str(caught.value.data["work"]))
     assert not (project.folder / "out").exists()
@@ -281,6 +302,24 @@ def test_a_command_that_hangs_is_ended(dirty: Project) -> None:
     shutil.rmtree(str(caught.value.data["work"]))
 
 
+def test_a_command_does_not_wait_for_a_listener_that_is_gone(dirty: Project) -> None:
+    dirty.write(helper__py="print('x' * 200_000, flush=True)\nSCALE = 2.0\n")
+    dirty.write(train__py=TRAIN.replace('"one"', '"two"'))
+    dirty.run("train.py")
+    heard = []
+
+    def gone(data: bytes) -> None:
+        heard.append(data)
+        raise BrokenPipeError
+
+    made = dirty.reproduce("plain@two", output=gone, timeout=60, keep=True)
+    assert made.verdict.kind == "bit-identical"
+    assert len(heard) == 1
+    assert made.work is not None
+    assert (made.work / "output.log").stat().st_size == 200_001
+    shutil.rmtree(made.work, ignore_errors=True)
+
+
 def test_a_run_that_makes_nothing_is_said_to(dirty: Project) -> None:
     script = TRAIN.replace("with stemmata", "open('today.csv').read() == 'no' and sys.exit()\nwith stemmata")
     dirty.write(train__py=script.replace('name="one"', 'name="two"'), today__csv="yes")
@@ -313,5 +352,27 @@ def test_a_work_folder_of_ones_own_must_be_empty_and_stays(dirty: Project, tmp_p
     made = dirty.reproduce(work=work)
     assert made.work == work
     assert (work / "code/train.py").is_file()
-    with pytest.raises(InvalidArgument, match="holds something already"):
-        dirty.reproduce(work=work)
+    wrong = (
+        (work, "holds something already"),
+        (dirty.repository / "w", "lies in the repository"),
+        (dirty.folder / "train.py", "File exists"),
+        (dirty.folder / "train.py" / "w", "Not a directory"),
+    )
+    for place, reason in wrong:
+        with pytest.raises(InvalidArgument, match=reason):
+            dirty.reproduce(work=place)
+    assert not (dirty.repository / "w").exists()
+
+
+def test_numbers_that_make_no_sense_are_refused_before_anything_is_run(dirty: Project) -> None:
+    heard: list[str] = []
+    wrong: tuple[dict[str, Any], ...] = (
+        {"rtol": float("nan")},
+        {"atol": -1.0},
+        {"timeout": 0.0},
+        {"timeout": -1},
+    )
+    for more in wrong:
+        with pytest.raises(InvalidArgument, match=next(iter(more))):
+            dirty.reproduce(told=lambda stage, _plan: heard.append(stage), **more)
+    assert heard == []

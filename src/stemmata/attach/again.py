@@ -1,5 +1,5 @@
-"""Again: what is other in the Pythons of a command that is run again. Owns where they must not write, when a
-Trainer stops, and which of its arguments are changed.
+"""Again: what is other in the Pythons of a command that is run again. Owns when a Trainer stops, which of
+its arguments are changed, and that nothing is sent to a hub; `guard` owns where they must not write.
 
 Runs in the command's own processes, before anything of theirs. Where it cannot be put in place the process
 ends: a run that is made again must never write over what the first one left.
@@ -12,44 +12,37 @@ import functools
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from stemmata.afterimport import Watcher
+from stemmata.attach.guard import Guard
 from stemmata.attach.settings import report_to
 from stemmata.redirecting import VARIABLE
 
 _FOLDERS = ("output_dir", "logging_dir")
-_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_CHANGING = {
-    "os.mkdir": 1,
-    "os.remove": 1,
-    "os.rmdir": 1,
-    "os.truncate": 1,
-    "os.rename": 2,
-    "os.link": 2,
-    "os.symlink": 2,
-    "shutil.rmtree": 1,
-}
-"""Events of Python's audit hooks by which files change, and how many of their first arguments are paths."""
-_NATIVE = (("safetensors", "serialize_file", 1), ("torch.serialization", "save", 1))
-"""What writes without Python's own open: module, function, and the place of the path."""
-_PATHS = ("filename", "f")
-_KEPT = "{path} is of the run that is made again, and stays as it is"
+_SENDING = re.compile(
+    r"(?:create|delete|update|upload|move|preupload|add|super|permanently|duplicate|batch|copy|merge|rename|change"
+    r"|comment|edit)_\w+"
+)
+"""Methods of the hub's client that change what is there."""
 
 
 class Again(NamedTuple):
-    """`guarded` folders are not written, but for what lies in `work` or in `free` ones. `steps`: a Trainer
+    """`guarded` folders are not written, and nothing changed that is older than `since`, but for what lies in
+    `work` or in `free` ones. `steps`: a Trainer
     stops after so many. `changes`: training arguments that are other ones; `data`: by part, stored rows."""
 
     report: str
     work: str
     guarded: list[str]
     free: list[str]
+    since: float
     steps: int | None
     changes: dict[str, Any]
     data: dict[str, str]
@@ -62,10 +55,8 @@ def decode(environment: Mapping[str, str]) -> Again:
 def install() -> None:
     """Guard, and wait for transformers, and for what writes without Python."""
     again = decode(os.environ)
-    refuse = _refuser(again)
-    sys.addaudithook(_hook(refuse))
-    for module, name, place in _NATIVE:
-        sys.meta_path.insert(0, _Watcher(module, functools.partial(_hold, name, place, refuse)))
+    Guard(again.guarded, [again.work, *again.free], again.since, again.report).install()
+    sys.meta_path.insert(0, _Watcher("huggingface_hub.hf_api", lambda module: _hub(module, again)))
     sys.meta_path.insert(0, _Watcher("transformers.training_args", lambda module: _arguments(module, again)))
     sys.meta_path.insert(0, _Watcher("transformers.trainer", lambda module: _trainer(module, again)))
     report_to(again.report, "ready", str(os.getpid()))
@@ -73,59 +64,6 @@ def install() -> None:
 
 class _Watcher(Watcher):
     """A type of its own: others look for theirs on the path."""
-
-
-# --- writing --------------------------------------------------------------------------------------
-
-
-def _refuser(again: Again) -> Callable[[object], None]:
-    """What raises PermissionError for a path in the guarded folders."""
-    guarded = tuple(folder.rstrip(os.sep) + os.sep for folder in again.guarded)
-    free = tuple(folder.rstrip(os.sep) + os.sep for folder in (again.work, *again.free))
-
-    def refuse(path: object) -> None:
-        if isinstance(path, bytes):
-            path = os.fsdecode(path)
-        if not isinstance(path, str | os.PathLike):
-            return  # a descriptor: what opened it was looked at
-        whole = os.path.realpath(path)
-        if not (whole + os.sep).startswith(guarded) or whole.startswith(free):
-            return
-        if f"{os.sep}__pycache__{os.sep}" not in whole:  # Python goes on without that
-            report_to(again.report, "refused", whole)
-        raise PermissionError(errno.EACCES, _KEPT.format(path=whole), whole)
-
-    return refuse
-
-
-def _hook(refuse: Callable[[object], None]) -> Callable[[str, tuple[Any, ...]], None]:
-    """Python's own ways to change files."""
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open":
-            path, mode, flags = arguments
-            writes = any(c in mode for c in "wax+") if isinstance(mode, str) else bool(flags & _WRITES)
-            if writes:
-                refuse(path)
-        else:
-            for path in arguments[: _CHANGING.get(event, 0)]:
-                refuse(path)
-
-    return hook
-
-
-def _hold(name: str, place: int, refuse: Callable[[object], None], module: ModuleType) -> None:
-    """Let a function that writes by itself ask first. `place`: of the path among its arguments."""
-    theirs = getattr(module, name, None)
-    if theirs is None:
-        return
-
-    @functools.wraps(theirs)
-    def ask(*args: Any, **kwargs: Any) -> Any:
-        refuse(args[place] if len(args) > place else next((kwargs[k] for k in _PATHS if k in kwargs), None))
-        return theirs(*args, **kwargs)
-
-    setattr(module, name, ask)
 
 
 def _place_of(again: Again, folder: object) -> str | None:
@@ -143,6 +81,21 @@ def _place_of(again: Again, folder: object) -> str | None:
     here = os.path.join(again.work, "outputs", tag, os.path.basename(whole))  # noqa: PTH118, PTH119
     report_to(again.report, "moved", f"{whole}\n{here}")
     return here
+
+
+def _hub(module: ModuleType, again: Again) -> None:
+    """Nothing is sent to a hub: there lies what the first run made, under the same name."""
+    client: Any = getattr(module, "HfApi", None)
+    for name in filter(_SENDING.fullmatch, dir(client)):
+
+        def refuse(*_args: Any, _name: str = name, **_kwargs: Any) -> Any:
+            report_to(again.report, "unsent", f"huggingface_hub's {_name}")
+            raise PermissionError(errno.EACCES, f"{_name}: a run that is made again sends nothing to a hub")
+
+        theirs = getattr(client, name)
+        setattr(client, name, functools.wraps(theirs)(refuse))
+        if hasattr(module, name):
+            setattr(module, name, functools.wraps(theirs)(refuse))  # bound to a client already
 
 
 # --- transformers ---------------------------------------------------------------------------------
@@ -183,6 +136,9 @@ def _change(arguments: Any, again: Again) -> None:
         here = _place_of(again, getattr(arguments, name, None))
         if here is not None:
             setattr(arguments, name, here)
+    if getattr(arguments, "push_to_hub", False):
+        arguments.push_to_hub = False
+        report_to(again.report, "unsent", "push_to_hub")
     for name, value in again.changes.items():
         if hasattr(arguments, name):
             setattr(arguments, name, value)
@@ -194,6 +150,9 @@ def _trainer(module: ModuleType, again: Again) -> None:
     if trainer is None:
         return
     theirs, saves = trainer.__init__, trainer.save_model
+
+    def push_to_hub(_self: Any, *_args: Any, **_kwargs: Any) -> None:
+        report_to(again.report, "unsent", "Trainer.push_to_hub")
 
     @functools.wraps(theirs)
     def constructor(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -208,6 +167,7 @@ def _trainer(module: ModuleType, again: Again) -> None:
 
     trainer.__init__ = constructor
     trainer.save_model = save_model
+    trainer.push_to_hub = push_to_hub
 
 
 def _with_rows(kwargs: dict[str, Any], again: Again) -> dict[str, Any]:

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 SECONDS = 2.0
+QUIET = {"GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1", "LC_ALL": "C"}
+"""Nothing is asked, and nothing fetched: a partial clone would, by a program that its own config names."""
 DIFF_SECONDS = 10.0
+_OF_A_HOOK = frozenset(
+    ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
+)
+"""By these git tells its hooks where they are: not where the folder is that is asked about."""
 _MOST_NAMED = 2000
 """Paths in one question: a command line has its bound."""
 
@@ -108,7 +114,8 @@ def ask(folder: Path, *arguments: str, seconds: float = SECONDS) -> str:
     """What git says. Raises NoTree: it is not there, there is no repository, or it is too slow."""
     # fsmonitor is a program that a repository's own config names; it is not run for a question.
     command = ["git", "-c", "core.fsmonitor=false", "-c", "core.quotepath=false", "-C", os.fspath(folder)]
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    others = {k: v for k, v in os.environ.items() if k not in _OF_A_HOOK}
+    environment = {**others, **QUIET, "GIT_OPTIONAL_LOCKS": "0"}
     try:
         done = subprocess.run(
             [*command, *arguments],

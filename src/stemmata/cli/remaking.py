@@ -179,4 +179,4 @@ def _short(found: Sequence[Missing]) -> list[str]:
 
 
 def _command(plan: Plan) -> str:
-    return text.plain(shlex.join(plan.argv)) if plan.argv else "none"
+    return text.plain(shlex.join(plan.shown)) if plan.argv else "none"

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stemmata.capture import MASK
+from stemmata.capture import MASK, looks_secret
 from stemmata.capturing.reading import Captured
 from stemmata.errors import InvalidArgument
 from stemmata.reproducing.commands import Line, with_option
@@ -32,7 +32,8 @@ class Changed:
     argv: tuple[str, ...]
     arguments: Mapping[str, Any]
     words: str
-    """What is changed: `learning_rate=1e-05`."""
+    """What is changed: `learning_rate=1e-05`; a secret is masked."""
+    secrets: Sequence[str] = ()
 
 
 def change(
@@ -54,7 +55,9 @@ def change(
         told[name] = arguments.get(name, value)
         for place in places:
             argv = tuple(with_option(argv, place, _text(arguments.get(name, value))))
-    return Changed(argv, arguments, ", ".join(f"{k}={_text(v)}" for k, v in told.items()))
+    secrets = [v for name, v in told.items() if looks_secret(name) and isinstance(v, str) and v]
+    words = (f"{name}={MASK if looks_secret(name) else _text(value)}" for name, value in told.items())
+    return Changed(argv, arguments, ", ".join(words), secrets)
 
 
 def value_of(name: str, recorded: object, given: object) -> Any:

@@ -14,17 +14,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stemmata.capture import MASK
+from stemmata.capture import GIVEN, MASK, mask_known
 from stemmata.capturing import Missing
 from stemmata.capturing.reading import Captured, EntryPoint
 
-GIVEN = "STEMMATA_ARG_"
-"""Variables that give masked arguments begin so."""
 _WITH_VALUE = "cmWX"
 """Flags of Python with a word behind them."""
 _DEAF = "IES"
 """Flags with which Python hears neither of PYTHONPATH nor of a sitecustomize."""
 _LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "NODE_RANK")
+_LEAST = 4
+"""Characters of a secret that is looked for within words too."""
 _OF_A_JOB = re.compile(r"SLURM_\w+")
 
 
@@ -101,6 +101,30 @@ def with_given(argv: Sequence[str], given: Mapping[str, str]) -> tuple[list[str]
             head, equals, _ = word.partition("=")
             words[place] = f"{head}={value}" if equals and head.startswith("-") else value
     return words, missing
+
+
+def given_again(argv: Sequence[str], words: Sequence[str]) -> list[str]:
+    """The values that stand in `words` where `argv` is masked."""
+    found = []
+    for before, now in zip(argv, words, strict=True):
+        if before != now:
+            head, equals, value = now.partition("=")
+            found.append(value if equals and head.startswith("-") else now)
+    return [value for value in found if value]
+
+
+def shown(argv: Sequence[str], secrets: Sequence[str]) -> list[str]:
+    """A command line for people and records: without what was given for a mask."""
+    words = []
+    for word in argv:
+        head, equals, value = word.partition("=")
+        if word in secrets:
+            words.append(MASK)
+        elif equals and value in secrets:
+            words.append(f"{head}={MASK}")
+        else:
+            words.append(mask_known(word, [s for s in secrets if len(s) >= _LEAST]))
+    return words
 
 
 def names_of_masked(argv: Sequence[str]) -> set[str]:

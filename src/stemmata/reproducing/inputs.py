@@ -19,7 +19,8 @@ from typing import Literal
 from stemmata import bases
 from stemmata.capturing import Missing, gitting
 from stemmata.capturing.reading import BaseModel, Captured
-from stemmata.errors import BaseMismatch, StemmataError
+from stemmata.capturing.secrets import holds_secrets
+from stemmata.errors import BaseMismatch, StemmataError, UnsafePath
 from stemmata.ids import VersionId
 from stemmata.records import Base
 from stemmata.reproducing.places import Places, is_wide
@@ -78,10 +79,12 @@ class BasePlan:
     missing: tuple[Missing, ...] = ()
     blocked: tuple[Missing, ...] = ()
 
-    def restore(self) -> None:
-        """Raises OSError, Damage."""
+    def restore(self, places: Places) -> None:
+        """Raises OSError, Damage, UnsafePath."""
         source = self.version.path() if self.version is not None else self.source
         if self.target is not None and source is not None and not os.path.lexists(self.target):
+            if not places.holds(self.target.parent):
+                raise UnsafePath(path=str(self.target), reason="a link leads out of the work folder")
             self.target.parent.mkdir(parents=True, exist_ok=True)
             self.target.symlink_to(source)  # read alone; the guard keeps it so
 
@@ -123,7 +126,9 @@ def _placed(found: Base, here: Path | None, places: Places, plan: BasePlan) -> B
         return replace(plan, target=here)
     if found.name_or_path and not Path(found.name_or_path).is_absolute():
         # A name of a hub is looked for as a folder first.
-        return replace(plan, target=places.folder / found.name_or_path)
+        target = Path(os.path.normpath(places.folder / found.name_or_path))
+        if target.is_relative_to(places.work):
+            return replace(plan, target=target)
     return replace(plan, target=places.work / "base", named=found.name_or_path)
 
 
@@ -273,9 +278,11 @@ def beside(
         skipped |= {Path(root) / path for path in known}
         for path, size in _files(there, root, captured, outputs, begun):
             if path not in skipped:
-                target = path.resolve() if path.is_symlink() else None
+                # A file of secrets is read where it lies: no copy of it stays behind.
+                target = path.resolve() if path.is_symlink() or holds_secrets(path.name) else None
                 moved = places.here(target) if target is not None else None
-                found.append(Beside(path, here / path.relative_to(there), size, target=moved or target))
+                leads = target if moved is None or not path.is_symlink() else moved
+                found.append(Beside(path, here / path.relative_to(there), size, target=leads))
     return _bounded([*found, *_changed(captured, places)])
 
 
@@ -285,7 +292,12 @@ def _changed(captured: Captured, places: Places) -> Iterator[Beside]:
     for path in code.changed if code is not None else ():
         there = Path(code.root) / path if code is not None else Path()
         here = places.here(there)
-        if code is not None and path not in code.files and here is not None and there.is_file():
+        if code is None or path in code.files or here is None:
+            continue
+        if there.is_symlink():
+            target = there.resolve()
+            yield Beside(there, here, 0, over=True, target=places.here(target) or target)
+        elif there.is_file():
             yield Beside(there, here, there.stat().st_size, over=True)
 
 
@@ -319,7 +331,9 @@ def _files(
             folders.clear()
             continue
         for name in folders:
-            if (place / name).is_symlink() and name not in _NO_INPUTS and str(place / name) not in tracked:
+            if not (place / name).is_symlink() or name in _NO_INPUTS or str(place / name) in tracked:
+                continue
+            if place / name not in outputs and not _leads_to_output(place / name, begun):
                 yield place / name, 0  # what it leads to is not walked: it may be anything
         folders[:] = [f for f in folders if f not in _NO_INPUTS and not (place / f / ".git").exists()]
         for name in names:
@@ -336,6 +350,14 @@ def _files(
             made = begun is not None and about.st_mtime >= begun and name.endswith(_WEIGHTS)
             if stat.S_ISREG(about.st_mode) and not made:
                 yield path, 0 if path.is_symlink() else about.st_size
+
+
+def _leads_to_output(link: Path, begun: float | None) -> bool:
+    """Outputs often lie on another disk: then the copy's own are in the work folder instead."""
+    try:
+        return _is_output(link, os.listdir(link), begun, top=False)  # noqa: PTH208
+    except OSError:
+        return False
 
 
 def _is_output(folder: Path, names: Sequence[str], begun: float | None, *, top: bool) -> bool:
@@ -364,16 +386,31 @@ def _tracked(folder: Path) -> set[str]:
     return {str(Path(top) / path) for path in said.split("\0") if path}
 
 
-def copy(found: Sequence[Beside]) -> None:
-    """Copy what lies beside the code; what is there already stays."""
+def copy(found: Sequence[Beside], places: Places, laid: Sequence[Path]) -> None:
+    """Copy what lies beside the code; what is there already stays, and so does what lies below a link that
+    was `laid`."""
     for each in found:
+        if any(each.here.is_relative_to(place) for place in laid):
+            continue
+        _make_folder(each.here.parent, places.work)
         if os.path.lexists(each.here) and not each.over:
             continue
-        each.here.parent.mkdir(parents=True, exist_ok=True)
+        # Not written over: it may be the commit's link, and what that leads to is somebody's.
+        each.here.unlink(missing_ok=True)
         if each.target is not None:
             each.here.symlink_to(each.target)
         else:
             shutil.copy2(each.there, each.here)
+
+
+def _make_folder(folder: Path, work: Path) -> None:
+    """A link on the way is the commit's: in the run's own folder it is a folder by now."""
+    at = work
+    for part in folder.relative_to(work).parts:
+        at /= part
+        if at.is_symlink():
+            at.unlink()
+        at.mkdir(exist_ok=True)
 
 
 def link(paths: Sequence[str], captured: Captured, places: Places) -> list[Missing]:
@@ -385,6 +422,8 @@ def link(paths: Sequence[str], captured: Captured, places: Places) -> list[Missi
         here = places.here(there) if there.is_absolute() else None
         if here is None or not there.exists():
             missing.append(Missing(f"link {path}", f"{there} is not in the run's folders"))
+        elif not places.holds(here.parent):
+            missing.append(Missing(f"link {path}", "a link of the commit leads out of the work folder"))
         elif not os.path.lexists(here):
             here.parent.mkdir(parents=True, exist_ok=True)
             here.symlink_to(there)

@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from stemmata.attach import guard
 from stemmata.attach.settings import BOOTSTRAP, PATH_VARIABLE, Settings, encode, read_report
+from stemmata.capture import GIVEN
 from stemmata.capturing.environment import KEPT
 from stemmata.histories import running
 from stemmata.redirecting import VARIABLE
@@ -33,7 +36,6 @@ _CACHES = [
     "HF_DATASETS_CACHE",
     "XDG_CACHE_HOME",
     "TORCH_HOME",
-    "TMPDIR",
     "TORCHINDUCTOR_CACHE_DIR",
     "TRITON_CACHE_DIR",
     "MPLCONFIGDIR",
@@ -99,6 +101,11 @@ def environment(plan: Plan, target: Target, report: Path) -> dict[str, str]:
         "STEMMATA_MODEL": plan.version.model,
         VARIABLE: json.dumps({"store": _store(plan, target), "training": _training(plan, target, report)}),
     }
+    # By these the command's own capture knows what it must mask.
+    found |= {f"{GIVEN}SECRET_{number}": value for number, value in enumerate(plan.secrets)}
+    if target.scratch:
+        # A service would show a second run, or go on with the first one where its id is in a variable.
+        found = {"WANDB_MODE": "offline", **found}
     found.pop("STEMMATA_RUN", None)
     attached = plan.attached
     if attached is not None:
@@ -132,8 +139,9 @@ def _places(plan: Plan) -> list[tuple[str, str]]:
 
 def _training(plan: Plan, target: Target, report: Path) -> dict[str, object]:
     kept = [there for there, _ in plan.places.pairs if not is_wide(there)]
-    kept += [folder for folder in plan.outputs if not is_wide(folder)]
-    free = [Path(os.environ[name]) for name in _CACHES if os.environ.get(name)]
+    # A link may lead to another place of the run's folders: that one is in the work folder now.
+    kept += [folder for folder in plan.outputs if not is_wide(folder) and not plan.places.holds(folder)]
+    free = [Path(place) for place in [*guard.caches(), *filter(None, map(os.environ.get, _CACHES))]]
     if target.scratch:
         kept.append(target.source)
     else:
@@ -143,6 +151,7 @@ def _training(plan: Plan, target: Target, report: Path) -> dict[str, object]:
         "work": os.path.realpath(plan.places.work),
         "guarded": [os.path.realpath(folder) for folder in kept],
         "free": [os.path.realpath(folder) for folder in free],
+        "since": time.time(),
         "steps": plan.steps,
         "changes": dict(plan.changed.arguments) if plan.changed is not None else {},
         "data": inputs.here(plan.rows, plan.places),
@@ -154,13 +163,20 @@ def _log(path: Path, told: Told | None) -> Iterator[int]:
     """A descriptor for what the command prints."""
     reader, writer = os.pipe()
 
+    def keep(data: bytes) -> None:
+        with open(path, "ab", buffering=0) as file:
+            file.write(data)
+
     def pump() -> None:
-        with open(path, "ab") as file:
-            while data := os.read(reader, 1 << 16):
-                file.write(data)
-                file.flush()
-                if told is not None:
-                    told(data)
+        listeners = [keep, *([told] if told is not None else [])]
+        while data := os.read(reader, 1 << 16):
+            for each in [*listeners]:
+                try:
+                    each(data)
+                except Exception:  # noqa: BLE001
+                    # A disk that is full, a terminal that was closed: the command would wait for ever for
+                    # somebody who reads what it prints.
+                    listeners.remove(each)
 
     thread = threading.Thread(target=pump, name="stemmata-output", daemon=True)
     thread.start()

@@ -7,6 +7,7 @@ with a training needs, what people read, and the list of shards, do not.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -20,13 +21,16 @@ _MAX_JSON = 64 << 20
 _OF_THE_RUN = frozenset(
     {"trainer_state.json", "training_args.json", "global_step", "latest", "zero_to_fp32.py"}
 )
-_FOR_PEOPLE = frozenset({".md", ".txt", ".log", ".rst", ".png", ".html", ".gitattributes", ".gitignore"})
-_TEXTS_THAT_COUNT = frozenset({"vocab.txt", "merges.txt", "bpe.codes", "spm.vocab"})
+_FOR_PEOPLE = frozenset({".md", ".log", ".rst", ".png", ".html", ".gitattributes", ".gitignore"})
+_TEXTS_FOR_PEOPLE = re.compile(
+    r"(?i)(?:readme|licen[cs]e|notice|copying|authors|changelog|requirements|notes?)\b.*\.txt"
+)
+"""Any other may be a vocabulary: `vocab.txt`, `merges.txt`, `dict.txt`, `target_vocab.txt`."""
 _SHARDS = (".safetensors.index.json", ".bin.index.json")
 _PLACES = frozenset(
     # Where something was loaded from, and by which release it was written; `causes` tells of both.
     {"_name_or_path", "name_or_path", "base_model_name_or_path", "transformers_version", "peft_version"}
-    | {"tokenizer_file", "special_tokens_map_file", "revision", "_commit_hash"}
+    | {"tokenizer_file", "special_tokens_map_file", "_commit_hash"}
 )
 _SETS = frozenset({"target_modules", "modules_to_save", "exclude_modules"})
 """What PEFT has as a set, which another process writes in another order."""
@@ -74,7 +78,7 @@ def _aside(path: str) -> str:
         return "it is of the training, not of the model"
     if name.endswith(_SHARDS):
         return "it says in which file a tensor lies"
-    if (suffix in _FOR_PEOPLE or name in _FOR_PEOPLE) and name not in _TEXTS_THAT_COUNT:
+    if suffix in _FOR_PEOPLE or name in _FOR_PEOPLE or _TEXTS_FOR_PEOPLE.fullmatch(name):
         return "no load reads it"
     return ""
 

@@ -31,7 +31,10 @@ class Places:
     def of(cls, work: Path, root: str, folder: str) -> Places:
         """For a run whose code lay in `root`, and which worked in `folder`; either may be unknown: ""."""
         code = work / "code"
-        there, worked = (Path(p) if p and Path(p).is_absolute() else None for p in (root, folder))
+        # Without `..`: what leads out of a folder must not count as lying in it.
+        there, worked = (
+            Path(os.path.normpath(p)) if p and Path(p).is_absolute() else None for p in (root, folder)
+        )
         if there is None or worked is None:
             known = there or worked
             return cls(work, code, code, ((known, code),) if known is not None else ())
@@ -59,6 +62,12 @@ class Places:
         if found is not None or Path(path).is_absolute() or not there.is_absolute():
             return found
         return there if there.exists() else self.outside(str(there))
+
+    def holds(self, place: Path) -> bool:
+        """Whether a place lies in the work folder, also when links on the way to it are followed."""
+        return Path(os.path.normpath(place)).is_relative_to(self.work) and place.resolve().is_relative_to(
+            self.work.resolve()
+        )
 
     def outside(self, path: str) -> Path:
         """Where a captured file from elsewhere is here."""

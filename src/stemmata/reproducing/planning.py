@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from stemmata.capture import mask_config
 from stemmata.capturing import Captured, Missing
 from stemmata.capturing.reading import Attached
 from stemmata.compare.environment import EnvironmentDiff
@@ -67,6 +68,8 @@ class Plan:
     beside: Sequence[Beside]
     links: Sequence[str]
     argv: Sequence[str]
+    secrets: Sequence[str]
+    """What stands in it in place of masks: given again, and shown to nobody."""
     variables: Mapping[str, str]
     python_path: Sequence[str]
     steps: int | None
@@ -90,6 +93,11 @@ class Plan:
     @property
     def name(self) -> str:
         return f"{self.version.model}@{self.version.name}"
+
+    @property
+    def shown(self) -> list[str]:
+        """The command line without secrets."""
+        return commands.shown(self.argv, self.secrets)
 
     @property
     def items(self) -> list[Item]:
@@ -123,12 +131,12 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         return {
             "version": {"id": self.version.id.hex, "model": self.version.model, "name": self.version.name},
-            "command": list(self.argv),
+            "command": self.shown,
             "folder": str(self.places.folder),
             "variables": dict(self.variables),
             "python_path": list(self.python_path),
             "steps": self.steps,
-            "changes": dict(self.changed.arguments) if self.changed is not None else {},
+            "changes": mask_config(self.changed.arguments) if self.changed is not None else {},
             "reach": self.reach,
             "items": [item._asdict() for item in self.items],
             "copied": [str(each.there) for each in self.beside],
@@ -141,6 +149,8 @@ class Plan:
 
 def plan(version: Version, wanted: Wanted, work: Path) -> Plan:
     """Raises InvalidArgument, UnknownSetting, BaseMismatch."""
+    if wanted.steps is not None and type(wanted.steps) is not int:
+        raise InvalidArgument(argument="steps", reason=f"{wanted.steps!r} is no whole number")
     if wanted.steps is not None and wanted.steps < 1:
         raise InvalidArgument(argument="steps", reason=f"{wanted.steps} is less than one step")
     captured = version.captured()
@@ -157,7 +167,7 @@ def plan(version: Version, wanted: Wanted, work: Path) -> Plan:
     elsewhere = [*([base.source] if base.source is not None else []), *_linked(captured, wanted)]
     beside, too_large = inputs.beside(captured, places, known, [*outputs, *elsewhere])
     blocked = _blocked(captured, found, base)
-    argv, changed, wants = _command(version, captured, wanted, places, found, base)
+    argv, secrets, changed, wants = _command(version, captured, wanted, places, found, base)
     variables, masked = commands.variables(captured)
     root = Path(code.root if code is not None else "")
     copied = {f"file {b.there.relative_to(root)}" for b in beside if b.there.is_relative_to(root)}
@@ -173,6 +183,7 @@ def plan(version: Version, wanted: Wanted, work: Path) -> Plan:
         beside,
         tuple(wanted.links),
         argv,
+        secrets,
         variables,
         _python_path(captured, places, found),
         steps,
@@ -221,8 +232,8 @@ def _command(
     places: Places,
     found: Sources,
     base: BasePlan,
-) -> tuple[list[str], Changed | None, list[Missing]]:
-    """The command line as it will be run, and what it lacks."""
+) -> tuple[list[str], list[str], Changed | None, list[Missing]]:
+    """The command line as it will be run, what of it is secret, and what it lacks."""
     command = captured.command
     recorded = tuple(command.argv) if command is not None else ()
     unknown = set(wanted.arguments) - commands.names_of_masked(recorded)
@@ -234,12 +245,15 @@ def _command(
         changed = changing.change(version, captured, recorded, wanted.changes)
         recorded = changed.argv
     if not recorded:
-        return [], changed, []
+        return [], [], changed, []
     if found.cells:
         if found.magic:
-            return [sys.executable, "-m", "IPython", "--colors=NoColor", f"{CELLS}.ipy"], changed, _ipython()
-        return [sys.executable, f"{CELLS}.py"], changed, []
+            argv = [sys.executable, "-m", "IPython", "--colors=NoColor", f"{CELLS}.ipy"]
+            return argv, [], changed, _ipython()
+        return [sys.executable, f"{CELLS}.py"], [], changed, []
     given, wants = commands.with_given(recorded, wanted.arguments)
+    secrets = commands.given_again(recorded, given)
+    secrets += changed.secrets if changed is not None else []
     line = Line.parse(given)
     program = captured.code is not None and captured.code.entry.kind == "program"
 
@@ -255,7 +269,7 @@ def _command(
     if base.named and base.target is not None and str(base.target) not in argv:
         why = f"the script itself names {base.named}, where it is no more; it can be laid there"
         absent.append(Missing(f"base model {base.named}", why))
-    return argv, changed, [*wants, *absent]
+    return argv, secrets, changed, [*wants, *absent]
 
 
 def _ipython() -> list[Missing]:

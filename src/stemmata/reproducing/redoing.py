@@ -6,6 +6,7 @@ again but the verdict, an annotation of the version; of a repetition it gets the
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import stat
@@ -17,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from stemmata import heads
+from stemmata.capture import known_secrets, mask_known, mask_shapes
 from stemmata.capturing import gitting
 from stemmata.errors import InvalidArgument, StorageReadOnly
 from stemmata.redirecting import end_of, scratch_over
 from stemmata.reproducing import counterparts, inputs, launching, moments, sources, storing
+from stemmata.reproducing.closeness import tolerances_of
 from stemmata.reproducing.commands import Line
 from stemmata.reproducing.launching import Ran, Target
 from stemmata.reproducing.planning import Plan, Wanted
@@ -114,7 +117,8 @@ def reproduce(version: Version, wanted: Wanted, settings: Settings) -> Remade:
     Raises CannotReproduce, ReproductionFailed, CommandNotStarted, InvalidArgument, BaseMismatch, Damage.
     """
     source = _folder_of(version)
-    with _work_folder(settings) as work:
+    _require_sane(settings)
+    with _work_folder(settings, source) as work:
         made = _restored(version, wanted, settings, work)
         store = work / "store"
         moment = moments.before_run(version, made.begun)
@@ -140,7 +144,7 @@ def reproduce(version: Version, wanted: Wanted, settings: Settings) -> Remade:
         finally:
             heads.forget(again.storage, again.identity)  # nobody opens it again
             again.close()
-        notes = [*made.notes, *([seen.problem] if seen.problem else []), *_notes(ran)]
+        notes = [*made.notes, *([seen.problem] if seen.problem else []), *_notes(ran, made)]
         try:
             storing.keep(version, verdict, why=settings.why)
         except StorageReadOnly as error:
@@ -157,7 +161,8 @@ def repeat(version: Version, wanted: Wanted, settings: Settings) -> Repeated:
     if not wanted.changes:
         raise InvalidArgument(argument="set", reason="name what is to change, as learning_rate=1e-5")
     source = _folder_of(version)
-    with _work_folder(settings) as work:
+    _require_sane(settings)
+    with _work_folder(settings, source) as work:
         made = _restored(version, wanted, settings, work)
         changed = made.changed.words if made.changed is not None else ""
         labels = {REPEATS: version.id.short, CHANGED: changed}
@@ -170,13 +175,20 @@ def repeat(version: Version, wanted: Wanted, settings: Settings) -> Repeated:
             raise _failed(made, ran, settings, work)
         unset = set(made.changed.arguments if made.changed is not None else ()) - set(ran.told("set"))
         lost = sorted(unset - set(Line.parse(made.argv).options()))
-        notes = [*made.notes, *_notes(ran)]
+        notes = [*made.notes, *_notes(ran, made)]
         if lost:
             notes.append(f"the command made no TrainingArguments with {', '.join(lost)}: it was not changed")
         return Repeated(version, made, mine, ran.status, ran.seconds, notes, _kept(settings, work))
 
 
 # --- stages ---------------------------------------------------------------------------------------
+
+
+def _require_sane(settings: Settings) -> None:
+    """Before hours of a run, not after them. Raises InvalidArgument."""
+    tolerances_of(settings.rtol, settings.atol)
+    if settings.timeout is not None and not 0 < settings.timeout < math.inf:
+        raise InvalidArgument(argument="timeout", reason=f"{settings.timeout} is no number of seconds")
 
 
 def _restored(version: Version, wanted: Wanted, settings: Settings, work: Path) -> Plan:
@@ -187,12 +199,12 @@ def _restored(version: Version, wanted: Wanted, settings: Settings, work: Path) 
         raise _cannot(made)
     try:
         sources.restore(made.sources, made.places)
-        made.base.restore()
+        made.base.restore(made.places)
         inputs.lay(made.rows, made.places)
         wrong = inputs.link(made.links, made.captured, made.places)
         if wrong:
             raise InvalidArgument(argument="link", reason=f"{wrong[0].what}: {wrong[0].why}")
-        inputs.copy(made.beside)
+        inputs.copy(made.beside, made.places, _laid(made))
     except (OSError, gitting.NoTree) as error:
         raise CannotReproduce(
             version=made.name,
@@ -201,6 +213,13 @@ def _restored(version: Version, wanted: Wanted, settings: Settings, work: Path) 
             missing=[],
         ) from error
     return made
+
+
+def _laid(made: Plan) -> list[Path]:
+    """Links in the work folder that lead to what is of the user."""
+    root = Path(made.captured.code.root if made.captured.code is not None else "")
+    found = [made.places.here(root / path) for path in made.links]
+    return [place for place in (made.base.target, *found) if place is not None]
 
 
 def _run(made: Plan, target: Target, settings: Settings) -> Ran:
@@ -226,11 +245,13 @@ def _cannot(made: Plan) -> CannotReproduce:
 def _failed(made: Plan, ran: Ran, settings: Settings, work: Path) -> ReproductionFailed:
     """Why there is nothing to judge. The work folder stays, to be looked at."""
     refused = ran.told("refused")
-    last = _last_words(ran)
+    last = _last_words(ran, made)
     hint = f"see {work / launching.LOG}"
     if refused:
-        reason = f"it would have written {refused[0]}, which is of the first run and stays as it is"
+        reason = f"it would have written {refused[0]}, which was there before and stays as it is"
         hint = f"give its output a path relative to the working folder; {hint}"
+    elif ran.status and ran.told("unsent"):
+        reason = f"it would have sent something to a hub ({ran.told('unsent')[-1]}), which is not done again"
     elif ran.status is None:
         reason = f"its command took longer than {settings.timeout:g} seconds and was ended"
         hint = f"allow more with --timeout, or check less with --steps; {hint}"
@@ -244,33 +265,43 @@ def _failed(made: Plan, ran: Ran, settings: Settings, work: Path) -> Reproductio
     return ReproductionFailed(version=made.name, reason=reason, work=str(work), hint=hint)
 
 
-def _last_words(ran: Ran) -> str:
-    return " / ".join(line.strip() for line in ran.tail.splitlines()[-_LINES:] if line.strip())
+def _last_words(ran: Ran, made: Plan) -> str:
+    tail = mask_known(mask_shapes(ran.tail), [*made.secrets, *known_secrets()])
+    return " / ".join(line.strip() for line in tail.splitlines()[-_LINES:] if line.strip())
 
 
-def _notes(ran: Ran) -> Iterator[str]:
+def _notes(ran: Ran, made: Plan) -> Iterator[str]:
     for told in ran.told("moved"):
         there, _, here = told.partition("\n")
         yield f"what it writes to {there} went to {here}"
     for path in ran.told("refused"):
         yield f"it was kept from writing {path}"
+    for what in ran.told("unsent"):
+        yield f"nothing was sent to a hub: {what}"
     yield from ran.told("warning")
     if ran.status is None:
         yield "it was ended when its time was over"
     elif ran.status:
-        yield f"it ended with status {ran.status} after that: {_last_words(ran)}"
+        yield f"it ended with status {ran.status} after that: {_last_words(ran, made)}"
 
 
 # --- the work folder ------------------------------------------------------------------------------
 
 
 @contextmanager
-def _work_folder(settings: Settings) -> Iterator[Path]:
-    """Removed at the end, but where it is to be kept, and where somebody will want to see why it failed."""
+def _work_folder(settings: Settings, source: Path) -> Iterator[Path]:
+    """Removed at the end, but where it is to be kept, and where somebody will want to see why it failed.
+    `source`: the repository's folder, which is no place to work in."""
     if settings.work is not None:
         work = Path(os.path.abspath(settings.work))  # noqa: PTH100  (a link to it stays one)
-        work.mkdir(parents=True, exist_ok=True)
-        if any(work.iterdir()):
+        if work.resolve().is_relative_to(source):
+            raise InvalidArgument(argument="work", reason=f"{work} lies in the repository")
+        try:
+            work.mkdir(mode=0o700, parents=True, exist_ok=True)  # files with secrets are restored in it
+            full = any(work.iterdir())
+        except OSError as error:
+            raise InvalidArgument(argument="work", reason=f"{work}: {error.strerror}") from error
+        if full:
             raise InvalidArgument(argument="work", reason=f"{work} holds something already")
         yield work.resolve()
         return

@@ -165,7 +165,7 @@ def _repository(code: Code, given: Path | None) -> tuple[Path | None, str]:
         try:
             gitting.ask(place, "cat-file", "-e", f"{code.commit}^{{commit}}", seconds=_ASKED)
         except gitting.NoTree as error:
-            lacks = str(error).startswith("git says")
+            lacks = "valid object name" in str(error)
             reasons.append(f"{place} does not have it" if lacks else f"{place}: {error}")
         else:
             return place, ""
@@ -205,14 +205,14 @@ def restore(sources: Sources, places: Places) -> None:
             if each.source is not None:
                 _clone(each.source, each.commit, places.root / each.path, "", None)
     places.root.mkdir(parents=True, exist_ok=True)
-    places.folder.mkdir(parents=True, exist_ok=True)
+    _within(places, places.folder / CELLS).parent.mkdir(parents=True, exist_ok=True)
     for path in sources.deleted:
-        (_within(places.root, path)).unlink(missing_ok=True)
+        _within(places, places.root / path).unlink(missing_ok=True)
     for path, file in sources.files.items():
         original = _original(Path(sources.root), path, file) if file.masked else None
-        _write(_within(places.root, path), file, original)
+        _write(_within(places, places.root / path), file, original)
     for path, file in sources.outside.items():
-        target = places.here(path) or places.outside(path)
+        target = _within(places, places.here(path) or places.outside(path))
         _write(target, file, _original(Path(), path, file) if file.masked else None)
     if sources.cells:
         name = f"{CELLS}.ipy" if sources.magic else f"{CELLS}.py"
@@ -237,7 +237,7 @@ def _clone(source: Path, commit: str, target: Path, branch: str, remote: str | N
     named = ["-B", branch] if branch and branch != "HEAD" and _is_branch(branch) else ["--detach"]
     _git("-C", str(target), "checkout", "--quiet", "--force", *named, commit)
     if remote:
-        _git("-C", str(target), "remote", "set-url", "origin", remote)
+        _git("-C", str(target), "remote", "set-url", "--", "origin", remote)
     else:
         _git("-C", str(target), "remote", "remove", "origin")
 
@@ -266,7 +266,7 @@ def _git(*arguments: str) -> None:
             ["git", *harmless, *arguments],
             capture_output=True,
             timeout=_SECONDS,
-            env={**environment, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"},
+            env={**environment, **gitting.QUIET},
             stdin=subprocess.DEVNULL,
             check=False,
         )
@@ -286,11 +286,10 @@ def _write(target: Path, file: SourceFile, original: str | None) -> None:
         target.chmod(target.stat().st_mode | 0o111)
 
 
-def _within(root: Path, path: str) -> Path:
+def _within(places: Places, target: Path) -> Path:
     """Refuses what a link of the commit would lead elsewhere. Raises UnsafePath."""
-    target = root / path
-    if not target.parent.resolve().is_relative_to(root.resolve()):
-        raise UnsafePath(path=path, reason="a link leads out of the work folder")
+    if not places.holds(target.parent):
+        raise UnsafePath(path=str(target), reason="a link leads out of the work folder")
     return target
 
 
