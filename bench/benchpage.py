@@ -22,7 +22,6 @@ from figures import (
     mean,
     most,
     noise_of,
-    ranked,
     slowed,
     tools_of,
 )
@@ -32,6 +31,8 @@ from pagetools import KNOWN, UNKNOWN
 from walking import AGAIN, Row
 
 CHAIN = "G"
+_IDLE = 0.5
+"""Load average below which nothing else ran that counts."""
 """The history that is one chain."""
 
 
@@ -85,6 +86,8 @@ def page(results: Results, file: str) -> str:
     lines += the_starts(results)
     names = [history.name for history in results.histories]
     options = "" if names == ["H", "G"] else f" --histories {' '.join(names)}"
+    most_walks = max(walk.number for walk in walks)
+    options += f" --repeat {most_walks}" if most_walks > 1 else ""
     return "\n".join([*lines, pagewords.REPETITION.format(options=options)])
 
 
@@ -104,20 +107,39 @@ def in_short(results: Results, history: History) -> str:
     whole = f"{history.name}, {len(history.versions)} versions, {mb(history.bytes)} MB"
     if ours is None:
         return f"{whole}: stemmata itself was not measured."
-    told = f"{whole}: stemmata keeps {mb(ours.kept)} MB ({ours.kept / history.bytes:.2f} of the bytes)"
+    told = f"{whole}: stemmata keeps {mb(ours.kept)} MB, {ours.kept / history.bytes:.2f} of the bytes"
+    told += f" ({', '.join(f'{share:.2g} of {kind}' for kind, share in shares(history, ours).items())})"
     others = [one for one in tools if one is not ours]
     if not others:
         return f"{told}. Nothing else was measured."
     least = min(others, key=lambda one: one.kept)
     told += f"; of the others {least.title} keeps least, {mb(least.kept)} MB. "
     phrases = []
-    for measure, what in zip(MEASURES[1:3], ("to save a version", "to bring one back"), strict=True):
+    for measure, what in zip(MEASURES[1:3], ("Saving a version", "Bringing one back"), strict=True):
         seconds = {one.title: one.figure(measure.value) for one in tools}
-        best = min(seconds, key=lambda title: seconds[title].median)
-        rank, figure = ranked(tools, ours, measure), seconds[ours.title].told(measure.show)
-        beside = "" if rank == "fastest" else f"; {best}: {seconds[best].told(measure.show)}"
-        phrases.append(f"the {rank} {what} ({figure}{beside})")
-    return f"{told}Of {len(tools)} ways it is {' and '.join(phrases)}."
+        best = min((title for title in seconds if title != ours.title), key=lambda t: seconds[t].median)
+        named = dict.fromkeys([least.title, best])
+        beside = ", ".join(f"with {title} {seconds[title].told(measure.show)}" for title in named)
+        phrases.append(f"{what} takes {seconds[ours.title].told(measure.show)}; {beside}.")
+    return told + " ".join(phrases)
+
+
+def shares(history: History, one: Of) -> dict[str, float]:
+    """What a tool keeps of the bytes of each kind of version."""
+    return {
+        kind: sum(one.walked.rows[at].kept for at in places)
+        / sum(history.versions[at]["bytes"] for at in places)
+        for kind, places in kinds_of(history).items()
+    }
+
+
+def kinds_of(history: History) -> dict[str, list[int]]:
+    """The places of its versions, by kind."""
+    kinds: dict[str, list[int]] = {}
+    for at, version in enumerate(history.versions):
+        prefix = str(version["name"]).split("-")[0]
+        kinds.setdefault(pagewords.KINDS.get(prefix, prefix), []).append(at)
+    return kinds
 
 
 def the_histories(results: Results) -> list[str]:
@@ -167,10 +189,17 @@ def the_machine(results: Results) -> list[str]:
         [
             "load average",
             f"{first.load[0]:.1f} when the first walk began, {last.load[1]:.1f} when the last had ended, at "
-            f"most {busiest:.1f}; the walks themselves are in it",
+            f"most {busiest:.1f}; a walk adds its own to it{_beside(first.load[0])}",
         ],
     ]
     return [*_rows(["machine", ""], rows), ""]
+
+
+def _beside(load: float) -> str:
+    """What a load of the machine before anything was measured means."""
+    if load < _IDLE:
+        return ""
+    return ", what there was before the first walk is of other work: times may be too long by that"
 
 
 def the_walks(walks: Sequence[Walk]) -> str:
@@ -179,8 +208,8 @@ def the_walks(walks: Sequence[Walk]) -> str:
     if most_walks == 1:
         return "The figures are of one walk of each tool."
     return (
-        f"A figure is the median over {most_walks} walks of each tool, with the least and the most "
-        "behind it where they read otherwise; of memory too."
+        f"A figure is the median of {most_walks} walks; least and most follow in brackets where they read "
+        "otherwise. Each is a median of its own: those of a sum need not be the sum of those of its parts."
     )
 
 
@@ -252,7 +281,9 @@ def the_noise(history: History, tools: Sequence[Of]) -> list[str]:
     """What differences mean anything."""
     noise, slower = noise_of(history), slowed(history)
     if all(len(one.walks) > 1 for one in tools):
-        lines = ["Where the least and the most of two tools overlap, their difference means nothing."]
+        lines = [
+            "Where the least and the most of two tools overlap, these walks cannot tell which is better."
+        ]
     elif noise.known:
         lines = [
             f"Of one walk each, differences under {noise.save:.0%} of a time to save, or under "
@@ -272,12 +303,8 @@ def the_noise(history: History, tools: Sequence[Of]) -> list[str]:
 
 
 def by_kind(history: History, tools: Sequence[Of]) -> list[str]:
-    kinds: dict[str, list[int]] = {}
-    for at, version in enumerate(history.versions):
-        prefix = str(version["name"]).split("-")[0]
-        kinds.setdefault(pagewords.KINDS.get(prefix, prefix), []).append(at)
     rows = []
-    for kind, places in kinds.items():
+    for kind, places in kinds_of(history).items():
         total = sum(history.versions[at]["bytes"] for at in places)
         sums = [sum(one.walked.rows[at].kept for at in places) for one in tools]
         cells = [f"**{mb(size)}**" if size == min(sums) else mb(size) for size in sums]

@@ -50,8 +50,10 @@ class Figure:
     def told(self, show: Callable[[float], str]) -> str:
         """The median, and the least and the most where there are several that do not read alike."""
         ends = [show(self.low), show(self.high)]
-        spread = self.several and ends[0] != ends[1]
-        return f"{show(self.median)} ({ends[0]}-{ends[1]})" if spread else show(self.median)
+        if not self.several or ends[0] == ends[1]:
+            return show(self.median)
+        # The unit, if there is one, stands once.
+        return f"{show(self.median)} ({ends[0].split(' ')[0]}-{ends[1].split(' ')[0]})"
 
 
 @dataclass(frozen=True)
@@ -204,12 +206,3 @@ def less(one: Figure, two: Figure, measure: Measure, noise: Noise) -> bool:
         return one.high < two.low
     share = getattr(noise, measure.noise) if measure.noise else _SIZES
     return one.median * (1 + share) < two.median
-
-
-def ranked(tools: Sequence[Of], ours: Of, measure: Measure) -> str:
-    """`second slowest`: by medians, counted from the nearer end."""
-    order = sorted(tools, key=lambda one: one.figure(measure.value).median)
-    at = order.index(ours)
-    words, back = ("", "second ", "third ", "fourth ", "fifth "), len(order) - 1 - at
-    nearest, end = (at, "fastest") if at <= back else (back, "slowest")
-    return f"{words[nearest] if nearest < len(words) else f'{nearest + 1}th '}{end}"

@@ -8,56 +8,59 @@ ABOUT = {
     "H": f"""The sentence encoder all-MiniLM-L6-v2, 23 million parameters, fine-tuned in four ways from
 one base. It learns which name a docstring of Python's standard library belongs to. An epoch is {STEPS}
 optimizer steps of {PAIRS} pairs of {TOKENS} tokens; AdamW with a weight decay of {DECAY}, a linear
-schedule of which one step in {WARM_UP} warms up, gradients cut to a norm of {CLIP:g}.""",
-    "G": f"""GPT-2's architecture, 124 million parameters in fp32 with random weights, for its own were
-not to be had offline. It learns the next token of the same docstrings. An epoch is {GPT_STEPS} steps of
+schedule of which one step in {WARM_UP} warms up, gradients clipped to a norm of {CLIP:g}.""",
+    "G": f"""GPT-2's architecture, 124 million parameters in fp32, from random weights: registries of packages
+could be reached where this was measured, a hub with models could not. So it is the beginning of a training
+rather than a fine-tuning. It learns the next token of the same docstrings. An epoch is {GPT_STEPS} steps of
 {GPT_ROWS} rows of {GPT_TOKENS} tokens; AdamW with a weight decay of {DECAY}, a linear schedule of which
-one step in {WARM_UP} warms up, gradients cut to a norm of {CLIP:g}. A hard case: every value moves, but
-for very few.""",
+one step in {WARM_UP} warms up, gradients clipped to a norm of {CLIP:g}. Nearly every value changes.""",
     "tiny": "Made up in a moment, to try the benchmark itself. Its figures say nothing.",
 }
 ELSE = "See bench/README.md."
 
 CONSTRUCTED = """The histories were constructed for this, small enough for one machine to train and
-repeat. They are real trainings with rates as people use them, but short ones: after many more steps, or
-at a higher rate, a version differs more from its parent, and stemmata keeps more of it. *Values
-changed* is the share of the values whose bits differ from those of the first parent, where both have a
-tensor of the same name, type and shape."""
+repeat. The trainings are real but short: after many more steps, or at a higher rate, a version differs more
+from its parent, and stemmata keeps more of it. How much more is not measured here. Their rates fall to
+almost nothing, so that the last epoch of each changes the least. A version is a folder as `save_pretrained`
+leaves it, with config and tokenizer: in a folder with a LoRA the tokenizer is most of it. *Values changed* is
+the share of the values whose bits differ from those of the version under *from*, where both have a tensor of
+the same name, type and shape."""
 
 KINDS = {
     "base": "the first version",
-    "full": "all weights, fp32",
-    "epoch": "all weights, fp32",
-    "frozen": "most frozen, fp32",
+    "full": "all weights in fp32",
+    "epoch": "all weights in fp32",
+    "frozen": "fp32 with most frozen",
     "bf16": "bf16",
     "lora": "LoRA",
 }
 """Of versions, by what stands before the first hyphen of their names."""
 
 TOOLS = """restic, borg, git-lfs and zstd are the versions that Debian has, older than what their
-authors release today. What is not told under *set up* is as each tool comes, its number of threads too.
-All stores lie on one local disk."""
+authors release today; newer ones may do better. Everything else, the number of threads too, is as each tool
+comes. All stores lie on one local disk."""
 
 HEAD = """# Benchmarks
 
-stemmata beside what people keep models with otherwise: the same histories of fine-tunings, the same
-machine, one after the other, each by its own command line or from a script, as its documentation shows
-it first. Every measured figure on this page and in its pictures is made from [{name}]({file}) by
-`bench/benchmarks.py`; none is typed. MB is 10^6 bytes, of memory too. In a table, bold is the best of
-its column and nothing else.
+stemmata is a version store for the weights of models. This page compares it with other ways to keep versions
+of a model: the same histories of trainings, the same machine, one tool at a time, each used in the simplest
+way that its documentation shows; what departs from that stands under *set up*. Every measured figure here
+and in the pictures is made from [{name}]({file}) by `bench/benchmarks.py`. MB is 10^6 bytes, of memory too.
+Bold is the best of its column, in tables by kind the best of its row.
 """
 
-ONE_WALK = "All of one walk of each tool: under each table stands which differences mean nothing."
+ONE_WALK = "All of one walk of each tool: under each table stands which differences are too small to tell."
 
 OURS = """## What stemmata does
 
 stemmata keeps a tensor as its lossless difference from the same tensor of the version's parent: a value
 that was trained a little shares its sign, its exponent and its first bits with what it was, so even where no
 value is equal only the rest is kept. A first version has no parent; its numbers are taken apart into planes,
-bytes of the same place together, and those with the exponents compress while the last bits hardly do.
+bytes of the same place together, and those with the exponents compress while the last bits hardly do. Of a
+tensor that is its parent's, rounded to a smaller type, only that is kept, once it was compared bit for bit.
 
-stemmata is told the parent of each version (`--parent`, which a training's callback gives by itself). The
-others get no such hint.
+stemmata is told the parent of each version: by `--parent` here, by [the callbacks](training.md) themselves in
+a training. The others get no such hint.
 """
 
 PROCEDURE = """## How
@@ -69,19 +72,21 @@ their work tree), and compared with the original with `diff -r`.
 - Whole processes: a time is what a user waits for: the start of the program, reading, hashing,
   compressing, writing, and then `sync`, so that each pays for its own bytes. Before a time begins, all
   that is unwritten goes to the disk. Making the empty store is not timed.
-- Copies: just before each save the same folder is copied with `cp -r` and `sync`, in every tool's walk.
-  The median of these copies of a version, over all walks of all tools, is what everything is divided by:
-  *save / copies* is the time of all saves over that of one such copy of each version, *restore / copies*
-  the time of all restores over the same copies. The row `cp -r` is such a copy as a tool.
+- Copies: just before each save the same folder is copied with `cp -r` and `sync`, in every tool's walk, and a
+  version's copy takes the median of all these. *save / copies* is the time of all saves over that of a copy
+  of each version, *restore / copies* the time of all restores over the same. The row `cp -r` is the copy as
+  a tool.
 - {warm}
 - *s per save* and *s per restore* are means over all versions of a history. *s again*: the last large
   version is saved once more under a new name, when nothing of it is new; it is in no mean, and stands as
   `again` where versions are listed.
 - *MB kept*: what the store grew by, with all its files. Left aside are caches that may be deleted:
-  stemmata's `cache/` in the repository, and what restic, borg and DVC have outside theirs. Of git-lfs and
-  DVC the version in the work tree is not counted, and that the training writes it there is not timed.
-- *MB of memory*: the most that any one process of the tool had, over all versions. A process that lives
-  for a few milliseconds only is not seen.
+  stemmata's `cache/` in the repository, and what restic, borg and DVC have outside theirs; they are in use
+  while times are taken. git-lfs and DVC keep a version in their work tree besides: it is not counted, and
+  writing it there, which is the training's part, is not timed.
+- *MB of memory*: the most resident memory that any one process of the tool had, over all versions, pages of
+  files that it maps included. A process that lives for a few milliseconds only is not seen. stemmata's is
+  bounded by the pieces that it cuts tensors into, not by the size of the model.
 - By themselves: each tool has a home of its own and a clean environment, telemetry and look-ups of
   newer versions are off, nothing goes over a network. The tools take turns: one walk of each, then the
   next round, which begins with another tool. {walks}
@@ -93,8 +98,9 @@ WARM = {
     1: """Warm: the folders that are saved are in the page cache, and so is most of a store that was just
   written. Nothing was read for that before a time began.""",
     2: """Warm: before each time all files of the folder and of the tool's store are read, so that they
-are in the page cache for every tool alike. Before each walk the whole history is copied and the copy
-deleted, so that no walk pays for memory that the machine never used before.""",
+  are in the page cache for every tool alike. Before each walk the whole history is copied once and the copy
+  deleted: a virtual machine gets memory that it never used from its host, which is slow, and the first
+  tool would wait for that.""",
 }
 """By keeping.METHOD."""
 
@@ -103,15 +109,16 @@ CHAIN = """## Along a chain of versions
 stemmata's saves and restores get slower along a chain: a version is read with its parent, that with its own
 parent, and so on, and a save reads the parent in this way. {example}
 
-It ends where reading a version would decode more than 4 times its own bytes ([ADR
-020](adr/020-work-is-bounded-by-the-object.md)): a version that came to more leans on an older one than its
-parent. Of fp32 epochs that is so after three differences in a row: no longer chain is slower to read.
+It ends where reading a version would decode more than 4 times its own bytes
+([why](adr/020-work-is-bounded-by-the-object.md)): a version that would come to more is kept as its difference
+from an older one. With fp32 epochs the limit is reached after three differences in a row, so that a longer
+history is not slower to read than one of four versions.
 """
 
 STARTS = """## Start-up
 
-What a process costs before it does anything is in every save and restore above. In a script that trains and
-saves in one process, through a library, it is paid once. The smallest version shows it best:
+What a process costs before it does anything is in every save and restore above: in those of small versions it
+is most of it. In a script that trains and saves in one process, through a library, it is paid once.
 """
 
 LOADS = """*s to start* is of a command that does next to nothing, and may load less than a save does: the
@@ -120,7 +127,7 @@ columns beside it are what counts."""
 EQUAL = {
     1: "Left out is what differs by less than {save:.0%} (saving) or {restore:.0%} (restoring) of time, "
     "or by less than 5% of bytes or memory.",
-    2: "Left out is where the walks of the two overlap.",
+    2: "Not listed is what these walks cannot tell: where the least and the most of the two overlap.",
 }
 
 REPETITION = """## How to repeat it
@@ -133,6 +140,6 @@ It unpacks Debian's packages and installs PyPI's below `bench-work/`, where noth
 changes, trains the histories, which takes some minutes, and measures. It may be interrupted: the same
 command goes on with the walk that was cut off. `--repeat 3` takes medians of three walks and tells
 their spread, `--only-tools` and `--histories` measure less, `--page` writes the page anew from what is
-kept. Leave the machine alone meanwhile; the load average above tells whether it was. `bench/README.md`
+kept. Leave the machine alone meanwhile. `bench/README.md`
 has the rest.
 """
