@@ -26,7 +26,7 @@ def provenance(torch: str, extra: int, *argv: str, commit: str = "1", **code: ob
     kept = {
         "packages": packages,
         "environment": {"python": f"3.11.{extra}", "gpus": ["NVIDIA H100"] * extra, "variables": {}},
-        "command": {"argv": ["python", "train.py", *argv], "folder": "/work"},
+        "command": {"argv": ["python", "train.py", *argv], "folder": "/desk"},
         "code": {"commit": commit * 40, "branch": "main", "dirty": False, **code},
     }
     return {kind: json.dumps(told).encode() for kind, told in kept.items()}

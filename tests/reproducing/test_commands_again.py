@@ -81,21 +81,21 @@ def test_masked_arguments_are_given_by_option_number_or_variable(monkeypatch: py
 
 
 def test_paths_of_the_run_become_those_of_the_work_folder(tmp_path: Path) -> None:
-    places = Places.of(Path("/work"), "/home/me/proj", "/home/me/proj/runs")
-    assert (places.root, places.folder) == (Path("/work/code"), Path("/work/code/runs"))
+    places = Places.of(Path("/again"), "/home/me/proj", "/home/me/proj/runs")
+    assert (places.root, places.folder) == (Path("/again/code"), Path("/again/code/runs"))
 
     def moved(path: str) -> str | None:
         found = places.here(path)
         return str(found) if found is not None else None
 
     climbing = places.of_argument("../other/d.csv", "/home/me/proj/runs")
-    assert climbing == Path("/work/code/other/d.csv")
-    assert places.of_argument("../../../gone", "/home/me/proj/runs") == Path("/work/outside/home/gone")
+    assert climbing == Path("/again/code/other/d.csv")
+    assert places.of_argument("../../../gone", "/home/me/proj/runs") == Path("/again/outside/home/gone")
     assert places.of_argument("../../../../etc", "/home/me/proj/runs") == Path("/etc")
     assert places.of_argument("/etc", "/home/me/proj/runs") is None
     line = Line.parse([PYTHON, "-u", "/home/me/proj/train.py", "--data=/home/me/proj/d.csv", "/mnt/x", "y"])
     words, missing = commands.here(line, moved)
-    assert words == [sys.executable, "-u", "/work/code/train.py", "--data=/work/code/d.csv", "/mnt/x", "y"]
+    assert words == [sys.executable, "-u", "/again/code/train.py", "--data=/again/code/d.csv", "/mnt/x", "y"]
     assert not missing
     _, missing = commands.here(Line.parse([PYTHON, "/opt/gone/bin/trl-of-old", "sft"]), moved)
     assert [m.what for m in missing] == ["program trl-of-old"]
@@ -104,16 +104,16 @@ def test_paths_of_the_run_become_those_of_the_work_folder(tmp_path: Path) -> Non
 
 
 def test_the_working_folder_may_lie_anywhere() -> None:
-    around = Places.of(Path("/work"), "/data/proj/src", "/data/proj")
-    assert (around.root, around.folder) == (Path("/work/code/src"), Path("/work/code"))
-    apart = Places.of(Path("/work"), "/data/proj", "/data/runs")
-    assert (apart.root, apart.folder) == (Path("/work/code"), Path("/work/folder"))
-    assert apart.here("/data/runs/../proj/x") == Path("/work/code/x")
+    around = Places.of(Path("/again"), "/data/proj/src", "/data/proj")
+    assert (around.root, around.folder) == (Path("/again/code/src"), Path("/again/code"))
+    apart = Places.of(Path("/again"), "/data/proj", "/data/runs")
+    assert (apart.root, apart.folder) == (Path("/again/code"), Path("/again/folder"))
+    assert apart.here("/data/runs/../proj/x") == Path("/again/code/x")
     assert apart.here("/data/other") is None
-    home = Places.of(Path("/work"), str(Path.home() / "proj"), str(Path.home()))
-    assert home.folder == Path("/work/folder")
-    assert Places.of(Path("/work"), "", "").pairs == ()
-    assert apart.outside("/opt/lib/x.py") == Path("/work/outside/opt/lib/x.py")
+    home = Places.of(Path("/again"), str(Path.home() / "proj"), str(Path.home()))
+    assert home.folder == Path("/again/folder")
+    assert Places.of(Path("/again"), "", "").pairs == ()
+    assert apart.outside("/opt/lib/x.py") == Path("/again/outside/opt/lib/x.py")
 
 
 def capture(entry: EntryPoint, argv: list[str] | None = None, **variables: str) -> Captured:
