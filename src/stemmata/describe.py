@@ -16,7 +16,8 @@ from pathlib import PurePosixPath
 from stemmata.records import Base, Stored, flatten, store_value
 
 _MAX_JSON = 16 << 20
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt", ".h5", ".msgpack")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt", ".h5", ".msgpack")
+"""How the files end that libraries save weights in."""
 _OF_TRAINING = ("training_args.bin", "optimizer.", "scheduler.", "rng_state", "scaler.")
 """How the files begin that only going on with a training needs: they may hold tensors, but no weights."""
 _MODEL_FACTS = (
@@ -146,7 +147,7 @@ def _adapter_of(names: set[str]) -> str | None:
 def _kind(names: set[str]) -> str:
     if _adapter_of(names) is not None:
         return "adapter"
-    if "config.json" in names and any(PurePosixPath(n).suffix in _WEIGHTS for n in names):
+    if "config.json" in names and any(PurePosixPath(n).suffix in WEIGHTS for n in names):
         return "model"
     if "trainer_state.json" in names:
         return "checkpoint"

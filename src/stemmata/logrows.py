@@ -240,11 +240,9 @@ def between(points: Sequence[tuple[float, float]], most: int) -> list[tuple[floa
     for start in range(0, len(points), wide):
         stretch = range(start, min(start + wide, len(points)))
         known = [at for at in stretch if math.isfinite(points[at][1])]
-        ends = (
-            {min(known, key=lambda at: points[at][1]), max(known, key=lambda at: points[at][1])}
-            if known
-            else set()
-        )
-        gap = next((at for at in stretch if not math.isfinite(points[at][1])), None)
-        found += [points[at] for at in sorted(ends | ({gap} if gap is not None else set()))]
+        gaps = [at for at in stretch if not math.isfinite(points[at][1])]
+        drawn = set(gaps[:1])
+        if known:
+            drawn |= {min(known, key=lambda at: points[at][1]), max(known, key=lambda at: points[at][1])}
+        found += [points[at] for at in sorted(drawn)]
     return found

@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from stemmata.afterimport import Watcher
-from stemmata.attach.guard import Guard
+from stemmata.attach.guard import Guard, depth, folder_of
 from stemmata.attach.settings import report_to
 from stemmata.redirecting import VARIABLE
 
@@ -35,8 +35,8 @@ _SENDING = re.compile(
 
 class Again(NamedTuple):
     """`guarded` folders are not written, and nothing changed that is older than `since`, but for what lies in
-    `work` or in `free` ones. `steps`: a Trainer
-    stops after so many. `changes`: training arguments that are other ones; `data`: by part, stored rows."""
+    `work` or in `free` ones. `steps`: a Trainer stops after so many. `changes`: training arguments that are
+    other ones; `data`: by part, stored rows."""
 
     report: str
     work: str
@@ -56,14 +56,10 @@ def install() -> None:
     """Guard, and wait for transformers, and for what writes without Python."""
     again = decode(os.environ)
     Guard(again.guarded, [again.work, *again.free], again.since, again.report).install()
-    sys.meta_path.insert(0, _Watcher("huggingface_hub.hf_api", lambda module: _hub(module, again)))
-    sys.meta_path.insert(0, _Watcher("transformers.training_args", lambda module: _arguments(module, again)))
-    sys.meta_path.insert(0, _Watcher("transformers.trainer", lambda module: _trainer(module, again)))
+    sys.meta_path.insert(0, Watcher("huggingface_hub.hf_api", lambda module: _hub(module, again)))
+    sys.meta_path.insert(0, Watcher("transformers.training_args", lambda module: _arguments(module, again)))
+    sys.meta_path.insert(0, Watcher("transformers.trainer", lambda module: _trainer(module, again)))
     report_to(again.report, "ready", str(os.getpid()))
-
-
-class _Watcher(Watcher):
-    """A type of its own: others look for theirs on the path."""
 
 
 def _place_of(again: Again, folder: object) -> str | None:
@@ -71,11 +67,10 @@ def _place_of(again: Again, folder: object) -> str | None:
     if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
         return None
     whole = os.path.realpath(folder)
-    for allowed in (again.work, tempfile.gettempdir()):
-        if (whole + os.sep).startswith(os.path.realpath(allowed).rstrip(os.sep) + os.sep):
-            inside = any((whole + os.sep).startswith(g.rstrip(os.sep) + os.sep) for g in again.guarded)
-            if allowed == again.work or not inside:
-                return None
+    work, temporary = (folder_of(os.path.realpath(each)) for each in (again.work, tempfile.gettempdir()))
+    guarded = list(map(folder_of, again.guarded))
+    if depth(whole, [work]) or (depth(whole, [temporary]) and not depth(whole, guarded)):
+        return None
     # Its last part stays: a model may be named after it.
     tag = hashlib.blake2b(os.fsencode(whole), digest_size=4).hexdigest()
     here = os.path.join(again.work, "outputs", tag, os.path.basename(whole))  # noqa: PTH118, PTH119

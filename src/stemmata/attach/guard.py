@@ -67,16 +67,16 @@ class Guard:
     """`guarded` and `free` folders; when the command was started; the file that hears of refusals."""
 
     def __init__(self, guarded: Sequence[str], free: Sequence[str], since: float, report: str) -> None:
-        self._guarded, self._free = list(map(_folder, guarded)), list(map(_folder, free))
+        self._guarded, self._free = list(map(folder_of, guarded)), list(map(folder_of, free))
         self._since, self._report = since, report
         self._made: set[str] = set()
-        self._temporary = _folder(os.path.realpath(tempfile.gettempdir()))
+        self._temporary = folder_of(os.path.realpath(tempfile.gettempdir()))
 
     def install(self) -> None:
         sys.addaudithook(self._hook)
         for module, name, place in _NATIVE:
-            sys.meta_path.insert(0, _Watcher(module, functools.partial(_hold, name, place, self.refuse)))
-        sys.meta_path.insert(0, _Watcher("sqlite3.dbapi2", self._read_only))
+            sys.meta_path.insert(0, Watcher(module, functools.partial(_hold, name, place, self.refuse)))
+        sys.meta_path.insert(0, Watcher("sqlite3.dbapi2", self._read_only))
 
     def refuse(self, path: object, folder: object = -1) -> None:
         """Raises PermissionError for what must not be written: what `path` leads to, from the folder that
@@ -98,8 +98,8 @@ class Guard:
 
     def holds(self, whole: str) -> bool:
         """Whether it lies in a guarded folder, and in no free one within that."""
-        within = _depth(whole, self._guarded)
-        return within > 0 and within > _depth(whole, self._free)
+        within = depth(whole, self._guarded)
+        return within > 0 and within > depth(whole, self._free)
 
     def _refuse(self, whole: str) -> None:
         if not self.holds(whole) and not self._was_there(whole):
@@ -110,7 +110,7 @@ class Guard:
 
     def _was_there(self, whole: str) -> bool:
         """Whether something lies there that is older than the command, and is no cache's."""
-        if whole in self._made or whole.startswith(_SYSTEM) or _depth(whole, self._free):
+        if whole in self._made or whole.startswith(_SYSTEM) or depth(whole, self._free):
             return False
         if whole.startswith(self._temporary) and _TEMPORARY.match(whole[len(self._temporary) :]):
             return False
@@ -166,10 +166,6 @@ class Guard:
         module.connect = connect  # type: ignore[attr-defined]
 
 
-class _Watcher(Watcher):
-    """A type of its own: others look for theirs on the path."""
-
-
 def _name(path: object, folder: object) -> str | None:
     """A path as text; None for a descriptor: what opened it was looked at."""
     if not isinstance(path, str | bytes | os.PathLike):
@@ -178,11 +174,12 @@ def _name(path: object, folder: object) -> str | None:
     return f"/proc/self/fd/{folder}/{name}" if isinstance(folder, int) and folder >= 0 else name
 
 
-def _folder(path: str) -> str:
+def folder_of(path: str) -> str:
+    """With a separator at its end, so that no other folder's name begins like it."""
     return path.rstrip(os.sep) + os.sep
 
 
-def _depth(whole: str, folders: Sequence[str]) -> int:
+def depth(whole: str, folders: Sequence[str]) -> int:
     """How long the innermost of the folders is that a place lies in; 0 for none."""
     return max((len(f) for f in folders if (whole + os.sep).startswith(f)), default=0)
 

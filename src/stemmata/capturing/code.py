@@ -24,7 +24,8 @@ MAX_TOTAL = 16 << 20
 MAX_FILES = 2000
 MAX_DIFF = 1 << 20
 _OUTPUT_NAMES = frozenset(("stemmata.json", "training_args.bin", "trainer_state.json", "optimizer.pt"))
-_OUTPUT_SUFFIXES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
+OUTPUT_SUFFIXES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
+"""How the names of what a training writes end."""
 _NAMED = 20
 """Untracked files of other kinds that are named one by one."""
 
@@ -238,7 +239,7 @@ def _outputs(paths: list[str]) -> set[str]:
     found = set()
     for path in paths:
         folder, _, name = path.rpartition("/")
-        if folder and (name in _OUTPUT_NAMES or name.endswith(_OUTPUT_SUFFIXES)):
+        if folder and (name in _OUTPUT_NAMES or name.endswith(OUTPUT_SUFFIXES)):
             found.add(folder)
     return found
 

@@ -23,7 +23,8 @@ from stemmata.errors import CommandNotStarted
 SIGNALLED = 128
 GRACE = 3.0
 """Seconds between asking a group of processes to end and ending it."""
-_GONE_WITHIN = 1.0
+_GONE_WITHIN = GRACE
+"""Seconds that those which were killed have to be gone."""
 _ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from stemmata import sources
 from stemmata.containers.cut import plan
+from stemmata.describe import WEIGHTS
 from stemmata.errors import (
     BrokenContainer,
     EmptySource,
@@ -39,7 +40,6 @@ OF_SHARDS = ("pytorch_model_fsdp*", "latest", "zero_to_torch.py")
 """The same, of sharded trainings, in checkpoints alone: elsewhere the like may be all that there is."""
 _CHECKPOINT = re.compile(r"checkpoint-(\d{1,18})")
 _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.safetensors|\.bin)")
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt", ".h5", ".msgpack")
 _NO_WEIGHTS = ("training_args.bin", "pytorch_model_fsdp*", *TO_RESUME)
 _NAME_BYTES = 120
 _MAX_INDEX = 64 << 20
@@ -241,7 +241,7 @@ def to_leave(folder: Path, include: Sequence[str]) -> list[str]:
 def holds_weights(folder: Path) -> bool:
     """Whether weights in one piece, or shards of them, lie in `folder` itself."""
     return any(
-        p.suffix in _WEIGHTS and not any(fnmatchcase(p.name, pattern) for pattern in _NO_WEIGHTS)
+        p.suffix in WEIGHTS and not any(fnmatchcase(p.name, pattern) for pattern in _NO_WEIGHTS)
         for p in _listed(folder)
     )
 

@@ -18,6 +18,7 @@ from typing import Literal
 
 from stemmata import bases
 from stemmata.capturing import Missing, gitting
+from stemmata.capturing.code import OUTPUT_SUFFIXES
 from stemmata.capturing.reading import BaseModel, Captured
 from stemmata.capturing.secrets import holds_secrets
 from stemmata.errors import BaseMismatch, StemmataError, UnsafePath
@@ -56,7 +57,6 @@ _OUTPUT_NAMES = frozenset(
     ("training_args.bin", "trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 )
 _REPOSITORY, _ENVIRONMENT = "stemmata.json", "pyvenv.cfg"
-_WEIGHTS = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 # --- base -----------------------------------------------------------------------------------------
@@ -347,7 +347,7 @@ def _files(
                 about = path.stat()
             except OSError:
                 continue
-            made = begun is not None and about.st_mtime >= begun and name.endswith(_WEIGHTS)
+            made = begun is not None and about.st_mtime >= begun and name.endswith(OUTPUT_SUFFIXES)
             if stat.S_ISREG(about.st_mode) and not made:
                 yield path, 0 if path.is_symlink() else about.st_size
 
@@ -367,7 +367,7 @@ def _is_output(folder: Path, names: Sequence[str], begun: float | None, *, top: 
         return not top or _ENVIRONMENT in names
     if top:
         return False
-    weights = [n for n in names if n.endswith(_WEIGHTS) or n in _OUTPUT_NAMES]
+    weights = [n for n in names if n.endswith(OUTPUT_SUFFIXES) or n in _OUTPUT_NAMES]
     if not weights:
         return False
     try:
