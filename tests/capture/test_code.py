@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from stemmata.capturing import Captured, code, collect, read
+from stemmata.capturing import Captured, code, collect, entries, read
 
 SOURCE = str(Path(__file__).parents[2] / "src")
 
@@ -211,3 +212,20 @@ def test_a_second_capture_sees_what_changed_meanwhile(project: Path) -> None:
     assert third is not None
     assert third.commit != first.commit
     assert not third.files.get("train.py")
+
+
+def test_what_another_copy_of_stemmata_puts_on_the_path_is_none_of_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clone of stemmata that is made again imports its own, beside what the one outside puts in place."""
+    folder = tmp_path / "src" / "stemmata" / "attach" / "bootstrap"
+    folder.mkdir(parents=True)
+    mine = tmp_path / "helper.py"
+    for path in (folder / "sitecustomize.py", mine):
+        path.write_text("")
+        module = types.ModuleType(path.stem)
+        module.__file__ = str(path)
+        monkeypatch.setitem(sys.modules, path.stem, module)
+    found = entries.local_modules()
+    assert mine in found
+    assert folder / "sitecustomize.py" not in found

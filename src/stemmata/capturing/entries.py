@@ -12,6 +12,8 @@ from typing import Any, Literal, NamedTuple
 
 Kind = Literal["script", "module", "notebook", "command", "prompt", "program"]
 _OWN = Path(__file__).resolve().parents[1]
+BOOTSTRAP = str(Path("stemmata", "attach", "bootstrap"))
+"""How the folder ends that stemmata puts first on the path of a command. It may be of another copy."""
 _MOST_CELLS = 5000
 
 
@@ -66,7 +68,7 @@ def local_modules() -> list[Path]:
 
 def is_installed(path: Path) -> bool:
     """Whether a file is Python's, an installed package's or stemmata's."""
-    return path.is_relative_to(_OWN) or _is_installed(str(path))
+    return path.is_relative_to(_OWN) or str(path.parent).endswith(BOOTSTRAP) or _is_installed(str(path))
 
 
 def _is_installed(path: str) -> bool:

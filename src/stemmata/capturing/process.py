@@ -11,11 +11,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from stemmata.capture import MASK, known_secrets, mask, mask_command, mask_known
+from stemmata.capturing.entries import BOOTSTRAP
 from stemmata.capturing.missing import Missing, told
 from stemmata.capturing.secrets import mask_source
 from stemmata.records import timestamp
 
-_BOOTSTRAP = str(Path("stemmata", "attach", "bootstrap"))
 _ATTACHED = "STEMMATA_RUN"
 """The variable by which `stemmata run` tells its command what to save."""
 _SAID_TO_ATTACH = ("model", "every", "run_name")
@@ -39,7 +39,7 @@ def collect() -> dict[str, object]:
         folder = ""
         missing.append(Missing("folder", "the working folder was removed"))
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    own = [mask(path) for path in paths if path and not path.endswith(_BOOTSTRAP)]
+    own = [mask(path) for path in paths if path and not path.endswith(BOOTSTRAP)]
     return {
         "argv": argv,
         "folder": mask(folder),
