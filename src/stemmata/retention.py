@@ -295,10 +295,10 @@ def _doubtful(line: Iterable[Past], now: float | None) -> set[VersionId]:
     much: made before what was committed earlier, or after what was committed later. Which of two clocks was
     wrong nobody knows; those that are on some longest line of versions that agree with the order are believed
     against others."""
-    known = [p for p in line if p.time is not None]
+    timed = sorted((p for p in line if p.time is not None), key=lambda past: past.place)
     latest_yet = math.inf if now is None else now + _TOLERATED
-    to_come = {p.version for p in known if (p.time or 0.0) > latest_yet}
-    timed = sorted((p for p in known if p.version not in to_come), key=lambda past: past.place)
+    # Held against the others all the same: left out, it would make sure what is doubtful without `now`.
+    to_come = {p.version for p in timed if (p.time or 0.0) > latest_yet}
     times = [past.time or 0.0 for past in timed]
     up_to, from_here = _rises(times), _rises([-time for time in reversed(times)])[::-1]
     longest = max(up_to, default=0)

@@ -258,6 +258,7 @@ def test_a_wider_policy_keeps_no_less(history: list[Past], policy: Policy, other
 
 @FEW
 @given(histories(), POLICIES, st.floats(0, 80_000))
+@example([past(0, 2), past(1, 0), past(5, 2)], Policy(every=DAY), NOW / DAY - 3)
 def test_no_present_clock_deletes_more_than_none(history: list[Past], policy: Policy, day: float) -> None:
     assert kept_or_refused(history, policy, day * DAY) >= kept_or_refused(history, policy, None)
 
