@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import msgspec
 from blake3 import blake3
 
 from stemmata.records import Base
+from stemmata.seen import Seen, marks_of, size_of
 from stemmata.trees import Tree, content_digest
 
 Row = tuple[str, int, str]
@@ -23,7 +23,6 @@ Row = tuple[str, int, str]
 
 _NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "adapter_model", "rng_state", "sentence_bert")
 _CHUNK = 8 << 20
-_SETTLED_NS = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +31,6 @@ class Weights:
 
     digest: str
     rows: tuple[Row, ...]
-
-
-class _Known(msgspec.Struct, frozen=True):
-    """A cached digest, good as long as the file's identity is what it was."""
-
-    inode: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    digest: str
 
 
 def weight_paths(paths: Iterable[str]) -> list[str]:
@@ -63,17 +52,16 @@ def weights_of_tree(tree: Tree) -> Weights:
     return _weights([(f.path, f.size, f.digest) for f in tree.files if f.path in wanted])
 
 
-def weights_of_folder(folder: Path, cache: Path | None = None) -> Weights:
-    """Hash a folder's weight files. With `cache` (a folder), a file that has not changed since it
-    was last hashed (path, inode, size, times) is not read again.
+def weights_of_folder(folder: Path, seen: Seen | None = None) -> Weights:
+    """Hash a folder's weight files; what was `seen` and not touched since is not read again.
 
     Raises OSError if a file cannot be read.
     """
     names = [entry.name for entry in os.scandir(folder) if entry.is_file()]
-    return _weights([_row(folder, name, cache) for name in weight_paths(names)])
+    return _weights([_row(folder, name, seen) for name in weight_paths(names)])
 
 
-def complete(base: Base, cache: Path | None = None) -> Base:
+def complete(base: Base, seen: Seen | None = None) -> Base:
     """`base` with the digest of its files, if they are here: in the folder that it names, or in the
     hub's cache under the id and revision that it names."""
     if base.digest is not None or not base.name_or_path:
@@ -84,7 +72,7 @@ def complete(base: Base, cache: Path | None = None) -> Base:
     if not folder.is_dir():
         return base
     try:
-        weights = weights_of_folder(folder, cache)
+        weights = weights_of_folder(folder, seen)
     except OSError:
         return base  # unreadable: the adapter is saved all the same, without a digest to hold it to
     if not weights.rows:
@@ -122,24 +110,17 @@ def _weights(rows: list[Row]) -> Weights:
     return Weights(digest=content_digest(rows).digest, rows=tuple(sorted(rows)))
 
 
-def _row(folder: Path, name: str, cache: Path | None) -> Row:
-    path = (folder / name).resolve()
-    before = path.stat()
-    note = cache / f"{blake3(os.fsencode(path)).hexdigest()[:32]}.json" if cache is not None else None
-    known = _recall(note)
-    if known is not None and (known.inode, known.size, known.mtime_ns, known.ctime_ns) == _identity(before):
-        return name, before.st_size, known.digest
+def _row(folder: Path, name: str, seen: Seen | None) -> Row:
+    path, now = (folder / name).resolve(), time.time_ns()
+    before = marks_of(path.stat())
+    known = seen.digest_of(path, before) if seen is not None else None
+    if known is not None:
+        return name, size_of(before), known
     digest = hash_file(path)
-    after = path.stat()
-    # A file written a moment ago may be written again within the clock's resolution: not remembered.
-    settled = time.time_ns() - max(after.st_mtime_ns, after.st_ctime_ns) > _SETTLED_NS
-    if note is not None and settled and _identity(before) == _identity(after):
-        _remember(note, _Known(*_identity(after), digest))
-    return name, after.st_size, digest
-
-
-def _identity(found: os.stat_result) -> tuple[int, int, int, int]:
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    after = marks_of(path.stat())
+    if seen is not None and before == after:
+        seen.remember(path, after, digest, now)
+    return name, size_of(after), digest
 
 
 def hash_file(path: Path) -> str:
@@ -149,22 +130,3 @@ def hash_file(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             hasher.update(chunk)
     return hasher.hexdigest()
-
-
-def _recall(note: Path | None) -> _Known | None:
-    if note is None:
-        return None
-    try:
-        return msgspec.json.decode(note.read_bytes(), type=_Known)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-        return None
-
-
-def _remember(note: Path, known: _Known) -> None:
-    fresh = note.with_name(f"{note.name}.{os.getpid()}")
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_bytes(msgspec.json.encode(known))
-        fresh.replace(note)
-    except OSError:
-        pass  # a cache that cannot be written costs time alone

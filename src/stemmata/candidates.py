@@ -19,7 +19,7 @@ from stemmata.ids import Digest, PackName, VersionId
 from stemmata.names import name_key
 from stemmata.objects import Candidate
 from stemmata.session import Session
-from stemmata.trees import Segment, Tree
+from stemmata.trees import Segment, Tree, TreeFile
 
 _WIDE = "F32"
 _NARROW = frozenset({"F16", "BF16"})
@@ -36,32 +36,46 @@ _WORTH_A_LOOK = 16 << 10
 _Key = tuple[str, tuple[int, ...]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Spot:
+    """A stored tensor, and where its bytes are in which file."""
+
+    segment: Segment
+    file: str
+    """Digest of its content."""
+    begin: int
+
+
 @dataclass(slots=True)
 class _Relative:
     """One version's tensors."""
 
     packs: Sequence[PackName]
-    named: dict[tuple[str, str], Segment] = field(default_factory=dict)
+    files: Sequence[TreeFile] = ()
+    named: dict[tuple[str, str], _Spot] = field(default_factory=dict)
     """By name and dtype."""
-    shaped: dict[_Key, list[Segment]] = field(default_factory=dict)
+    shaped: dict[_Key, list[_Spot]] = field(default_factory=dict)
     """By dtype and shape, in the order of their files."""
 
     @classmethod
     def of(cls, tree: Tree, packs: Sequence[PackName]) -> _Relative:
-        found = cls(packs)
+        found = cls(packs, tree.files)
         for file in tree.files:
+            end = 0
             for segment in file.segments:
+                begin, end = end, end + segment.length
                 if segment.name is None or segment.dtype is None or not segment.length:
                     continue
-                found.named.setdefault((segment.name, segment.dtype), segment)
-                found.shaped.setdefault(_key(segment.dtype, segment.shape or ()), []).append(segment)
+                spot = _Spot(segment, file.digest, begin)
+                found.named.setdefault((segment.name, segment.dtype), spot)
+                found.shaped.setdefault(_key(segment.dtype, segment.shape or ()), []).append(spot)
         return found
 
-    def like(self, name: str, dtype: str, shape: tuple[int, ...], place: int) -> Segment | None:
+    def like(self, name: str, dtype: str, shape: tuple[int, ...], place: int) -> _Spot | None:
         """The tensor of that name, if it has that shape; else the one at that place among those that have."""
-        segment = self.named.get((name, dtype))
-        if segment is not None and tuple(segment.shape or ()) == shape:
-            return segment
+        spot = self.named.get((name, dtype))
+        if spot is not None and tuple(spot.segment.shape or ()) == shape:
+            return spot
         others = self.shaped.get(_key(dtype, shape), ())
         return others[place] if place < len(others) else None
 
@@ -81,6 +95,20 @@ class Candidates:
         self._further = further
         self._others: list[_Relative] | None = None
         self._places: dict[_Key, int] = {}
+        self.lying: dict[Digest, tuple[str, int]] = {}
+        """Of each candidate that was named: the digest of a file that holds its bytes, and where in it."""
+
+    def file_of(self, digest: str) -> TreeFile | None:
+        """A file of this content in the versions that are looked at first."""
+        files = (file for relative in self._relatives for file in relative.files)
+        return next((file for file in files if file.digest == digest), None)
+
+    def pass_over(self, segments: Iterable[Segment]) -> None:
+        """Of these nothing will be asked: they are stored. Counts them among the others of their shapes."""
+        for segment in segments:
+            if segment.name is not None and segment.dtype is not None and segment.shape is not None:
+                key = _key(segment.dtype, segment.shape)
+                self._places[key] = self._places.get(key, 0) + 1
 
     def of(self, segment: PlannedSegment) -> list[list[Candidate]]:
         """For each piece of a tensor, the stored objects that it may be coded against, best first."""
@@ -89,24 +117,30 @@ class Candidates:
         key = _key(segment.dtype, segment.shape)
         place = self._places.get(key, 0)
         self._places[key] = place + 1
-        found = _like(self._relatives, segment, place)
+        found = self._like(self._relatives, segment, place)
         if not any(found) and segment.length >= _WORTH_A_LOOK:
             if self._others is None:
                 self._others = list(self._further())
-            found = [piece[:_KEPT] for piece in _like(self._others, segment, place)]
+            found = [piece[:_KEPT] for piece in self._like(self._others, segment, place)]
         return found
 
-
-def _like(relatives: Iterable[_Relative], segment: PlannedSegment, place: int) -> list[list[Candidate]]:
-    pieces: list[list[Candidate]] = [[] for _ in segment.pieces]
-    shape = segment.shape or ()
-    for relative in relatives:
-        for dtype in (segment.dtype, _WIDE) if segment.dtype in _NARROW else (segment.dtype,):
-            found = relative.like(segment.name or "", dtype, shape, place)
-            if found is not None and len(found.objects) == len(pieces):
-                for piece, digest in zip(pieces, found.objects, strict=True):
-                    piece.append((Digest.parse(digest), relative.packs))
-    return pieces
+    def _like(
+        self, relatives: Iterable[_Relative], segment: PlannedSegment, place: int
+    ) -> list[list[Candidate]]:
+        pieces: list[list[Candidate]] = [[] for _ in segment.pieces]
+        shape = segment.shape or ()
+        for relative in relatives:
+            for dtype in (segment.dtype, _WIDE) if segment.dtype in _NARROW else (segment.dtype,):
+                found = relative.like(segment.name or "", dtype, shape, place)
+                if found is None or len(found.segment.objects) != len(pieces):
+                    continue
+                wider = found.segment.length // segment.length
+                for near, text, piece in zip(pieces, found.segment.objects, segment.pieces, strict=True):
+                    digest = Digest.parse(text)
+                    near.append((digest, relative.packs))
+                    begin = found.begin + wider * (piece.offset - segment.offset)
+                    self.lying.setdefault(digest, (found.file, begin))
+        return pieces
 
 
 def candidates_for(
@@ -185,7 +219,7 @@ def _alike(relative: _Relative, wanted: Sequence[PlannedSegment]) -> int:
     for segment in wanted:
         shape = segment.shape or ()
         named = relative.named.get((segment.name or "", segment.dtype))
-        if named is not None and tuple(named.shape or ()) == shape:
+        if named is not None and tuple(named.segment.shape or ()) == shape:
             total += 2 * segment.length
         elif _key(segment.dtype, shape) in relative.shaped or (
             segment.dtype in _NARROW and _key(_WIDE, shape) in relative.shaped

@@ -14,7 +14,6 @@ import msgspec
 from stemmata.arguments import finite_of, instant_of, key_of, labels_of, metrics_of, text_of, whole_of
 from stemmata.bases import complete
 from stemmata.capture import mask, mask_config, mask_value
-from stemmata.catalog.catalog import user_cache_folder
 from stemmata.describe import Description, describe
 from stemmata.errors import InvalidArgument, UnsupportedFile
 from stemmata.ids import VersionId
@@ -31,6 +30,7 @@ from stemmata.records import (
     fresh_nonce,
     store_number,
 )
+from stemmata.session import seen_files
 from stemmata.sources import MemoryFolder, Source, SourceFile
 from stemmata.trees import MAX_TREE_BYTES, Tree, content_of, encode_tree, split_tree
 
@@ -74,6 +74,8 @@ class SaveRequest:
     created_at: datetime | None = None
     progress: Progress | None = None
     same_as_existing: bool = False
+    reread: bool = False
+    """Read every file, also those that nothing has touched since they were read last."""
     listed: Sequence[SourceFile] | None = None
     """The files that were looked at before: SourceChanged unless the source holds these, as they were."""
 
@@ -168,7 +170,7 @@ def _masked_base(base: Base | None) -> Base | None:
 
 
 def _base_found(found: Description) -> Base | None:
-    return found.base and complete(found.base, user_cache_folder() / "digests")
+    return found.base and complete(found.base, seen_files())
 
 
 def _masked(flat: dict[str, Stored]) -> dict[str, Stored]:

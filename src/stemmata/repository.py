@@ -313,6 +313,7 @@ class Repository(Promotion):
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         allow_broken: bool = False,
+        reread: bool = False,
         strict: bool = False,
         author: str | None = None,
         created_at: datetime | None = None,
@@ -329,7 +330,9 @@ class Repository(Promotion):
         version of `run`; `provenance` (kind -> JSON bytes) defaults to what this process can tell
         of itself, `{}` records none. Secret-looking values are masked; `training_args.bin` is kept
         as sanitised JSON unless `include` names it. `same_as_existing` makes `name` a second name
-        of a version of this model that holds the very same bytes, if there is one.
+        of a version of this model that holds the very same bytes, if there is one. A file of 1 MiB or
+        more that was saved before, and that nothing has touched since (inode, size, times of its last
+        changes), is not read again, unless `reread`.
 
         Raises SourceMissing, SourceChanged, BrokenContainer, LinkEscapes, UnsupportedFile, EmptySource,
         NameTaken, InvalidName, StorageFull, StorageReadOnly, StorageFailed, CommitUnknown; after
@@ -359,6 +362,7 @@ class Repository(Promotion):
             include=include,
             exclude=exclude,
             allow_broken=allow_broken,
+            reread=reread,
             strict=strict,
             author=author or self._session.author,
             created_at=created_at,

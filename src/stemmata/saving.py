@@ -6,6 +6,7 @@ The commit itself is `transaction.commit`; this module decides what the entry sa
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -35,10 +36,11 @@ from stemmata.names import clean_name, name_key
 from stemmata.naming import alias_op, holder_of, name_version
 from stemmata.objects import ObjectWriter
 from stemmata.recording import LEAVE_OUT, SaveRequest, settle, write_side_objects
-from stemmata.session import Session
+from stemmata.session import Session, seen_files
 from stemmata.sources import Source
 from stemmata.surveyor import Surveyor
 from stemmata.trees import Tree, content_of
+from stemmata.unread import Held, Unread
 
 _ATTEMPTS = 10
 """How often all is stored anew because packs that it was built on were collected, or put together."""
@@ -100,31 +102,36 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
     if request.listed is not None and tuple(request.listed) != source.on_disk:
         raise SourceChanged(path=str(source.path))
     leaning = Leaning(session.storage, session.catalog)
-    writer = ObjectWriter(session.storage, lookup=leaning.packs_holding, reader=session.reader)
-    try:
-        parents = _parents(session, request) if request.parents is None else request.parents
-        alike = candidates_for(session, request.model, parents, sources.planned(source))
-        surveyor = Surveyor.of(session, parents)
-        tree = sources.store(source, writer, request.progress, alike.of, surveyor.looks)
-        if not tree.files and not tree.empty_folders:
-            raise EmptySource(path=str(source.path))
-        existing = _existing(session, request, tree, leaning)
-        if existing is not None:
+    parents = _parents(session, request) if request.parents is None else request.parents
+    alike = candidates_for(session, request.model, parents, sources.planned(source))
+    surveyor = Surveyor.of(session, parents)
+    seen = seen_files()
+    with Held(seen, alike.lying.get) as held:
+        writer = ObjectWriter(session.storage, leaning.packs_holding, session.reader, held=held)
+        try:
+            unread, begun = Unread(seen, alike, surveyor, writer), time.time_ns()
+            known = None if request.reread else unread
+            tree = sources.store(source, writer, request.progress, alike.of, surveyor.looks, known)
+            unread.remember(source.on_disk, tree, begun)
+            if not tree.files and not tree.empty_folders:
+                raise EmptySource(path=str(source.path))
+            existing = _existing(session, request, tree, leaning)
+            if existing is not None:
+                writer.abort()
+                return _second_name(session, request, existing, source)
+            if request.parents is None:
+                request.parents = _parents(session, request)
+            rows = surveyor.table()
+            learnt = surveyor.summary(writer.put(statistics.encode(rows), "F64").hex, rows) if rows else None
+            found = surprises(surveyor.tree, tree, learnt)
+            if found and request.strict:
+                raise SurprisingSave(model=request.model, surprises="; ".join(map(str, found)))
+            record, tree_digests = write_side_objects(request, source, tree, writer, learnt)
+            grown = _grown(tree, source)
+            packs = writer.finish()
+        except BaseException:
             writer.abort()
-            return _second_name(session, request, existing, source)
-        if request.parents is None:
-            request.parents = _parents(session, request)
-        rows = surveyor.table()
-        learnt = surveyor.summary(writer.put(statistics.encode(rows), "F64").hex, rows) if rows else None
-        found = surprises(surveyor.tree, tree, learnt)
-        if found and request.strict:
-            raise SurprisingSave(model=request.model, surprises="; ".join(map(str, found)))
-        record, tree_digests = write_side_objects(request, source, tree, writer, learnt)
-        grown = _grown(tree, source)
-        packs = writer.finish()
-    except BaseException:
-        writer.abort()
-        raise
+            raise
     version = VersionId.of(record)
     needed = sorted(writer.packs_used)
     name = [""]

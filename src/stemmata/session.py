@@ -32,6 +32,7 @@ from stemmata.ids import Digest, PackName, VersionId
 from stemmata.log.identity import Identity, read_identity
 from stemmata.log.ops import Op
 from stemmata.records import Record, decode_record
+from stemmata.seen import Seen
 from stemmata.storage.base import Buffer, Storage
 from stemmata.storage.readonly import ReadOnlyStorage
 from stemmata.trees import Tree, decode_tree, join_tree
@@ -204,6 +205,14 @@ class Session:
             return None
         found = queries.version_by_id(self.catalog.connection, version)
         return version if found is not None and found.state == "visible" else None
+
+
+def seen_files() -> Seen:
+    """What is known of files that were read before, by any process of this user."""
+    try:
+        return Seen(user_cache_folder() / "digests")
+    except RuntimeError:
+        return Seen(None)  # a user without a home
 
 
 class VersionObjects:

@@ -6,7 +6,7 @@ A tensor's counterpart has its name and its shape; its type may be another, wher
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -22,7 +22,7 @@ from stemmata.ids import Digest, PackName, VersionId
 from stemmata.objects import Look
 from stemmata.records import Record, Statistics
 from stemmata.session import Session
-from stemmata.trees import Tree
+from stemmata.trees import Tree, TreeFile
 
 _NAMED = 20
 """Tensors that are named in a record as grown; the table tells of all."""
@@ -104,6 +104,37 @@ class Surveyor:
         is_float = dtype_of(segment.dtype).is_float
         self._asked.append(_Tensor(number, segment.name, prod(segment.shape), is_float, looks, before))
         return list(looks)
+
+    def unmoved(self, path: str, file: TreeFile) -> Callable[[], None] | None:
+        """What to call in place of `looks` for a file whose content is stored already; None where something
+        of its tensors is still to be learnt. Nothing has changed then."""
+        asked: list[_Tensor] = []
+        next_number = self._next
+        for segment in file.segments:
+            if segment.name is None:
+                continue
+            number, next_number = next_number, next_number + 1
+            if segment.shape is None or is_of_training(path):
+                continue
+            shape = tuple(segment.shape)
+            found = self._before.get(f"{path}:{segment.name}") or self._before.get(f":{segment.name}")
+            if (
+                found is None
+                or found.row is None
+                or found.shape != shape
+                or found.dtype != segment.dtype
+                or list(found.objects) != segment.objects
+            ):
+                return None
+            is_float = dtype_of(segment.dtype or "").is_float
+            looks = [Look(same=True, known=True) for _ in segment.objects]
+            asked.append(_Tensor(number, segment.name, prod(shape), is_float, looks, found.row))
+
+        def take() -> None:
+            self._next = next_number
+            self._asked += asked
+
+        return take
 
     def table(self) -> dict[int, TensorStatistics]:
         """By running number, once everything is stored."""

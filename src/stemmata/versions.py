@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from stemmata.catalog import asking, selecting
-from stemmata.catalog.catalog import user_cache_folder
 from stemmata.deferred import deferred
 from stemmata.errors import InvalidArgument, MissingExtra, StemmataError
 from stemmata.ids import VersionId
-from stemmata.session import Session
+from stemmata.session import Session, seen_files
 from stemmata.version import Version
 
 if TYPE_CHECKING:
@@ -230,7 +229,7 @@ def _cells(version: Version) -> Iterator[tuple[str, Any]]:
 
 def folder_weights(folder: Path) -> Weights:
     """Digest of a folder's weight files; cached by path, inode, size and times."""
-    return bases.weights_of_folder(folder, user_cache_folder() / "digests")
+    return bases.weights_of_folder(folder, seen_files())
 
 
 def version_with_weights(session: Session, digest: str) -> Version | None:

@@ -259,16 +259,16 @@ def test_several_adapters_in_one_version(repo: Repository, base: Path, tmp_path:
 def test_the_files_of_a_base_are_hashed_once(
     repo: Repository, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stemmata import bases
+    from stemmata import bases, seen
 
     settled = dict.fromkeys(base.iterdir(), 10**18)
     for path, moment in settled.items():
         os.utime(path, ns=(moment, moment))
-    monkeypatch.setattr(bases, "_SETTLED_NS", -(10**18))
+    monkeypatch.setattr(seen, "SETTLED_NS", -(10**18))
     read: list[Path] = []
     real = bases.hash_file
     monkeypatch.setattr(bases, "hash_file", lambda path: (read.append(path), real(path))[1])
-    cache = tmp_path / "digests"
+    cache = seen.Seen(tmp_path / "digests")
     first = bases.weights_of_folder(base, cache)
     assert len(read) == 2
     assert bases.weights_of_folder(base, cache) == first
@@ -279,6 +279,6 @@ def test_the_files_of_a_base_are_hashed_once(
     os.utime(tmp_path / "fresh", ns=(10**18, 10**18))
     os.replace(tmp_path / "fresh", base / "model.safetensors")
     assert bases.weights_of_folder(base, cache).digest != first.digest
-    for note in cache.iterdir():
+    for note in (tmp_path / "digests").iterdir():
         note.write_text("{")
     assert bases.weights_of_folder(base, cache).rows

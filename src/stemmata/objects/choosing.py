@@ -6,21 +6,26 @@ themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
 from stemmata.codecs.decoding import ObjectDecoder
 from stemmata.codecs.dtypes import DType
 from stemmata.codecs.frames import CAST, Reference
+from stemmata.codecs.held import HeldBase, Read
 from stemmata.codecs.objectcode import Plan, StoredBase, fits, plan_against, plan_alone, sample_of
 from stemmata.codecs.streams import Bytes
 from stemmata.errors import StemmataError
 from stemmata.ids import Digest, PackName
 from stemmata.objects.reading import ObjectReader
 from stemmata.objects.room import Room
+
+Held: TypeAlias = "Callable[[Digest], Read | None]"
+"""Where the bytes of an object lie outside of the store, if that is known."""
 
 WORK = 4
 """What reading an object may decode, its bases included, in multiples of its own bytes."""
@@ -36,14 +41,22 @@ _STEP = 1.04
 class Chosen:
     """What was found out of how to code an object, if anything."""
 
-    base: StoredBase | None = None
+    base: StoredBase | HeldBase | None = None
     """None: none pays."""
     plan: Plan | None = None
     kept: ObjectDecoder | None = None
     """The candidate that was to be kept, if it can be read."""
 
-    def without_base(self) -> Chosen:
-        return replace(self, base=None, plan=self.plan and self.plan.without_base())
+    stored: StoredBase | None = None
+    """The base as it is decoded, where `base` is held elsewhere."""
+
+    def ways(self) -> Iterator[Chosen]:
+        """What to try, one after the other, where the one before is not what it was taken for."""
+        yield self
+        if self.stored is not None:
+            yield replace(self, base=self.stored, stored=None)
+        if self.base is not None:
+            yield replace(self, base=None, stored=None, plan=self.plan and self.plan.without_base())
 
 
 @contextmanager
@@ -54,11 +67,13 @@ def chosen(
     reader: ObjectReader,
     buffers: Room,
     keep: Digest | None = None,
+    held: Held | None = None,
 ) -> Iterator[Chosen]:
     """The best base among the candidates and what they lean on, as it is stored, in memory lent by `buffers`
     until this ends. `keep`: a candidate that is asked for afterwards, chosen or not.
 
     The base is not verified yet: `encode_object` does that, and raises Damage before anything is built on it.
+    `held`: where an object's bytes may still lie, so that it need not be decoded.
     """
     if not candidates or len(data) < _SMALLEST or len(data) % dtype.itemsize or not dtype.has_planes:
         yield Chosen()
@@ -67,7 +82,7 @@ def chosen(
     begin, sample = sample_of(whole, dtype)
     alone = plan_alone(sample, dtype)
     limit = _GAIN * _STEP * alone.alone * len(sample)
-    best: tuple[Reference, ObjectDecoder, Plan] | None = None
+    best: tuple[Reference, ObjectDecoder, Plan, Read | None] | None = None
     seen: set[Digest] = set()
     asked: ObjectDecoder | None = None
     with ExitStack() as always, ExitStack() as kept:
@@ -83,21 +98,29 @@ def chosen(
                     within = decoder.work + len(data) <= WORK * len(data)
                     if not within or not fits(dtype, len(data), decoder.header.dtype, raw):
                         continue
-                    under = _frame(decoder, begin // dtype.itemsize, len(sample) // dtype.itemsize)
+                    element, count = begin // dtype.itemsize, len(sample) // dtype.itemsize
+                    read = held(reference.digest) if held is not None else None
+                    under = _held(read, decoder, element, count) if read is not None else None
+                    if under is None:
+                        read, under = None, _frame(decoder, element, count)
                     if under is None:
                         continue
                     plan, size = plan_against(alone, sample, under, dtype, decoder.header.dtype)
                     size *= _STEP ** (decoder.work / len(data))
                     if size < limit:
-                        best, limit, better = (reference, decoder, plan), size, True
+                        best, limit, better = (reference, decoder, plan, read), size, True
                 if better:
                     kept.close()
                     kept.enter_context(opened.pop_all())
         if best is None:
             yield Chosen(plan=alone, kept=asked)
         else:
-            reference, decoder, plan = best
-            yield Chosen(StoredBase(reference, decoder), plan, asked)
+            reference, decoder, plan, read = best
+            base = StoredBase(reference, decoder)
+            if read is None:
+                yield Chosen(base, plan, asked)
+            else:
+                yield Chosen(HeldBase(reference, decoder, read), plan, asked, base)
 
 
 def _kin(
@@ -120,6 +143,13 @@ def _kin(
     seen.update(decoder.digest for _, decoder in fresh)
     # A difference from a rounding is one from the rounding of the wide tensor, which follows.
     return [each for each in fresh if not all(frame.codec == CAST for frame in each[1].frames)]
+
+
+def _held(read: Read, decoder: ObjectDecoder, element: int, count: int) -> Bytes | None:
+    """As `_frame`, from where the bytes are held."""
+    size = decoder.header.dtype.itemsize
+    into = np.empty(count * size, np.uint8)
+    return into if read(element * size, into.data) else None
 
 
 def _frame(decoder: ObjectDecoder, element: int, count: int) -> Bytes | None:

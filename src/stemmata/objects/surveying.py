@@ -21,9 +21,11 @@ from stemmata.objects.room import Room
 
 if TYPE_CHECKING:
     from stemmata.codecs.decoding import ObjectDecoder
+    from stemmata.codecs.held import Read
     from stemmata.codecs.moments import Moments
     from stemmata.codecs.objectcode import Under, Watch
     from stemmata.codecs.streams import Bytes
+    from stemmata.objects.choosing import Held
 
 
 @dataclass(slots=True)
@@ -49,9 +51,17 @@ class Look:
 class Survey:
     """Of one object: takes frames in any order, on any thread."""
 
-    def __init__(self, look: Look, dtype: DType, length: int, reader: ObjectReader, buffers: Room) -> None:
+    def __init__(
+        self,
+        look: Look,
+        dtype: DType,
+        length: int,
+        reader: ObjectReader,
+        buffers: Room,
+        held: Held | None = None,
+    ) -> None:
         self._look, self._dtype, self._length = look, dtype, length
-        self._reader, self._buffers = reader, buffers
+        self._reader, self._buffers, self._held = reader, buffers, held
         self._parts: dict[int, Moments] = {}
 
     @contextmanager
@@ -116,7 +126,8 @@ class Survey:
                     return
             like = self._numbers(against.header.dtype)
             if like is not None and against.length * self._dtype.itemsize == self._length * like.itemsize:
-                yield Beside(against, base), like
+                read = self._held(look.against) if self._held is not None else None
+                yield Beside(against, base, read), like
             else:
                 yield None, None
 
@@ -131,10 +142,11 @@ class Beside:
     """The tensor of the parent, read frame by frame beside one that leans on something else: mostly on what
     the parent's leans on as well, itself or through others, which is decoded once for both."""
 
-    def __init__(self, decoder: ObjectDecoder, base: Under | None) -> None:
+    def __init__(self, decoder: ObjectDecoder, base: Under | None, read: Read | None = None) -> None:
+        """`read`: from where its bytes are held, so that nothing is decoded."""
         from blake3 import blake3
 
-        self._decoder, self._base = decoder, base
+        self._decoder, self._base, self._read = decoder, base, read
         self._hasher = blake3()
         self._sound = True
         self._own = threading.local()
@@ -148,6 +160,9 @@ class Beside:
         if into is None or len(into) < count * header.dtype.itemsize:
             into = self._own.into = np.empty(count * header.dtype.itemsize, np.uint8)
         into = into[: count * header.dtype.itemsize]
+        if self._read is not None:
+            self._sound &= self._read(element * header.dtype.itemsize, into.data)
+            return into
         found = self._decoder.frame_at(element)
         try:
             if found is None or found.raw_length != len(into):

@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from stemmata.packs import PackSummary, PackWriter
 from stemmata.storage.base import Storage
 
 if TYPE_CHECKING:
-    from stemmata.objects.choosing import Chosen
+    from stemmata.objects.choosing import Chosen, Held
 
 PACK_BYTES = 1 << 30
 """A pack that has grown to this is finished and another begun."""
@@ -79,7 +80,8 @@ class ObjectWriter:
     `submit` may be called while earlier ones are coded on other threads, up to two at a time. Memory: the
     objects that are not settled, for each what it is encoded to and its base as it is stored (while that is
     chosen, two candidates), and a few MiB. `lookup` names live packs that may hold
-    a digest; each is asked itself before it is relied on.
+    a digest; each is asked itself before it is relied on. `held` says where the bytes of a stored object may
+    lie too.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class ObjectWriter:
         lookup: Callable[[Digest], Iterable[PackName]],
         reader: ObjectReader,
         *,
+        held: Held | None = None,
         pack_bytes: int = PACK_BYTES,
         pack_objects: int = PACK_OBJECTS,
     ) -> None:
@@ -95,6 +98,7 @@ class ObjectWriter:
         self._storage = storage
         self._lookup = lookup
         self._reader = reader
+        self._held = held
         self._limits = (pack_bytes, pack_objects)
         self._lock = threading.RLock()
         self._queue: deque[Pending] = deque()
@@ -148,6 +152,19 @@ class ObjectWriter:
             pending = Pending(self, future)
             self._queue.append(pending)
             return pending
+
+    def holds(self, digests: Sequence[Digest]) -> int | None:
+        """Bytes of these objects, if all are stored: they count as put then. None else."""
+        with self._lock:
+            found = [(d, self._reader.find(d, self._lookup(d))) for d in digests]
+            rows = [(digest, *place) for digest, place in found if place is not None]
+            if len(rows) < len(digests):
+                return None
+            for digest, pack, row in rows:
+                self._at.setdefault(digest, pack)
+                self.stats.bytes_in += row.raw
+            self.stats.objects += len(rows)
+            return sum(row.raw for _, _, row in rows)
 
     def finish(self) -> list[PackSummary]:
         """Make all new packs durable and name them; none if everything was there already (I1)."""
@@ -212,7 +229,7 @@ class ObjectWriter:
         if look is not None and len(data) and not len(data) % dtype.itemsize:
             look.same = digest == look.against and look.like in (None, dtype)
             if not (look.same and look.known):
-                survey = Survey(look, dtype, len(data), self._reader, self._buffers)
+                survey = Survey(look, dtype, len(data), self._reader, self._buffers, self._held)
         pack = self._at.get(digest) or self._find(digest, len(data))
         if pack is not None:
             if survey is not None:
@@ -225,12 +242,8 @@ class ObjectWriter:
         room = self._buffers.lend(most_stored(len(data), dtype))
         try:
             against = look.against if survey is not None and look is not None else None
-            with chosen(data, dtype, candidates, self._reader, self._buffers, against) as found:
-                try:
-                    stored = _coded(data, dtype, found, room, survey)
-                except StemmataError:
-                    # Only the base can be at fault. Nothing is built on damage; `check` will tell of it.
-                    stored = _coded(data, dtype, found.without_base(), room, survey)
+            with chosen(data, dtype, candidates, self._reader, self._buffers, against, self._held) as found:
+                stored = _coded(data, dtype, found, room, survey)
         except BaseException:
             self._buffers.give_back(room)
             raise
@@ -252,9 +265,18 @@ class ObjectWriter:
 def _coded(
     data: memoryview, dtype: DType, found: Chosen, room: memoryview, survey: Survey | None
 ) -> memoryview:
+    from stemmata.codecs.held import Elsewhere
     from stemmata.codecs.objectcode import encode_object
 
-    if survey is None:
-        return encode_object(data, dtype, frame_pool(), found.base, found.plan, room)
-    with survey.watching(found.base, found.kept) as watch:
-        return encode_object(data, dtype, frame_pool(), found.base, found.plan, room, watch)
+    def coded(way: Chosen) -> memoryview:
+        if survey is None:
+            return encode_object(data, dtype, frame_pool(), way.base, way.plan, room)
+        with survey.watching(way.base, way.kept) as watch:
+            return encode_object(data, dtype, frame_pool(), way.base, way.plan, room, watch)
+
+    *before, last = found.ways()
+    for way in before:
+        # Only the base can be at fault. Nothing is built on damage; `check` will tell of it.
+        with suppress(Elsewhere, StemmataError):
+            return coded(way)
+    return coded(last)

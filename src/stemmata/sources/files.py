@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stemmata.errors import SourceChanged, UnsupportedFile
+from stemmata.seen import Marks
 from stemmata.storage.descriptors import NO_FOLLOW, READ, read_into, read_range
 from stemmata.storage.failures import reason_of
 
@@ -26,6 +27,12 @@ class SourceFile:
     executable: bool
     marks: tuple[int, ...]
     """Device, inode, times of the last changes in ns: what differs once somebody writes to it."""
+
+    @property
+    def seen_as(self) -> Marks:
+        """The same, as `seen` takes it."""
+        device, inode, *times = self.marks
+        return device, inode, self.size, *times
 
 
 class OpenedFile:

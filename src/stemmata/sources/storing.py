@@ -8,6 +8,7 @@ from concurrent.futures import Executor, Future
 from contextlib import closing
 from typing import Any, Protocol
 
+import msgspec
 from blake3 import blake3
 
 from stemmata.codecs.buffers import Buffers
@@ -50,6 +51,8 @@ Alike = Callable[[PlannedSegment], Sequence[Sequence[Any]]]
 """For each piece of a segment, stored objects that it may be coded against: what `Writer.put` takes."""
 Looks = Callable[[str, PlannedSegment], Sequence[Any]]
 """For each piece of a segment of a file, what is to be learnt of it."""
+Known = Callable[[SourceFile], "TreeFile | None"]
+"""A file that is stored already, as it is; None if it has to be read."""
 
 
 def planned(source: Source) -> Iterator[PlannedSegment]:
@@ -65,11 +68,12 @@ def store(
     progress: Progress | None = None,
     alike: Alike | None = None,
     looks: Looks | None = None,
+    known: Known | None = None,
 ) -> Tree:
     """Cut and put every file: a few pieces on their way to the writer, at most one read ahead of them.
 
-    `progress` gets the bytes of each piece once it is stored. Raises SourceChanged,
-    BrokenContainer, UnsupportedFile, and whatever `writer` raises.
+    What is `known` is opened and held against its listing, not read. `progress` gets the bytes of each piece
+    once it is stored. Raises SourceChanged, BrokenContainer, UnsupportedFile, and whatever `writer` raises.
     """
     flight = _Flight(
         writer,
@@ -78,7 +82,7 @@ def store(
         looks or (lambda _, segment: [None] * len(segment.pieces)),
     )
     with Threads(1, thread_name_prefix="stemmata-read") as reader:
-        files = [_store_file(f, source.allow_broken, flight, reader) for f in source.files]
+        files = [_store_file(f, source.allow_broken, flight, reader, known) for f in source.files]
     flight.land_all()
     source.verify_unchanged()
     source.remember((f.path, f.digest) for f in files)
@@ -107,6 +111,11 @@ class _Flight:
         shape = None if segment.shape is None else list(segment.shape)
         return Segment(segment.length, objects, segment.name, segment.dtype or None, shape)
 
+    def pass_over(self, size: int) -> None:
+        """Tell of bytes that need not be handed over."""
+        if self._progress is not None:
+            self._progress(size)
+
     def land_all(self) -> None:
         while self._waiting:
             self._land()
@@ -122,9 +131,17 @@ class _Flight:
 
 
 def _store_file(
-    file: SourceFile | MemoryFile, allow_broken: bool, flight: _Flight, reader: Executor
+    file: SourceFile | MemoryFile,
+    allow_broken: bool,
+    flight: _Flight,
+    reader: Executor,
+    known: Known | None,
 ) -> TreeFile:
     with opened(file) as content:
+        stored = known(file) if known is not None and isinstance(file, SourceFile) else None
+        if stored is not None:
+            flight.pass_over(file.size)
+            return msgspec.structs.replace(stored, path=file.path, executable=file.executable)
         cut = plan(content, file.size, file.path, allow_broken)
         whole = blake3()
         pieces = [piece for segment in cut.segments for piece in segment.pieces]

@@ -88,6 +88,9 @@ def save(
     allow_broken: Annotated[
         bool, typer.Option("--allow-broken", help="Save files with a broken header as plain bytes.")
     ] = False,
+    reread: Annotated[
+        bool, typer.Option("--reread", help="Read also files that nothing has touched since they were saved.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse what is surprising against its parent.")
     ] = False,
@@ -122,6 +125,7 @@ def save(
             include=include or (),
             exclude=exclude or (),
             allow_broken=allow_broken,
+            reread=reread,
             strict=strict,
             author=repository.session.author,
             progress=progress,

@@ -1,0 +1,336 @@
+"""What a save does not read: files that nothing has touched, and stored bases whose bytes still lie where
+they were saved from. Never at the price of what is stored."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import faults
+from chained import Tensors, model, opened, trained, written
+from stemmata import saving, seen, unread
+from stemmata.checking import check
+from stemmata.codecs.decoding import ObjectDecoder
+from stemmata.recording import SaveRequest
+from stemmata.repository import Repository
+from stemmata.session import seen_files
+from stemmata.sources.files import OpenedFile
+from stemmata.version import Version
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's own, and small files are worth a note in it."""
+    monkeypatch.setenv("STEMMATA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(unread, "LEAST", 1024)
+    return tmp_path / "cache" / "digests"
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files count as left alone long enough as soon as they are written."""
+    monkeypatch.setattr(seen, "SETTLED_NS", -(10**18))
+
+
+@pytest.fixture
+def repo() -> Iterator[Repository]:
+    with Repository.in_memory() as made:
+        yield made
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes of each part of a file that was read to be stored."""
+    found: list[int] = []
+    real = OpenedFile.read_into
+
+    def reading(self: OpenedFile, offset: int, into: memoryview) -> None:
+        found.append(len(into))
+        real(self, offset, into)
+
+    monkeypatch.setattr(OpenedFile, "read_into", reading)
+    return found
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes of each stored frame of a tensor that was decoded."""
+    found: list[int] = []
+    real = ObjectDecoder.decode_into
+
+    def decoding(self: ObjectDecoder, frame, into, known=None) -> None:  # type: ignore[no-untyped-def]
+        if frame.dtype.is_float and frame.raw_length > 4096:  # not of the table of statistics
+            found.append(frame.raw_length)
+        real(self, frame, into, known)
+
+    monkeypatch.setattr(ObjectDecoder, "decode_into", decoding)
+    return found
+
+
+def save(
+    repo: Repository, folder: Path, name: str, parents: Sequence[str] = (), *, reread: bool = False
+) -> Version:
+    ids = [repo[f"m@{parent}"].id for parent in parents]
+    saving.save(repo.session, SaveRequest(folder, "m", name, parents=ids, reread=reread))
+    return repo[f"m@{name}"]
+
+
+def leans(repo: Repository, version: Version) -> set[str | None]:
+    return {line[1][1].digest.hex if len(line) > 1 else None for line in opened(repo, version).values()}
+
+
+def objects(version: Version) -> set[str]:
+    return {s.objects[0] for f in version.files for s in f.segments if s.name is not None}
+
+
+def two(repo: Repository, tmp_path: Path) -> tuple[Version, Tensors, bytes]:
+    """A saved parent, in `one`, and what was trained from it, in `two`; the bytes of that."""
+    first = model()
+    written(tmp_path / "one", first)
+    parent = save(repo, tmp_path / "one", "one")
+    later = trained(first, 1)
+    return parent, later, written(tmp_path / "two", later)
+
+
+# --- files that nothing has touched -----------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("settled")
+def test_an_untouched_file_is_not_read_again(repo: Repository, tmp_path: Path, read: list[int]) -> None:
+    data = written(tmp_path / "out", model())
+    (tmp_path / "out" / "notes.txt").write_text("one")
+    first = save(repo, tmp_path / "out", "one")
+    read.clear()
+    (tmp_path / "out" / "notes.txt").write_text("two")
+    told: list[int] = []
+    request = SaveRequest(tmp_path / "out", "m", "two", parents=[first.id], progress=told.append)
+    saved = saving.save(repo.session, request)
+    second = repo["m@two"]
+    assert read == [3]
+    assert sum(told) == len(data) + 3
+    # The small file, what describes the version, and statistics by which no tensor has moved.
+    assert saved.bytes_new < 2000
+    assert second.read("model.safetensors") == data
+    assert second.files[0] == first.files[0]
+    assert {row.movement and row.movement.change for row in second.statistics().values()} == {0.0}
+    assert check(repo.session.storage).sound
+
+
+def test_a_file_that_was_written_a_moment_ago_is_read_again(
+    repo: Repository, tmp_path: Path, read: list[int]
+) -> None:
+    data = written(tmp_path / "out", model())
+    save(repo, tmp_path / "out", "one")
+    read.clear()
+    save(repo, tmp_path / "out", "two", ["one"])
+    assert sum(read) == len(data)
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_change_in_place_is_stored_though_size_and_time_are_what_they_were(
+    repo: Repository, tmp_path: Path
+) -> None:
+    data = bytearray(written(tmp_path / "out", model()))
+    save(repo, tmp_path / "out", "one")
+    file = tmp_path / "out" / "model.safetensors"
+    about = file.stat()
+    data[-1] ^= 1
+    with file.open("r+b") as opened_file:
+        opened_file.write(data)
+    os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert file.stat().st_mtime_ns == about.st_mtime_ns
+    assert save(repo, tmp_path / "out", "two", ["one"]).read("model.safetensors") == data
+
+
+@pytest.mark.usefixtures("settled")
+def test_asked_to_a_save_reads_everything(repo: Repository, tmp_path: Path, read: list[int]) -> None:
+    data = written(tmp_path / "out", model())
+    save(repo, tmp_path / "out", "one")
+    read.clear()
+    save(repo, tmp_path / "out", "two", ["one"], reread=True)
+    assert sum(read) == len(data)
+
+
+@pytest.mark.usefixtures("settled")
+def test_what_is_known_of_a_file_is_no_use_where_it_is_not_stored(tmp_path: Path) -> None:
+    data = written(tmp_path / "out", model())
+    with Repository.in_memory() as other:
+        save(other, tmp_path / "out", "one")
+    with Repository.in_memory() as repo:
+        assert save(repo, tmp_path / "out", "one").read("model.safetensors") == data
+        assert check(repo.session.storage).sound
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_file_is_read_and_stored_anew_where_the_store_has_lost_it(repo: Repository, tmp_path: Path) -> None:
+    data = written(tmp_path / "out", model())
+    first = save(repo, tmp_path / "out", "one")
+    for pack in repo.session.packs(first._row):
+        repo.session.storage.delete(pack.key)
+    assert save(repo, tmp_path / "out", "two", ["one"]).read("model.safetensors") == data
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_renamed_and_executable_file_is_what_it_is_now(
+    repo: Repository, tmp_path: Path, read: list[int]
+) -> None:
+    data = written(tmp_path / "out", model())
+    save(repo, tmp_path / "out", "one")
+    # A link keeps inode and content, and both names have the path's own note.
+    file = tmp_path / "out" / "model.safetensors"
+    file.chmod(0o755)
+    save(repo, tmp_path / "out", "two", ["one"])
+    read.clear()
+    third = save(repo, tmp_path / "out", "three", ["two"])
+    assert not read
+    assert third.files[0].executable
+    assert third.read("model.safetensors") == data
+
+
+@pytest.mark.usefixtures("settled")
+def test_notes_that_are_damaged_are_no_notes(repo: Repository, tmp_path: Path, cache: Path) -> None:
+    data = written(tmp_path / "out", model())
+    save(repo, tmp_path / "out", "one")
+    for n, note in enumerate(sorted(cache.iterdir())):
+        note.write_bytes([b"{", b"", b"\xff\xfe", b"[]"][n % 4])
+    assert save(repo, tmp_path / "out", "two", ["one"]).read("model.safetensors") == data
+
+
+def test_the_oldest_notes_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seen, "_MOST_NOTES", 10)
+    notes = seen.Seen(tmp_path / "notes")
+    for number in range(6):
+        notes.remember(tmp_path / str(number), (1, 2, 3, 4, 5), f"{number:064x}", 6)
+        for note in (tmp_path / "notes").iterdir():
+            about = note.stat()
+            os.utime(note, ns=(about.st_atime_ns, about.st_mtime_ns - 10**9))
+    notes.tidy()
+    assert len(list((tmp_path / "notes").iterdir())) == 6
+    assert notes.place_of(f"{5:064x}") == (tmp_path / "5", (1, 2, 3, 4, 5))
+    assert notes.place_of(f"{0:064x}") is None
+
+
+# --- bases that still lie somewhere -----------------------------------------------------------------------
+
+
+def test_a_base_that_still_lies_there_is_not_decoded(
+    repo: Repository, tmp_path: Path, decoded: list[int]
+) -> None:
+    parent, _, data = two(repo, tmp_path)
+    decoded.clear()
+    second = save(repo, tmp_path / "two", "two", ["one"])
+    assert not decoded
+    assert leans(repo, second) == objects(parent)
+    assert second.read("model.safetensors") == data
+    assert check(repo.session.storage).sound
+
+
+def test_what_is_stored_does_not_depend_on_where_the_base_was_read(tmp_path: Path, cache: Path) -> None:
+    kept: list[dict[str, bytes]] = []
+    for held in (True, False):
+        with Repository.in_memory() as repo:
+            two(repo, tmp_path)
+            if not held:
+                for note in cache.iterdir():
+                    note.unlink()
+            version = save(repo, tmp_path / "two", "two", ["one"])
+            found: dict[str, bytes] = {}
+            for name, line in opened(repo, version).items():
+                found[name] = b"".join(frame.payload for frame in line[0][1].frames)
+            kept.append(found)
+            table = version.statistics()
+    assert kept[0] == kept[1]
+    assert all(row.movement for row in table.values())
+
+
+@pytest.mark.parametrize("what", ["rotated", "anew", "in place", "cut", "a folder", "a link"])
+def test_a_base_that_does_not_lie_there_any_more_is_decoded(
+    repo: Repository, tmp_path: Path, decoded: list[int], what: str
+) -> None:
+    parent, _, data = two(repo, tmp_path)
+    file = tmp_path / "one" / "model.safetensors"
+    whole = file.read_bytes()
+    if what == "in place":
+        file.write_bytes(whole[:-4] + b"abcd")
+    elif what == "cut":
+        os.truncate(file, 100)
+    else:
+        file.unlink()
+    if what == "anew":
+        file.write_bytes(whole)
+    elif what == "a folder":
+        file.mkdir()
+    elif what == "a link":
+        (tmp_path / "elsewhere").write_bytes(whole)
+        file.symlink_to(tmp_path / "elsewhere")
+    decoded.clear()
+    second = save(repo, tmp_path / "two", "two", ["one"])
+    assert decoded
+    assert leans(repo, second) == objects(parent)
+    assert second.read("model.safetensors") == data
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_file_that_is_not_what_its_note_says_is_not_believed(
+    repo: Repository, tmp_path: Path, decoded: list[int], cut: bool
+) -> None:
+    """Size, times and inode are right, the content is not: a file system that lies, or a forged note."""
+    parent, _, data = two(repo, tmp_path)
+    file = tmp_path / "one" / "model.safetensors"
+    whole = bytearray(file.read_bytes())
+    whole[-1] ^= 1
+    file.write_bytes(whole[:-5] if cut else whole)
+    seen_files().remember(file, seen.marks_of(file.stat()), parent.files[0].digest, 0)
+    decoded.clear()
+    second = save(repo, tmp_path / "two", "two", ["one"])
+    assert decoded
+    assert leans(repo, second) == objects(parent)
+    assert second.read("model.safetensors") == data
+    assert check(repo.session.storage).sound
+
+
+def test_a_damaged_base_is_not_leaned_on_although_its_bytes_lie_there(tmp_path: Path) -> None:
+    with Repository.in_memory() as repo:
+        parent, _, data = two(repo, tmp_path)
+        storage = repo.session.storage
+        line = opened(repo, parent)["layer.0.weight"]
+        (pack,) = {line[0][0].pack}
+        spoiled = storage.get(pack.key)
+        at = spoiled.index(bytes(line[0][1].frames[0].payload))
+        faults.replace(
+            storage, pack.key, spoiled[: at + 9] + bytes([spoiled[at + 9] ^ 4]) + spoiled[at + 10 :]
+        )
+        repo.session.reader.forget(pack)
+        second = save(repo, tmp_path / "two", "two", ["one"])
+        assert second.read("model.safetensors") == data
+        assert leans(repo, second) == {*objects(parent), None} - {line[0][1].digest.hex}
+
+
+def test_a_parent_that_is_only_compared_is_not_decoded_either(
+    tmp_path: Path, cache: Path, decoded: list[int]
+) -> None:
+    """A chain that is too deep leans on an older version, while its statistics are of the parent."""
+    tensors = [{"w": np.random.default_rng(0).normal(size=(512, 600)).astype("<f4")}]
+    for number in range(1, 5):
+        tensors.append(trained(tensors[-1], number, rate=1e-3))
+    work, rows = [], []
+    for held in (True, False):
+        with Repository.in_memory() as repo:
+            for number, each in enumerate(tensors):
+                written(tmp_path / str(number), each)
+                if number == 4 and not held:
+                    for note in cache.iterdir():
+                        note.unlink()
+                decoded.clear()
+                parents = [str(number - 1)] if number else []
+                version = save(repo, tmp_path / str(number), str(number), parents)
+            work.append(sum(decoded))
+            rows.append(list(version.statistics().values()))
+            parent = {s.objects[0] for f in repo["m@3"].files for s in f.segments if s.name is not None}
+            assert leans(repo, version).isdisjoint(parent)
+    assert work[0] < work[1]
+    assert rows[0] == rows[1]
