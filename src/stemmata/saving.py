@@ -36,6 +36,7 @@ from stemmata.names import clean_name, name_key
 from stemmata.naming import alias_op, holder_of, name_version
 from stemmata.objects import ObjectWriter
 from stemmata.recording import LEAVE_OUT, SaveRequest, settle, write_side_objects
+from stemmata.records import Statistics
 from stemmata.session import Session, seen_files
 from stemmata.sources import Source
 from stemmata.surveyor import Surveyor
@@ -121,11 +122,7 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
                 return _second_name(session, request, existing, source)
             if request.parents is None:
                 request.parents = _parents(session, request)
-            rows = surveyor.table()
-            learnt = surveyor.summary(writer.put(statistics.encode(rows), "F64").hex, rows) if rows else None
-            found = surprises(surveyor.tree, tree, learnt)
-            if found and request.strict:
-                raise SurprisingSave(model=request.model, surprises="; ".join(map(str, found)))
+            learnt, found = _learnt(request, surveyor, tree, writer)
             record, tree_digests = write_side_objects(request, source, tree, writer, learnt)
             grown = _grown(tree, source)
             packs = writer.finish()
@@ -163,6 +160,18 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
         stats.bytes_stored,
         tuple(found),
     )
+
+
+def _learnt(
+    request: SaveRequest, surveyor: Surveyor, tree: Tree, writer: ObjectWriter
+) -> tuple[Statistics | None, list[Surprise]]:
+    """What the record says of the tensors' statistics, which are stored; and what is surprising in them."""
+    rows = surveyor.table()
+    learnt = surveyor.summary(writer.put(statistics.encode(rows), "F64").hex, rows) if rows else None
+    found = surprises(surveyor.tree, tree, learnt)
+    if found and request.strict:
+        raise SurprisingSave(model=request.model, surprises="; ".join(map(str, found)))
+    return learnt, found
 
 
 def _grown(tree: Tree, source: Source) -> LoraFacts | None:
