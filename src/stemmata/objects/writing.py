@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from stemmata.codecs.dtypes import DType, dtype_of
 from stemmata.codecs.hashing import Buffer, digest_of
-from stemmata.codecs.workers import frame_pool, object_pool
+from stemmata.codecs.workers import Threads, frame_pool, object_pool
 from stemmata.errors import StemmataError
 from stemmata.ids import Digest, PackName
 from stemmata.objects.reading import ObjectReader
@@ -33,6 +33,9 @@ PACK_OBJECTS = 1 << 20
 
 _WORTH_A_THREAD = 64 << 10
 """Bytes of an object from which coding it beside others gains more than handing over costs."""
+
+_UNWRITTEN = 64 << 20
+"""Bytes of objects that are coded or written, above which another one waits."""
 
 Candidate = tuple[Digest, Sequence[PackName]]
 """An object that a new one may resemble, and packs that may hold it."""
@@ -65,23 +68,24 @@ class _Encoded:
 class Pending:
     """An object that was handed to a writer."""
 
-    def __init__(self, writer: ObjectWriter, future: Future[_Encoded]) -> None:
-        self._writer, self.future = writer, future
+    def __init__(self, writer: ObjectWriter, future: Future[_Encoded], length: int) -> None:
+        self._writer, self.future, self.length = writer, future, length
         self.written = False
 
     def result(self) -> Digest:
-        """Wait until it is written, and all before it; its bytes are not needed any more. Raises as `put`."""
+        """Wait until it is encoded: its bytes are not needed any more. Raises as `put`, also what was raised
+        so far by writing those before it."""
         return self._writer._settle(self)
 
 
 class ObjectWriter:
     """Puts objects into new packs, each content once, in the order in which they are handed over.
 
-    `submit` may be called while earlier ones are coded on other threads, up to two at a time. Memory: the
-    objects that are not settled, for each what it is encoded to and its base as it is stored (while that is
-    chosen, two candidates), and a few MiB. `lookup` names live packs that may hold
-    a digest; each is asked itself before it is relied on. `held` says where the bytes of a stored object may
-    lie too.
+    `submit` may be called while earlier ones are coded on other threads, up to two at a time, and written on
+    one more, so that coding does not wait for the disk. Memory: the objects that are not written, for each
+    what it is encoded to and its base as it is stored (while that is chosen, two candidates), and a few MiB.
+    `lookup` names live packs that may hold a digest; each is asked itself before it is relied on. `held` says
+    where the bytes of a stored object may lie too.
     """
 
     def __init__(
@@ -100,8 +104,15 @@ class ObjectWriter:
         self._reader = reader
         self._held = held
         self._limits = (pack_bytes, pack_objects)
-        self._lock = threading.RLock()
+        self._lock = threading.Condition()
         self._queue: deque[Pending] = deque()
+        """What is not written, in order."""
+        self._unwritten = 0
+        """Bytes of those."""
+        self._pen: Threads | None = None
+        self._writing = False
+        """Whether that thread is at work on the queue."""
+        self._failure: BaseException | None = None
         self._buffers = Room()
         self._at: dict[Digest, PackName] = {}
         self._open_pack: PackWriter | None = None
@@ -118,10 +129,13 @@ class ObjectWriter:
 
         `candidates` are stored objects that it may be coded against.
 
-        Raises ValueError for more than one object may hold, and as storages do; then only `abort`
-        makes sense.
+        Raises ValueError for more than one object may hold, and as storages do, for this object or one before
+        it; then only `abort` makes sense.
         """
-        return self.submit(data, dtype, candidates).result()
+        pending = self.submit(data, dtype, candidates)
+        with self._lock:
+            self._lock.wait_for(lambda: pending.written or self._failure is not None)
+        return pending.result()
 
     def submit(
         self,
@@ -143,15 +157,27 @@ class ObjectWriter:
             )
         pool = object_pool() if len(view) >= _WORTH_A_THREAD else None
         with self._lock:
-            if pool is not None:
-                future = pool.submit(self._encode, view, kind, candidates, look)
-            else:
-                encoded = self._encode(view, kind, candidates, look)
-                future = Future()
-                future.set_result(encoded)
-            pending = Pending(self, future)
+            self._lock.wait_for(lambda: self._unwritten <= _UNWRITTEN or self._failure is not None)
+            self._require_no_failure()
+        future: Future[_Encoded]
+        if pool is not None:
+            future = pool.submit(self._encode, view, kind, candidates, look)
+        else:
+            future = Future()
+            future.set_result(self._encode(view, kind, candidates, look))
+        pending = Pending(self, future, len(view))
+        with self._lock:
+            if pool is None and not self._queue:
+                self._write(future.result())  # nothing is under way: another thread would not gain anything
+                pending.written = True
+                return pending
             self._queue.append(pending)
-            return pending
+            self._unwritten += pending.length
+            if not self._writing:
+                self._writing = True
+                self._pen = self._pen or Threads(1, thread_name_prefix="stemmata-write")
+                self._pen.submit(self._write_all)
+        return pending
 
     def holds(self, digests: Sequence[Digest]) -> int | None:
         """Bytes of these objects, if all are stored: they count as put then. None else."""
@@ -169,8 +195,9 @@ class ObjectWriter:
     def finish(self) -> list[PackSummary]:
         """Make all new packs durable and name them; none if everything was there already (I1)."""
         with self._lock:
-            while self._queue:
-                self._write_next()
+            self._lock.wait_for(lambda: not self._writing)
+            self._require_no_failure()
+            self._put_down()
             self._close_pack()
             return list(self._done)
 
@@ -178,22 +205,52 @@ class ObjectWriter:
         """Drop the pack that is being written. Finished ones stay, unnamed by any log."""
         with self._lock:
             left = [pending.future for pending in self._queue if not pending.future.cancel()]
+            self._failure = self._failure or RuntimeError("what was to be written was given up")
+            self._lock.wait_for(lambda: not self._writing)
+            self._put_down()
             self._queue.clear()
             wait(left)  # they read from the storage
             pack, self._open_pack = self._open_pack, None
             if pack is not None:
                 pack.abort()
 
-    def _settle(self, pending: Pending) -> Digest:
-        with self._lock:
-            while not pending.written:
-                self._write_next()
-            return pending.future.result().digest
+    def _put_down(self) -> None:
+        if self._pen is not None:
+            self._pen.shutdown()
+            self._pen = None
 
-    def _write_next(self) -> None:
-        """Write the object that was handed over first of those that are not written."""
-        encoded = self._queue[0].future.result()
-        self._queue.popleft().written = True
+    def _require_no_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _settle(self, pending: Pending) -> Digest:
+        digest = pending.future.result().digest
+        with self._lock:
+            self._require_no_failure()
+        return digest
+
+    def _write_all(self) -> None:
+        """On the thread that writes: object after object, until nothing is left or one fails."""
+        while True:
+            with self._lock:
+                if not self._queue or self._failure is not None:
+                    self._writing = False
+                    self._lock.notify_all()
+                    return
+                pending = self._queue[0]
+            try:
+                self._write(pending.future.result())
+            except BaseException as error:  # noqa: BLE001
+                with self._lock:
+                    self._failure = error  # whoever waits for anything is told
+            with self._lock:
+                self._queue.popleft()
+                self._unwritten -= pending.length
+                pending.written = self._failure is None
+                self._lock.notify_all()
+
+    def _write(self, encoded: _Encoded) -> None:
+        """Write an object; one at a time."""
         self.stats.objects += 1
         self.stats.bytes_in += encoded.length
         if encoded.stored is None:
