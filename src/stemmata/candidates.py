@@ -27,6 +27,8 @@ _OTHERS = 4
 """Versions of the same model that are looked at where no parent is known."""
 _MODELS = 64
 """Other models whose newest version is looked at."""
+_ABOVE = 4
+"""Versions in a row, each made from the next, that one may lean on: see `objects.choosing.WORK`."""
 _KEPT = 3
 """Of those, how many are tried for a tensor."""
 
@@ -36,46 +38,33 @@ _WORTH_A_LOOK = 16 << 10
 _Key = tuple[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Spot:
-    """A stored tensor, and where its bytes are in which file."""
-
-    segment: Segment
-    file: str
-    """Digest of its content."""
-    begin: int
-
-
 @dataclass(slots=True)
 class _Relative:
     """One version's tensors."""
 
     packs: Sequence[PackName]
     files: Sequence[TreeFile] = ()
-    named: dict[tuple[str, str], _Spot] = field(default_factory=dict)
+    named: dict[tuple[str, str], Segment] = field(default_factory=dict)
     """By name and dtype."""
-    shaped: dict[_Key, list[_Spot]] = field(default_factory=dict)
+    shaped: dict[_Key, list[Segment]] = field(default_factory=dict)
     """By dtype and shape, in the order of their files."""
 
     @classmethod
     def of(cls, tree: Tree, packs: Sequence[PackName]) -> _Relative:
         found = cls(packs, tree.files)
         for file in tree.files:
-            end = 0
             for segment in file.segments:
-                begin, end = end, end + segment.length
                 if segment.name is None or segment.dtype is None or not segment.length:
                     continue
-                spot = _Spot(segment, file.digest, begin)
-                found.named.setdefault((segment.name, segment.dtype), spot)
-                found.shaped.setdefault(_key(segment.dtype, segment.shape or ()), []).append(spot)
+                found.named.setdefault((segment.name, segment.dtype), segment)
+                found.shaped.setdefault(_key(segment.dtype, segment.shape or ()), []).append(segment)
         return found
 
-    def like(self, name: str, dtype: str, shape: tuple[int, ...], place: int) -> _Spot | None:
+    def like(self, name: str, dtype: str, shape: tuple[int, ...], place: int) -> Segment | None:
         """The tensor of that name, if it has that shape; else the one at that place among those that have."""
-        spot = self.named.get((name, dtype))
-        if spot is not None and tuple(spot.segment.shape or ()) == shape:
-            return spot
+        segment = self.named.get((name, dtype))
+        if segment is not None and tuple(segment.shape or ()) == shape:
+            return segment
         others = self.shaped.get(_key(dtype, shape), ())
         return others[place] if place < len(others) else None
 
@@ -95,13 +84,11 @@ class Candidates:
         self._further = further
         self._others: list[_Relative] | None = None
         self._places: dict[_Key, int] = {}
-        self.lying: dict[Digest, tuple[str, int]] = {}
-        """Of each candidate that was named: the digest of a file that holds its bytes, and where in it."""
 
-    def file_of(self, digest: str) -> TreeFile | None:
-        """A file of this content in the versions that are looked at first."""
-        files = (file for relative in self._relatives for file in relative.files)
-        return next((file for file in files if file.digest == digest), None)
+    @property
+    def files(self) -> Iterator[TreeFile]:
+        """Those of the versions that are looked at first."""
+        return (file for relative in self._relatives for file in relative.files)
 
     def pass_over(self, segments: Iterable[Segment]) -> None:
         """Of these nothing will be asked: they are stored. Counts them among the others of their shapes."""
@@ -117,30 +104,24 @@ class Candidates:
         key = _key(segment.dtype, segment.shape)
         place = self._places.get(key, 0)
         self._places[key] = place + 1
-        found = self._like(self._relatives, segment, place)
+        found = _like(self._relatives, segment, place)
         if not any(found) and segment.length >= _WORTH_A_LOOK:
             if self._others is None:
                 self._others = list(self._further())
-            found = [piece[:_KEPT] for piece in self._like(self._others, segment, place)]
+            found = [piece[:_KEPT] for piece in _like(self._others, segment, place)]
         return found
 
-    def _like(
-        self, relatives: Iterable[_Relative], segment: PlannedSegment, place: int
-    ) -> list[list[Candidate]]:
-        pieces: list[list[Candidate]] = [[] for _ in segment.pieces]
-        shape = segment.shape or ()
-        for relative in relatives:
-            for dtype in (segment.dtype, _WIDE) if segment.dtype in _NARROW else (segment.dtype,):
-                found = relative.like(segment.name or "", dtype, shape, place)
-                if found is None or len(found.segment.objects) != len(pieces):
-                    continue
-                wider = found.segment.length // segment.length
-                for near, text, piece in zip(pieces, found.segment.objects, segment.pieces, strict=True):
-                    digest = Digest.parse(text)
-                    near.append((digest, relative.packs))
-                    begin = found.begin + wider * (piece.offset - segment.offset)
-                    self.lying.setdefault(digest, (found.file, begin))
-        return pieces
+
+def _like(relatives: Iterable[_Relative], segment: PlannedSegment, place: int) -> list[list[Candidate]]:
+    pieces: list[list[Candidate]] = [[] for _ in segment.pieces]
+    shape = segment.shape or ()
+    for relative in relatives:
+        for dtype in (segment.dtype, _WIDE) if segment.dtype in _NARROW else (segment.dtype,):
+            found = relative.like(segment.name or "", dtype, shape, place)
+            if found is not None and len(found.objects) == len(pieces):
+                for piece, digest in zip(pieces, found.objects, strict=True):
+                    piece.append((Digest.parse(digest), relative.packs))
+    return pieces
 
 
 def candidates_for(
@@ -178,6 +159,17 @@ def among(
 def _rows(session: Session, versions: Iterable[VersionId]) -> list[VersionRow]:
     found = (queries.version_by_id(session.catalog.connection, version) for version in versions)
     return [row for row in found if row is not None]
+
+
+def files_above(session: Session, parents: Sequence[VersionId]) -> Iterator[TreeFile]:
+    """The files of the versions that these were made from, on which theirs may lean."""
+    rows, seen = _rows(session, parents), set(parents)
+    for _ in range(_ABOVE):
+        above = [parent for row in rows for parent in _parents_of(session, row) if parent not in seen]
+        rows = _rows(session, dict.fromkeys(above))
+        seen.update(above)
+        for relative in _read(session, rows):
+            yield from relative.files
 
 
 def _further(session: Session, model: str, parents: Sequence[VersionRow]) -> Iterator[VersionRow]:
@@ -219,7 +211,7 @@ def _alike(relative: _Relative, wanted: Sequence[PlannedSegment]) -> int:
     for segment in wanted:
         shape = segment.shape or ()
         named = relative.named.get((segment.name or "", segment.dtype))
-        if named is not None and tuple(named.segment.shape or ()) == shape:
+        if named is not None and tuple(named.shape or ()) == shape:
             total += 2 * segment.length
         elif _key(segment.dtype, shape) in relative.shaped or (
             segment.dtype in _NARROW and _key(_WIDE, shape) in relative.shaped

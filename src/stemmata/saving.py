@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from stemmata import sources
-from stemmata.candidates import candidates_for
+from stemmata.candidates import candidates_for, files_above
 from stemmata.catalog import queries, selecting
 from stemmata.catalog.catalog import Catalog
 from stemmata.catalog.queries import VersionRow
@@ -107,7 +107,7 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
     alike = candidates_for(session, request.model, parents, sources.planned(source))
     surveyor = Surveyor.of(session, parents)
     seen = seen_files()
-    with Held(seen, alike.lying.get) as held:
+    with Held(seen, lambda: [*alike.files, *files_above(session, parents)]) as held:
         writer = ObjectWriter(session.storage, leaning.packs_holding, session.reader, held=held)
         try:
             unread, begun = Unread(seen, alike, surveyor, writer), time.time_ns()

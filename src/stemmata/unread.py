@@ -12,10 +12,12 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterable
-from functools import partial
+from dataclasses import dataclass
 from types import TracebackType
 
 from stemmata.candidates import Candidates
+from stemmata.codecs.dtypes import dtype_of
+from stemmata.containers.base import MAX_ELEMENTS
 from stemmata.ids import Digest
 from stemmata.objects import ObjectWriter
 from stemmata.seen import LEAST, Seen, marks_of
@@ -37,7 +39,7 @@ class Unread:
         if file.size < LEAST:
             return None
         digest = self._seen.digest_of(file.real, file.seen_as)
-        known = self._alike.file_of(digest) if digest is not None else None
+        known = next((stored for stored in self._alike.files if stored.digest == digest), None)
         if known is None or known.size != file.size:
             return None
         taken = self._surveyor.unmoved(file.path, known)
@@ -65,23 +67,31 @@ class Held:
     """Files that versions were saved from, opened where something in them is asked for. A context manager;
     safe in any thread."""
 
-    def __init__(self, seen: Seen, alike: Callable[[Digest], tuple[str, int] | None]) -> None:
-        """`alike`: the digest of a file that holds a stored object's bytes, and where in it."""
-        self._seen, self._alike = seen, alike
+    def __init__(self, seen: Seen, files: Callable[[], Iterable[TreeFile]]) -> None:
+        """`files`: of the versions that may be leant on, asked for once, if at all."""
+        self._seen, self._files = seen, files
         self._lock = threading.Lock()
+        self._spots: dict[str, tuple[str, int]] | None = None
         self._open: dict[str, int | None] = {}
+        self._refused: set[str] = set()
 
-    def __call__(self, digest: Digest) -> Callable[[int, memoryview], bool] | None:
+    def __call__(self, digest: Digest) -> _Place | None:
         """See `objects.choosing.Held`."""
-        spot = self._alike(digest)
-        if spot is None:
-            return None
-        file, begin = spot
         with self._lock:
+            if self._spots is None:
+                self._spots = _spots_of(self._files())
+            if digest.hex not in self._spots:
+                return None
+            file, begin = self._spots[digest.hex]
             if file not in self._open:
                 self._open[file] = self._opened(file)
             fd = self._open[file]
-        return partial(_read, fd, begin) if fd is not None else None
+            return _Place(self, file, fd, begin) if fd is not None and file not in self._refused else None
+
+    def refuse(self, file: str) -> None:
+        """Read nothing of it any more. It stays open: others may be reading."""
+        with self._lock:
+            self._refused.add(file)
 
     def __enter__(self) -> Held:
         return self
@@ -110,8 +120,34 @@ class Held:
         return None
 
 
-def _read(fd: int, begin: int, offset: int, into: memoryview) -> bool:
-    try:
-        return read_into(fd, begin + offset, into) == len(into)
-    except OSError:
-        return False
+def _spots_of(files: Iterable[TreeFile]) -> dict[str, tuple[str, int]]:
+    """Of each object of a tensor: the digest of a file that holds its bytes, and where they begin in it."""
+    found: dict[str, tuple[str, int]] = {}
+    for file in files:
+        end = 0
+        for segment in file.segments:
+            begin, end = end, end + segment.length
+            if file.size >= LEAST and segment.name is not None and segment.dtype is not None:
+                step = MAX_ELEMENTS * dtype_of(segment.dtype).itemsize
+                for place, digest in enumerate(segment.objects):
+                    found.setdefault(digest, (file.digest, begin + place * step))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Meets `codecs.held.Read`."""
+
+    held: Held
+    file: str
+    fd: int
+    begin: int
+
+    def __call__(self, offset: int, into: memoryview) -> bool:
+        try:
+            return read_into(self.fd, self.begin + offset, into) == len(into)
+        except OSError:
+            return False
+
+    def refuse(self) -> None:
+        self.held.refuse(self.file)

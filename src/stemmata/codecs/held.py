@@ -5,8 +5,7 @@ found there counts only if it is what the base's digest says, and if the base it
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol
 
 import numpy as np
 from blake3 import blake3
@@ -16,8 +15,17 @@ from stemmata.codecs.dtypes import MAX_FRAME_BYTES
 from stemmata.codecs.frames import Reference
 from stemmata.codecs.streams import Bytes
 
-Read: TypeAlias = "Callable[[int, memoryview], bool]"
-"""Fills memory with the object's bytes from a place on; False if they are not there any more."""
+
+class Read(Protocol):
+    """Reads one object's bytes where they lie."""
+
+    def __call__(self, offset: int, into: memoryview, /) -> bool:
+        """Fill memory with the object's bytes from a place on; False if they are not there any more."""
+        ...
+
+    def refuse(self) -> None:
+        """What was read is not the object: whatever else lies there is not to be believed either."""
+        ...
 
 
 class _Scratch(threading.local):
@@ -59,6 +67,7 @@ class HeldBase:
     def require_whole(self) -> None:
         """Raises Elsewhere, and Damage if the base as it is stored would not come back."""
         if self._hasher.digest() != self._decoder.digest.raw:
+            self._read.refuse()
             raise Elsewhere
         # What leans on it is read through what is stored: nothing is built on damage.
         self._decoder.require_sound()

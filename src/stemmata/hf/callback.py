@@ -244,6 +244,8 @@ class VersionCallback(NotLightnings, TrainerCallback):
             self._take_in(args, state, control, live)
         elif self.every == "save":
             self._save(state, live, f"step-{state.global_step}", "save")
+        if self._sharding is None and self._recorder is not None and self._ours(state):
+            checkpoints.note_twins(self._recorder, args, state)
         self._keep_last(args, state, control, live)
         if self._states is not None and self._ours(state):
             self._states.take(args, state, self.meeting)

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stemmata.errors import IncompleteCheckpoint
+from stemmata.errors import IncompleteCheckpoint, StemmataError
 from stemmata.hf.filesets import FileSet
 from stemmata.hf.sharded import Sharding
 from stemmata.hf.space import Room
 from stemmata.hf.wrappers import clean_files
 from stemmata.intake.found import Found, examine
 from stemmata.resuming import TRAINER_STATE
+from stemmata.seen import LEAST, marks_of
+from stemmata.session import seen_files
+
+if TYPE_CHECKING:
+    from stemmata.hf.recorder import Recorder
 
 _WHOLE_EPOCH = 1e-3
 
@@ -52,6 +58,24 @@ def _is_of_trial(checkpoint: Path, state: Any) -> bool:
 def folder_of(arguments: Any, state: Any) -> Path:
     """Where the Trainer writes its checkpoint of this step."""
     return output_of(arguments, state) / f"checkpoint-{state.global_step}"
+
+
+def note_twins(recorder: Recorder, arguments: Any, state: Any) -> None:
+    """Remember the Trainer's checkpoint of a step that has a version: its weight files are byte for byte the
+    version's, so that the next one need not decode them while they lie there. A guess, held against their
+    digests by whoever reads them."""
+    saved, folder, seen = recorder.at_step(state.global_step), folder_of(arguments, state), seen_files()
+
+    def note() -> None:
+        if saved is None or saved.version is None:
+            return
+        with suppress(OSError, StemmataError):
+            for file in recorder.repository.get(saved.version).files:
+                twin = folder.absolute() / file.path
+                if file.size >= LEAST and twin.is_file() and twin.stat().st_size == file.size:
+                    seen.remember(twin, marks_of(twin.stat()), file.digest, 0)
+
+    recorder.aside(note)
 
 
 def epoch_name(state: Any) -> str | None:

@@ -322,6 +322,10 @@ class Recorder:
         task = Task(name, job, again=True)
         self._writer.add(self._guarded(task))
 
+    def aside(self, job: Callable[[], None]) -> None:
+        """Run a job after everything before it of which nobody needs to know whether it came off."""
+        self._writer.add(job)
+
     def add(self, job: Callable[[], None], name: str) -> None:
         """Run a job of one's own after everything before it; `name` is what it saves, for its failure."""
         self._writer.add(self._guarded(Task(name, job)))
