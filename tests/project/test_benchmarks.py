@@ -12,6 +12,8 @@ import pytest
 
 import keeping
 import measuring
+import scale
+import simulated
 from corpus import history
 from doc_blocks import ROOT
 from manifests import Entry, Line, Shelf
@@ -180,3 +182,12 @@ def test_a_walk_under_other_conditions_is_measured_again(made: list[Entry], tmp_
         assert shelf.get(replace(now, **other), 1) is None, other
     shelf.put(replace(now, version="2"), replace(walked, number=2, began="3020-01-01 00:00:00"))
     assert [(kept.version, w.number) for kept, w in shelf.newest(["H"], ["copied"])] == [("2", 2)]
+
+
+def test_many_versions_are_asked_for_again_after_a_measurement_has_saved_into_them(tmp_path: Path) -> None:
+    """The newest are then versions of no run, and there are entries that are no versions."""
+    folder = tmp_path / "repository"
+    simulated.build(folder, 100)
+    for _ in range(4):
+        scale.job_commit(folder)
+    assert scale.TOP in scale.job_ask(folder)["answers"]
