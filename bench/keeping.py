@@ -18,15 +18,16 @@ from statistics import median
 from typing import Protocol
 
 from manifests import Entry
-from measuring import ROOT, commit, copy_and_sync, timed
-from walking import AGAIN, Row, Tool, walk
+from measuring import ROOT, commit, copy_and_sync, folder_bytes, parts, timed
+from walking import AGAIN, STORE, Row, Tool, walk
 
-METHOD = 2
+METHOD = 3
 """How a walk is measured, counted up with every change of it.
 
-1: a store was not read before each time, and no copies were made before a walk.
+1: a store was not read before each time, and no copies were made before a walk. 2: DVC's state outlived a
+walk.
 """
-_LAYOUT = 2
+_LAYOUT = 3
 """Of a kept walk: counted up with what its file says and with METHOD. Older ones are not read."""
 _STARTS = 5
 """Starts of a program of which the median counts."""
@@ -58,7 +59,7 @@ class Conditions:
     """A digest of the program's own sources where they change without its version; else empty."""
     history: str
     versions: list[dict[str, object]]
-    """name, bytes, what, kind, changed and parents of each, parents first."""
+    """name, bytes, what, kind, changed, parents and parts of each, parents first."""
     machine: dict[str, str]
 
 
@@ -77,6 +78,9 @@ class Walk:
     """The command that `start` is of; empty where it was not measured."""
     start: float = 0.0
     """Seconds from the start of that process to its end."""
+    aside: int | None = None
+    """Bytes that lay in the tool's home when the walk had ended and are not counted as kept: caches, a work
+    tree. None where it was not measured."""
 
 
 class Shelf:
@@ -119,9 +123,11 @@ def measure(tool: Measured, entries: Sequence[Entry], work: Path, number: int) -
     _settle(entries, work / "settling")
     tool.start()
     rows = walk(tool, entries, work)
+    aside = folder_bytes(work / STORE) - tool.store_bytes()
     told: list[str] = []
     start = median(timed(lambda: told.append(tool.start())) for _ in range(_STARTS))
-    return Walk(number, commit(), began, (before, os.getloadavg()[0]), rows, METHOD, told[0], start)
+    load = (before, os.getloadavg()[0])
+    return Walk(number, commit(), began, load, rows, METHOD, told[0], start, aside)
 
 
 def _settle(entries: Sequence[Entry], spare: Path) -> None:
@@ -147,11 +153,12 @@ def conditions(
             "kind": e.kind,
             "changed": e.changed,
             "parents": list(e.parents),
+            "parts": parts(e.folder),
         }
         for e in entries
         if e.name != AGAIN
     ]
-    sources = _sources() if key == "stemmata" else ""
+    sources = _sources() if key.startswith("stemmata") else ""
     return Conditions(key, tool.title, tool.how, tool.version(), sources, history, versions, machine)
 
 
