@@ -286,4 +286,16 @@ def the_starts(results: Results) -> list[str]:
             cells.append(seconds.told("{:.2f}".format))
         rows.append([one.title, *cells])
     lines = [pagewords.STARTS, *([pagewords.LOADS, ""] if measured else [])]
+    lines += the_opened(history, at)
     return [*lines, *table(heads, rows, range(len(heads) - (3 if measured else 2), len(heads))), ""]
+
+
+def the_opened(history: History, at: int) -> list[str]:
+    """What the save of a small version takes without the start of a process, where it was measured."""
+    walks = [walk for walk in history.walks.get(OURS, []) if walk.opened is not None]
+    if not walks:
+        return []
+    show = "{:.2f}".format
+    opened, whole = (Figure([walk.opened or 0.0 for walk in walks]), Figure([w.rows[at].save for w in walks]))
+    words = {"name": history.versions[at]["name"], "opened": opened.told(show), "whole": whole.told(show)}
+    return [pagewords.OPENED.format(**words), ""]

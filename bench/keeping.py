@@ -29,6 +29,8 @@ walk.
 """
 _LAYOUT = 3
 """Of a kept walk: counted up with what its file says and with METHOD. Older ones are not read."""
+_SMALL = 10
+"""A version is small that goes so many times into the largest: its save is mostly what every save takes."""
 _STARTS = 5
 """Starts of a program of which the median counts."""
 
@@ -45,6 +47,9 @@ class Measured(Tool, Protocol):
 
     def start(self) -> str:
         """Start the program for next to nothing. Returns the command, in words."""
+
+    def opened(self, entries: Sequence[Entry], work: Path) -> float | None:
+        """Seconds to save the last of `entries` in one process after the others; None if it has no such."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,9 @@ class Walk:
     aside: int | None = None
     """Bytes that lay in the tool's home when the walk had ended and are not counted as kept: caches, a work
     tree. None where it was not measured."""
+    opened: float | None = None
+    """Seconds to save the smallest version in a process that has saved before. None where there is no such
+    process, or no version that is small."""
 
 
 class Shelf:
@@ -126,8 +134,22 @@ def measure(tool: Measured, entries: Sequence[Entry], work: Path, number: int) -
     aside = folder_bytes(work / STORE) - tool.store_bytes()
     told: list[str] = []
     start = median(timed(lambda: told.append(tool.start())) for _ in range(_STARTS))
+    small = smallest(entries)
+    opened = tool.opened(small, work / "opened") if small else None
     load = (before, os.getloadavg()[0])
-    return Walk(number, commit(), began, load, rows, METHOD, told[0], start, aside)
+    return Walk(number, commit(), began, load, rows, METHOD, told[0], start, aside, opened)
+
+
+def smallest(entries: Sequence[Entry]) -> list[Entry]:
+    """The smallest version after all that it comes from; nothing if it has no parent, or is not small."""
+    named = {entry.name: entry for entry in entries}
+    last = min(entries, key=lambda entry: entry.bytes)
+    if not last.parents or last.bytes * _SMALL > max(entry.bytes for entry in entries):
+        return []
+    wanted = [last]
+    for entry in wanted:  # which grows meanwhile
+        wanted += [named[parent] for parent in entry.parents if named[parent] not in wanted]
+    return [entry for entry in entries if entry in wanted]
 
 
 def _settle(entries: Sequence[Entry], spare: Path) -> None:

@@ -59,6 +59,10 @@ class Whole(_Ours):
         self._run("checkout", f"{MODEL}@{entry.name}", "-o", self._home / OUT)
         return self._home / OUT
 
+    def opened(self, entries: Sequence[Entry], work: Path) -> float | None:
+        rows, _ = inside(entries, work)
+        return rows[-1].save
+
     def peak(self) -> int:
         return self._peaks.take()
 
@@ -74,6 +78,9 @@ class Alone(Whole):
 
     def save(self, entry: Entry) -> None:
         super().save(replace(entry, parents=()))
+
+    def opened(self, entries: Sequence[Entry], work: Path) -> float | None:  # noqa: ARG002
+        return None
 
 
 class Inside(_Ours):

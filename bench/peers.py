@@ -57,6 +57,9 @@ class Peer:
         self.version()
         return self.starting
 
+    def opened(self, entries: Sequence[Entry], work: Path) -> float | None:  # noqa: ARG002
+        return None
+
     def _start(self) -> None:
         raise NotImplementedError
 

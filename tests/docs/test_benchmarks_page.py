@@ -207,6 +207,13 @@ def test_what_was_left_aside_is_told_in_mb() -> None:
     assert benchpage.pagewords.ASIDE not in old
 
 
+def test_a_save_in_a_process_that_is_open_stands_beside_that_of_a_process() -> None:
+    results = _results(stemmata=[_walk(1, 0.5, 3.0, 1, opened=0.125)])
+    page = " ".join(benchpage.page(results, "benchmarks.json").split())
+    assert "saved adapter with stemmata in 0.12 s. As a process of its own that takes 3.00 s" in page
+    assert "had saved before" not in benchpage.page(_results(other=[_walk(1, 1, 1, 1)]), "benchmarks.json")
+
+
 def test_what_lies_in_the_folder_of_a_lora_is_told_where_it_is_known() -> None:
     results = _results(stemmata=[_walk(1, 0.5, 1, 1)])
     assert not _lines(results, "The folder of a LoRA")

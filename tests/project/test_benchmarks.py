@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,6 +121,10 @@ class Copied(Forgetful):
     def start(self) -> str:
         return "copied --version"
 
+    def opened(self, entries: Sequence[Entry], work: Path) -> float | None:
+        assert [entry.name for entry in entries] == ["base", "small"]
+        return 0.25
+
 
 def test_a_version_that_comes_back_with_other_bytes_is_told(made: list[Entry], tmp_path: Path) -> None:
     missed: list[str] = []
@@ -203,6 +208,14 @@ def test_what_lies_beside_the_store_is_measured_when_a_walk_has_ended(
             (home / "cache" / "some").write_bytes(bytes(1234))
 
     assert keeping.measure(Caching(), made, tmp_path / "work", 1).aside == 1234
+
+
+def test_a_small_version_is_saved_once_more_in_a_process_that_is_open(
+    made: list[Entry], tmp_path: Path
+) -> None:
+    assert keeping.measure(Copied(), made, tmp_path / "work", 1).opened is None, "none of them is small"
+    small = replace(made[2], name="small", parents=("base",), bytes=made[0].bytes // 10)
+    assert keeping.measure(Copied(), [*made, small], tmp_path / "work", 1).opened == 0.25
 
 
 def test_parts_of_a_folder_are_told_by_the_names_of_files(tmp_path: Path) -> None:
