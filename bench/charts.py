@@ -39,8 +39,8 @@ text.small {{ font-size: 10px }}
 .grid {{ stroke: #d1d9e0; stroke-width: 1 }}
 .span {{ stroke: #1f2328; stroke-width: 1.5 }}
 rect.bar {{ fill: #8fa0b2 }}
-rect.ours, rect.kin {{ fill: #0b7a5f }}
-rect.kin {{ fill-opacity: 0.55 }}
+rect.ours {{ fill: #0b7a5f }}
+rect.kin {{ fill: #79b4a4 }}
 .leader {{ fill: none; stroke: #b1bac4; stroke-width: 0.8 }}
 .branch {{ stroke: #8c959f; stroke-width: 0.8; stroke-dasharray: 1 3 }}
 .line {{ fill: none; stroke-width: 1.8 }}
@@ -58,7 +58,8 @@ text {{ fill: #f0f6fc }}
 .grid {{ stroke: #2a313c }}
 .span {{ stroke: #f0f6fc }}
 rect.bar {{ fill: #5f6c7a }}
-rect.ours, rect.kin {{ fill: #2fbf93 }}
+rect.ours {{ fill: #2fbf93 }}
+rect.kin {{ fill: #1f705a }}
 .leader {{ stroke: #4b535d }}
 .branch {{ stroke: #6e7681 }}
 .line.ours, .line.kin {{ stroke: #2fbf93 }}
