@@ -20,22 +20,25 @@ from pathlib import Path
 
 import benchpage
 import corpus
+import patches
 import peers
 import trackers
+from figures import LARGE, USUAL
 from keeping import Conditions, Measured, Results, Shelf, conditions, measure
 from manifests import RECIPES, Entry
 from measuring import ROOT, machine_facts
-from ours import Whole
+from ours import Alone, Whole
 from programs import Programs
 from walking import chosen
 
 RESULTS = ROOT / "bench" / "results" / "benchmarks.json"
 """What the page in docs/ is made of."""
-USUAL = ("H", "G")
 TOOLS = (
     "stemmata",
+    "stemmata-alone",
     "cp",
     "zstd",
+    "zstd-patch",
     "restic",
     "borg-lz4",
     "borg-zstd",
@@ -44,6 +47,9 @@ TOOLS = (
     "trackio",
     "mlflow",
 )
+OF_LARGE = ("stemmata", "cp", "zstd", "borg-zstd", "dvc")
+"""The tools that walk the large history, once: it tells how memory grows with a model, and a walk through
+versions of GBs takes minutes. So: ours, the floor, and one of each kind of the others."""
 
 
 def main() -> int:
@@ -73,41 +79,67 @@ def main() -> int:
 def target(shelf: Shelf, options: argparse.Namespace, work: Path) -> tuple[Path, Path, Results]:
     """Where the page and its results go, and the results: of what is kept, else of the page that is there.
 
-    What is not all tools on H and G does not replace the page of it, unless that is asked for.
+    What is not the whole set does not replace the page of it, unless that is asked for.
     """
     ours = ROOT / "docs"
-    kept = shelf.newest(options.histories, options.only_tools)
+    kept = [one for name in options.histories for one in shelf.newest([name], walkers(name, options))]
     if not kept:
         return ours, RESULTS, Results.read(RESULTS)
     results = Results.of(kept)
     walked = {(history.name, *history.walks) for history in results.histories}
-    whole = walked == {(name, *TOOLS) for name in USUAL}
+    whole = walked == {(name, *(OF_LARGE if name == LARGE else TOOLS)) for name in USUAL}
     docs = Path(options.docs).resolve() if options.docs else ours if whole else work / "benchmarks" / "docs"
     return docs, RESULTS if docs == ours else docs / RESULTS.name, results
 
 
-def parse_options() -> argparse.Namespace:
+def parse_options(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure stemmata beside other tools, and write the page.")
-    parser.add_argument("--histories", nargs="+", default=USUAL, choices=RECIPES, help="default: H G")
-    parser.add_argument("--only-tools", nargs="+", default=TOOLS, choices=TOOLS, metavar="TOOL",
-                        help=f"of {', '.join(TOOLS)}; default: all")  # fmt: skip
-    parser.add_argument("--repeat", type=int, default=1, help="walks of each tool; medians count; default: 1")
+    parser.add_argument(
+        "--histories", nargs="+", default=USUAL, choices=RECIPES, help=f"default: {' '.join(USUAL)}"
+    )
+    parser.add_argument("--only-tools", nargs="+", choices=TOOLS, metavar="TOOL",
+                        help=f"of {', '.join(TOOLS)}; default: all, on {LARGE} some")  # fmt: skip
+    parser.add_argument(
+        "--repeat",
+        type=int,
+        default=1,
+        help=f"walks of each tool, one on {LARGE}; medians count; default: 1",
+    )
     parser.add_argument("--work", default="bench-work", help="folder for everything that is written")
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page of what is kept")
     parser.add_argument(
         "--docs",
         metavar="FOLDER",
-        help="where the page goes; default: docs, but below the work folder if not all tools walk H and G",
+        help="where the page goes; default: docs, but below the work folder if that is not all of it",
     )
-    return parser.parse_args()
+    return parser.parse_args(words)
+
+
+def walkers(history: str, options: argparse.Namespace) -> Sequence[str]:
+    """The tools that walk a history: what was asked for, else all that are to."""
+    asked: Sequence[str] | None = options.only_tools
+    return asked or (OF_LARGE if history == LARGE else TOOLS)
+
+
+def rounds(options: argparse.Namespace) -> list[tuple[str, str, int]]:
+    """Every walk in its order: history, tool, number. Each round begins with another tool."""
+    return [
+        (name, key, number)
+        for number in range(1, options.repeat + 1)
+        for at, name in enumerate(options.histories)
+        if number == 1 or name != LARGE
+        for key in turned(walkers(name, options), (number - 1) * len(options.histories) + at)
+    ]
 
 
 def found(keys: Sequence[str], programs: Programs) -> dict[str, Measured]:
     """The tools, with their programs got if they are not there yet."""
     every: dict[str, Measured] = {
         "stemmata": Whole(),
+        "stemmata-alone": Alone(),
         "cp": peers.Copies(programs),
         "zstd": peers.Archives(programs),
+        "zstd-patch": patches.Patches(programs),
         "restic": peers.Restic(programs),
         "borg-lz4": peers.Borg(programs, "lz4"),
         "borg-zstd": peers.Borg(programs, "zstd,3"),
@@ -123,19 +155,14 @@ def found(keys: Sequence[str], programs: Programs) -> dict[str, Measured]:
 
 def measure_all(shelf: Shelf, options: argparse.Namespace, work: Path) -> list[str]:
     """All walks that are not kept yet. Returns what failed."""
-    tools = found(options.only_tools, Programs(work / "peers"))
+    due = rounds(options)
+    tools = found(list(dict.fromkeys(key for _, key, _ in due)), Programs(work / "peers"))
     histories = {name: versions(name, work / "corpus") for name in options.histories}
     facts = machine_facts(work)
-    due = [
-        (name, key, number)
-        for number in range(1, options.repeat + 1)
-        for at, name in enumerate(histories)
-        for key in turned(options.only_tools, (number - 1) * len(histories) + at)
-    ]
     states: dict[tuple[str, str], Conditions] = {
-        (name, key): conditions(key, tool, name, histories[name], facts)
-        for name in histories
-        for key, tool in tools.items()
+        (name, key): conditions(key, tools[key], name, histories[name], facts)
+        for name, key, number in due
+        if number == 1
     }
     due = [(name, key, n) for name, key, n in due if shelf.get(states[name, key], n) is None]
     failed = []

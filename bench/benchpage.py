@@ -7,33 +7,37 @@ and where another tool does better, it is named with both figures. What older re
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pagewords
 from figures import (
+    ALONE,
+    CHAIN,
+    LARGE,
     MEASURES,
+    OURS,
+    USUAL,
     Figure,
     Of,
-    floors,
-    kept,
     less,
     mb,
-    mean,
-    most,
     noise_of,
-    slowed,
+    others_of,
+    ours_of,
     tools_of,
 )
 from keeping import History, Results, Walk
-from pagepictures import OURS, pictures
+from pagehistories import the_histories
+from pagekinds import kinds_of
+from pagelarge import the_large
+from pagepictures import pictures
+from pagetables import by_kind, by_version, left_aside, table, the_noise, the_tables
 from pagetools import KNOWN, UNKNOWN
-from walking import AGAIN, Row
+from walking import AGAIN
 
-CHAIN = "G"
 _IDLE = 0.5
 """Load average below which nothing else ran that counts."""
-"""The history that is one chain."""
 
 
 def write(results: Results, docs: Path, file: Path) -> None:
@@ -64,28 +68,32 @@ def inexact(results: Results) -> list[str]:
 def page(results: Results, file: str) -> str:
     """The whole page; `file` is the way from it to the results."""
     walks = _walks(results)
+    usual = [history for history in results.histories if history.name != LARGE]
     lines = [
         pagewords.HEAD.format(name=Path(file).name, file=file),
         "## In short",
         "",
-        *(f"- {in_short(results, history)}" for history in results.histories),
+        *(f"- {in_short(results, history)}" for history in usual),
         "",
         *([pagewords.ONE_WALK, ""] if max(walk.number for walk in walks) == 1 else []),
-        pagewords.OURS,
+        pagewords.OURS.format(told=the_told(results)),
         *the_histories(results),
         *the_tools(results),
         *the_machine(results),
         pagewords.PROCEDURE.format(
-            walks=the_walks(walks), warm=pagewords.WARM[min(walk.method for walk in walks)]
+            walks=the_walks(walks, results),
+            warm=pagewords.WARM[min(max(pagewords.WARM), *(walk.method for walk in walks))],
+            aside=pagewords.ASIDE if all(walk.aside is not None for walk in walks) else "",
         ),
     ]
-    for history in results.histories:
+    for history in usual:
         lines += of_history(results, history)
+    lines += the_large(results)
     if OURS in results.tools:
         lines.append(pagewords.CHAIN.format(example=the_chain(results)))
     lines += the_starts(results)
     names = [history.name for history in results.histories]
-    options = "" if names == ["H", "G"] else f" --histories {' '.join(names)}"
+    options = "" if set(names) == set(USUAL) else f" --histories {' '.join(names)}"
     most_walks = max(walk.number for walk in walks)
     options += f" --repeat {most_walks}" if most_walks > 1 else ""
     return "\n".join([*lines, pagewords.REPETITION.format(options=options)])
@@ -95,29 +103,32 @@ def _walks(results: Results) -> list[Walk]:
     return [walk for h in results.histories for walks in h.walks.values() for walk in walks]
 
 
-def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """A table; `right` are the columns of figures."""
-    rules = ["---:" if at in right else "---" for at in range(len(heads))]
-    return [f"| {' | '.join(cells)} |" for cells in (heads, rules, *rows)]
+def the_told(results: Results) -> str:
+    """Which tools are told the parents."""
+    keys = [OURS, *([ALONE] if ALONE in results.tools else [])]
+    keys.append("zstd-patch" if "zstd-patch" in results.tools else "")
+    return " ".join(pagewords.TOLD[key] for key in keys)
 
 
 def in_short(results: Results, history: History) -> str:
     tools = tools_of(results, history)
-    ours = next((one for one in tools if one.key == OURS), None)
+    ours = ours_of(tools)
     whole = f"{history.name}, {len(history.versions)} versions, {mb(history.bytes)} MB"
     if ours is None:
         return f"{whole}: stemmata itself was not measured."
     told = f"{whole}: stemmata keeps {mb(ours.kept)} MB, {ours.kept / history.bytes:.2f} of the bytes"
     told += f" ({', '.join(f'{share:.2g} of {kind}' for kind, share in shares(history, ours).items())})"
-    others = [one for one in tools if one is not ours]
+    alone = next((one for one in tools if one.key == ALONE), None)
+    told += f", with no parent told {mb(alone.kept)} MB" if alone else ""
+    others = others_of(tools)
     if not others:
         return f"{told}. Nothing else was measured."
     least = min(others, key=lambda one: one.kept)
     told += f"; of the others {least.title} keeps least, {mb(least.kept)} MB. "
     phrases = []
     for measure, what in zip(MEASURES[1:3], ("Saving a version", "Bringing one back"), strict=True):
-        seconds = {one.title: one.figure(measure.value) for one in tools}
-        best = min((title for title in seconds if title != ours.title), key=lambda t: seconds[t].median)
+        seconds = {one.title: one.figure(measure.value) for one in (ours, *others)}
+        best = min((one.title for one in others), key=lambda title: seconds[title].median)
         named = dict.fromkeys([least.title, best])
         beside = ", ".join(f"with {title} {seconds[title].told(measure.show)}" for title in named)
         phrases.append(f"{what} takes {seconds[ours.title].told(measure.show)}; {beside}.")
@@ -133,40 +144,6 @@ def shares(history: History, one: Of) -> dict[str, float]:
     }
 
 
-def kinds_of(history: History) -> dict[str, list[int]]:
-    """The places of its versions, by kind."""
-    kinds: dict[str, list[int]] = {}
-    for at, version in enumerate(history.versions):
-        prefix = str(version["name"]).split("-")[0]
-        kinds.setdefault(pagewords.KINDS.get(prefix, prefix), []).append(at)
-    return kinds
-
-
-def the_histories(results: Results) -> list[str]:
-    lines = ["## The histories", "", pagewords.CONSTRUCTED, ""]
-    for history in results.histories:
-        about = pagewords.ABOUT.get(history.name, pagewords.ELSE)
-        lines += [f"{history.name}: {len(history.versions)} versions, {mb(history.bytes)} MB. {about}", ""]
-        parents = any("parents" in version for version in history.versions)
-        heads = ["version", *(["from"] if parents else []), "MB", "what", "values changed"]
-        rows = []
-        for version in history.versions:
-            changed = version.get("changed")
-            share = "-" if changed is None else _share(changed)
-            origin = [", ".join(version.get("parents", [])) or "-"] if parents else []
-            rows.append(
-                [str(version["name"]), *origin, f"{version['bytes'] / 1e6:.1f}", version["what"], share]
-            )
-        lines += [*_rows(heads, rows, (1 + parents, len(heads) - 1)), ""]
-    return lines
-
-
-def _share(changed: float) -> str:
-    """In percent; what is not all is not told as all."""
-    told = f"{changed:.2%}"
-    return "> 99.99%" if changed < 1 and told == "100.00%" else told
-
-
 def the_tools(results: Results) -> list[str]:
     rows = []
     for key, tool in results.tools.items():
@@ -174,8 +151,9 @@ def the_tools(results: Results) -> list[str]:
         rows.append(
             [tool["title"], tool["version"], known.origin, tool["how"], known.setup, known.documentation]
         )
+    patches = [pagewords.PATCHES, ""] if "zstd-patch" in results.tools else []
     heads = ["tool", "version", "from", "how it is used", "set up", "as its documentation has it"]
-    return ["## The tools and the machine", "", *_rows(heads, rows), "", pagewords.TOOLS, ""]
+    return ["## The tools and the machine", "", *table(heads, rows), "", pagewords.TOOLS, "", *patches]
 
 
 def the_machine(results: Results) -> list[str]:
@@ -192,7 +170,7 @@ def the_machine(results: Results) -> list[str]:
             f"most {busiest:.1f}; a walk adds its own to it{_beside(first.load[0])}",
         ],
     ]
-    return [*_rows(["machine", ""], rows), ""]
+    return [*table(["machine", ""], rows), ""]
 
 
 def _beside(load: float) -> str:
@@ -202,14 +180,16 @@ def _beside(load: float) -> str:
     return ", what there was before the first walk is of other work: times may be too long by that"
 
 
-def the_walks(walks: Sequence[Walk]) -> str:
+def the_walks(walks: Sequence[Walk], results: Results) -> str:
     """How many walks the figures are of, as a sentence."""
     most_walks = max(walk.number for walk in walks)
     if most_walks == 1:
         return "The figures are of one walk of each tool."
+    large = any(history.name == LARGE for history in results.histories)
     return (
-        f"A figure is the median of {most_walks} walks; least and most follow in brackets where they read "
-        "otherwise. Each is a median of its own: those of a sum need not be the sum of those of its parts."
+        f"A figure is the median of {most_walks} walks{f', on {LARGE} of one' if large else ''}; least and "
+        "most follow in brackets where they read otherwise. Each is a median of its own: those of a sum need "
+        "not be the sum of those of its parts."
     )
 
 
@@ -220,14 +200,21 @@ def of_history(results: Results, history: History) -> list[str]:
     lines += [
         f"![What each tool keeps of {name}, and its seconds per save and restore](benchmarks/{name}-bars.svg)"
     ]
-    lines += ["", *the_table(history, tools), "", *the_noise(history, tools), ""]
+    lines += [
+        "",
+        *the_tables(history, tools),
+        "",
+        *the_noise(history, tools),
+        "",
+        *left_aside(history, tools),
+    ]
     left_out = [tool["title"] for key, tool in results.tools.items() if key not in history.walks]
     lines += [f"Not measured on {name}: {', '.join(left_out)}.", ""] if left_out else []
     lines += [f"![How the stores grow over the versions of {name}](benchmarks/{name}-growth.svg)", ""]
     lines += ["By kind, MB kept:", "", *by_kind(history, tools), ""]
-    ours = next((one for one in tools if one.key == OURS), None)
-    if ours is not None and len(tools) > 1:
-        lines += [*the_others(history, ours, [one for one in tools if one is not ours]), ""]
+    ours, others = ours_of(tools), others_of(tools)
+    if ours and others:
+        lines += [*the_others(history, ours, others), ""]
     lines += ["<details><summary>Version by version</summary>", ""]
     lines += [f"`{AGAIN}` is {_last_large(history)} saved once more under a new name.", ""]
     for title, told, copies in (
@@ -243,74 +230,6 @@ def _last_large(history: History) -> str:
     """See walking.chosen."""
     largest = max(version["bytes"] for version in history.versions)
     return [str(v["name"]) for v in history.versions if v["bytes"] * 2 > largest][-1]
-
-
-def the_table(history: History, tools: Sequence[Of]) -> list[str]:
-    heads = ["tool", "MB kept", "of the bytes", "s per save", "save / copies", "s again", "s per restore"]
-    heads += ["restore / copies", "MB of memory to save", "to restore", "byte for byte"]
-    copies = sum(floors(history)[:-1])
-    two, one_decimal, none = "{:.2f}".format, "{:.1f}".format, "{:,.0f}".format
-    columns: list[list[Figure]] = []
-    shows = (mb, "{:.3f}".format, two, one_decimal, two, two, one_decimal, none, none)
-    for one in tools:
-        columns.append(
-            [
-                one.figure(kept),
-                one.figure(lambda walk: kept(walk) / history.bytes),
-                one.figure(mean("save")),
-                one.figure(lambda walk: walk.total("save") / copies),
-                one.figure(lambda walk: walk.again.save),
-                one.figure(mean("restore")),
-                one.figure(lambda walk: walk.total("restore") / copies),
-                one.figure(lambda walk: most("save_peak")(walk) / 1e6),
-                one.figure(lambda walk: most("restore_peak")(walk) / 1e6),
-            ]
-        )
-    least = [min(figure.median for figure in column) for column in zip(*columns, strict=True)]
-    rows = []
-    for one, figures in zip(tools, columns, strict=True):
-        told = [
-            f"**{figure.told(show)}**" if figure.median == best else figure.told(show)
-            for figure, show, best in zip(figures, shows, least, strict=True)
-        ]
-        rows.append([one.title, *told, "yes" if one.exact else "NO"])
-    return _rows(heads, rows, range(1, len(heads) - 1))
-
-
-def the_noise(history: History, tools: Sequence[Of]) -> list[str]:
-    """What differences mean anything."""
-    noise, slower = noise_of(history), slowed(history)
-    if all(len(one.walks) > 1 for one in tools):
-        lines = [
-            "Where the least and the most of two tools overlap, these walks cannot tell which is better."
-        ]
-    elif noise.known:
-        lines = [
-            f"Of one walk each, differences under {noise.save:.0%} of a time to save, or under "
-            f"{noise.restore:.0%} of a time to restore mean nothing: so far apart, in shares of their "
-            "median, were the times in which the tool `cp -r` copied folders of one size."
-        ]
-    else:
-        lines = ["`cp -r` was not measured, so how much of a difference is chance is not known."]
-    for one in tools:
-        if one.key in slower:
-            lines += [
-                "",
-                f"While {one.title} walked, the copies took {slower[one.key]:.1f} times what they took in "
-                "the median of all walks: the machine was slower then, and these times may be too long.",
-            ]
-    return lines
-
-
-def by_kind(history: History, tools: Sequence[Of]) -> list[str]:
-    rows = []
-    for kind, places in kinds_of(history).items():
-        total = sum(history.versions[at]["bytes"] for at in places)
-        sums = [sum(one.walked.rows[at].kept for at in places) for one in tools]
-        cells = [f"**{mb(size)}**" if size == min(sums) else mb(size) for size in sums]
-        rows.append([kind, str(len(places)), mb(total), *cells])
-    heads = ["kind", "versions", "MB", *(one.title for one in tools)]
-    return _rows(heads, rows, range(1, len(heads)))
 
 
 def the_others(history: History, ours: Of, others: Sequence[Of]) -> list[str]:
@@ -329,21 +248,10 @@ def the_others(history: History, ours: Of, others: Sequence[Of]) -> list[str]:
     return [
         f"### Where others win on {history.name}",
         "",
-        *(_rows(["", "better than stemmata", "stemmata"], rows) if rows else ["Nowhere."]),
+        *(table(["", "better than stemmata", "stemmata"], rows) if rows else ["Nowhere."]),
         "",
         equal,
     ]
-
-
-def by_version(history: History, tools: Sequence[Of], told: Callable[[Row], str], copies: bool) -> list[str]:
-    """A row a version; with `copies` also the copies that all is divided by."""
-    heads = ["version", "MB", *(["copies"] if copies else []), *(one.title for one in tools)]
-    rows, floor = [], floors(history)
-    for at, version in enumerate([*history.versions, None]):
-        found = [one.walked.again if version is None else one.walked.rows[at] for one in tools]
-        cells = [f"{floor[at]:.2f}"] if copies else []
-        rows.append([found[0].name, f"{found[0].bytes / 1e6:.1f}", *cells, *map(told, found)])
-    return _rows(heads, rows, range(1, len(heads)))
 
 
 def the_chain(results: Results) -> str:
@@ -351,7 +259,8 @@ def the_chain(results: Results) -> str:
     history = next((h for h in results.histories if h.name == CHAIN and OURS in h.walks), None)
     if history is None:
         return ""
-    (ours,) = [one for one in tools_of(results, history) if one.key == OURS]
+    ours = ours_of(tools_of(results, history))
+    assert ours is not None
     first, last = ours.walked.rows[0], ours.walked.rows[-1]
     return (
         f"On {history.name} saving took {first.save:.2f} s for {first.name} and {last.save:.2f} s for "
@@ -377,4 +286,16 @@ def the_starts(results: Results) -> list[str]:
             cells.append(seconds.told("{:.2f}".format))
         rows.append([one.title, *cells])
     lines = [pagewords.STARTS, *([pagewords.LOADS, ""] if measured else [])]
-    return [*lines, *_rows(heads, rows, range(len(heads) - (3 if measured else 2), len(heads))), ""]
+    lines += the_opened(history, at)
+    return [*lines, *table(heads, rows, range(len(heads) - (3 if measured else 2), len(heads))), ""]
+
+
+def the_opened(history: History, at: int) -> list[str]:
+    """What the save of a small version takes without the start of a process, where it was measured."""
+    walks = [walk for walk in history.walks.get(OURS, []) if walk.opened is not None]
+    if not walks:
+        return []
+    show = "{:.2f}".format
+    opened, whole = (Figure([walk.opened or 0.0 for walk in walks]), Figure([w.rows[at].save for w in walks]))
+    words = {"name": history.versions[at]["name"], "opened": opened.told(show), "whole": whole.told(show)}
+    return [pagewords.OPENED.format(**words), ""]

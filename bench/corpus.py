@@ -1,9 +1,10 @@
 """Makes the histories that stemmata is measured on, by training them.
 
-    .venv/bin/python bench/corpus.py [H] [H2] [G] [G4] [tiny] [--work bench-work/corpus]
+    .venv/bin/python bench/corpus.py [H] [H2] [L] [G] [G4] [tiny] [--work bench-work/corpus]
 
-Without names: H, H2 and G; G4 (4 GB) and tiny (made up) on request alone. What is complete is not made again.
-How they are trained stands in finetuning.py, what a version is in manifests.py. Other scripts walk one with
+Without names: H, H2 and G; L (long), G4 (4 GB) and tiny (made up) on request alone. What is complete is
+not made again. How they are trained stands in finetuning.py and lengthy.py, what a version is in
+manifests.py. Other scripts walk one with
 
     for entry in corpus.history("H"): entry.name, entry.folder, entry.parents, entry.kind
 """
@@ -19,6 +20,8 @@ from manifests import RECIPES, Entry, Shelf
 
 USUAL = ("H", "H2", "G")
 WORK = Path("bench-work/corpus")
+_RECIPES = {"L": "lengthy", "tiny": "madeup"}
+"""Modules of the histories that are not finetuning's."""
 
 
 def history(name: str, work: Path = WORK) -> list[Entry]:
@@ -43,7 +46,7 @@ def main() -> None:
         if not shelf.complete:
             # Before torch is loaded: threads that spin while they wait slow each other on a busy machine.
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-            recipes = importlib.import_module("madeup" if name == "tiny" else "finetuning")
+            recipes = importlib.import_module(_RECIPES.get(name, "finetuning"))
             shelf.make(recipes.HISTORIES[name])
         tell(name, history(name, options.work))
 

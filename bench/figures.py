@@ -13,8 +13,16 @@ from statistics import median
 from keeping import History, Results
 from walking import Row, Walked
 
+CHAIN = "G"
+"""The history that is one chain."""
+LARGE = "G4"
+"""The history of versions of several GB; CHAIN's are of the same kind and a fraction as large."""
+USUAL = ("H", "L", CHAIN, LARGE)
+"""The histories of the whole page."""
 COPIES = "cp"
 """The tool whose times tell the noise: it does the same work each time."""
+OURS, ALONE = "stemmata", "stemmata-alone"
+"""Ours: as the page is about, and with no parent told. Neither is one of the others."""
 _SIZES = 0.05
 """Of one walk each, sizes and memory that differ by less than this share are called equal."""
 _TIMES = 0.05
@@ -89,6 +97,11 @@ def mean(field: str) -> Callable[[Walked], float]:
     return lambda walk: walk.total(field) / len(walk.rows)
 
 
+def speed(field: str) -> Callable[[Walked], float]:
+    """MB of versions in a second."""
+    return lambda walk: walk.total("bytes") / 1e6 / walk.total(field)
+
+
 def most(field: str) -> Callable[[Walked], float]:
     return lambda walk: max(float(getattr(row, field)) for row in (*walk.rows, walk.again))
 
@@ -124,22 +137,21 @@ MEASURES = (
 
 
 def tools_of(results: Results, history: History) -> list[Of]:
-    """Those that walked the history, in the same order for every history: what keeps least of all first."""
+    """Those that walked the history, what keeps least of it first."""
     found = [
         Of(key, results.tools[key]["title"], [Walked.of(key, [walk.rows], []) for walk in walks])
         for key, walks in history.walks.items()
     ]
-    return sorted(found, key=lambda one: _share(results, one.key))
+    return sorted(found, key=lambda one: one.kept)
 
 
-def _share(results: Results, key: str) -> float:
-    """Of what it kept of each history that it walked, the mean share of the bytes."""
-    shares = [
-        sum(row.kept for row in walk.rows[:-1]) / history.bytes
-        for history in results.histories
-        for walk in history.walks.get(key, [])
-    ]
-    return sum(shares) / len(shares)
+def others_of(tools: Sequence[Of]) -> list[Of]:
+    """Those that are not ours."""
+    return [one for one in tools if one.key not in (OURS, ALONE)]
+
+
+def ours_of(tools: Sequence[Of]) -> Of | None:
+    return next((one for one in tools if one.key == OURS), None)
 
 
 def floors(history: History) -> list[float]:

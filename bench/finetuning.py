@@ -127,11 +127,12 @@ def contrastive(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def contrastive_training(
-    model: Any, tokenizer: Any, seed: int, rate: float, epochs: int, told: str
+    model: Any, tokenizer: Any, seed: int, rate: float, epochs: int, told: str, steps: int = STEPS
 ) -> Training:
+    """`steps` in an epoch."""
     optimizer = adamw(model, rate, DECAY)
     batches = contrastive_batches(tokenizer, texts.standard_library(), seed)
-    return Training(model, contrastive, batches, optimizer, linear(optimizer, epochs * STEPS), told)
+    return Training(model, contrastive, batches, optimizer, linear(optimizer, epochs * steps), told)
 
 
 def encoder(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:

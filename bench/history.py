@@ -22,7 +22,7 @@ from manifests import Entry
 from measuring import Peaks, keep, load, machine
 from ours import MODEL, Whole, inside
 from programs import Programs
-from walking import Tool, Walked, chosen, walk
+from walking import STORE, Tool, Walked, chosen, walk
 
 
 def main() -> int:
@@ -128,7 +128,7 @@ _CHECK_OUT = "import sys, stemmata; stemmata.open(sys.argv[1])[sys.argv[2]].path
 
 def load_lines(entries: Sequence[Entry], work: Path, repeat: int, missed: list[str]) -> list[str]:
     """The last large version from the repository of the last walk, beside its plain folder."""
-    entry, repository = entries[-1], work / "store" / "repository"
+    entry, repository = entries[-1], work / STORE / "repository"
     warm = small_model(entry.folder, work / "warm")
     at = (str(repository), f"{MODEL}@{entry.name}")
     told: dict[str, list[dict]] = {"folder": [], "first": [], "again": []}

@@ -18,16 +18,19 @@ from statistics import median
 from typing import Protocol
 
 from manifests import Entry
-from measuring import ROOT, commit, copy_and_sync, timed
-from walking import AGAIN, Row, Tool, walk
+from measuring import ROOT, commit, copy_and_sync, folder_bytes, parts, timed
+from walking import AGAIN, STORE, Row, Tool, walk
 
-METHOD = 2
+METHOD = 3
 """How a walk is measured, counted up with every change of it.
 
-1: a store was not read before each time, and no copies were made before a walk.
+1: a store was not read before each time, and no copies were made before a walk. 2: DVC's state outlived a
+walk.
 """
-_LAYOUT = 2
+_LAYOUT = 3
 """Of a kept walk: counted up with what its file says and with METHOD. Older ones are not read."""
+_SMALL = 10
+"""A version is small that goes so many times into the largest: its save is mostly what every save takes."""
 _STARTS = 5
 """Starts of a program of which the median counts."""
 
@@ -45,6 +48,9 @@ class Measured(Tool, Protocol):
     def start(self) -> str:
         """Start the program for next to nothing. Returns the command, in words."""
 
+    def opened(self, entries: Sequence[Entry], work: Path) -> float | None:
+        """Seconds to save the last of `entries` in one process after the others; None if it has no such."""
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -58,7 +64,7 @@ class Conditions:
     """A digest of the program's own sources where they change without its version; else empty."""
     history: str
     versions: list[dict[str, object]]
-    """name, bytes, what, kind, changed and parents of each, parents first."""
+    """name, bytes, what, kind, changed, parents and parts of each, parents first."""
     machine: dict[str, str]
 
 
@@ -77,6 +83,12 @@ class Walk:
     """The command that `start` is of; empty where it was not measured."""
     start: float = 0.0
     """Seconds from the start of that process to its end."""
+    aside: int | None = None
+    """Bytes that lay in the tool's home when the walk had ended and are not counted as kept: caches, a work
+    tree. None where it was not measured."""
+    opened: float | None = None
+    """Seconds to save the smallest version in a process that has saved before. None where there is no such
+    process, or no version that is small."""
 
 
 class Shelf:
@@ -119,9 +131,25 @@ def measure(tool: Measured, entries: Sequence[Entry], work: Path, number: int) -
     _settle(entries, work / "settling")
     tool.start()
     rows = walk(tool, entries, work)
+    aside = folder_bytes(work / STORE) - tool.store_bytes()
     told: list[str] = []
     start = median(timed(lambda: told.append(tool.start())) for _ in range(_STARTS))
-    return Walk(number, commit(), began, (before, os.getloadavg()[0]), rows, METHOD, told[0], start)
+    small = smallest(entries)
+    opened = tool.opened(small, work / "opened") if small else None
+    load = (before, os.getloadavg()[0])
+    return Walk(number, commit(), began, load, rows, METHOD, told[0], start, aside, opened)
+
+
+def smallest(entries: Sequence[Entry]) -> list[Entry]:
+    """The smallest version after all that it comes from; nothing if it has no parent, or is not small."""
+    named = {entry.name: entry for entry in entries}
+    last = min(entries, key=lambda entry: entry.bytes)
+    if not last.parents or last.bytes * _SMALL > max(entry.bytes for entry in entries):
+        return []
+    wanted = [last]
+    for entry in wanted:  # which grows meanwhile
+        wanted += [named[parent] for parent in entry.parents if named[parent] not in wanted]
+    return [entry for entry in entries if entry in wanted]
 
 
 def _settle(entries: Sequence[Entry], spare: Path) -> None:
@@ -147,11 +175,12 @@ def conditions(
             "kind": e.kind,
             "changed": e.changed,
             "parents": list(e.parents),
+            "parts": parts(e.folder),
         }
         for e in entries
         if e.name != AGAIN
     ]
-    sources = _sources() if key == "stemmata" else ""
+    sources = _sources() if key.startswith("stemmata") else ""
     return Conditions(key, tool.title, tool.how, tool.version(), sources, history, versions, machine)
 
 

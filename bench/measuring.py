@@ -144,6 +144,21 @@ def folder_bytes(folder: Path, leave_out: Sequence[str] = ()) -> int:
     return sum(p.stat().st_size for p in files if p.relative_to(folder).parts[0] not in leave_out)
 
 
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+TOKENIZERS = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece")
+"""How the names of a tokenizer's files begin, as `save_pretrained` writes them."""
+
+
+def parts(folder: Path) -> dict[str, int]:
+    """Bytes of the weights, of the tokenizer and of what else lies in a version."""
+    found = {"weights": 0, "tokenizer": 0, "rest": 0}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            weights, tokenizer = path.suffix in WEIGHTS, path.name.startswith(TOKENIZERS)
+            found["weights" if weights else "tokenizer" if tokenizer else "rest"] += path.stat().st_size
+    return found
+
+
 def repository_bytes(repository: Path) -> int:
     """A stemmata repository's, caches aside: they may be deleted at any time."""
     return folder_bytes(repository, ["cache"])

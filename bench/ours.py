@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import stemmata
@@ -59,11 +59,28 @@ class Whole(_Ours):
         self._run("checkout", f"{MODEL}@{entry.name}", "-o", self._home / OUT)
         return self._home / OUT
 
+    def opened(self, entries: Sequence[Entry], work: Path) -> float | None:
+        rows, _ = inside(entries, work)
+        return rows[-1].save
+
     def peak(self) -> int:
         return self._peaks.take()
 
     def _run(self, *arguments: str | Path) -> None:
         self._peaks.run([COMMAND, *arguments, "-R", self._repository], cwd=self._home)
+
+
+class Alone(Whole):
+    """The same without a word on where a version came from: it looks for what is alike by itself."""
+
+    title = "stemmata, no parent told"
+    how = "`stemmata save FOLDER MODEL --name NAME`, and `stemmata checkout MODEL@NAME`"
+
+    def save(self, entry: Entry) -> None:
+        super().save(replace(entry, parents=()))
+
+    def opened(self, entries: Sequence[Entry], work: Path) -> float | None:  # noqa: ARG002
+        return None
 
 
 class Inside(_Ours):

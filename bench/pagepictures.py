@@ -5,56 +5,77 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import charts
-from figures import Figure, kept, mb, mean, tools_of
-from keeping import Results
+from figures import ALONE, LARGE, OURS, Figure, Of, kept, mb, mean, tools_of
+from keeping import History, Results
+from pagekinds import branches
 from walking import Row
 
-OURS = "stemmata"
+_KINDS = {OURS: charts.OURS, ALONE: charts.KIN}
 
 
 def pictures(results: Results) -> dict[str, str]:
-    """File name to SVG."""
+    """File name to SVG; of the large history none, its section is a table."""
     drawn = {}
     for history in results.histories:
-        tools = tools_of(results, history)
-        ours = results.tools[OURS]["title"] if OURS in results.tools else ""
-        order = [tool["title"] for tool in results.tools.values() if tool["title"] != ours]
-        whole = f"{len(history.versions)} versions, {mb(history.bytes)} MB"
-        decimals = 0 if history.bytes >= 100e6 else 2
-        several = any(len(one.walks) > 1 for one in tools)
-        drawn[f"{history.name}-bars.svg"] = charts.bars(
-            f"{history.name}: {whole}",
-            "Less is better. cp -r is what it takes without a tool."
-            + (" Thin lines: from the least to the most of all walks." if several else ""),
-            [one.title for one in tools],
-            [
-                _panel("MB kept", [one.figure(lambda walk: kept(walk) / 1e6) for one in tools], decimals),
-                _panel("seconds per save", [one.figure(mean("save")) for one in tools], 2),
-                _panel("seconds per restore", [one.figure(mean("restore")) for one in tools], 2),
-            ],
-            ours,
-        )
-        drawn[f"{history.name}-growth.svg"] = charts.lines(
-            f"{history.name}: MB in the store after each version",
-            f"{whole}. Lines that end at nearly the same place lie on each other.",
-            [str(version["name"]) for version in history.versions],
-            [
-                charts.Line(
-                    one.title, _grown(one.walked.rows), None if one.title == ours else order.index(one.title)
-                )
-                for one in tools
-            ],
-            decimals,
-        )
+        if history.name != LARGE:
+            drawn[f"{history.name}-bars.svg"] = _bars(results, history)
+            drawn[f"{history.name}-growth.svg"] = _growth(results, history)
     return drawn
 
 
-def _panel(title: str, figures: Sequence[Figure], decimals: int) -> charts.Panel:
+def _decimals(history: History) -> int:
+    return 0 if history.bytes >= 100e6 else 2
+
+
+def _whole(history: History) -> str:
+    return f"{len(history.versions)} versions, {mb(history.bytes)} MB"
+
+
+def _bars(results: Results, history: History) -> str:
+    tools = tools_of(results, history)
+    several = any(len(one.walks) > 1 for one in tools)
+    return charts.bars(
+        f"{history.name}: {_whole(history)}",
+        "Less is better. cp -r is what it takes without a tool."
+        + (" Thin lines: from the least to the most of all walks." if several else ""),
+        [charts.Label(one.title, _KINDS.get(one.key, "")) for one in tools],
+        [
+            _panel(
+                "kept", "MB", [one.figure(lambda walk: kept(walk) / 1e6) for one in tools], _decimals(history)
+            ),
+            _panel("per save", "s", [one.figure(mean("save")) for one in tools], 2),
+            _panel("per restore", "s", [one.figure(mean("restore")) for one in tools], 2),
+        ],
+    )
+
+
+def _panel(title: str, unit: str, figures: Sequence[Figure], decimals: int) -> charts.Panel:
     return charts.Panel(
         title,
         [f.median for f in figures],
         [(f.low, f.high) if f.several else None for f in figures],
         decimals,
+        unit,
+    )
+
+
+def _growth(results: Results, history: History) -> str:
+    others = [key for key in results.tools if key not in _KINDS]
+
+    def line(one: Of) -> charts.Line:
+        kind = _KINDS[one.key] if one.key in _KINDS else others.index(one.key)
+        return charts.Line(one.title, _grown(one.walked.rows), kind)
+
+    begun = branches(history)
+    return charts.lines(
+        f"{history.name}: MB in the store after each version",
+        f"{_whole(history)}. Lines that end at nearly the same place lie on each other."
+        + (" Dotted: where a branch begins, and of what kind." if begun else ""),
+        [str(version["name"]) for version in history.versions],
+        [line(one) for one in tools_of(results, history)],
+        _decimals(history),
+        "MB",
+        begun,
     )
 
 

@@ -23,7 +23,10 @@ _BORG = Known(
 )
 KNOWN = {
     "stemmata": Known(
-        "this repository", "all cores; it alone is told the version's parent", "[the command line](cli.md)"
+        "this repository", "all cores; told the version's parent", "[the command line](cli.md)"
+    ),
+    "stemmata-alone": Known(
+        "this repository", "all cores; not told the version's parent", "[the command line](cli.md)"
     ),
     "cp": Known(
         "the system", "one core", "[coreutils](https://www.gnu.org/software/coreutils/manual/coreutils.html)"
@@ -32,6 +35,13 @@ KNOWN = {
         "Debian; tar is the system's",
         "`-T0`: all cores to compress",
         "[tar](https://www.gnu.org/software/tar/manual/), [zstd](https://github.com/facebook/zstd)",
+    ),
+    "zstd-patch": Known(
+        "Debian; tar is the system's",
+        "`-T0`: all cores to compress; told the version's parent, whose tar is rebuilt from the store first; "
+        "`--long=31`, the largest window, so that all of the parent is in reach; tar with fixed order, times "
+        "and owners",
+        "[zstd's patches](https://github.com/facebook/zstd/wiki/Zstandard-as-a-patching-engine)",
     ),
     "restic": Known(
         "Debian",

@@ -2,43 +2,14 @@
 
 from __future__ import annotations
 
-from recipes import CLIP, DECAY, GPT_ROWS, GPT_STEPS, GPT_TOKENS, PAIRS, STEPS, TOKENS, WARM_UP
-
-ABOUT = {
-    "H": f"""The sentence encoder all-MiniLM-L6-v2, 23 million parameters, fine-tuned in four ways from
-one base. It learns which name a docstring of Python's standard library belongs to. An epoch is {STEPS}
-optimizer steps of {PAIRS} pairs of {TOKENS} tokens; AdamW with a weight decay of {DECAY}, a linear
-schedule of which one step in {WARM_UP} warms up, gradients clipped to a norm of {CLIP:g}.""",
-    "G": f"""GPT-2's architecture, 124 million parameters in fp32, from random weights: registries of packages
-could be reached where this was measured, a hub with models could not. So it is the beginning of a training
-rather than a fine-tuning. It learns the next token of the same docstrings. An epoch is {GPT_STEPS} steps of
-{GPT_ROWS} rows of {GPT_TOKENS} tokens; AdamW with a weight decay of {DECAY}, a linear schedule of which
-one step in {WARM_UP} warms up, gradients clipped to a norm of {CLIP:g}. Nearly every value changes.""",
-    "tiny": "Made up in a moment, to try the benchmark itself. Its figures say nothing.",
-}
-ELSE = "See bench/README.md."
-
-CONSTRUCTED = """The histories were constructed for this, small enough for one machine to train and
-repeat. The trainings are real but short: after many more steps, or at a higher rate, a version differs more
-from its parent, and stemmata keeps more of it. How much more is not measured here. Their rates fall to
-almost nothing, so that the last epoch of each changes the least. A version is a folder as `save_pretrained`
-leaves it, with config and tokenizer: in a folder with a LoRA the tokenizer is most of it. *Values changed* is
-the share of the values whose bits differ from those of the version under *from*, where both have a tensor of
-the same name, type and shape."""
-
-KINDS = {
-    "base": "the first version",
-    "full": "all weights in fp32",
-    "epoch": "all weights in fp32",
-    "frozen": "fp32 with most frozen",
-    "bf16": "bf16",
-    "lora": "LoRA",
-}
-"""Of versions, by what stands before the first hyphen of their names."""
-
 TOOLS = """restic, borg, git-lfs and zstd are the versions that Debian has, older than what their
 authors release today; newer ones may do better. Everything else, the number of threads too, is as each tool
 comes. All stores lie on one local disk."""
+
+PATCHES = """*zstd 3 --patch-from* keeps each version as a patch of its tar against the tar of its parent,
+and nothing else: before a version can be saved, the tars of its parent's chain are decoded from the first one
+on, and before it is brought back, those of its own. That is in every time; the tars are removed before it
+ends. Where the parent's folder still lies on the disk, a save could pack its tar from that instead."""
 
 HEAD = """# Benchmarks
 
@@ -59,9 +30,17 @@ value is equal only the rest is kept. A first version has no parent; its numbers
 bytes of the same place together, and those with the exponents compress while the last bits hardly do. Of a
 tensor that is its parent's, rounded to a smaller type, only that is kept, once it was compared bit for bit.
 
-stemmata is told the parent of each version: by `--parent` here, by [the callbacks](training.md) themselves in
-a training. The others get no such hint.
+{told}
 """
+TOLD = {
+    "stemmata": """stemmata is told the parent of each version: by `--parent` here, by
+[the callbacks](training.md) themselves in a training.""",
+    "stemmata-alone": """*stemmata, no parent told* gets no such hint: it looks for tensors that are alike in
+other versions of the model, and in the newest of each other model.""",
+    "zstd-patch": "Of the others *zstd 3 --patch-from* is told the same parents, the rest get no such hint.",
+    "": "The others get no such hint.",
+}
+"""Who is told the parents, by the tools that were measured; the last where no other is told."""
 
 PROCEDURE = """## How
 
@@ -77,13 +56,13 @@ their work tree), and compared with the original with `diff -r`.
   of each version, *restore / copies* the time of all restores over the same. The row `cp -r` is the copy as
   a tool.
 - {warm}
-- *s per save* and *s per restore* are means over all versions of a history. *s again*: the last large
-  version is saved once more under a new name, when nothing of it is new; it is in no mean, and stands as
-  `again` where versions are listed.
+- *s per save* and *s per restore* are means over all versions of a history, *MB/s* beside them the bytes of
+  all versions over the time of all. *s again*: the last large version is saved once more under a new name,
+  when nothing of it is new; it is in no mean, and stands as `again` where versions are listed.
 - *MB kept*: what the store grew by, with all its files. Left aside are caches that may be deleted:
   stemmata's `cache/` in the repository, and what restic, borg and DVC have outside theirs; they are in use
   while times are taken. git-lfs and DVC keep a version in their work tree besides: it is not counted, and
-  writing it there, which is the training's part, is not timed.
+  writing it there, which is the training's part, is not timed.{aside}
 - *MB of memory*: the most resident memory that any one process of the tool had, over all versions, pages of
   files that it maps included. A process that lives for a few milliseconds only is not seen. stemmata's is
   bounded by the pieces that it cuts tensors into, not by the size of the model.
@@ -102,7 +81,8 @@ WARM = {
   deleted: a virtual machine gets memory that it never used from its host, which is slow, and the first
   tool would wait for that.""",
 }
-"""By keeping.METHOD."""
+"""By keeping.METHOD, the last for later ones too."""
+ASIDE = " How much that was stands under each table."
 
 CHAIN = """## Along a chain of versions
 
@@ -121,8 +101,22 @@ What a process costs before it does anything is in every save and restore above:
 is most of it. In a script that trains and saves in one process, through a library, it is paid once.
 """
 
+OPENED = """A Python process that had saved before saved {name} with stemmata in {opened} s. As a process
+of its own that takes {whole} s: the rest is the start of Python, what it loads, and what it asks once."""
+
 LOADS = """*s to start* is of a command that does next to nothing, and may load less than a save does: the
 columns beside it are what counts."""
+
+NOISE = {
+    "several": "Where the least and the most of two tools overlap, these walks cannot tell which is better.",
+    "one": "Of one walk each, differences under {save:.0%} of a time to save, or under {restore:.0%} of a "
+    "time to restore mean nothing: so far apart, in shares of their median, were the times in which the tool "
+    "`cp -r` copied folders of one size.",
+    "unknown": "`cp -r` was not measured, so how much of a difference is chance is not known.",
+    "slower": "While {title} walked, the copies took {times:.1f} times what they took in the median of all "
+    "walks: the machine was slower then, and these times may be too long.",
+}
+"""What differences mean anything, by the walks that there are."""
 
 EQUAL = {
     1: "Left out is what differs by less than {save:.0%} (saving) or {restore:.0%} (restoring) of time, "

@@ -57,6 +57,9 @@ class Peer:
         self.version()
         return self.starting
 
+    def opened(self, entries: Sequence[Entry], work: Path) -> float | None:  # noqa: ARG002
+        return None
+
     def _start(self) -> None:
         raise NotImplementedError
 
@@ -194,10 +197,9 @@ class Dvc(_InTree):
 
     def _environment(self) -> Mapping[str, str]:
         folders = ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR")
-        return {
-            "DVC_NO_ANALYTICS": "1",
-            **{name: str(self._programs.home / "dvc-state" / name) for name in folders},
-        }
+        # In the store's home, so that a walk begins without what the one before has left.
+        state = getattr(self, "_home", self._programs.home) / "dvc-state"
+        return {"DVC_NO_ANALYTICS": "1", **{name: str(state / name) for name in folders}}
 
     def _dvc(self, *arguments: str) -> str:
         program = self._programs.python(self.requirement) / "dvc"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 STEPS = 40
 """Optimizer steps in an epoch of the encoder."""
+LONG_STEPS = 300
+"""The same in L: an epoch of an ordinary length."""
 PAIRS, TOKENS = 16, 24
 """Pairs of a name and a docstring in its batch, tokens of each."""
 DECAY = 0.01

@@ -218,7 +218,9 @@ def job_ask(folder: Path) -> dict:
 
 def questions(repo: Repository) -> dict[str, Callable[[], object]]:
     total = len(list((Path(repo.where) / "log").iterdir()))
-    middle = repo.versions("m0").limit(total // 4)[-1]
+    # Earlier measurements have left newer versions, of no run, and entries: in a small repository these may
+    # be the ones in the middle.
+    middle = next(version for version in repo.versions("m0")[total // 4 - 1 :] if version.run)
     some = f"m0@{middle.name}"
     moves = repo.history("m0", "production")
     then = moves[len(moves) // 2].at[:16]

@@ -19,6 +19,8 @@ from manifests import Entry
 from measuring import copy_and_sync, same_bytes, to_disk, warm
 
 OUT = "out"
+STORE = "store"
+"""The tool's home, in the folder that a walk has for itself."""
 AGAIN = "again"
 """The last large version saved once more: nothing of it is new. Not in the sums."""
 
@@ -72,8 +74,8 @@ def chosen(entries: Sequence[Entry], only: str = "*") -> list[Entry]:
 
 
 def walk(tool: Tool, entries: Sequence[Entry], work: Path) -> list[Row]:
-    """One walk with a new store in `work`/store, which is left there."""
-    home = work / "store"
+    """One walk with a new store in `work`/STORE, which is left there."""
+    home = work / STORE
     _remove(home)
     home.mkdir(parents=True)
     tool.prepare(home)

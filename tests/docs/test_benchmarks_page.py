@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 
 import benchpage
+import pagehistories
+import pagekinds
 from doc_blocks import ROOT
 from keeping import History, Results, Walk
+from manifests import RECIPES
 from walking import AGAIN, Row
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -83,8 +86,8 @@ def test_in_short_the_smallest_and_the_quickest_of_the_others_stand_beside_ours(
 def test_everything_is_divided_by_the_same_copies() -> None:
     slow, quick, third = (_walk(1, 0.5, 2.0, 1.0, copy=copy) for copy in (1.0, 0.4, 0.5))
     results = _results(stemmata=[slow], one=[quick], two=[third])
-    rows = [*_lines(results, "| the stemmata | **81"), *_lines(results, "| the one | **81")]
-    assert [[row.split("|")[at].strip(" *") for at in (5, 8)] for row in rows] == [["4.0", "2.0"]] * 2
+    rows = [*_lines(results, "| the stemmata | **4.0** |"), *_lines(results, "| the one | **4.0** |")]
+    assert [[row.split("|")[at].strip(" *") for at in (2, 3)] for row in rows] == [["4.0", "2.0"]] * 2
     page = benchpage.page(results, "benchmarks.json")
     assert "While the stemmata walked, the copies took 2.0 times" in page
     assert "While the two walked" not in page
@@ -136,13 +139,22 @@ def test_figures_are_medians_of_walks_and_means_of_versions() -> None:
     walks = [_walk(number, 0.5, save, 1.0) for number, save in ((1, 1.0), (2, 9.0), (3, 2.0))]
     results = _results(stemmata=walks)
     (row,) = _lines(results, "| the stemmata | **81")
-    assert [cell.strip(" *") for cell in row.split("|")][2:8] == [
+    assert [cell.strip(" *") for cell in row.split("|")][2:9] == [
         "81.0",
         "0.500",
         "2.00 (1.00-9.00)",
-        "4.0 (2.0-18.0)",
-        "1.00 (0.50-4.50)",
+        "27 (6-54)",
         "1.00",
+        "54",
+        "yes",
+    ]
+    (row,) = _lines(results, "| the stemmata | **4.0")
+    assert [cell.strip(" *") for cell in row.split("|")][2:7] == [
+        "4.0 (2.0-18.0)",
+        "2.0",
+        "1.00 (0.50-4.50)",
+        "300",
+        "200",
     ]
     page = benchpage.page(results, "benchmarks.json")
     assert "the median of 3 walks" in page
@@ -158,6 +170,134 @@ def test_a_version_that_came_back_with_other_bytes_is_in_the_table() -> None:
     assert [line for line in _lines(results, "| the other |") if line.endswith("| NO |")]
 
 
+def test_throughput_is_the_bytes_of_all_versions_over_the_time_of_all_and_the_most_is_bold() -> None:
+    results = _results(stemmata=[_walk(1, 0.5, 3.0, 2.0)], other=[_walk(1, 0.6, 1.5, 4.0)])
+    (row,) = _lines(results, "| the stemmata | **81")
+    assert row == "| the stemmata | **81.0** | **0.500** | 3.00 | 18 | **2.00** | **27** | yes |"
+    (row,) = _lines(results, "| the other | 97")
+    assert row == "| the other | 97.2 | 0.600 | **1.50** | **36** | 4.00 | 14 | yes |"
+
+
+def test_ours_without_a_parent_told_is_not_one_of_the_others() -> None:
+    walks = {"stemmata": [_walk(1, 0.25, 3.0, 3.0)], "stemmata-alone": [_walk(1, 0.3, 1.0, 1.0)]}
+    results = _results(**walks, other=[_walk(1, 0.5, 2.0, 2.0)])
+    (short,) = _lines(results, "- H, ")
+    assert "with no parent told 48.6 MB; of the others the other keeps least" in short
+    assert _lines(results, "| faster to save |") == ["| faster to save | the other 2.00 s | 3.00 s |"]
+    page = benchpage.page(results, "benchmarks.json")
+    assert "gets no such hint: it looks for tensors" in page
+    assert "The others get no such hint." in page
+    assert "### Where others win" not in benchpage.page(_results(**walks), "benchmarks.json")
+
+
+def test_it_is_said_who_else_is_told_the_parents_and_how_a_chain_of_patches_is_read() -> None:
+    walks = {"stemmata": [_walk(1, 0.25, 1, 1)], "zstd-patch": [_walk(1, 0.5, 1, 1)]}
+    page = benchpage.page(_results(**walks), "benchmarks.json")
+    assert "is told the same parents, the rest get no such hint." in page
+    assert benchpage.pagewords.PATCHES in page
+
+
+def test_what_was_left_aside_is_told_in_mb() -> None:
+    walks = {"stemmata": [_walk(1, 0.5, 1, 1, aside=3 * MB)], "other": [_walk(1, 0.5, 1, 1, aside=100)]}
+    page = benchpage.page(_results(**walks), "benchmarks.json")
+    assert "Left aside of *MB kept*, in MB when a walk had ended: the stemmata 3.00.\n" in page
+    assert benchpage.pagewords.ASIDE in page
+    old = benchpage.page(_results(stemmata=[_walk(1, 0.5, 1, 1)]), "benchmarks.json")
+    assert "when a walk had ended:" not in old
+    assert benchpage.pagewords.ASIDE not in old
+
+
+def test_a_save_in_a_process_that_is_open_stands_beside_that_of_a_process() -> None:
+    results = _results(stemmata=[_walk(1, 0.5, 3.0, 1, opened=0.125)])
+    page = " ".join(benchpage.page(results, "benchmarks.json").split())
+    assert "saved adapter with stemmata in 0.12 s. As a process of its own that takes 3.00 s" in page
+    assert "had saved before" not in benchpage.page(_results(other=[_walk(1, 1, 1, 1)]), "benchmarks.json")
+
+
+def test_what_lies_in_the_folder_of_a_lora_is_told_where_it_is_known() -> None:
+    results = _results(stemmata=[_walk(1, 0.5, 1, 1)])
+    assert not _lines(results, "The folder of a LoRA")
+    parts = {"weights": MB // 2, "tokenizer": MB, "rest": MB // 2}
+    results.histories[0].versions[2].update(kind="adapter", parts=parts)
+    (line,) = _lines(results, "The folder of a LoRA holds the tokenizer too")
+    assert line.endswith(": adapter has 0.50 MB of adapter and 1.00 MB of tokenizer.")
+
+
+def _with_large(results: Results) -> Results:
+    """The walks of G, and one of each of some tools through versions that are four times as large."""
+    small = replace(results.histories[0], name="G")
+    versions = [{**v, "bytes": v["bytes"] * 4} for v in small.versions]
+    walks = {}
+    for key in ("stemmata", "cp"):
+        (walk, *_) = small.walks[key]
+        rows = [replace(row, bytes=row.bytes * 4, save_peak=330 * MB) for row in walk.rows]
+        walks[key] = [replace(walk, rows=rows)]
+    return replace(results, histories=[small, History("G4", versions, walks)])
+
+
+def test_a_model_of_several_gb_has_a_section_with_its_memory_beside_that_of_a_smaller_one() -> None:
+    walks = {key: [_walk(n, 0.5, 1, 1) for n in (1, 2)] for key in ("stemmata", "cp", "other")}
+    results = _with_large(_results(**walks))
+    page = benchpage.page(results, "benchmarks.json")
+    section = page.split("## A model of several GB")[1].split("\n## ")[0]
+    told = " ".join(section.split())
+    assert "A version of G4 has 320 MB, 4.0 times as much as one of G." in told
+    assert "330 MB of memory at most to save one, 1.1 times the 300 MB on G" in told
+    assert "200 MB to bring one back, 1.0 times the 200 MB there" in told
+    (row,) = [line for line in section.splitlines() if line.startswith("| the stemmata |")]
+    assert row.endswith("| **330** | 300 | **200** | 200 | yes |")
+    assert "the other" not in section
+    assert [line[:6] for line in page.splitlines() if line.startswith("- G")] == ["- G, 3"], "not in short"
+    assert "the median of 2 walks, on G4 of one;" in page
+    assert not [name for name in benchpage.pictures(results) if name.startswith("G4")]
+
+
+def test_how_to_repeat_it_names_the_histories_unless_they_are_the_whole_set() -> None:
+    results = _results(stemmata=[_walk(1, 0.5, 1, 1)])
+    assert _lines(results, "    .venv/bin/python")[0].endswith("bench/benchmarks.py --histories H")
+    (history,) = results.histories
+    whole = replace(results, histories=[replace(history, name=name) for name in ("H", "L", "G", "G4")])
+    assert _lines(whole, "    .venv/bin/python")[0].endswith("bench/benchmarks.py")
+    assert "L is there to tell how much" in benchpage.page(whole, "benchmarks.json")
+
+
+def test_every_history_is_described_and_its_kinds_have_words() -> None:
+    assert set(RECIPES) - {"H2"} == set(pagehistories.ABOUT)
+    assert (pagekinds.kind_of("long-1"), pagekinds.kind_of("rounded-base")) == (
+        "all weights in fp32",
+        "fp32 saved as bf16",
+    )
+    assert pagekinds.kind_of("another-1") == "another"
+
+
+def test_pictures_sort_by_what_is_kept_of_that_history() -> None:
+    walks = {"stemmata": [_walk(1, 0.2, 1, 1)], "much": [_walk(1, 0.9, 1, 1)], "less": [_walk(1, 0.4, 1, 1)]}
+    texts = [text.text for text in _texts(benchpage.pictures(_results(**walks))["H-bars.svg"])]
+    rows = [text for text in texts if text and text.startswith("the ")]
+    assert rows == ["the stemmata", "the less", "the much"]
+    assert texts.count("s") == 2, "units stand at the axes"
+    assert "MB" in texts
+
+
+def test_leaders_are_no_lines_of_data_and_branches_are_marked() -> None:
+    results = _results(stemmata=[_walk(1, 0.2, 1, 1)], other=[_walk(1, 0.9, 1, 1)])
+    results.histories[0].versions[2]["name"] = "lora-r4"
+    picture = benchpage.pictures(results)["H-growth.svg"]
+    assert picture.count('class="leader"') == 2
+    assert picture.count("<polyline") == picture.count('class="line ') == 2
+    assert picture.count('class="branch"') == 2
+    told = [text.text for text in _texts(picture)]
+    assert "all weights in fp32" in told
+    assert "LoRA" in told
+    results.histories[0].versions.pop()
+    results.histories[0].walks["stemmata"][0].rows.pop(2)
+    assert pagekinds.branches(results.histories[0]) == [], "a chain is one line"
+
+
+def _texts(picture: str) -> list[ET.Element]:
+    return ET.fromstring(picture).findall("{http://www.w3.org/2000/svg}text")
+
+
 def test_a_page_without_stemmata_compares_nothing() -> None:
     page = benchpage.page(_results(other=[_walk(1, 0.5, 1, 1)]), "benchmarks.json")
     assert "stemmata itself was not measured" in page
@@ -170,15 +310,13 @@ def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert Results.read(tmp_path / "results.json") == results
 
 
-@pytest.mark.parametrize("tools", [1, 4, 10])
+@pytest.mark.parametrize("tools", [1, 4, 12])
 def test_pictures_keep_their_text_inside(tools: int) -> None:
     names = ["stemmata", *(f"another-{i}" for i in range(tools - 1))]
     results = _results(**{name: [_walk(1, 0.9 + i / 1000, i + 1, i + 1)] for i, name in enumerate(names)})
     top = 78
     for name, picture in benchpage.pictures(results).items():
-        root = ET.fromstring(picture)
-        height = float(root.attrib["height"])
-        texts = root.findall("{http://www.w3.org/2000/svg}text")
+        height, texts = float(ET.fromstring(picture).attrib["height"]), _texts(picture)
         assert len(texts) > tools, name
         assert all(0 < float(text.attrib["y"]) < height for text in texts), name
         ends = [t for t in texts if re.search(r": [\d,.]+", t.text or "") and float(t.attrib["x"]) > 600]

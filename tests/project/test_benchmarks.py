@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import argparse
 import platform
+import random
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import benchmarks
 import keeping
+import madeup
 import measuring
+import patches
+import scale
+import simulated
 from corpus import history
 from doc_blocks import ROOT
-from manifests import Entry, Line, Shelf
-from walking import AGAIN, OUT, Walked, chosen, walk
+from manifests import RECIPES, Entry, Line, Shelf
+from ours import Alone
+from programs import Programs
+from walking import AGAIN, OUT, Row, Walked, chosen, walk
 
 
 def _line(name: str, *versions: str, fails: bool = False) -> Line:
@@ -110,6 +121,10 @@ class Copied(Forgetful):
     def start(self) -> str:
         return "copied --version"
 
+    def opened(self, entries: Sequence[Entry], work: Path) -> float | None:
+        assert [entry.name for entry in entries] == ["base", "small"]
+        return 0.25
+
 
 def test_a_version_that_comes_back_with_other_bytes_is_told(made: list[Entry], tmp_path: Path) -> None:
     missed: list[str] = []
@@ -169,6 +184,7 @@ def test_a_walk_under_other_conditions_is_measured_again(made: list[Entry], tmp_
     shelf.put(now, walked)
     assert shelf.get(now, 1) == walked
     assert (walked.method, walked.starting) == (keeping.METHOD, "copied --version")
+    assert walked.aside == 0
     assert [version["parents"] for version in now.versions] == [[], ["base"], ["epoch-1"]]
     assert shelf.get(now, 2) is None
     for other in (
@@ -180,3 +196,110 @@ def test_a_walk_under_other_conditions_is_measured_again(made: list[Entry], tmp_
         assert shelf.get(replace(now, **other), 1) is None, other
     shelf.put(replace(now, version="2"), replace(walked, number=2, began="3020-01-01 00:00:00"))
     assert [(kept.version, w.number) for kept, w in shelf.newest(["H"], ["copied"])] == [("2", 2)]
+
+
+def test_what_lies_beside_the_store_is_measured_when_a_walk_has_ended(
+    made: list[Entry], tmp_path: Path
+) -> None:
+    class Caching(Copied):
+        def prepare(self, home: Path) -> None:
+            super().prepare(home)
+            (home / "cache").mkdir()
+            (home / "cache" / "some").write_bytes(bytes(1234))
+
+    assert keeping.measure(Caching(), made, tmp_path / "work", 1).aside == 1234
+
+
+def test_a_small_version_is_saved_once_more_in_a_process_that_is_open(
+    made: list[Entry], tmp_path: Path
+) -> None:
+    assert keeping.measure(Copied(), made, tmp_path / "work", 1).opened is None, "none of them is small"
+    small = replace(made[2], name="small", parents=("base",), bytes=made[0].bytes // 10)
+    assert keeping.measure(Copied(), [*made, small], tmp_path / "work", 1).opened == 0.25
+
+
+def test_parts_of_a_folder_are_told_by_the_names_of_files(tmp_path: Path) -> None:
+    names = ("adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json", "adapter_config.json")
+    for size, name in enumerate(names, 1):
+        (tmp_path / name).write_bytes(bytes(size))
+    assert measuring.parts(tmp_path) == {"weights": 1, "tokenizer": 5, "rest": 4}
+
+
+@pytest.mark.skipif(not shutil.which("zstd"), reason="zstd is not installed")
+def test_patches_are_of_the_parents_tar_and_leave_nothing_but_themselves(
+    tmp_path: Path,
+) -> None:
+    chance = random.Random(1)
+    first = chance.randbytes(400_000)
+    for number in range(3):
+        (tmp_path / f"v{number}").mkdir()
+        (tmp_path / f"v{number}" / "w").write_bytes(first + chance.randbytes(1000 * number))
+    names: list[tuple[str, tuple[str, ...]]] = [
+        ("v0", ()),
+        ("v1", ("v0",)),
+        ("v2", ("v1",)),
+        ("again", ("v2",)),
+    ]
+    entries = [
+        Entry(name, tmp_path / f"v{min(at, 2)}", parents, "model", "", 400_000, None)
+        for at, (name, parents) in enumerate(names)
+    ]
+    rows = walk(patches.Patches(Programs(tmp_path / "none")), entries, tmp_path / "work")
+    assert all(row.exact for row in rows)
+    assert rows[0].kept > 400_000
+    assert all(row.kept < 10_000 for row in rows[1:])
+    home = tmp_path / "work" / "store"
+    assert sorted(path.name for path in home.rglob("*")) == [
+        "again.patch-from.v2.tar.zst",
+        "repository",
+        "v0.tar.zst",
+        "v1.patch-from.v0.tar.zst",
+        "v2.patch-from.v1.tar.zst",
+    ]
+
+
+def test_ours_finds_what_is_alike_without_a_parent_told(tmp_path: Path) -> None:
+    Shelf(tmp_path / "tiny").make(madeup.HISTORIES["tiny"])
+    rows = walk(Alone(), history("tiny", tmp_path)[:2], tmp_path / "work")
+    assert all(row.exact for row in rows)
+    assert rows[1].kept < 0.7 * rows[0].kept
+
+
+def _options(*words: str) -> argparse.Namespace:
+    return benchmarks.parse_options(words)
+
+
+def test_the_large_history_is_walked_once_and_by_some_tools() -> None:
+    rounds = benchmarks.rounds(_options("--repeat", "3"))
+    assert [name for name, *_ in rounds if name == "G4"] == ["G4"] * len(benchmarks.OF_LARGE)
+    assert {key for name, key, _ in rounds if name == "G4"} == set(benchmarks.OF_LARGE)
+    others = [(name, key, n) for name in ("H", "L", "G") for key in benchmarks.TOOLS for n in (1, 2, 3)]
+    assert sorted(each for each in rounds if each[0] != "G4") == sorted(others)
+    asked = benchmarks.rounds(_options("--histories", "G4", "--only-tools", "restic", "--repeat", "2"))
+    assert asked == [("G4", "restic", 1)]
+
+
+def test_only_the_whole_set_replaces_the_page(tmp_path: Path) -> None:
+    shelf = keeping.Shelf(tmp_path / "walks")
+    row = Row("base", 1, 1, 1.0, 1.0, 1.0, 1, 1, exact=True)
+    walked = keeping.Walk(1, "abc", "2020-01-01 00:00:00", (0.1, 0.1), [row, row])
+
+    def page() -> Path:
+        return benchmarks.target(shelf, _options(), tmp_path)[0]
+
+    for name, key, number in benchmarks.rounds(_options()):
+        state = keeping.Conditions(key, key, "", "1", "", name, [{"name": "base", "bytes": 1}], {})
+        shelf.put(state, replace(walked, number=number))
+        if (name, key) == ("H", "dvc"):
+            assert page() == tmp_path / "benchmarks" / "docs"
+    assert page() == ROOT / "docs"
+    assert set(RECIPES) >= {"H", "L", "G", "G4"}
+
+
+def test_many_versions_are_asked_for_again_after_a_measurement_has_saved_into_them(tmp_path: Path) -> None:
+    """The newest are then versions of no run, and there are entries that are no versions."""
+    folder = tmp_path / "repository"
+    simulated.build(folder, 100)
+    for _ in range(4):
+        scale.job_commit(folder)
+    assert scale.TOP in scale.job_ask(folder)["answers"]

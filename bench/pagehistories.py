@@ -1,0 +1,79 @@
+"""The histories on the page of benchmarks: what each is, its versions, and what lies in their folders."""
+
+from __future__ import annotations
+
+from figures import mb
+from keeping import History, Results
+from pagetables import table
+from recipes import CLIP, DECAY, GPT_ROWS, GPT_STEPS, GPT_TOKENS, LONG_STEPS, PAIRS, STEPS, TOKENS, WARM_UP
+
+_SETTINGS = f"""AdamW with a weight decay of {DECAY}, a linear
+schedule of which one step in {WARM_UP} warms up, gradients clipped to a norm of {CLIP:g}."""
+ABOUT = {
+    "H": f"""The sentence encoder all-MiniLM-L6-v2, 23 million parameters, fine-tuned in four ways from
+one base. It learns which name a docstring of Python's standard library belongs to. An epoch is {STEPS}
+optimizer steps of {PAIRS} pairs of {TOKENS} tokens; {_SETTINGS}""",
+    "L": f"""The same encoder from the same base at the same task, with epochs of an ordinary length,
+{LONG_STEPS} optimizer steps (H: {STEPS}). Once in fp32, and once in mixed precision as most people train:
+the optimizer's weights stay in fp32, and after each epoch they are saved as bf16.""",
+    "G": f"""GPT-2's architecture, 124 million parameters in fp32, from random weights: registries of packages
+could be reached where this was measured, a hub with models could not. So it is the beginning of a training
+rather than a fine-tuning. It learns the next token of the same docstrings. An epoch is {GPT_STEPS} steps of
+{GPT_ROWS} rows of {GPT_TOKENS} tokens; {_SETTINGS} Nearly every value changes.""",
+    "G4": """The same architecture, wider and deeper, with random weights, and the same once more with noise
+on every value: nothing is trained. It is here for memory and speed alone: how much is kept of it says
+nothing of a training.""",
+    "tiny": "Made up in a moment, to try the benchmark itself. Its figures say nothing.",
+}
+ELSE = "See bench/README.md."
+
+CONSTRUCTED = """The histories were constructed for this, small enough for one machine to train and
+repeat. {short} Their rates fall to almost nothing, so that the last epoch of each changes the least. A
+version is a folder as `save_pretrained` leaves it, with config and tokenizer. *Values changed* is
+the share of the values whose bits differ from those of the version under *from*, where both have a tensor of
+the same name, type and shape."""
+SHORT = {
+    False: """The trainings are real but short: after many more steps, or at a higher rate, a version differs
+more from its parent, and stemmata keeps more of it. How much more is not measured here.""",
+    True: """The trainings are real; those of H and G are short. After more steps, or at a higher rate, a
+version differs more from its parent, and stemmata keeps more of it: L is there to tell how much.""",
+}
+"""By whether a history of ordinary epochs is among them."""
+
+
+def the_histories(results: Results) -> list[str]:
+    names = [history.name for history in results.histories]
+    lines = ["## The histories", "", CONSTRUCTED.format(short=SHORT["L" in names]), ""]
+    for history in results.histories:
+        about = ABOUT.get(history.name, ELSE)
+        lines += [f"{history.name}: {len(history.versions)} versions, {mb(history.bytes)} MB. {about}", ""]
+        parents = any("parents" in version for version in history.versions)
+        heads = ["version", *(["from"] if parents else []), "MB", "what", "values changed"]
+        rows = []
+        for version in history.versions:
+            changed = version.get("changed")
+            share = "-" if changed is None else _share(changed)
+            origin = [", ".join(version.get("parents", [])) or "-"] if parents else []
+            rows.append(
+                [str(version["name"]), *origin, f"{version['bytes'] / 1e6:.1f}", version["what"], share]
+            )
+        lines += [*table(heads, rows, (1 + parents, len(heads) - 1)), "", *of_adapters(history)]
+    return lines
+
+
+def _share(changed: float) -> str:
+    """In percent; what is not all is not told as all."""
+    told = f"{changed:.2%}"
+    return "> 99.99%" if changed < 1 and told == "100.00%" else told
+
+
+def of_adapters(history: History) -> list[str]:
+    """What lies in the folders of its adapters, where that is known."""
+    adapters = [version for version in history.versions if version.get("kind") == "adapter"]
+    known = [version for version in adapters if version.get("parts", {}).get("tokenizer")]
+    told = [
+        f"{version['name']} has {mb(version['parts']['weights'])} MB of adapter "
+        f"and {mb(version['parts']['tokenizer'])} MB of tokenizer"
+        for version in known
+    ]
+    return [f"The folder of a LoRA holds the tokenizer too: {', '.join(told)}.", ""] if told else []
