@@ -27,7 +27,7 @@ from figures import LARGE, USUAL
 from keeping import Conditions, Measured, Results, Shelf, conditions, measure
 from manifests import RECIPES, Entry
 from measuring import ROOT, machine_facts
-from ours import Alone, Whole
+from ours import Alone, Gone, Whole
 from programs import Programs
 from walking import chosen
 
@@ -36,6 +36,7 @@ RESULTS = ROOT / "bench" / "results" / "benchmarks.json"
 TOOLS = (
     "stemmata",
     "stemmata-alone",
+    "stemmata-gone",
     "cp",
     "zstd",
     "zstd-patch",
@@ -137,6 +138,7 @@ def found(keys: Sequence[str], programs: Programs) -> dict[str, Measured]:
     every: dict[str, Measured] = {
         "stemmata": Whole(),
         "stemmata-alone": Alone(),
+        "stemmata-gone": Gone(),
         "cp": peers.Copies(programs),
         "zstd": peers.Archives(programs),
         "zstd-patch": patches.Patches(programs),

@@ -14,6 +14,7 @@ import pagewords
 from figures import (
     ALONE,
     CHAIN,
+    GONE,
     LARGE,
     MEASURES,
     OURS,
@@ -105,7 +106,7 @@ def _walks(results: Results) -> list[Walk]:
 
 def the_told(results: Results) -> str:
     """Which tools are told the parents."""
-    keys = [OURS, *([ALONE] if ALONE in results.tools else [])]
+    keys = [OURS, *(key for key in (GONE, ALONE) if key in results.tools)]
     keys.append("zstd-patch" if "zstd-patch" in results.tools else "")
     return " ".join(pagewords.TOLD[key] for key in keys)
 
@@ -262,10 +263,15 @@ def the_chain(results: Results) -> str:
     ours = ours_of(tools_of(results, history))
     assert ours is not None
     first, last = ours.walked.rows[0], ours.walked.rows[-1]
-    return (
-        f"On {history.name} saving took {first.save:.2f} s for {first.name} and {last.save:.2f} s for "
-        f"{last.name}, bringing back {first.restore:.2f} s and {last.restore:.2f} s."
-    )
+    told = f"On {history.name} bringing {first.name} back took {first.restore:.2f} s"
+    told += f", {last.name} {last.restore:.2f} s"
+    gone = next((one for one in tools_of(results, history) if one.key == GONE), None)
+    if gone is not None:
+        saves = gone.walked.rows
+        told += (
+            f"; saving them {saves[0].save:.2f} s and {saves[-1].save:.2f} s, without the parents' folders"
+        )
+    return f"{told}."
 
 
 def the_starts(results: Results) -> list[str]:

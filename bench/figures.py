@@ -21,8 +21,8 @@ USUAL = ("H", "L", CHAIN, LARGE)
 """The histories of the whole page."""
 COPIES = "cp"
 """The tool whose times tell the noise: it does the same work each time."""
-OURS, ALONE = "stemmata", "stemmata-alone"
-"""Ours: as the page is about, and with no parent told. Neither is one of the others."""
+OURS, ALONE, GONE = "stemmata", "stemmata-alone", "stemmata-gone"
+"""Ours, none of them one of the others: as the page is about, no parent told, no parent's folder at hand."""
 _SIZES = 0.05
 """Of one walk each, sizes and memory that differ by less than this share are called equal."""
 _TIMES = 0.05
@@ -147,7 +147,7 @@ def tools_of(results: Results, history: History) -> list[Of]:
 
 def others_of(tools: Sequence[Of]) -> list[Of]:
     """Those that are not ours."""
-    return [one for one in tools if one.key not in (OURS, ALONE)]
+    return [one for one in tools if one.key not in (OURS, ALONE, GONE)]
 
 
 def ours_of(tools: Sequence[Of]) -> Of | None:

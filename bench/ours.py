@@ -6,6 +6,8 @@ python bench/ours.py JOB        one walk in one process; used by history.py, whi
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -18,6 +20,7 @@ from stemmata.codecs import native
 from walking import OUT, Row, walk
 
 MODEL = "measured"
+_USERS = "users-cache"
 
 
 class _Ours:
@@ -67,7 +70,9 @@ class Whole(_Ours):
         return self._peaks.take()
 
     def _run(self, *arguments: str | Path) -> None:
-        self._peaks.run([COMMAND, *arguments, "-R", self._repository], cwd=self._home)
+        # As the others': what it keeps for itself lies in the walk's home.
+        own = {**os.environ, "STEMMATA_CACHE": str(self._home / _USERS)}
+        self._peaks.run([COMMAND, *arguments, "-R", self._repository], cwd=self._home, env=own)
 
 
 class Alone(Whole):
@@ -78,6 +83,18 @@ class Alone(Whole):
 
     def save(self, entry: Entry) -> None:
         super().save(replace(entry, parents=()))
+
+    def opened(self, entries: Sequence[Entry], work: Path) -> float | None:  # noqa: ARG002
+        return None
+
+
+class Gone(Whole):
+    """The same where no parent's folder lies there any more: where it lay is forgotten."""
+
+    title = "stemmata, parent's folder gone"
+
+    def stage(self, entry: Entry) -> None:  # noqa: ARG002
+        shutil.rmtree(self._home / _USERS, ignore_errors=True)
 
     def opened(self, entries: Sequence[Entry], work: Path) -> float | None:  # noqa: ARG002
         return None

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import charts
-from figures import ALONE, LARGE, OURS, Figure, Of, kept, mb, mean, tools_of
+from figures import ALONE, GONE, LARGE, OURS, Figure, Of, kept, mb, mean, tools_of
 from keeping import History, Results
 from pagekinds import branches
 from walking import Row
 
-_KINDS = {OURS: charts.OURS, ALONE: charts.KIN}
+_KINDS = {OURS: charts.OURS, ALONE: charts.KIN, GONE: charts.KIN}
 
 
 def pictures(results: Results) -> dict[str, str]:
@@ -72,7 +72,7 @@ def _growth(results: Results, history: History) -> str:
         f"{_whole(history)}. Lines that end at nearly the same place lie on each other."
         + (" Dotted: where a branch begins, and of what kind." if begun else ""),
         [str(version["name"]) for version in history.versions],
-        [line(one) for one in tools_of(results, history)],
+        [line(one) for one in tools_of(results, history) if one.key != GONE],
         _decimals(history),
         "MB",
         begun,

@@ -28,6 +28,11 @@ KNOWN = {
     "stemmata-alone": Known(
         "this repository", "all cores; not told the version's parent", "[the command line](cli.md)"
     ),
+    "stemmata-gone": Known(
+        "this repository",
+        "all cores; told the version's parent; its notes of where parents lay are deleted before each save",
+        "[the command line](cli.md)",
+    ),
     "cp": Known(
         "the system", "one core", "[coreutils](https://www.gnu.org/software/coreutils/manual/coreutils.html)"
     ),

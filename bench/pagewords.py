@@ -35,6 +35,10 @@ tensor that is its parent's, rounded to a smaller type, only that is kept, once 
 TOLD = {
     "stemmata": """stemmata is told the parent of each version: by `--parent` here, by
 [the callbacks](training.md) themselves in a training.""",
+    "stemmata-gone": """The folder that the parent was saved from still lies where it was here,
+as it mostly does in a training: a save then takes the parent's bytes from there, held against their digest,
+and does not decode them. *stemmata, parent's folder gone* has to. Bringing a version back takes nothing from
+outside of the store.""",
     "stemmata-alone": """*stemmata, no parent told* gets no such hint: it looks for tensors that are alike in
 other versions of the model, and in the newest of each other model.""",
     "zstd-patch": "Of the others *zstd 3 --patch-from* is told the same parents, the rest get no such hint.",
@@ -86,8 +90,8 @@ ASIDE = " How much that was stands under each table."
 
 CHAIN = """## Along a chain of versions
 
-stemmata's saves and restores get slower along a chain: a version is read with its parent, that with its own
-parent, and so on, and a save reads the parent in this way. {example}
+stemmata's restores get slower along a chain: a version is read with its parent, that with its own parent, and
+so on. A save whose parent's folder does not lie there any more reads the parent in this way. {example}
 
 It ends where reading a version would decode more than 4 times its own bytes
 ([why](adr/020-work-is-bounded-by-the-object.md)): a version that would come to more is kept as its difference
