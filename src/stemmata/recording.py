@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -43,15 +42,14 @@ LEAVE_OUT = {TRAINING_ARGS: "it may hold tokens in clear; kept as sanitised JSON
 Progress = Callable[[int], None]
 
 
-@dataclass(slots=True)
-class SaveRequest:
+class SaveRequest(msgspec.Struct):
     """What the caller says of a version. Everything is optional but model and source."""
 
     source: Path | MemoryFolder
     model: str
     name: str | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    config: Mapping[str, object] = field(default_factory=dict)
+    metrics: Mapping[str, float] = msgspec.field(default_factory=dict)
+    config: Mapping[str, object] = msgspec.field(default_factory=dict)
     message: str = ""
     parents: Sequence[VersionId] | None = None
     """None: the run's newest version, if there is one; else none."""
@@ -61,9 +59,9 @@ class SaveRequest:
     event: str = "manual"
     kind: str | None = None
     base: Base | None = None
-    data: Mapping[str, object] = field(default_factory=dict)
-    provenance: Mapping[str, bytes] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
+    data: Mapping[str, object] = msgspec.field(default_factory=dict)
+    provenance: Mapping[str, bytes] = msgspec.field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     alias: str | None = None
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()

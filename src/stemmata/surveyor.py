@@ -7,8 +7,9 @@ A tensor's counterpart has its name and its shape; its type may be another, wher
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from math import prod
+
+import msgspec
 
 from stemmata.catalog import queries
 from stemmata.codecs.dtypes import dtype_of
@@ -28,8 +29,7 @@ _NAMED = 20
 """Tensors that are named in a record as grown; the table tells of all."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Counterpart:
+class _Counterpart(msgspec.Struct, frozen=True):
     shape: tuple[int, ...]
     dtype: str | None
     objects: Sequence[str]
@@ -40,8 +40,7 @@ class _Counterpart:
         return dtype_of(self.dtype or "").is_float
 
 
-@dataclass(slots=True)
-class _Tensor:
+class _Tensor(msgspec.Struct):
     """One tensor on its way: its running number and what is asked of its pieces."""
 
     number: int
@@ -52,16 +51,15 @@ class _Tensor:
     before: TensorStatistics | None
 
 
-@dataclass(slots=True)
-class Surveyor:
+class Surveyor(msgspec.Struct):
     """Asks for the tensors of one new version, in the order of its files."""
 
     against: VersionId | None = None
     tree: Tree | None = None
     """Its files."""
     _packs: Sequence[PackName] = ()
-    _before: dict[str, _Counterpart] = field(default_factory=dict)
-    _asked: list[_Tensor] = field(default_factory=list)
+    _before: dict[str, _Counterpart] = msgspec.field(default_factory=dict)
+    _asked: list[_Tensor] = msgspec.field(default_factory=list)
     _next: int = 0
 
     @classmethod

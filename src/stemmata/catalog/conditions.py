@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 Parameter = str | int | float
 
 SPACES = ("metric", "label", "config", "data")
@@ -38,8 +40,7 @@ FIELDS = frozenset({*_NUMBERS, *_TEXTS, *_REFS, *LINEAGE})
 """Names that mean the version itself before any metric or config key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Clause:
+class Clause(msgspec.Struct, frozen=True):
     """SQL with its parameters, in order."""
 
     sql: str
@@ -67,16 +68,14 @@ class Name:
         return self.is_field and self.key in LINEAGE
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(msgspec.Struct, frozen=True):
     """A literal, and its text as written."""
 
     value: str | int | float | bool | None
     written: str
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(msgspec.Struct, frozen=True):
     """What a filter is asked of: one model (by key) or all, now or as of `at`."""
 
     model: str | None = None
