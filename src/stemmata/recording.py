@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -32,6 +32,9 @@ from stemmata.records import (
 )
 from stemmata.sources import MemoryFolder, Source, SourceFile
 from stemmata.trees import MAX_TREE_BYTES, Tree, content_of, encode_tree, split_tree
+
+if TYPE_CHECKING:
+    from stemmata.capturing import Capturing
 
 _MAX_PROVENANCE = 64 << 20
 _MAX_ARGUMENTS = 1000
@@ -61,6 +64,8 @@ class SaveRequest(msgspec.Struct):
     base: Base | None = None
     data: Mapping[str, object] = msgspec.field(default_factory=dict)
     provenance: Mapping[str, bytes] = msgspec.field(default_factory=dict)
+    captured: Capturing | None = None
+    """What is captured while this is saved; `provenance` goes before it."""
     labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     alias: str | None = None
     include: Sequence[str] = ()
@@ -105,7 +110,8 @@ def write_side_objects(
     request: SaveRequest, source: Source, tree: Tree, writer: ObjectWriter, learnt: Statistics | None
 ) -> tuple[bytes, list[str]]:
     """Store provenance and tree; return the record's bytes and the digests of the tree's objects."""
-    provenance = dict(request.provenance)
+    captured = request.captured.objects() if request.captured is not None else {}
+    provenance = {**captured, **request.provenance}
     found = describe([f.path for f in tree.files], lambda path: source.read(path))
     config = dict(found.config)
     for path, arguments in _training_arguments(source):

@@ -6,7 +6,7 @@ A tensor's counterpart has its name and its shape; its type may be another, wher
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
 
 import msgspec
@@ -125,16 +125,20 @@ class Surveyor(msgspec.Struct):
 
 
 def _row(tensor: _Tensor) -> TensorStatistics | None:
-    from stemmata.codecs.moments import Moments
+    if tensor.before is not None and tensor.looks and _is_unmoved(tensor.looks):
+        return statistics.unmoved(tensor.before, tensor.count)
+    from stemmata.codecs.moments import Moments  # numpy comes with it
 
     if not tensor.looks:
         return statistics.of_moments(Moments(), compared=False)
-    if tensor.before is not None and all(look.same and look.moments is None for look in tensor.looks):
-        return statistics.unmoved(tensor.before, tensor.count)
     moments = [look.moments for look in tensor.looks if look.moments is not None]
     if len(moments) < len(tensor.looks):
         return None
     return statistics.of_moments(Moments.together(moments), all(look.compared for look in tensor.looks))
+
+
+def _is_unmoved(looks: Iterable[Look]) -> bool:
+    return all(look.same and look.moments is None for look in looks)
 
 
 def tree_of(session: Session, versions: Sequence[VersionId]) -> Tree | None:

@@ -106,9 +106,10 @@ def collect(folder: Path | None = None) -> dict[str, bytes]:
     secrets = known_secrets()
     paths = [*used] if tree is None else [*used, *(tree.top / p for p in (*tree.changed, *_candidates(tree)))]
     key = (entry, place, tree, why, secrets, tuple(map(_stamp, paths)))
-    if _last is None or _last[0] != key:
-        _last = key, _collect(entry, place, tree, why, used, _Kept(secrets))
-    return dict(_last[1])
+    last = _last  # once: another capture may be at it on another thread
+    if last is None or last[0] != key:
+        last = _last = key, _collect(entry, place, tree, why, used, _Kept(secrets))
+    return dict(last[1])
 
 
 def _collect(

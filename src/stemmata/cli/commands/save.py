@@ -101,10 +101,15 @@ def save(
     without its secrets; what was left out is printed.
     """
     from stemmata import capturing
-    from stemmata.recording import SaveRequest
 
     output = output_for(context, as_json)
-    with open_repo(context, repo) as repository, output.progress("saving") as progress:
+    with (
+        capturing.beside() as captured,
+        open_repo(context, repo) as repository,
+        output.progress("saving") as progress,
+    ):
+        from stemmata.recording import SaveRequest  # while git is answering
+
         request = SaveRequest(
             source=Path(source),
             model=model,
@@ -116,7 +121,7 @@ def save(
             run=_run(repository, model, run),
             step=step,
             epoch=epoch,
-            provenance=capturing.collect(),
+            captured=captured,
             labels=pairs(label, "--label"),
             alias=alias,
             include=include or (),
