@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+
+import msgspec
 
 from stemmata.capture import known_secrets, mask, mask_known, to_json
 from stemmata.capturing import entries, gitting
@@ -30,13 +31,12 @@ _NAMED = 20
 """Untracked files of other kinds that are named one by one."""
 
 
-@dataclass
-class _Kept:
+class _Kept(msgspec.Struct):
     """Source files, by their path below the root, or their whole path outside of it."""
 
     secrets: tuple[str, ...]
-    files: dict[str, dict[str, object]] = field(default_factory=dict)
-    missing: list[Missing] = field(default_factory=list)
+    files: dict[str, dict[str, object]] = msgspec.field(default_factory=dict)
+    missing: list[Missing] = msgspec.field(default_factory=list)
     total: int = 0
 
     def miss(self, what: str, why: str) -> None:

@@ -8,7 +8,6 @@ Conditions speak of the row `v` of `versions`, are never NULL, and hold names an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -51,8 +50,7 @@ class Clause(msgspec.Struct, frozen=True):
         return Clause(f"NOT {self.sql}", self.parameters, self.depth)
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(msgspec.Struct, frozen=True):
     """A name of a filter; `space` None: wherever it is found first."""
 
     key: str
