@@ -101,15 +101,10 @@ def save(
     without its secrets; what was left out is printed.
     """
     from stemmata import capturing
+    from stemmata.recording import SaveRequest
 
     output = output_for(context, as_json)
-    with (
-        capturing.beside() as captured,
-        open_repo(context, repo) as repository,
-        output.progress("saving") as progress,
-    ):
-        from stemmata.recording import SaveRequest  # while git is answering
-
+    with open_repo(context, repo) as repository, output.progress("saving") as progress:
         request = SaveRequest(
             source=Path(source),
             model=model,
@@ -121,7 +116,6 @@ def save(
             run=_run(repository, model, run),
             step=step,
             epoch=epoch,
-            captured=captured,
             labels=pairs(label, "--label"),
             alias=alias,
             include=include or (),
@@ -131,7 +125,8 @@ def save(
             author=repository.session.author,
             progress=progress,
         )
-        version, saved = repository.save_request(request)
+        with capturing.beside() as request.captured:
+            version, saved = repository.save_request(request)
         if output.json:
             output.document(_document(version, saved))
         else:
