@@ -326,7 +326,6 @@ def test_of_a_deleted_version_no_verdict_is_kept(stores: Stores) -> None:
      "causes": "seed", "object": "other#1"}],
 )  # fmt: skip
 def test_what_is_ill_formed_counts_as_unsaid(stores: Stores, said: object) -> None:
-
     one, found = diverged(stores)
     keep(one, found)
     row = msgspec.structs.replace(one_again(stores, one).annotations[0], details={"reproduced": said})
