@@ -111,6 +111,31 @@ def test_a_save_imports_nothing_of_training(shop: Path) -> None:
     assert (found - at_start()) & {"email", "importlib.metadata", "zipfile", "asyncio", "ssl"} == set()
 
 
+BEGIN = """
+import json, sys
+import stemmata.saving
+def save(*_):
+    print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+    sys.stderr.flush()
+    sys.exit(0)
+stemmata.saving.save = save
+from stemmata.cli.main import run
+run(["save", "out", "sentiment", "--parent", "sentiment@latest"])
+"""
+
+
+def test_a_save_begins_without_what_codes(shop: Path) -> None:
+    """numpy comes when the first object is coded, and not before the folder is looked at."""
+    ran = subprocess.run([sys.executable, "-c", BEGIN], capture_output=True, text=True, check=True)
+    found = set(json.loads(ran.stderr.splitlines()[-1]))
+    assert "stemmata.saving" in found
+    assert foreign(found - at_start()) - PACKAGES - OF_TYPER == set()
+    assert (
+        found & {"stemmata.codecs.objectcode", "stemmata.codecs.kernels", "stemmata.codecs.native"} == set()
+    )
+    assert (found - at_start()) & {"email", "importlib.metadata", "zipfile", "ctypes", "ssl"} == set()
+
+
 MADE = """
 import json, sys
 from stemmata.cli.main import run
