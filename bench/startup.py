@@ -9,13 +9,17 @@ meanwhile meets all of them alike.
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import shutil
 import sys
 import time
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from random import gauss
 from statistics import median
 
 import stemmata
@@ -32,11 +36,14 @@ class Timed:
 
     title: str
     words: Sequence[str | Path]
+    before: Callable[[], object] = lambda: None
+    """Done before each, and not timed."""
     wall: list[float] = field(default_factory=list)
     processor: list[float] = field(default_factory=list)
 
     def once(self) -> tuple[float, float]:
         """Seconds of the wall clock and of the processor. Ends the program if the process fails."""
+        self.before()
         nothing = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
         words = [str(word) for word in self.words]
         started = time.perf_counter()
@@ -99,7 +106,11 @@ def stemmatas(work: Path) -> list[Timed]:
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text('{"model_type": "none"}')
     (folder / "weights.bin").write_bytes(bytes(range(256)) * 400)
-    stemmata.open(saves, create=True).close()
+    adapter, checkout = work / "startup-adapter", work / "startup-checkout"
+    another_adapter(adapter)
+    shutil.rmtree(saves, ignore_errors=True)
+    with stemmata.open(saves, create=True) as repo:
+        repo.save(adapter, "adapter", name="first")
     opened = f"import stemmata; stemmata.open({str(many)!r})"
     return [
         Timed("python -c 'import stemmata'", [sys.executable, "-c", "import stemmata"]),
@@ -108,8 +119,34 @@ def stemmatas(work: Path) -> list[Timed]:
         Timed("stemmata --help", [COMMAND, "--help"]),
         Timed("stemmata log", [COMMAND, "-R", many, "log"]),
         Timed("stemmata show", [COMMAND, "-R", many, "show", "many@latest"]),
+        Timed(
+            "stemmata checkout, an adapter",
+            [COMMAND, "-R", saves, "checkout", "adapter@first", "-o", checkout],
+            lambda: shutil.rmtree(checkout, ignore_errors=True),
+        ),
         Timed("stemmata save, nothing new", [COMMAND, "-R", saves, "save", folder, "m"]),
+        Timed(
+            "stemmata save, an adapter",
+            [COMMAND, "-R", saves, "save", adapter, "adapter", "--parent", "adapter@first"],
+            lambda: another_adapter(adapter),
+        ),
     ]
+
+
+def another_adapter(folder: Path) -> None:
+    """A small LoRA adapter that nobody has saved: rank 4 on six layers of width 384, 147 kB."""
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "lora_alpha": 8}')
+    header, body = {}, b""
+    for layer in range(6):
+        for side, shape in (("A", [4, 384]), ("B", [384, 4])):
+            data = array("f", (gauss(0, 0.02) for _ in range(1536))).tobytes()
+            name = f"base_model.model.encoder.layer.{layer}.attention.self.query.lora_{side}.weight"
+            offsets = [len(body), len(body) + len(data)]
+            header[name] = {"dtype": "F32", "shape": shape, "data_offsets": offsets}
+            body += data
+    head = json.dumps(header).encode()
+    (folder / "adapter_model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + body)
 
 
 def table(*groups: Sequence[Timed]) -> list[str]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import msgspec
 from blake3 import blake3
 
 from stemmata.records import Base
@@ -25,8 +25,7 @@ _NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "adapter_model", "rng_
 _CHUNK = 8 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
+class Weights(msgspec.Struct, frozen=True):
     """Digest and rows of a folder's weight files; no rows: the folder holds no weights."""
 
     digest: str

@@ -9,7 +9,8 @@ newest of each other model, the most alike first.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from stemmata.catalog import queries
 from stemmata.catalog.queries import VersionRow
@@ -38,15 +39,14 @@ _WORTH_A_LOOK = 16 << 10
 _Key = tuple[str, tuple[int, ...]]
 
 
-@dataclass(slots=True)
-class _Relative:
+class _Relative(msgspec.Struct):
     """One version's tensors."""
 
     packs: Sequence[PackName]
     files: Sequence[TreeFile] = ()
-    named: dict[tuple[str, str], Segment] = field(default_factory=dict)
+    named: dict[tuple[str, str], Segment] = msgspec.field(default_factory=dict)
     """By name and dtype."""
-    shaped: dict[_Key, list[Segment]] = field(default_factory=dict)
+    shaped: dict[_Key, list[Segment]] = msgspec.field(default_factory=dict)
     """By dtype and shape, in the order of their files."""
 
     @classmethod

@@ -10,8 +10,9 @@ import contextlib
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+
+import msgspec
 
 from stemmata.records import Base, Stored, flatten, store_value
 
@@ -65,16 +66,15 @@ _WITH_RANK = ("LORA", "LOHA", "LOKR", "VERA", "RANDLORA", None)
 _CHECKPOINT = "checkpoint-"
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
+class Description(msgspec.Struct, frozen=True):
     """Facts found in a folder; empty where it says nothing."""
 
     kind: str
-    config: dict[str, Stored] = field(default_factory=dict)
+    config: dict[str, Stored] = msgspec.field(default_factory=dict)
     base: Base | None = None
     step: int | None = None
     epoch: float | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 def describe(paths: Iterable[str], read: Callable[[str], bytes]) -> Description:

@@ -8,7 +8,8 @@ of the training's own loss.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from stemmata.records import Stored
 
@@ -16,8 +17,7 @@ DETAIL = "measured"
 """The key under an annotation's `details`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dataset:
+class Dataset(msgspec.Struct, frozen=True):
     """What something was measured on; each part may be unknown."""
 
     name: str = ""
@@ -38,8 +38,7 @@ class Dataset:
 NO_DATASET = Dataset()
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
+class Measurement(msgspec.Struct, frozen=True):
     """One metric as it stands: what it is, what it was measured on, by whom, when and with what."""
 
     value: float

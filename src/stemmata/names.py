@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+
+import msgspec
 
 from stemmata.errors import InvalidName, InvalidReference
 
@@ -90,8 +91,7 @@ def slug(text: str) -> str:
     return clean_name(name)
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(msgspec.Struct, frozen=True):
     """A parsed reference. Exactly one of `model` and `id_prefix` is set, unless both are
     possible readings (a bare word of hex digits that may also be a model)."""
 

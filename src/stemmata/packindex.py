@@ -9,9 +9,10 @@ import bisect
 import struct
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from stemmata.codecs.dtypes import MAX_RAW_LENGTH
 from stemmata.codecs.frames import MAX_OVERHEAD, MAX_STORED, MIN_STORED
@@ -37,8 +38,7 @@ class TooLarge(Exception):
     """An object is larger than any may be; the text says how."""
 
 
-@dataclass(frozen=True, slots=True)
-class IndexRow:
+class IndexRow(msgspec.Struct, frozen=True):
     """Where an object lies in its pack: `stored` bytes at `offset`, `raw` bytes once decoded."""
 
     offset: int

@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+import msgspec
 from blake3 import blake3
 
 from stemmata.codecs.faults import translated
@@ -49,8 +49,7 @@ _TAIL = 64 << 10
 """Read from the end at once: the footer, and with it the whole index of most packs."""
 
 
-@dataclass(frozen=True, slots=True)
-class PackSummary:
+class PackSummary(msgspec.Struct, frozen=True):
     """A durable pack: what `pack.add` says of it, and its index."""
 
     name: PackName

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -34,6 +33,9 @@ from stemmata.session import seen_files
 from stemmata.sources import MemoryFolder, Source, SourceFile
 from stemmata.trees import MAX_TREE_BYTES, Tree, content_of, encode_tree, split_tree
 
+if TYPE_CHECKING:
+    from stemmata.capturing import Capturing
+
 _MAX_PROVENANCE = 64 << 20
 _MAX_ARGUMENTS = 1000
 _MAX_ARGUMENTS_BYTES = 16 << 20  # some kilobytes in practice
@@ -43,15 +45,14 @@ LEAVE_OUT = {TRAINING_ARGS: "it may hold tokens in clear; kept as sanitised JSON
 Progress = Callable[[int], None]
 
 
-@dataclass(slots=True)
-class SaveRequest:
+class SaveRequest(msgspec.Struct):
     """What the caller says of a version. Everything is optional but model and source."""
 
     source: Path | MemoryFolder
     model: str
     name: str | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    config: Mapping[str, object] = field(default_factory=dict)
+    metrics: Mapping[str, float] = msgspec.field(default_factory=dict)
+    config: Mapping[str, object] = msgspec.field(default_factory=dict)
     message: str = ""
     parents: Sequence[VersionId] | None = None
     """None: the run's newest version, if there is one; else none."""
@@ -61,9 +62,11 @@ class SaveRequest:
     event: str = "manual"
     kind: str | None = None
     base: Base | None = None
-    data: Mapping[str, object] = field(default_factory=dict)
-    provenance: Mapping[str, bytes] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
+    data: Mapping[str, object] = msgspec.field(default_factory=dict)
+    provenance: Mapping[str, bytes] = msgspec.field(default_factory=dict)
+    captured: Capturing | None = None
+    """What is captured while this is saved; `provenance` goes before it."""
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     alias: str | None = None
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
@@ -109,7 +112,8 @@ def write_side_objects(
     request: SaveRequest, source: Source, tree: Tree, writer: ObjectWriter, learnt: Statistics | None
 ) -> tuple[bytes, list[str]]:
     """Store provenance and tree; return the record's bytes and the digests of the tree's objects."""
-    provenance = dict(request.provenance)
+    captured = request.captured.objects() if request.captured is not None else {}
+    provenance = {**captured, **request.provenance}
     found = describe([f.path for f in tree.files], lambda path: source.read(path))
     config = dict(found.config)
     for path, arguments in _training_arguments(source):

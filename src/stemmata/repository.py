@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -341,38 +342,40 @@ class Repository(Promotion):
         on_disk = isinstance(source, str | os.PathLike | sources.MemoryFolder)
         if on_disk and tokenizer is not None:
             raise InvalidArgument(argument="tokenizer", reason="it goes beside a model, not into a folder")
-        request = recording.SaveRequest(
-            source=_folder(source) if on_disk else Path(),
-            model=model,
-            name=name,
-            metrics=dict(metrics or {}),
-            config=dict(config or {}),
-            message=message,
-            parents=None if parents is None else [self.get(p).id for p in parents],
-            run=run,
-            step=step,
-            epoch=epoch,
-            event=event,
-            kind=kind,
-            base=_lasting(base),
-            data=dict(data or {}),
-            provenance=capturing.collect() if provenance is None else dict(provenance),
-            labels={**redirecting.labels(), **(labels or {})},
-            alias=alias,
-            include=include,
-            exclude=exclude,
-            allow_broken=allow_broken,
-            reread=reread,
-            strict=strict,
-            author=author or self._session.author,
-            created_at=created_at,
-            progress=progress,
-            same_as_existing=same_as_existing,
-        )
-        if not on_disk:
-            saved: Version = _models_in_memory(source).save_live(self, source, tokenizer, request)
-            return saved
-        return self.save_request(request)[0]
+        with capturing.beside() if provenance is None else nullcontext() as captured:
+            request = recording.SaveRequest(
+                source=_folder(source) if on_disk else Path(),
+                model=model,
+                name=name,
+                metrics=dict(metrics or {}),
+                config=dict(config or {}),
+                message=message,
+                parents=None if parents is None else [self.get(p).id for p in parents],
+                run=run,
+                step=step,
+                epoch=epoch,
+                event=event,
+                kind=kind,
+                base=_lasting(base),
+                data=dict(data or {}),
+                provenance=dict(provenance or {}),
+                captured=captured,
+                labels={**redirecting.labels(), **(labels or {})},
+                alias=alias,
+                include=include,
+                exclude=exclude,
+                allow_broken=allow_broken,
+                reread=reread,
+                strict=strict,
+                author=author or self._session.author,
+                created_at=created_at,
+                progress=progress,
+                same_as_existing=same_as_existing,
+            )
+            if not on_disk:
+                saved: Version = _models_in_memory(source).save_live(self, source, tokenizer, request)
+                return saved
+            return self.save_request(request)[0]
 
     def save_request(self, request: SaveRequest) -> tuple[Version, Saved]:
         """As `save`, with an account of what was left out and of the bytes."""

@@ -11,8 +11,9 @@ import difflib
 import re
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
+
+import msgspec
 
 from stemmata.arguments import instant_of, require_text
 from stemmata.catalog import queries, selecting
@@ -28,8 +29,7 @@ _NEAR = 1000
 """Names that are compared with one that is not there."""
 
 
-@dataclass(frozen=True, slots=True)
-class BestFound:
+class BestFound(msgspec.Struct, frozen=True):
     """The best version, and what decided."""
 
     row: VersionRow
@@ -44,8 +44,7 @@ class BestFound:
     """Told from the metric's name alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolved(msgspec.Struct, frozen=True):
     """One version, and how it was found."""
 
     reference: str
@@ -85,7 +84,7 @@ def resolve(
         moment = parse_when(moment, now or datetime.now(UTC), tz)
     instant = instant_of("at", moment) if moment is not None else None
     found = _Resolver(connection, parsed, instant, prefer).find(hidden=hidden)
-    return replace(found, at_utc=instant)
+    return msgspec.structs.replace(found, at_utc=instant)
 
 
 def best_of(
@@ -206,7 +205,7 @@ class _Resolver:
         row = self.ancestor(found.row, reference.ancestors)
         if not hidden:
             self.require_visible(row)
-        return replace(found, row=row)
+        return msgspec.structs.replace(found, row=row)
 
     def is_model(self, name: str) -> bool:
         return any(m.key == name_key(name) for m in queries.models(self.connection))

@@ -6,9 +6,10 @@ A tensor's counterpart has its name and its shape; its type may be another, wher
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
+
+import msgspec
 
 from stemmata.catalog import queries
 from stemmata.codecs.dtypes import dtype_of
@@ -28,8 +29,7 @@ _NAMED = 20
 """Tensors that are named in a record as grown; the table tells of all."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Counterpart:
+class _Counterpart(msgspec.Struct, frozen=True):
     shape: tuple[int, ...]
     dtype: str | None
     objects: Sequence[str]
@@ -40,8 +40,7 @@ class _Counterpart:
         return dtype_of(self.dtype or "").is_float
 
 
-@dataclass(slots=True)
-class _Tensor:
+class _Tensor(msgspec.Struct):
     """One tensor on its way: its running number and what is asked of its pieces."""
 
     number: int
@@ -52,16 +51,15 @@ class _Tensor:
     before: TensorStatistics | None
 
 
-@dataclass(slots=True)
-class Surveyor:
+class Surveyor(msgspec.Struct):
     """Asks for the tensors of one new version, in the order of its files."""
 
     against: VersionId | None = None
     tree: Tree | None = None
     """Its files."""
     _packs: Sequence[PackName] = ()
-    _before: dict[str, _Counterpart] = field(default_factory=dict)
-    _asked: list[_Tensor] = field(default_factory=list)
+    _before: dict[str, _Counterpart] = msgspec.field(default_factory=dict)
+    _asked: list[_Tensor] = msgspec.field(default_factory=list)
     _next: int = 0
 
     @classmethod
@@ -158,16 +156,20 @@ class Surveyor:
 
 
 def _row(tensor: _Tensor) -> TensorStatistics | None:
-    from stemmata.codecs.moments import Moments
+    if tensor.before is not None and tensor.looks and _is_unmoved(tensor.looks):
+        return statistics.unmoved(tensor.before, tensor.count)
+    from stemmata.codecs.moments import Moments  # numpy comes with it
 
     if not tensor.looks:
         return statistics.of_moments(Moments(), compared=False)
-    if tensor.before is not None and all(look.same and look.moments is None for look in tensor.looks):
-        return statistics.unmoved(tensor.before, tensor.count)
     moments = [look.moments for look in tensor.looks if look.moments is not None]
     if len(moments) < len(tensor.looks):
         return None
     return statistics.of_moments(Moments.together(moments), all(look.compared for look in tensor.looks))
+
+
+def _is_unmoved(looks: Iterable[Look]) -> bool:
+    return all(look.same and look.moments is None for look in looks)
 
 
 def tree_of(session: Session, versions: Sequence[VersionId]) -> Tree | None:

@@ -11,9 +11,10 @@ import getpass
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from stemmata import heads
 from stemmata.catalog.catalog import Catalog
@@ -63,8 +64,7 @@ class NewPack(Protocol):
     def bases(self) -> Sequence[PackName]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(msgspec.Struct, frozen=True):
     """Where a transaction stands in the log. `txn` is None if there was nothing to commit."""
 
     position: Position

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
+
+import msgspec
 
 from stemmata.catalog import asking, selecting
 from stemmata.deferred import deferred
@@ -27,8 +28,7 @@ else:
     resolve = deferred("stemmata.resolve")
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(msgspec.Struct, frozen=True):
     """What a list asks the catalog: model key, filters, order, cut."""
 
     model: str | None = None
@@ -107,7 +107,7 @@ class VersionList(Sequence[Version]):
         return self._with(run=run)
 
     def _with(self, **changes: Any) -> VersionList:
-        return VersionList(self._session, replace(self._query, **changes))
+        return VersionList(self._session, msgspec.structs.replace(self._query, **changes))
 
     @property
     def _numbers(self) -> array[int]:

@@ -105,5 +105,62 @@ def test_an_error_needs_no_more(shop: Path) -> None:
 
 
 def test_a_save_imports_nothing_of_training(shop: Path) -> None:
-    found = foreign(imported("save", "out", "sentiment"))
-    assert found - PACKAGES - OF_TYPER - foreign(at_start()) == {"numpy"}
+    found = imported("save", "out", "sentiment")
+    assert foreign(found) - PACKAGES - OF_TYPER - foreign(at_start()) == {"numpy"}
+    # What tells of the packages that are installed reads their folders itself.
+    assert (found - at_start()) & {"email", "importlib.metadata", "zipfile", "asyncio", "ssl"} == set()
+
+
+BEGIN = """
+import json, sys
+import stemmata.saving
+def save(*_):
+    print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+    sys.stderr.flush()
+    sys.exit(0)
+stemmata.saving.save = save
+from stemmata.cli.main import run
+run(["save", "out", "sentiment", "--parent", "sentiment@latest"])
+"""
+
+
+def test_a_save_begins_without_what_codes(shop: Path) -> None:
+    """numpy comes when the first object is coded, and not before the folder is looked at."""
+    ran = subprocess.run([sys.executable, "-c", BEGIN], capture_output=True, text=True, check=True)
+    found = set(json.loads(ran.stderr.splitlines()[-1]))
+    assert "stemmata.saving" in found
+    assert foreign(found - at_start()) - PACKAGES - OF_TYPER == set()
+    assert (
+        found & {"stemmata.codecs.objectcode", "stemmata.codecs.kernels", "stemmata.codecs.native"} == set()
+    )
+    assert (found - at_start()) & {"email", "importlib.metadata", "zipfile", "ctypes", "ssl"} == set()
+
+
+MADE = """
+import json, sys
+from stemmata.cli.main import run
+code = run(json.loads(sys.argv[1]))
+made = [
+    f"{name}.{key}"
+    for name, module in sys.modules.items()
+    if name.startswith("stemmata.")
+    for key, value in vars(module).items()
+    if isinstance(value, type) and value.__module__ == name and "__dataclass_fields__" in vars(value)
+]
+print(json.dumps(made), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "most"),
+    [(["log"], 8), (["checkout", "sentiment@latest", "-o", "back"], 16), (["save", "out", "sentiment"], 36)],
+    ids=["log", "checkout", "save"],
+)
+def test_few_dataclasses_are_made(shop: Path, arguments: list[str], most: int) -> None:
+    """Each takes half a millisecond to make, used or not; a struct of msgspec a fiftieth of it."""
+    ran = subprocess.run(
+        [sys.executable, "-c", MADE, json.dumps(arguments)], capture_output=True, text=True, check=True
+    )
+    made = json.loads(ran.stderr.splitlines()[-1])
+    assert len(made) <= most, made

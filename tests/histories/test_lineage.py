@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import msgspec
@@ -140,7 +139,7 @@ def test_a_parent_that_is_not_here_is_a_node_by_its_id(repo: Repository, save: S
     record = decode_record(row.record)
     data = encode_record(msgspec.structs.replace(record, parents=[foreign.id.hex, "no id at all"]))
     graph = module._Gathered(repo.session)
-    graph.take([replace(row, record=data, id=VersionId.of(data))])
+    graph.take([msgspec.structs.replace(row, record=data, id=VersionId.of(data))])
     found = graph.lineage("m", None)
     assert [(n.name, n.state) for n in found.nodes] == [(foreign.short, "absent"), ("y", "visible")]
     assert tree(found) == [f"○ {foreign.short} not in this repository", "● y"]

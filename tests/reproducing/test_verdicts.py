@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -325,11 +326,9 @@ def test_of_a_deleted_version_no_verdict_is_kept(stores: Stores) -> None:
      "causes": "seed", "object": "other#1"}],
 )  # fmt: skip
 def test_what_is_ill_formed_counts_as_unsaid(stores: Stores, said: object) -> None:
-    from dataclasses import replace
-
     one, found = diverged(stores)
     keep(one, found)
-    row = replace(one_again(stores, one).annotations[0], details={"reproduced": said})
+    row = msgspec.structs.replace(one_again(stores, one).annotations[0], details={"reproduced": said})
     told = reproductions_of([row])
     if not isinstance(said, dict) or not isinstance(said.get("verdict"), str):
         assert told == []

@@ -13,8 +13,8 @@ Nothing here fails a training or a save: what cannot be told is listed as missin
 (section 7) has every layout. No secret passes: `capture`, `secrets`.
 """
 
-from stemmata.capturing.background import Capturing, collect
+from stemmata.capturing.background import Capturing, beside, collect
 from stemmata.capturing.missing import Missing
 from stemmata.capturing.reading import Captured, read
 
-__all__ = ["Captured", "Capturing", "Missing", "collect", "read"]
+__all__ = ["Captured", "Capturing", "Missing", "beside", "collect", "read"]

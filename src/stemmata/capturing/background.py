@@ -1,14 +1,16 @@
 """Background: a capture that begins with the run and goes on beside it.
 
 What the training will change (variables, seeds, generators) is read at once, on the caller's thread; what
-takes longer (git, packages, rows of datasets) on a thread of its own. Whoever stores waits for it.
+takes longer (git, packages, rows of datasets) on a thread of its own. Whoever stores waits for it. A save
+without a run captures beside itself.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from stemmata import redirecting
@@ -32,6 +34,18 @@ def collect(folder: Path | None = None) -> Objects:
     return Capturing(_at_once(begin=False), _later(folder)).objects()
 
 
+@contextmanager
+def beside() -> Iterator[Capturing]:
+    """What `collect` tells, captured while the caller saves. At the end of the context it is there."""
+    capturing = Capturing(_at_once(begin=False), _later(None))
+    capturing._start()
+    try:
+        yield capturing
+    finally:
+        # No thread of ours may be importing or asking git while the interpreter ends.
+        capturing.objects()
+
+
 class Capturing:
     """One capture. `at_once` is there already; each job of `later` adds its objects under its own kind."""
 
@@ -47,9 +61,12 @@ class Capturing:
         """Capture this process at the begin of a run, in the background; `more` is known already, and
         `later` are further jobs. Costs the caller milliseconds."""
         capturing = cls({**_at_once(begin=True), **(more or {})}, {**_later(None), **(later or {})})
-        capturing._thread = threading.Thread(target=capturing._run, name="stemmata-capture", daemon=True)
-        capturing._thread.start()
+        capturing._start()
         return capturing
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="stemmata-capture", daemon=True)
+        self._thread.start()
 
     def add(self, objects: Objects) -> None:
         """Objects that could not be had before; of the thread that stores, before it first does."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+
+import msgspec
 
 from stemmata.capture import known_secrets, mask, mask_known, to_json
 from stemmata.capturing import entries, gitting
@@ -30,13 +31,12 @@ _NAMED = 20
 """Untracked files of other kinds that are named one by one."""
 
 
-@dataclass
-class _Kept:
+class _Kept(msgspec.Struct):
     """Source files, by their path below the root, or their whole path outside of it."""
 
     secrets: tuple[str, ...]
-    files: dict[str, dict[str, object]] = field(default_factory=dict)
-    missing: list[Missing] = field(default_factory=list)
+    files: dict[str, dict[str, object]] = msgspec.field(default_factory=dict)
+    missing: list[Missing] = msgspec.field(default_factory=list)
     total: int = 0
 
     def miss(self, what: str, why: str) -> None:
@@ -106,9 +106,10 @@ def collect(folder: Path | None = None) -> dict[str, bytes]:
     secrets = known_secrets()
     paths = [*used] if tree is None else [*used, *(tree.top / p for p in (*tree.changed, *_candidates(tree)))]
     key = (entry, place, tree, why, secrets, tuple(map(_stamp, paths)))
-    if _last is None or _last[0] != key:
-        _last = key, _collect(entry, place, tree, why, used, _Kept(secrets))
-    return dict(_last[1])
+    last = _last  # once: another capture may be at it on another thread
+    if last is None or last[0] != key:
+        last = _last = key, _collect(entry, place, tree, why, used, _Kept(secrets))
+    return dict(last[1])
 
 
 def _collect(

@@ -14,6 +14,7 @@ Kind = Literal["script", "module", "notebook", "command", "prompt", "program"]
 _OWN = Path(__file__).resolve().parents[1]
 BOOTSTRAP = str(Path("stemmata", "attach", "bootstrap"))
 """How the folder ends that stemmata puts first on the path of a command. It may be of another copy."""
+_PACKAGES = frozenset(("site-packages", "dist-packages"))
 _MOST_CELLS = 5000
 
 
@@ -57,11 +58,12 @@ def folder_of(entry: Entry) -> Path:
 def local_modules() -> list[Path]:
     """Files of the modules in use that are no part of Python, of an installed package or of stemmata."""
     found: set[Path] = set()
+    own = f"{_OWN}{os.sep}"
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if name == "__main__" or not isinstance(file, str) or not file.endswith(".py"):
             continue
-        if not _is_installed(file) and os.path.isfile(file):  # noqa: PTH113  (many of them, at train begin)
+        if not file.startswith(own) and not _is_installed(file) and os.path.isfile(file):  # noqa: PTH113  (many of them, at train begin)
             found.add(Path(file).resolve())
     return sorted(path for path in found if not is_installed(path))
 
@@ -72,10 +74,8 @@ def is_installed(path: Path) -> bool:
 
 
 def _is_installed(path: str) -> bool:
-    parts = Path(path).parts
-    if "site-packages" in parts or "dist-packages" in parts:
-        return True
-    return path.startswith(_installed_folders())
+    # Asked of each module in use: no `Path` is made for it.
+    return path.startswith(_installed_folders()) or not _PACKAGES.isdisjoint(path.split(os.sep))  # noqa: PTH206
 
 
 @lru_cache(maxsize=1)

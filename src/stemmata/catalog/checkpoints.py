@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 from struct import error as StructError
 
+import msgspec
 from blake3 import blake3
 
 from stemmata.catalog.schema import VERSION
@@ -38,8 +38,7 @@ _EXPANSION = 256
 """Raw bytes that one stored byte may stand for, beyond a block: what a stranger could fill a disk with."""
 
 
-@dataclass(frozen=True, slots=True)
-class CheckpointName:
+class CheckpointName(msgspec.Struct, frozen=True):
     """What a checkpoint's key says of it: the shape of its tables, and the entry that it goes up to."""
 
     schema: int
@@ -62,8 +61,7 @@ class CheckpointName:
         return cls(VERSION, n, random_hex(8))
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """What a checkpoint says of itself: the hash of its entry, and how much it holds."""
 
     hash: Digest

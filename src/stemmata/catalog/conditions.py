@@ -8,7 +8,8 @@ Conditions speak of the row `v` of `versions`, are never NULL, and hold names an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 Parameter = str | int | float
 
@@ -38,8 +39,7 @@ FIELDS = frozenset({*_NUMBERS, *_TEXTS, *_REFS, *LINEAGE})
 """Names that mean the version itself before any metric or config key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Clause:
+class Clause(msgspec.Struct, frozen=True):
     """SQL with its parameters, in order."""
 
     sql: str
@@ -50,8 +50,7 @@ class Clause:
         return Clause(f"NOT {self.sql}", self.parameters, self.depth)
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(msgspec.Struct, frozen=True):
     """A name of a filter; `space` None: wherever it is found first."""
 
     key: str
@@ -67,16 +66,14 @@ class Name:
         return self.is_field and self.key in LINEAGE
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(msgspec.Struct, frozen=True):
     """A literal, and its text as written."""
 
     value: str | int | float | bool | None
     written: str
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(msgspec.Struct, frozen=True):
     """What a filter is asked of: one model (by key) or all, now or as of `at`."""
 
     model: str | None = None

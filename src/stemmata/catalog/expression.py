@@ -9,8 +9,9 @@ find them. A version can have many names, aliases and tags: `name == "x"` holds 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from stemmata.catalog.conditions import (
     FIELDS,
@@ -35,8 +36,7 @@ __all__ = ["FIELDS", "Filter", "Parameter", "Scope", "SortKey", "clause_of", "co
 NOW = Scope()
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(msgspec.Struct, frozen=True):
     """A compiled expression: a condition on the row `v` of `versions`, and the names it speaks of."""
 
     sql: str
@@ -45,8 +45,7 @@ class Filter:
     names: tuple[Name, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SortKey:
+class SortKey(msgspec.Struct, frozen=True):
     """What to order by: numbers before texts, versions without a value last."""
 
     number: Clause

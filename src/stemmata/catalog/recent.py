@@ -10,8 +10,9 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from stemmata.ids import Digest
 from stemmata.log.entries import Position
@@ -48,15 +49,14 @@ def parse_position(row: tuple[object, ...] | None) -> Position | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """What a catalog's file says of the log it was folded from."""
 
     repository: str = ""
     format: int = 0
     created: str = ""
     position: Position | None = None
-    entries: dict[int, bytes] = field(default_factory=dict)
+    entries: dict[int, bytes] = msgspec.field(default_factory=dict)
 
 
 def kept_in(file: Path) -> Kept | None:

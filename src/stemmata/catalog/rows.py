@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import msgspec
@@ -18,8 +17,7 @@ VERSION_COLUMNS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class VersionRow:
+class VersionRow(msgspec.Struct, frozen=True):
     """One version. `model` is the model's key; `name` the version's first name."""
 
     seq: int
@@ -60,15 +58,13 @@ class VersionRow:
         return cls(*values)
 
 
-@dataclass(frozen=True, slots=True)
-class ModelRow:
+class ModelRow(msgspec.Struct, frozen=True):
     key: str
     name: str
     n: int
 
 
-@dataclass(frozen=True, slots=True)
-class RefRow:
+class RefRow(msgspec.Struct, frozen=True):
     """An alias, tag or version name as it stands now."""
 
     model: str
@@ -83,8 +79,7 @@ class RefRow:
         return cls(row[0], row[1], row[2], row[3], VersionId(row[4]), row[5])
 
 
-@dataclass(frozen=True, slots=True)
-class RefMove:
+class RefMove(msgspec.Struct, frozen=True):
     """One change of a name; `target` None is its deletion."""
 
     model: str
@@ -107,8 +102,7 @@ class RefMove:
         return cls(*values)
 
 
-@dataclass(frozen=True, slots=True)
-class SettingMove:
+class SettingMove(msgspec.Struct, frozen=True):
     """One change of a model's setting; `value` None takes it away."""
 
     n: int
@@ -121,8 +115,7 @@ class SettingMove:
         return cls(row[0], row[1], row[2], None if row[3] is None else msgspec.json.decode(row[3]))
 
 
-@dataclass(frozen=True, slots=True)
-class AnnotationRow:
+class AnnotationRow(msgspec.Struct, frozen=True):
     """What was added to a version after its save. A label of None takes that label away."""
 
     n: int
@@ -147,8 +140,7 @@ class AnnotationRow:
         return cls(*values)
 
 
-@dataclass(frozen=True, slots=True)
-class BestRow:
+class BestRow(msgspec.Struct, frozen=True):
     """The version whose metric is best, and those that are just as good but later."""
 
     row: VersionRow

@@ -8,7 +8,6 @@ As in `queries`, `model` is a model's key, and with `at` the answer is as the lo
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -38,8 +37,7 @@ def check_sort(name: str) -> None:
     compile_sort(name)
 
 
-@dataclass(frozen=True, slots=True)
-class _Where:
+class _Where(msgspec.Struct, frozen=True):
     sql: str
     parameters: tuple[Parameter, ...]
 

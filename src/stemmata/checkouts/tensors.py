@@ -10,9 +10,9 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TypeAlias
 
+import msgspec
 from blake3 import blake3
 
 from stemmata.checkouts.reading import ReadObject
@@ -31,8 +31,7 @@ _AT_ONCE = 4
 """Objects that are decoded at the same time, at most: so many encoded ones are in memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
+class _Run(msgspec.Struct, frozen=True):
     """One object's place in the file."""
 
     offset: int

@@ -169,6 +169,8 @@ def json_safe(value: object) -> Any:
         return timestamp(value)
     if is_dataclass(value) and not isinstance(value, type):
         return json_safe(asdict(value))
+    if hasattr(value, "__struct_fields__"):
+        return json_safe({name: getattr(value, name) for name in value.__struct_fields__})
     return json_safe(str(value))
 
 

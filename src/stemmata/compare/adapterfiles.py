@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -106,8 +105,7 @@ def number(value: object) -> float | None:
 # --- the scale ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
+class Scale(msgspec.Struct, frozen=True):
     """What B A is multiplied with; None where nothing tells it, and then `unknown` says why."""
 
     value: float | None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -57,8 +56,7 @@ UNSAID = ("from_weights", "disagreements", "other_bytes")
 """Fields that are no facts of the adapter to hold against another's."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoraFacts:
+class LoraFacts(msgspec.Struct, frozen=True):
     """What the LoRA of a version is, or its adapter of another method."""
 
     rank: int | None
@@ -69,7 +67,7 @@ class LoraFacts:
     """Last parts of the modules' names, sorted: c_attn, q_proj."""
     modules: int = 0
     """How many modules have a pair of factors."""
-    rank_pattern: dict[str, int] = field(default_factory=dict)
+    rank_pattern: dict[str, int] = msgspec.field(default_factory=dict)
     """Ranks that are not `rank`, by target where all its modules agree, else by module."""
     dora: bool = False
     rslora: bool = False

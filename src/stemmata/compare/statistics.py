@@ -10,8 +10,10 @@ import math
 import struct
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from stemmata.errors import HostileData
 
@@ -25,8 +27,7 @@ _EXPLOSION = 10.0
 """Times its norm before from which a tensor has exploded."""
 
 
-@dataclass(frozen=True, slots=True)
-class Movement:
+class Movement(msgspec.Struct, frozen=True):
     """How a tensor's numbers differ from an earlier one's, over the elements that are finite in both."""
 
     change: float
@@ -52,16 +53,15 @@ class Movement:
 
     def back(self) -> Movement:
         """The same way, from the other end."""
-        return replace(self, before=self.after, after=self.before)
+        return msgspec.structs.replace(self, before=self.after, after=self.before)
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON has no number for is None."""
-        found = {**asdict(self), "relative": self.relative}
+        found = {**msgspec.structs.asdict(self), "relative": self.relative}
         return {key: value if math.isfinite(value) else None for key, value in found.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class TensorStatistics:
+class TensorStatistics(msgspec.Struct, frozen=True):
     """Of one tensor. What is not finite is counted, and left out of everything else."""
 
     nonfinite: int
@@ -98,8 +98,7 @@ class TensorStatistics:
         return {key: value if math.isfinite(value) else None for key, value in found.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class AsStored:
+class AsStored(msgspec.Struct, frozen=True):
     """A tensor that differs, and that is no plain numbers."""
 
     form: str
@@ -134,7 +133,7 @@ class WeightsDiff:
         return {
             "moved": {name: movement.to_dict() for name, movement in self.moved.items()},
             "incomparable": list(self.incomparable),
-            "as_stored": {name: asdict(form) for name, form in self.as_stored.items()},
+            "as_stored": {name: msgspec.structs.asdict(form) for name, form in self.as_stored.items()},
             "bytes_read": self.read,
         }
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from stemmata.compare.adapterfiles import CONFIG
 from stemmata.compare.tensors import Tensor, TensorChange, TensorsDiff, compare_tensors, tensors_of
@@ -23,8 +24,7 @@ _NAMED = 3
 _VOCABULARY = re.compile(r"(?:^|[._])(?:wte|embed\w*|shared|lm_head|word_embeddings|embeddings?)(?:[._]|$)")
 
 
-@dataclass(frozen=True, slots=True)
-class Surprise:
+class Surprise(msgspec.Struct, frozen=True):
     """`kind`: nonfinite, exploded, grown, dtype, missing, vocabulary, shape. `text`: a clause for people."""
 
     kind: str

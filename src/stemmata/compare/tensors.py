@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from stemmata.describe import is_of_training
 from stemmata.trees import Segment, Tree, TreeFile
 
 
-@dataclass(frozen=True, slots=True)
-class FileChange:
+class FileChange(msgspec.Struct, frozen=True):
     """A path whose bytes (or executable bit) differ."""
 
     path: str
@@ -24,8 +24,7 @@ class FileChange:
     b: TreeFile
 
 
-@dataclass(frozen=True, slots=True)
-class FilesDiff:
+class FilesDiff(msgspec.Struct, frozen=True):
     """Files by path."""
 
     added: tuple[TreeFile, ...]
@@ -45,8 +44,7 @@ class FilesDiff:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(msgspec.Struct, frozen=True):
     """One tensor of a tree. `length` is in bytes; `objects` are digests, hex."""
 
     name: str
@@ -60,8 +58,7 @@ class Tensor:
         return {"dtype": self.dtype, "shape": list(self.shape), "bytes": self.length, "file": self.path}
 
 
-@dataclass(frozen=True, slots=True)
-class TensorChange:
+class TensorChange(msgspec.Struct, frozen=True):
     """A tensor that both sides have, but not alike."""
 
     name: str
@@ -77,8 +74,7 @@ class TensorChange:
         return self.a.shape != self.b.shape
 
 
-@dataclass(frozen=True, slots=True)
-class TensorsDiff:
+class TensorsDiff(msgspec.Struct, frozen=True):
     """Tensors by name, over all files. `changed` have the same dtype and shape but other values."""
 
     added: tuple[Tensor, ...]

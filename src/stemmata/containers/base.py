@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 ZIP_MAGIC = b"PK\x03\x04"
 GGUF_MAGIC = b"GGUF"
@@ -25,16 +26,14 @@ class RandomReader(Protocol):
     def read_at(self, offset: int, length: int) -> bytes: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """One object to be: `length` bytes at `offset` of the file."""
 
     offset: int
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedSegment:
+class PlannedSegment(msgspec.Struct, frozen=True):
     """A segment before its objects are known.
 
     `dtype` is safetensors' word, '' where the bytes are no numbers; with a `name`, too, the segment is one
@@ -49,8 +48,7 @@ class PlannedSegment:
     shape: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CutPlan:
+class CutPlan(msgspec.Struct, frozen=True):
     """Segments that tile the file exactly, in order. `container` as in the tree ('' for chunks)."""
 
     container: str

@@ -6,8 +6,6 @@ The format: https://github.com/huggingface/safetensors#format
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 
 from stemmata.containers.base import CutPlan, RandomReader
@@ -34,8 +32,7 @@ _tensor = msgspec.json.Decoder(_Tensor)
 _metadata = msgspec.json.Decoder(dict[str, str])
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(msgspec.Struct, frozen=True):
     """Where one tensor lies in its file: bytes from `begin` to before `end`. `dtype` is safetensors' word."""
 
     name: str

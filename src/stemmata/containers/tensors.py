@@ -7,7 +7,8 @@ The same tensor becomes the same objects whichever file it lies in: it is cut at
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from stemmata.codecs.dtypes import BYTES, dtype_of
 from stemmata.containers.base import MAX_ELEMENTS, NotThisContainer, PlannedSegment
@@ -18,8 +19,7 @@ MAX_NAME = 1024
 """Bytes of a tensor's name; one that is longer is left out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """Bytes of a file that belong together. As PlannedSegment: a `word` makes them numbers."""
 
     offset: int

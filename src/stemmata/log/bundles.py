@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from struct import Struct
 from struct import error as StructError
 
+import msgspec
 from blake3 import blake3
 
 from stemmata.errors import DamagedBundle, StemmataError
@@ -30,8 +30,7 @@ _WRITE_BYTES = 8 << 20  # what this writer puts into a block: a reader holds one
 _KEY = re.compile(r"bundles/(256|4096|65536)/(\d{20})-(\d{20})-([0-9a-f]{16})\.bundle", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class BundleName:
+class BundleName(msgspec.Struct, frozen=True):
     """What a bundle's key says of it."""
 
     level: int

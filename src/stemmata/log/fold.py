@@ -9,9 +9,10 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
+
+import msgspec
 
 from stemmata.errors import DamagedRecord, NewerFormat
 from stemmata.ids import PackName, VersionId
@@ -37,16 +38,14 @@ class Moment(NamedTuple):
     txn: str
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True):
     """What the fold needs to know of a version. `model` is the model's key."""
 
     model: str
     state: str
 
 
-@dataclass(frozen=True, slots=True)
-class Pointer:
+class Pointer(msgspec.Struct, frozen=True):
     """What a name of a model is and points at."""
 
     kind: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
@@ -27,8 +26,7 @@ _MAGIC = "stemmata"
 _ATTEMPTS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """A repository's id (32 hex), its format at creation, when that was, and the chain's beginning."""
 
     repository: str

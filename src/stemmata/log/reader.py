@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TypeAlias
 
+import msgspec
 from blake3 import blake3
 
 from stemmata.errors import DamagedBundle, DamagedLog, KeyMissing
@@ -124,8 +124,7 @@ def _from_bundles(storage: Storage, after: Position) -> Iterator[Step]:
             return
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """A block of a bundle: the digest of its bytes as stored, and those of its entries."""
 
     stored: bytes

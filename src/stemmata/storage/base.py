@@ -7,15 +7,15 @@ this interface alone, so that a folder, a bucket and memory behave alike.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
+
+import msgspec
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class StoredKey:
+class StoredKey(msgspec.Struct, frozen=True):
     """One stored key. `modified` is the store's own clock, seconds since 1970."""
 
     key: str

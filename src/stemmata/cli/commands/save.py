@@ -119,7 +119,6 @@ def save(
             run=_run(repository, model, run),
             step=step,
             epoch=epoch,
-            provenance=capturing.collect(),
             labels=pairs(label, "--label"),
             alias=alias,
             include=include or (),
@@ -130,7 +129,8 @@ def save(
             author=repository.session.author,
             progress=progress,
         )
-        version, saved = repository.save_request(request)
+        with capturing.beside() as request.captured:
+            version, saved = repository.save_request(request)
         if output.json:
             output.document(_document(version, saved))
         else:

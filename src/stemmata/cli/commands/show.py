@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from stemmata.cli import exporting, overfitting, text
@@ -156,7 +156,8 @@ def _document(version: Version, *, tensors: bool) -> dict[str, object]:
         ],
         "annotations": version.annotations,
         "measured": {
-            key: {**asdict(m), "dataset": m.dataset.to_dict()} for key, m in version.measurements.items()
+            key: {**msgspec.structs.asdict(m), "dataset": m.dataset.to_dict()}
+            for key, m in version.measurements.items()
         },
         "evals": [each.to_dict() for each in version.evals()],
         "reproductions": [each.to_dict() for each in version.reproductions()],
