@@ -11,6 +11,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,6 +41,7 @@ from stemmata.storage.descriptors import (
 from stemmata.storage.failures import read_failure, reason_of, write_failure
 from stemmata.storage.forks import held_at_forks
 from stemmata.storage.keys import check_key, check_prefix, check_range, is_key
+from stemmata.storage.mounts import is_network, mount_of
 from stemmata.storage.publish import Means, NoMeans
 
 _SYNCED_AT_ONCE = 8 << 20
@@ -61,6 +63,10 @@ class LocalStorage:
         self._means: Means | None = None
         self._synced: set[Path] = set()
         """Folders whose own entry in their parent this object has synced."""
+
+    @cached_property
+    def reads_pieces(self) -> bool:
+        return not is_network(mount_of(self.root))
 
     def put_new(self, key: str, data: Buffer) -> None:
         # A look first: a lost race costs no temporary file then. The naming call decides all the same.
