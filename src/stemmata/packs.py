@@ -210,7 +210,7 @@ class PackReader:
             raise DamagedObject(digest=digest, pack=self.name, reason="it fails its checksum")
 
     def read_into(self, digest: Digest, row: IndexRow, into: memoryview, at: int = 0) -> None:
-        """What lies from `at` on in an object, into memory that is no longer than that, and unchecked: for who
+        """What lies from `at` on in an object, into memory no longer than that, and unchecked: for whoever
         holds what it decodes to against `digest`, which is proof enough. Raises as `read_row`."""
         with self._missing():
             count = self._storage.get_into(self.name.key, row.offset + at, into)

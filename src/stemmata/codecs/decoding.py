@@ -65,8 +65,8 @@ def no_bases(base: Reference) -> Stored:
     raise DamagedFault(f"it leans on {base.digest} of pack {base.pack}, which is out of reach")
 
 
-class _Scratch(threading.local):
-    """A frame's memory for each place in a chain, per thread."""
+class Scratch(threading.local):
+    """A frame's memory for each place in a chain, per thread: new memory is dear."""
 
     def __init__(self) -> None:
         self._levels: list[Bytes] = []
@@ -80,7 +80,7 @@ class _Scratch(threading.local):
         return self._levels[level][:size]
 
 
-_scratch = _Scratch()
+_scratch = Scratch()
 
 
 @dataclass(slots=True)
