@@ -11,7 +11,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,6 +48,11 @@ _SYNCED_AT_ONCE = 8 << 20
 """Bytes of a file that is being written after which the disk is told to begin with them."""
 _ABSENT = (FileNotFoundError, NotADirectoryError)
 _T = TypeVar("_T")
+
+
+@lru_cache(maxsize=256)  # a pack is read piece by piece: this would be half of what asking for one costs
+def _path_of(root: Path, key: str) -> Path:
+    return root / check_key(key)
 
 
 class LocalStorage:
@@ -205,7 +210,7 @@ class LocalStorage:
         return done
 
     def _path(self, key: str) -> Path:
-        return self.root / check_key(key)
+        return _path_of(self.root, key)
 
     def _find_means(self, again: bool = False) -> Means:
         """What puts if absent here, found by trial before the first write."""
