@@ -36,7 +36,8 @@ _Found = TypeVar("_Found")
 class ObjectReader:
     """Reads objects out of the packs that hold them. Safe to use from many threads.
 
-    Keeps the indexes of the packs last used, up to 64 MiB.
+    Keeps the indexes of the packs last used, up to 64 MiB. Large objects are read frame by frame, each before
+    it is decoded: what was opened may turn out to be missing or damaged later.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -90,7 +91,8 @@ class ObjectReader:
     def opened(
         self, digest: Digest, packs: Sequence[PackName], buffers: Room
     ) -> Iterator[tuple[Reference, ObjectDecoder]]:
-        """Where the object lies; it and its bases as they are stored, not decoded yet. Raises as `read`."""
+        """Where the object lies; it and its bases as they are stored, not decoded yet. Raises as `read`, and
+        so does decoding: the rest of a large one may be gone by then."""
 
         def begin(pack: PackReader, digest: Digest, row: IndexRow) -> tuple[Reference, ObjectDecoder]:
             found = opened.enter_context(self._decoder(pack, digest, row, buffers))

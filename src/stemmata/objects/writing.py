@@ -77,8 +77,8 @@ class ObjectWriter:
     """Puts objects into new packs, each content once, in the order in which they are handed over.
 
     `submit` may be called while earlier ones are coded on other threads, up to two at a time. Memory: the
-    objects that are not settled, for each what it is encoded to and its base as it is stored (while that is
-    chosen, two candidates), and a few MiB. `lookup` names live packs that may hold
+    objects that are not settled, for each what it is encoded to and its base as it is stored, where that is
+    read whole (while it is chosen, two candidates), and a few MiB. `lookup` names live packs that may hold
     a digest; each is asked itself before it is relied on.
     """
 
