@@ -66,6 +66,7 @@ class FaultyStorage:
         self.inner = inner
         self.where = inner.where
         self.cache_folder: Path | None = inner.cache_folder
+        self.reads_pieces = inner.reads_pieces
         self.at, self.fault, self.lasting = at, fault, lasting
         self.log: list[str] = []
         self.dead = False

@@ -208,12 +208,12 @@ class PackReader:
         if check_of((stored,)) != row.check:
             raise DamagedObject(digest=digest, pack=self.name, reason="it fails its checksum")
 
-    def read_into(self, digest: Digest, row: IndexRow, into: memoryview) -> None:
-        """As `read_row`, into memory as long as the row says, and unchecked: for whoever holds what it
-        decodes to against `digest`, which is proof enough."""
+    def read_into(self, digest: Digest, row: IndexRow, into: memoryview, at: int = 0) -> None:
+        """What lies from `at` on in an object, into memory no longer than that, and unchecked: for whoever
+        holds what it decodes to against `digest`, which is proof enough. Raises as `read_row`."""
         with self._missing():
-            count = self._storage.get_into(self.name.key, row.offset, into)
-        if count != row.stored:
+            count = self._storage.get_into(self.name.key, row.offset + at, into)
+        if count != len(into):
             raise self._cut_off(digest)
 
     def read_ahead(self, row: IndexRow, length: int) -> bytes:

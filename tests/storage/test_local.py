@@ -26,7 +26,11 @@ from stemmata.errors import (
 )
 from stemmata.storage import descriptors, local, publish
 from stemmata.storage.base import Storage
+from stemmata.storage.layered import LayeredStorage
 from stemmata.storage.local import LocalStorage
+from stemmata.storage.memory import MemoryStorage
+from stemmata.storage.mounts import Mount
+from stemmata.storage.readonly import ReadOnlyStorage
 from storage_contract import StorageContract
 from users import ordinary_user
 
@@ -511,7 +515,11 @@ def test_a_naming_call_that_cannot_be_looked_into_is_unknown(
 RACER = """
 import sys
 from stemmata.errors import KeyExists
+from stemmata.storage.layered import LayeredStorage
 from stemmata.storage.local import LocalStorage
+from stemmata.storage.memory import MemoryStorage
+from stemmata.storage.mounts import Mount
+from stemmata.storage.readonly import ReadOnlyStorage
 
 root, me = sys.argv[1:]
 store = LocalStorage(root)
@@ -551,3 +559,16 @@ def test_i6_two_processes_share_the_keys_without_loss(root: Path, store: LocalSt
     for me, won in answers.items():
         assert all(store.get(f"log/{i:03}") == f"{me} {i}".encode() for i in won)
     assert _temps(root) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "pieces"), [("ext4", True), ("", True), ("nfs4", False), ("fuse.s3fs", False)]
+)
+def test_pieces_are_read_of_files_at_hand(
+    root: Path, monkeypatch: pytest.MonkeyPatch, kind: str, pieces: bool
+) -> None:
+    monkeypatch.setattr(local, "mount_of", lambda _: Mount(kind, ()))
+    store = LocalStorage(root)
+    assert store.reads_pieces is pieces
+    assert ReadOnlyStorage(store, "a reason").reads_pieces is pieces
+    assert LayeredStorage(MemoryStorage(), store, lambda _: False).reads_pieces is pieces

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from stemmata.codecs import plain, planes, zstd
-from stemmata.codecs.dtypes import LITTLE, MAX_FRAME_BYTES
+from stemmata.codecs.dtypes import LITTLE, MAX_FRAME_BYTES, DType
+from stemmata.codecs.encoded import Encoded, Pieces, Whole
 from stemmata.codecs.faults import DamagedFault, Fault, HostileFault, translated
 from stemmata.codecs.frames import (
-    BASED,
     CAST,
     DELTA,
     MAX_CHAIN,
@@ -26,8 +26,8 @@ from stemmata.codecs.frames import (
     ZSTD,
     Frame,
     Reference,
+    header_of,
     read_frames,
-    read_header,
 )
 from stemmata.codecs.hashing import Buffer, digest_of
 from stemmata.codecs.streams import Bytes
@@ -46,9 +46,9 @@ else:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An encoded object as it was read. `where` names its pack, for messages."""
+    """An encoded object as it was read, or is yet to be. `where` names its pack, for messages."""
 
-    encoded: Buffer
+    encoded: Buffer | Pieces
     raw_length: int
     digest: Digest
     where: str
@@ -65,8 +65,8 @@ def no_bases(base: Reference) -> Stored:
     raise DamagedFault(f"it leans on {base.digest} of pack {base.pack}, which is out of reach")
 
 
-class _Scratch(threading.local):
-    """A frame's memory for each place in a chain, per thread."""
+class Scratch(threading.local):
+    """A frame's memory for each place in a chain, per thread: new memory is dear."""
 
     def __init__(self) -> None:
         self._levels: list[Bytes] = []
@@ -80,7 +80,7 @@ class _Scratch(threading.local):
         return self._levels[level][:size]
 
 
-_scratch = _Scratch()
+_scratch = Scratch()
 
 
 @dataclass(slots=True)
@@ -109,13 +109,14 @@ class ObjectDecoder:
     ) -> None:
         self.digest, self.where = stored.digest, stored.where
         with translated(self.digest.hex, self.where):
-            view = memoryview(stored.encoded).cast("B")
-            self.header = read_header(view)
+            encoded = stored.encoded
+            self._encoded: Encoded = encoded if isinstance(encoded, Pieces) else Whole(encoded)
+            self.header = header_of(self._encoded)
             if self.header.raw_length != stored.raw_length:
                 what = f"{self.header.raw_length} bytes where its pack says {stored.raw_length}"
                 raise DamagedFault(f"it holds {what}")
-            self.frames = read_frames(view, self.header)
-            used = {frame.payload[0] for frame in self.frames if frame.codec in BASED}
+            self.frames = read_frames(self._encoded, self.header)
+            used = {frame.reference for frame in self.frames if frame.reference is not None}
             if used and level == MAX_CHAIN:
                 raise HostileFault(f"it leans on a chain of more than {MAX_CHAIN} objects")
             if (used or level) and any(frame.dtype != self.header.dtype for frame in self.frames):
@@ -132,8 +133,8 @@ class ObjectDecoder:
             self.work: int = self.header.raw_length + sum(base.work for base in self._bases.values())
             """Bytes that are decoded to read it, bases included."""
             for frame in self.frames:
-                if frame.codec in BASED:
-                    self._require_fit(frame)
+                if frame.reference is not None:
+                    self._require_fit(frame, self._bases[frame.reference])
             self._at = {f.raw_offset // f.dtype.itemsize: f for f in self.frames}
         # Asked for again and again: by those that may lean on it, and by what leans on those.
         self._is_kept = len(self.frames) == 1 and self.header.raw_length <= LITTLE
@@ -153,8 +154,13 @@ class ObjectDecoder:
             into[:] = self._kept
             return
         with translated(self.digest.hex, self.where):
-            base = self._base_frame(frame, known) if frame.codec in BASED else None
-            decode_payload(frame, base, into)
+            if frame.codec == RAW:
+                self._encoded.fill(frame.at, into if isinstance(into, memoryview) else into.data)
+            else:
+                base = self._base_frame(frame, known)
+                # After the bases': payloads of one thread are read into the same memory.
+                payload = self._encoded.payload(frame.at, frame.stored)
+                decode_payload(frame.codec, payload, base, frame.dtype, into)
         if self._is_kept and not isinstance(into, memoryview):
             self._kept = into.copy()
 
@@ -216,14 +222,17 @@ class ObjectDecoder:
             base.require_sound()
         with translated(self.digest.hex, self.where):
             for frame in self.frames:
-                frame.require_sound()
+                frame.require_sound(self._encoded.payload(frame.at, frame.stored))
 
     def frame_at(self, element: int) -> Frame | None:
         """The frame that begins at an element."""
         return self._at.get(element)
 
-    def _require_fit(self, frame: Frame) -> None:
-        base = self._bases[frame.payload[0]]
+    def base_of(self, frame: Frame) -> ObjectDecoder | None:
+        """What one of its frames leans on; None where that is nothing."""
+        return None if frame.reference is None else self._bases[frame.reference]
+
+    def _require_fit(self, frame: Frame, base: ObjectDecoder) -> None:
         found = base.frame_at(frame.raw_offset // frame.dtype.itemsize)
         count = frame.raw_length // frame.dtype.itemsize
         if base.header.elements != self.header.elements:
@@ -234,8 +243,10 @@ class ObjectDecoder:
         if found is None or found.dtype not in kinds or found.raw_length != count * found.dtype.itemsize:
             raise DamagedFault("a frame leans on one of another kind or size")
 
-    def _base_frame(self, frame: Frame, known: Known | None) -> Bytes:
-        base = self._bases[frame.payload[0]]
+    def _base_frame(self, frame: Frame, known: Known | None) -> Bytes | None:
+        base = self.base_of(frame)
+        if base is None:
+            return None
         found = base.frame_at(frame.raw_offset // frame.dtype.itemsize)
         if found is None:
             raise DamagedFault("a frame leans on none")
@@ -252,29 +263,29 @@ class ObjectDecoder:
         return fitted
 
 
-def decode_payload(frame: Frame, base: Bytes | None, into: Bytes | memoryview) -> None:
-    """Fill `into`, whose length the frame's header states; an array of numpy unless the frame leans on
-    nothing and is small. Raises a Fault."""
-    if frame.codec == ZSTD:
-        into[:] = memoryview(zstd.decompress(frame.payload, len(into)))
-    elif frame.codec == RAW:
-        into[:] = frame.payload
+def decode_payload(
+    codec: int, payload: memoryview, base: Bytes | None, dtype: DType, into: Bytes | memoryview
+) -> None:
+    """Fill `into`, whose length the frame's head states, from a payload that is not RAW; an array of numpy
+    unless the frame leans on nothing and is small. Raises a Fault."""
+    if codec == ZSTD:
+        into[:] = memoryview(zstd.decompress(payload, len(into)))
     elif isinstance(into, memoryview):
-        planes.decode_plainly(frame.payload, frame.dtype, into)
-    elif frame.codec == PLANES:
-        planes.decode(frame.payload, frame.dtype, into)
+        planes.decode_plainly(payload, dtype, into)
+    elif codec == PLANES:
+        planes.decode(payload, dtype, into)
     else:
         if base is None:
             raise DamagedFault("a frame leans on nothing")
-        decode = delta.decode if frame.codec == DELTA else cast.decode
-        decode(frame.payload[1:], base, frame.dtype, into)
+        decode = delta.decode if codec == DELTA else cast.decode
+        decode(payload[1:], base, dtype, into)
 
 
-def comes_back(data: Bytes, frame: Frame, base: Bytes | None) -> bool:
-    """Whether a frame that was just encoded decodes to `data`."""
+def comes_back(data: Bytes, codec: int, payload: memoryview, base: Bytes | None, dtype: DType) -> bool:
+    """Whether what was just encoded, and not as it is, decodes to `data`."""
     decoded = _scratch.at(MAX_CHAIN, len(data))
     try:
-        decode_payload(frame, base, decoded)
+        decode_payload(codec, payload, base, dtype, decoded)
     except Fault:
         return False
     return bool(kernels.same(decoded, data))
@@ -301,6 +312,6 @@ def verify_stored(encoded: Buffer, where: str, digest: Digest | None = None) -> 
     Raises as `decode_object`, whose digest this cannot check.
     """
     with translated(digest.hex if digest else "(unnamed)", where):
-        view = memoryview(encoded).cast("B")
-        for frame in read_frames(view, read_header(view)):
-            frame.require_sound()
+        whole = Whole(encoded)
+        for frame in read_frames(whole, header_of(whole)):
+            frame.require_sound(whole.payload(frame.at, frame.stored))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from stemmata.codecs.dtypes import DTYPES, MAX_RAW_LENGTH, DType
+from stemmata.codecs.encoded import Encoded
 from stemmata.codecs.faults import DamagedFault, HostileFault, NewerFault
 from stemmata.codecs.hashing import CHECK_SIZE, Buffer, check_of
 from stemmata.ids import Digest, PackName
@@ -65,7 +66,8 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame: `raw_length` bytes from `raw_offset` on, as `payload`."""
+    """One frame: `raw_length` bytes from `raw_offset` on. Its payload is `stored` bytes from `at` on, within
+    the encoded object."""
 
     codec: int
     dtype: DType
@@ -73,11 +75,14 @@ class Frame:
     raw_length: int
     head: memoryview
     check: bytes
-    payload: memoryview
+    at: int
+    stored: int
+    reference: int | None = None
+    """Which of the object's references it leans on, if it does."""
 
-    def require_sound(self) -> None:
+    def require_sound(self, payload: memoryview) -> None:
         """Hold the stored bytes against the frame's checksum. Raises DamagedFault."""
-        if check_of((self.head, self.payload)) != self.check:
+        if check_of((self.head, payload)) != self.check:
             raise DamagedFault(f"the frame at byte {self.raw_offset} fails its checksum")
 
 
@@ -143,8 +148,17 @@ def read_header(encoded: memoryview) -> Header:
     return Header(dtype, frames, raw_length, body + CHECK_SIZE, bases)
 
 
-def read_frames(encoded: memoryview, header: Header) -> list[Frame]:
-    """All frames, bounded and tiling the object; payloads are not looked at yet.
+def header_of(encoded: Encoded) -> Header:
+    """As `read_header`."""
+    begin = encoded.part(0, MAX_HEADER)
+    if len(begin) == MAX_HEADER and begin[_HEADER_REFERENCES] > MAX_REFERENCES:
+        # Longer than any may be: whether it is damaged or hostile, its checksum tells.
+        begin = encoded.part(0, _HEADER.size + begin[_HEADER_REFERENCES] * _REFERENCE.size + CHECK_SIZE)
+    return read_header(begin)
+
+
+def read_frames(encoded: Encoded, header: Header) -> list[Frame]:
+    """All frames, bounded and tiling the object; payloads are not looked at yet, but for the first byte.
 
     Raises DamagedFault, HostileFault, NewerFault.
     """
@@ -158,7 +172,7 @@ def read_frames(encoded: memoryview, header: Header) -> list[Frame]:
         frames.append(frame)
     if offset != header.raw_length:
         raise DamagedFault("its frames hold less than its header says")
-    if at != len(encoded):
+    if at != encoded.size:
         raise DamagedFault("bytes follow its last frame")
     return frames
 
@@ -169,10 +183,11 @@ def peek_frame(head: memoryview) -> tuple[int, int, int]:
     return codec, raw_length, stored
 
 
-def _read_frame(encoded: memoryview, at: int, offset: int, references: int) -> tuple[Frame, int]:
-    if len(encoded) - at < FRAME_OVERHEAD:
+def _read_frame(encoded: Encoded, at: int, offset: int, references: int) -> tuple[Frame, int]:
+    if encoded.size - at < FRAME_OVERHEAD:
         raise DamagedFault("a frame's header is cut off")
-    codec, code, reserved, raw_length, stored, reserved_too = _FRAME.unpack_from(encoded, at)
+    begin = encoded.part(at, FRAME_OVERHEAD + 1)
+    codec, code, reserved, raw_length, stored, reserved_too = _FRAME.unpack_from(begin)
     dtype = _dtype(code)
     if reserved or reserved_too:
         raise DamagedFault("a reserved field of a frame is not zero")
@@ -187,15 +202,17 @@ def _read_frame(encoded: memoryview, at: int, offset: int, references: int) -> t
     if not raw_length or raw_length % dtype.itemsize:
         raise DamagedFault(f"a frame of {raw_length} bytes of {dtype.word}")
     start = at + FRAME_OVERHEAD
-    if stored > len(encoded) - start:
+    if stored > encoded.size - start:
         raise DamagedFault("a frame is cut off")
     if codec == RAW and stored != raw_length:
         raise DamagedFault("a raw frame is not as long as it says")
-    if codec in BASED and (not stored or encoded[start] >= references):
-        raise DamagedFault("a frame names a reference that is not there")
-    end = start + stored
-    head, check = encoded[at : at + _FRAME.size], bytes(encoded[at + _FRAME.size : start])
-    return Frame(codec, dtype, offset, raw_length, head, check, encoded[start:end]), end
+    reference = None
+    if codec in BASED:
+        if not stored or begin[FRAME_OVERHEAD] >= references:
+            raise DamagedFault("a frame names a reference that is not there")
+        reference = begin[FRAME_OVERHEAD]
+    head, check = begin[: _FRAME.size], bytes(begin[_FRAME.size : FRAME_OVERHEAD])
+    return Frame(codec, dtype, offset, raw_length, head, check, start, stored, reference), start + stored
 
 
 def _dtype(code: int) -> DType:

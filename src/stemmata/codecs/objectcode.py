@@ -30,7 +30,6 @@ from stemmata.codecs.frames import (
     PLANES,
     RAW,
     ZSTD,
-    Frame,
     Reference,
     write_frame_head,
     write_header,
@@ -348,9 +347,7 @@ def _encode_frame(
         codec, payload = _smallest(data, fitted, dtype, plan)
     into = _scratch.stored
     stored = _place(payload, into)
-    if codec not in (RAW, CAST) and not comes_back(
-        data, Frame(codec, dtype, 0, len(data), stored[:0], b"", stored), fitted
-    ):
+    if codec not in (RAW, CAST) and not comes_back(data, codec, stored, fitted, dtype):
         codec, stored = RAW, _place([data.data], into)
     head = write_frame_head(codec, dtype, len(data), [stored])
     into[: len(head)] = head

@@ -13,9 +13,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from stemmata.codecs.decoding import ObjectDecoder
+from stemmata.codecs.decoding import ObjectDecoder, Scratch
 from stemmata.codecs.dtypes import DType
-from stemmata.codecs.frames import CAST, Reference
+from stemmata.codecs.frames import CAST, Frame, Reference
 from stemmata.codecs.held import HeldBase, Read
 from stemmata.codecs.objectcode import Plan, StoredBase, fits, plan_against, plan_alone, sample_of
 from stemmata.codecs.streams import Bytes
@@ -35,6 +35,7 @@ _GAIN = 0.97
 """A base has to make of an object less than this part of what it takes alone."""
 _STEP = 1.04
 """Decoding as many bytes more as the object has must make it smaller by this factor."""
+_scratch = Scratch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ def chosen(
                 kin = _kin(digest, packs, reader, always if digest == keep else opened, buffers, seen)
                 if digest == keep and kin and kin[0][1].digest == keep:
                     asked = kin[0][1]
+                frames = _Frames(begin // dtype.itemsize)
                 for reference, decoder in kin:
                     raw = decoder.header.raw_length
                     within = decoder.work + len(data) <= WORK * len(data)
@@ -102,7 +104,7 @@ def chosen(
                     read = held(reference.digest) if held is not None else None
                     under = _held(read, decoder, element, count) if read is not None else None
                     if under is None:
-                        read, under = None, _frame(decoder, element, count)
+                        read, under = None, frames.sample(decoder, count)
                     if under is None:
                         continue
                     plan, size = plan_against(alone, sample, under, dtype, decoder.header.dtype)
@@ -146,21 +148,41 @@ def _kin(
 
 
 def _held(read: Read, decoder: ObjectDecoder, element: int, count: int) -> Bytes | None:
-    """As `_frame`, from where the bytes are held."""
+    """The bytes of `count` elements of an object from an element on, from where they are held."""
     size = decoder.header.dtype.itemsize
     into = np.empty(count * size, np.uint8)
     return into if read(element * size, into.data) else None
 
 
-def _frame(decoder: ObjectDecoder, element: int, count: int) -> Bytes | None:
-    """The bytes of `count` elements of the frame that begins at an element."""
-    frame = decoder.frame_at(element)
-    length = count * decoder.header.dtype.itemsize
-    if frame is None or frame.raw_length < length:
-        return None
-    into = np.empty(frame.raw_length, np.uint8)
-    try:
-        decoder.decode_into(frame, into)
-    except StemmataError:
-        return None
-    return into[:length]
+class _Frames:
+    """The frames of a chain that begin at an element, each decoded once, though one leans on the other. They
+    are good until this thread makes another of these."""
+
+    def __init__(self, element: int) -> None:
+        self._element = element
+        self._found: dict[tuple[Digest, int, int], Bytes] = {}
+
+    def sample(self, decoder: ObjectDecoder, count: int) -> Bytes | None:
+        """The first `count` elements of an object's; None where they cannot be had."""
+        frame = decoder.frame_at(self._element)
+        length = count * decoder.header.dtype.itemsize
+        if frame is None or frame.raw_length < length:
+            return None
+        try:
+            return self._decoded(decoder, frame)[:length]
+        except StemmataError:
+            return None
+
+    def _decoded(self, decoder: ObjectDecoder, frame: Frame) -> Bytes:
+        key = decoder.digest, frame.raw_offset, frame.raw_length
+        found = self._found.get(key)
+        if found is not None:
+            return found
+        base, known = decoder.base_of(frame), None
+        under = base.frame_at(self._element) if base is not None else None
+        if base is not None and under is not None:
+            known = base.digest, self._decoded(base, under)
+        found = _scratch.at(len(self._found), frame.raw_length)
+        decoder.decode_into(frame, found, known)
+        self._found[key] = found
+        return found

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from stemmata.codecs.frames import Reference
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 _INDEX_BYTES = 64 << 20
 _OPEN_PACKS = 1024
+_IN_PIECES = 256 << 10
+"""Stored bytes of an object from which on it is read frame by frame, where storage allows: what is not taken
+into memory whole need not be got from the system, and is in the processor's cache when it is decoded."""
 _WIDER = 2
 """No base is longer than this many times what leans on it: a float32 tensor under its rounding."""
 
@@ -32,7 +36,8 @@ _Found = TypeVar("_Found")
 class ObjectReader:
     """Reads objects out of the packs that hold them. Safe to use from many threads.
 
-    Keeps the indexes of the packs last used, up to 64 MiB.
+    Keeps the indexes of the packs last used, up to 64 MiB. Large objects are read frame by frame, each before
+    it is decoded: what was opened may turn out to be missing or damaged later.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -86,7 +91,8 @@ class ObjectReader:
     def opened(
         self, digest: Digest, packs: Sequence[PackName], buffers: Room
     ) -> Iterator[tuple[Reference, ObjectDecoder]]:
-        """Where the object lies; it and its bases as they are stored, not decoded yet. Raises as `read`."""
+        """Where the object lies; it and its bases as they are stored, not decoded yet. Raises as `read`, and
+        so does decoding: the rest of a large one may be gone by then."""
 
         def begin(pack: PackReader, digest: Digest, row: IndexRow) -> tuple[Reference, ObjectDecoder]:
             found = opened.enter_context(self._decoder(pack, digest, row, buffers))
@@ -139,16 +145,21 @@ class ObjectReader:
     ) -> Iterator[ObjectDecoder]:
         # Imported here: numpy costs a tenth of a second, and much is asked that reads no object.
         from stemmata.codecs.decoding import ObjectDecoder, Stored
+        from stemmata.codecs.encoded import Pieces
 
         lent: list[memoryview] = []
-        whole: list[tuple[PackReader, Digest, IndexRow, memoryview]] = []
+        links: list[tuple[PackReader, Digest, IndexRow]] = []
 
         def stored(pack: PackReader, digest: Digest, row: IndexRow) -> Stored:
-            view = buffers.lend(row.stored)
-            lent.append(view)
-            buffers.read_into(pack, digest, row, view)
-            whole.append((pack, digest, row, view))
-            return Stored(view, row.raw, digest, pack.name.hex)
+            encoded: memoryview | Pieces
+            if row.stored >= _IN_PIECES and self._storage.reads_pieces:
+                encoded = Pieces(row.stored, partial(self._read_at, pack, digest, row))
+            else:
+                encoded = buffers.lend(row.stored)
+                lent.append(encoded)
+                buffers.read_into(pack, digest, row, encoded)
+            links.append((pack, digest, row))
+            return Stored(encoded, row.raw, digest, pack.name.hex)
 
         def stored_base(pack: PackReader, digest: Digest, found: IndexRow) -> Stored:
             if found.raw > _WIDER * row.raw:
@@ -164,12 +175,19 @@ class ObjectReader:
         except StemmataError:
             # Checksums were left aside, for the digest tells all that they could. Not so after a failure: a
             # damaged byte may look like a newer format, or like the fault of what leans on it.
-            for where, found, place, view in whole:
-                where.require_sound(found, place, view)
+            for where, found, place in links:
+                where.read_row(found, place)
             raise
         finally:
             for view in lent:
                 buffers.give_back(view)
+
+    def _read_at(self, pack: PackReader, digest: Digest, row: IndexRow, at: int, into: memoryview) -> None:
+        try:
+            pack.read_into(digest, row, into, at)
+        except MissingPack:
+            self.forget(pack.name)  # it was there when its object was opened
+            raise
 
     def _open(self, name: PackName) -> PackReader:
         """The pack with its index read."""

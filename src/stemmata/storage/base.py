@@ -49,6 +49,10 @@ class Storage(Protocol):
     cache_folder: Path | None
     """Where caches of this repository may live, or None: then the user's cache folder serves."""
 
+    @property
+    def reads_pieces(self) -> bool:
+        """Whether many short reads cost hardly more than a long one: with files at hand, not by a network."""
+
     def put_new(self, key: str, data: Buffer) -> None:
         """Write a whole key if it is absent. Raises as `NewObject.commit`."""
 

@@ -21,6 +21,10 @@ class LayeredStorage:
         self.where = above.where
         self.cache_folder: Path | None = above.cache_folder
 
+    @property
+    def reads_pieces(self) -> bool:
+        return self._above.reads_pieces and self._below.reads_pieces
+
     def put_new(self, key: str, data: Buffer) -> None:
         self._require_free(key)
         self._above.put_new(key, data)

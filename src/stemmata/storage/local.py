@@ -11,6 +11,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,12 +41,18 @@ from stemmata.storage.descriptors import (
 from stemmata.storage.failures import read_failure, reason_of, write_failure
 from stemmata.storage.forks import held_at_forks
 from stemmata.storage.keys import check_key, check_prefix, check_range, is_key
+from stemmata.storage.mounts import is_network, mount_of
 from stemmata.storage.publish import Means, NoMeans
 
 _SYNCED_AT_ONCE = 8 << 20
 """Bytes of a file that is being written after which the disk is told to begin with them."""
 _ABSENT = (FileNotFoundError, NotADirectoryError)
 _T = TypeVar("_T")
+
+
+@lru_cache(maxsize=256)  # a pack is read piece by piece: this would be half of what asking for one costs
+def _path_of(root: Path, key: str) -> Path:
+    return root / check_key(key)
 
 
 class LocalStorage:
@@ -61,6 +68,10 @@ class LocalStorage:
         self._means: Means | None = None
         self._synced: set[Path] = set()
         """Folders whose own entry in their parent this object has synced."""
+
+    @cached_property
+    def reads_pieces(self) -> bool:
+        return not is_network(mount_of(self.root))
 
     def put_new(self, key: str, data: Buffer) -> None:
         # A look first: a lost race costs no temporary file then. The naming call decides all the same.
@@ -199,7 +210,7 @@ class LocalStorage:
         return done
 
     def _path(self, key: str) -> Path:
-        return self.root / check_key(key)
+        return _path_of(self.root, key)
 
     def _find_means(self, again: bool = False) -> Means:
         """What puts if absent here, found by trial before the first write."""

@@ -19,6 +19,7 @@ class MemoryStorage:
     def __init__(self, where: str = "memory") -> None:
         self.where = where
         self.cache_folder: Path | None = None
+        self.reads_pieces = True
         self._lock = held_at_forks(threading.Lock())
         self._kept: dict[str, tuple[bytes, float]] = {}
 

@@ -18,6 +18,10 @@ class ReadOnlyStorage:
         self.where = inner.where
         self.cache_folder: Path | None = inner.cache_folder
 
+    @property
+    def reads_pieces(self) -> bool:
+        return self._inner.reads_pieces
+
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         return self._inner.get(key, start, length)
 
