@@ -81,8 +81,8 @@ def _stays_behind() -> bool:
 
 _lock = threading.Lock()
 _pools: dict[str, Threads] = {}
-_OBJECTS = 2
-"""Objects coded at once: while one is hashed or looked up, the other's frames keep the processors busy."""
+_OBJECTS = 3
+"""Objects coded at once: while one is hashed or looked up, the others' frames keep the processors busy."""
 
 
 def thread_count() -> int:
@@ -102,7 +102,7 @@ def frame_pool() -> Executor | None:
 
 def object_pool() -> Executor | None:
     """As `frame_pool`, for whole objects."""
-    return _pool("objects", min(_OBJECTS, thread_count()))
+    return _pool("objects", _OBJECTS if thread_count() > 1 else 1)
 
 
 def _pool(name: str, count: int) -> Executor | None:

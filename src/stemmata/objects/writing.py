@@ -81,8 +81,8 @@ class Pending:
 class ObjectWriter:
     """Puts objects into new packs, each content once, in the order in which they are handed over.
 
-    `submit` may be called while earlier ones are coded on other threads, up to two at a time, and written on
-    one more, so that coding does not wait for the disk. Memory: the objects that are not written, for each
+    `submit` may be called while earlier ones are coded on other threads, up to three at a time, and written
+    on one more, so that coding does not wait for the disk. Memory: the objects that are not written, for each
     what it is encoded to and its base as it is stored, where that is read whole (while it is chosen, two
     candidates), and a few MiB. `lookup` names live packs that may hold a digest; each is asked itself before
     it is relied on. `held` says where the bytes of a stored object may lie too.

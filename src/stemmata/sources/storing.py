@@ -23,7 +23,7 @@ from stemmata.trees import Segment, Tree, TreeFile
 
 _READ_AHEAD = 64 << 20
 """Bytes of two pieces that may be in memory at once; above it the next one waits."""
-_IN_FLIGHT = 32 << 20
+_IN_FLIGHT = 48 << 20
 """Bytes of pieces that may be on their way to the writer; a longer one is there alone."""
 _WORTH_A_THREAD = 256 << 10
 """Bytes from which reading ahead gains more than handing over costs."""
