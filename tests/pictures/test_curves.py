@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from picture_makers import WILD, spectra, sweep
@@ -333,6 +333,7 @@ _ANY = st.floats(allow_nan=True, allow_infinity=True) | st.sampled_from([5e-324,
 
 
 @settings(max_examples=150, deadline=None)
+@example(told=[(1.5789042843043969e178, 0.0), (8.782946620226839e-131, 0.0)], way="min")
 @given(st.lists(st.tuples(_ANY, _ANY), min_size=1, max_size=6), st.sampled_from(["min", "max"]))
 def test_whatever_was_measured_and_set_can_be_drawn(told: list[tuple[float, float]], way: str) -> None:
     versions = [

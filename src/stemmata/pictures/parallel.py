@@ -49,8 +49,9 @@ class AxisOf:
     def at(self, value: float) -> float:
         """0 to 1."""
         if self.kind == "log":
-            span = math.log(self.high / self.low)
-            return math.log(value / self.low) / span if span else 0.5
+            # Of each by itself: their ratio may be beyond any float.
+            low, high, here = map(math.log, (self.low, self.high, value))
+            return (here - low) / (high - low) if high > low else 0.5
         return (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
 
     def shown(self, value: float) -> str:
