@@ -38,8 +38,9 @@ class Scale:
         if self.log:
             if value <= self.low:
                 return 0.0
-            span = math.log10(self.high / self.low)
-            return min(1.0, math.log10(value / self.low) / span) if span else 1.0
+            # Of each by itself: their ratio may be beyond any float.
+            low, high, here = map(math.log10, (self.low, self.high, value))
+            return min(1.0, (here - low) / (high - low)) if high > low else 1.0
         span = self.high - self.low
         return min(1.0, max(0.0, (value - self.low) / span)) if span else 1.0
 
