@@ -127,7 +127,7 @@ def _recall(file: Path | None) -> _Note | None:
         return None
     try:
         return msgspec.json.decode(file.read_bytes(), type=_Note)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -253,11 +253,14 @@ def test_a_renamed_and_executable_file_is_what_it_is_now(
 
 
 @pytest.mark.usefixtures("settled")
-def test_notes_that_are_damaged_are_no_notes(repo: Repository, tmp_path: Path, cache: Path) -> None:
+@pytest.mark.parametrize("first", range(5))
+def test_notes_that_are_damaged_are_no_notes(
+    repo: Repository, tmp_path: Path, cache: Path, first: int
+) -> None:
     data = written(tmp_path / "out", model())
     save(repo, tmp_path / "out", "one")
     for n, note in enumerate(sorted(cache.iterdir())):
-        note.write_bytes([b"{", b"", b"\xff\xfe", b"[]"][n % 4])
+        note.write_bytes([b"{", b"", b"\xff\xfe", b"[]", b'{"x":' + b"[" * 10**5][(n + first) % 5])
     assert save(repo, tmp_path / "out", "two", ["one"]).read("model.safetensors") == data
 
 
