@@ -7,7 +7,6 @@ trained. It covers what decides the loaded weights, so tokenizer and README do n
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -15,7 +14,7 @@ import msgspec
 from blake3 import blake3
 
 from stemmata.records import Base
-from stemmata.seen import Seen, marks_of, size_of
+from stemmata.seen import Seen, begun_at, marks_of, size_of
 from stemmata.trees import Tree, content_digest
 
 Row = tuple[str, int, str]
@@ -110,15 +109,16 @@ def _weights(rows: list[Row]) -> Weights:
 
 
 def _row(folder: Path, name: str, seen: Seen | None) -> Row:
-    path, now = (folder / name).resolve(), time.time_ns()
+    path = (folder / name).resolve()
     before = marks_of(path.stat())
     known = seen.digest_of(path, before) if seen is not None else None
     if known is not None:
         return name, size_of(before), known
+    begun = begun_at(path, before) if seen is not None else 0
     digest = hash_file(path)
     after = marks_of(path.stat())
     if seen is not None and before == after:
-        seen.remember(path, after, digest, now)
+        seen.remember(path, after, digest, begun)
     return name, size_of(after), digest
 
 

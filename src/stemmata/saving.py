@@ -6,7 +6,6 @@ The commit itself is `transaction.commit`; this module decides what the entry sa
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -110,10 +109,9 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
     with Held(seen, lambda: [*alike.files, *files_above(session, parents)]) as held:
         writer = ObjectWriter(session.storage, leaning.packs_holding, session.reader, held=held)
         try:
-            unread, begun = Unread(seen, alike, surveyor, writer), time.time_ns()
-            known = None if request.reread else unread
-            tree = sources.store(source, writer, request.progress, alike.of, surveyor.looks, known)
-            unread.remember(source.on_disk, tree, begun)
+            unread = Unread(seen, alike, surveyor, writer, reread=request.reread)
+            tree = sources.store(source, writer, request.progress, alike.of, surveyor.looks, unread)
+            unread.remember(source.on_disk, tree)
             if not tree.files and not tree.empty_folders:
                 raise EmptySource(path=str(source.path))
             existing = _existing(session, request, tree, leaning)

@@ -7,16 +7,20 @@ What is kept lies in the user's own folder: whoever shares a repository cannot m
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import TypeAlias
 
 import msgspec
 from blake3 import blake3
 
+from stemmata.storage.descriptors import NO_FOLLOW, READ
+from stemmata.storage.mounts import mount_of
+
 SETTLED_NS = 60_000_000_000
-"""How long a file must have been left alone when it was read. Whoever maps a file and writes to it changes
-its times with the first write to a page, and not with the next before the page is on the disk, which
-takes Linux up to 35 seconds."""
+"""How long a file must have been left alone when it was read."""
+_IN_MEMORY = frozenset({"tmpfs", "ramfs", "hugetlbfs", "rootfs"})
+"""File systems without a disk: what is written through a mapping there may never change a file's times."""
 LEAST = 1 << 20
 """Bytes of a file that is worth a note: a smaller one is read in less time."""
 _MOST_NOTES = 4000
@@ -31,7 +35,7 @@ class _Note(msgspec.Struct, frozen=True):
     digest: str
     """BLAKE3 of the whole file, hex."""
     at_ns: int
-    """When it began to be read."""
+    """When it began to be read; 0: it may change without its marks."""
 
 
 class Seen:
@@ -62,7 +66,10 @@ class Seen:
         )
 
     def remember(self, path: Path, marks: Marks, digest: str, at_ns: int) -> None:
-        """Note a file that had these marks when it began to be read, at `at_ns`, and after it was."""
+        """Note a file that had these marks when it began to be read, and after it was.
+
+        `at_ns`: see `begun_at`; 0: this tells where the content lies, and is not taken for the file's.
+        """
         note = msgspec.json.encode(_Note(os.fsencode(path), marks, digest, at_ns))
         for key in (os.fsencode(path), bytes.fromhex(digest)):
             file = self._under(key)
@@ -86,6 +93,27 @@ class Seen:
         return self._folder / f"{blake3(key).hexdigest()[:32]}.json" if self._folder is not None else None
 
 
+def begun_at(path: Path, marks: Marks) -> int:
+    """The time, for `Seen.remember`, to be asked right before a file is read; 0 where it was touched a while
+    ago, or may change unnoticed.
+
+    Whoever maps a file and writes to it changes its times with the first write to a page, and not with the
+    next before that page is on the disk: so it is brought there, which mostly it is already.
+    """
+    now = time.time_ns()
+    if now - max(marks[-2:]) < SETTLED_NS or mount_of(path).kind in _IN_MEMORY:
+        return 0
+    try:
+        fd = os.open(path, READ | NO_FOLLOW)
+        try:
+            getattr(os, "fdatasync", os.fsync)(fd)
+        finally:
+            os.close(fd)
+    except OSError:
+        return 0
+    return now
+
+
 def marks_of(about: os.stat_result) -> Marks:
     return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
 
@@ -99,7 +127,7 @@ def _recall(file: Path | None) -> _Note | None:
         return None
     try:
         return msgspec.json.decode(file.read_bytes(), type=_Note)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -20,27 +20,40 @@ from stemmata.codecs.dtypes import dtype_of
 from stemmata.containers.base import MAX_ELEMENTS
 from stemmata.ids import Digest
 from stemmata.objects import ObjectWriter
-from stemmata.seen import LEAST, Seen, marks_of
+from stemmata.seen import LEAST, Seen, begun_at, marks_of
 from stemmata.sources import SourceFile
 from stemmata.storage.descriptors import NO_FOLLOW, READ, read_into
 from stemmata.surveyor import Surveyor
 from stemmata.trees import Tree, TreeFile
 
+_SAFETENSORS = ".safetensors"
+
 
 class Unread:
     """Answers whether a file of a save is what a file of a parent was."""
 
-    def __init__(self, seen: Seen, alike: Candidates, surveyor: Surveyor, writer: ObjectWriter) -> None:
+    def __init__(
+        self, seen: Seen, alike: Candidates, surveyor: Surveyor, writer: ObjectWriter, *, reread: bool = False
+    ) -> None:
+        """`reread`: all have to be read."""
         self._seen, self._alike, self._surveyor, self._writer = seen, alike, surveyor, writer
-        self._unread: set[str] = set()
+        self._reread = reread
+        self._begun: dict[str, int] = {}
+        """When those that are worth a note began to be read."""
 
     def __call__(self, file: SourceFile) -> TreeFile | None:
-        """The file as it is stored; None if it has to be read. Then nothing has changed."""
+        """The file as it is stored; None if it has to be read, now. Then nothing has changed."""
         if file.size < LEAST:
             return None
+        known = None if self._reread else self._known(file)
+        if known is None:
+            self._begun[file.path] = begun_at(file.real, file.seen_as)
+        return known
+
+    def _known(self, file: SourceFile) -> TreeFile | None:
         digest = self._seen.digest_of(file.real, file.seen_as)
         known = next((stored for stored in self._alike.files if stored.digest == digest), None)
-        if known is None or known.size != file.size:
+        if known is None or known.size != file.size or not _is_cut_alike(file.path, known):
             return None
         taken = self._surveyor.unmoved(file.path, known)
         if taken is None:
@@ -50,15 +63,14 @@ class Unread:
             return None
         taken()
         self._alike.pass_over(known.segments)
-        self._unread.add(file.path)
         return known
 
-    def remember(self, files: Iterable[SourceFile], tree: Tree, begun_ns: int) -> None:
-        """Note those that were read, which began at `begun_ns`, unchanged since they were listed."""
+    def remember(self, files: Iterable[SourceFile], tree: Tree) -> None:
+        """Note those that were read, unchanged since they were listed."""
         digests = {file.path: file.digest for file in tree.files}
-        fresh = [f for f in files if f.size >= LEAST and f.path in digests and f.path not in self._unread]
+        fresh = [file for file in files if file.path in self._begun and file.path in digests]
         for file in fresh:
-            self._seen.remember(file.real, file.seen_as, digests[file.path], begun_ns)
+            self._seen.remember(file.real, file.seen_as, digests[file.path], self._begun[file.path])
         if fresh:
             self._seen.tidy()
 
@@ -110,14 +122,22 @@ class Held:
         path, marks = place
         try:
             fd = os.open(path, READ | NO_FOLLOW)
-        except OSError:
-            return None  # it was moved, or is not ours to read
+        except (OSError, ValueError):
+            return None  # it was moved, is not ours to read, or the note of it is damaged
         about = os.fstat(fd)
         # Of a file that was rotated away, or written anew, not a byte needs to be read to know it.
         if stat.S_ISREG(about.st_mode) and marks_of(about) == marks:
             return fd
         os.close(fd)
         return None
+
+
+def _is_cut_alike(path: str, known: TreeFile) -> bool:
+    """Whether a file of this name would be cut as it was, and taken: see `containers.cut.plan`."""
+    promised = path.casefold().endswith(_SAFETENSORS)
+    return promised == known.path.casefold().endswith(_SAFETENSORS) and (
+        not promised or known.container == "safetensors"
+    )
 
 
 def _spots_of(files: Iterable[TreeFile]) -> dict[str, tuple[str, int]]:

@@ -54,3 +54,20 @@ def test_nothing_of_it_goes_on_after_a_save_that_failed(
     with pytest.raises(NameTaken):
         repo.save(folder, "m", name="first")
     assert running() == []
+
+
+def test_where_no_thread_is_to_be_had_it_captures_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process may have as many threads as it is allowed; from Python 3.12 on none begins as it ends."""
+    real = threading.Thread.start
+
+    def start(self: threading.Thread) -> None:
+        if self.name == "stemmata-capture":
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+        real(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    version = Repository.in_memory().save(model_folder(tmp_path / "m"), "m")
+    assert json.loads(version.provenance("packages"))["msgspec"]
+    assert set(version.record.provenance) >= set(capturing.collect())

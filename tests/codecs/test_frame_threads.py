@@ -6,13 +6,23 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stemmata.codecs import workers
+from stemmata.codecs.dtypes import dtype_of
+from stemmata.codecs.faults import DamagedFault
+from stemmata.codecs.frames import Reference
+from stemmata.codecs.objectcode import Base, encode_object, plan_alone, sample_of
+from stemmata.codecs.streams import Bytes
 from stemmata.errors import InvalidArgument
+from stemmata.ids import Digest, PackName
+
+F32 = dtype_of("F32")
 
 SOURCE = Path(__file__).parents[2] / "src"
 
@@ -130,3 +140,23 @@ thread.join()
 print(found[0], through_pools())
 """
     assert run(code, STEMMATA_THREADS="2") == "(5, 5, 5, 5) (0, 0, 0, 0)\n"
+
+
+def test_what_a_later_frame_failed_of_is_told_though_an_earlier_one_ends_after_it() -> None:
+    """The first of a base's frames to be found damaged need not be the first in it."""
+    data = np.random.default_rng(0).normal(size=3 * F32.max_frame_bytes // 4).astype("<f4")
+    last, found = 2 * F32.max_frame_bytes // 4, threading.Event()
+
+    class Damaged(Base):
+        def frame(self, element: int, count: int) -> Bytes:
+            if element == last:
+                found.set()
+                raise DamagedFault("as planned")
+            found.wait(30)
+            time.sleep(0.05)
+            return super().frame(element, count)
+
+    base = Damaged(Reference(PackName(bytes(16)), Digest(bytes(32))), F32, memoryview(data).cast("B"))
+    plan = plan_alone(sample_of(data.view(np.uint8), F32)[1], F32)
+    with ThreadPoolExecutor(3) as threads, pytest.raises(DamagedFault, match="as planned"):
+        encode_object(data.data, F32, threads, base, plan)

@@ -64,3 +64,18 @@ def test_a_version_is_coded_against_the_checkpoint_of_the_one_before(
         if not spoiled:
             twin = tmp_path / "out" / f"checkpoint-{version.step}" / "model.safetensors"
             assert version.read("model.safetensors") == twin.read_bytes()
+
+
+def test_a_checkpoint_that_cannot_be_noted_stops_no_training(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def marks(about):  # type: ignore[no-untyped-def]
+        raise ValueError("as planned")
+
+    monkeypatch.setattr(checkpoints, "marks_of", marks)
+    callback = VersionCallback(repo, "m", run_name="r", on_error="raise")
+    trainer = tiny.trainer(
+        tiny.gpt2(), tmp_path / "out", [callback], num_train_epochs=2, save_strategy="epoch"
+    )
+    trainer.train()
+    assert {version.name for version in repo.versions("m")} >= {"r/epoch-1", "r/epoch-2"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -218,6 +219,27 @@ def test_arrays_are_put_as_their_bytes() -> None:
     (summary,) = writer.finish()
     assert ObjectReader(storage).read(digest, [summary.name]) == array.tobytes()
     assert writer.stats.bytes_in == array.nbytes
+
+
+def test_where_no_thread_can_be_had_it_fails_and_hangs_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = threading.Thread.start
+
+    def start(self: threading.Thread) -> None:
+        if self.name.startswith("stemmata-write"):
+            raise RuntimeError("can't start new thread")
+        real(self)
+
+    writer = writer_to(LocalStorage(tmp_path))
+    writer.put(b"something")
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        writer.put(numbers(1_000_000), "F32")
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        writer.finish()
+    writer.abort()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_many_threads_may_put() -> None:

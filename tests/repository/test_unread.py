@@ -3,9 +3,12 @@ they were saved from. Never at the price of what is stored."""
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -15,11 +18,15 @@ from chained import Tensors, model, opened, trained, written
 from stemmata import saving, seen, unread
 from stemmata.checking import check
 from stemmata.codecs.decoding import ObjectDecoder
+from stemmata.errors import BrokenContainer
 from stemmata.recording import SaveRequest
 from stemmata.repository import Repository
 from stemmata.session import seen_files
 from stemmata.sources.files import OpenedFile
+from stemmata.storage.mounts import mount_of
 from stemmata.version import Version
+
+SHARED_MEMORY = Path("/dev/shm")
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +39,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files count as left alone long enough as soon as they are written."""
+    """Files count as left alone long enough as soon as they are written, wherever the tests run."""
     monkeypatch.setattr(seen, "SETTLED_NS", -(10**18))
+    monkeypatch.setattr(seen, "_IN_MEMORY", frozenset())
 
 
 @pytest.fixture
@@ -150,6 +158,55 @@ def test_a_change_in_place_is_stored_though_size_and_time_are_what_they_were(
     assert save(repo, tmp_path / "out", "two", ["one"]).read("model.safetensors") == data
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there nothing is believed")
+@pytest.mark.parametrize("place", ["on a disk", "in memory"])
+def test_a_change_through_a_mapping_is_stored_though_no_time_tells_of_it(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """A page that waits to be written takes any change; one of a file system in memory waits for ever."""
+    monkeypatch.setattr(seen, "SETTLED_NS", -(10**18))
+    with ExitStack() as stack:
+        folder = tmp_path / "out"
+        if place == "in memory":
+            if mount_of(SHARED_MEMORY).kind != "tmpfs" or not os.access(SHARED_MEMORY, os.W_OK):
+                pytest.skip("no file system in memory")
+            folder = Path(stack.enter_context(TemporaryDirectory(dir=SHARED_MEMORY))) / "out"
+        data = written(folder, model())
+        file = stack.enter_context((folder / "model.safetensors").open("r+b"))
+        mapped = stack.enter_context(mmap.mmap(file.fileno(), 0))
+        mapped[-1] = data[-1]
+        save(repo, folder, "one")
+        before = os.fstat(file.fileno())
+        mapped[-1] = data[-1] ^ 1
+        if place == "in memory":
+            assert seen.marks_of(os.fstat(file.fileno())) == seen.marks_of(before)
+        second = save(repo, folder, "two", ["one"])
+        assert second.read("model.safetensors") == data[:-1] + bytes([data[-1] ^ 1])
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_file_that_was_taken_though_it_is_broken_is_refused_where_that_is_not_asked_for(
+    repo: Repository, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model.safetensors").write_bytes(bytes(5000))
+    saving.save(repo.session, SaveRequest(tmp_path / "out", "m", "one", allow_broken=True))
+    with pytest.raises(BrokenContainer):
+        save(repo, tmp_path / "out", "two", ["one"])
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_file_under_a_name_that_promises_tensors_is_cut_into_them(repo: Repository, tmp_path: Path) -> None:
+    written(tmp_path / "out", model())
+    link = tmp_path / "out" / "model.safetensors"
+    link.rename(tmp_path / "out" / "model.dat")
+    save(repo, tmp_path / "out", "one")
+    link.symlink_to("model.dat")
+    second = save(repo, tmp_path / "out", "two", ["one"])
+    assert {file.path: file.container for file in second.files}["model.safetensors"] == "safetensors"
+    assert len(second.statistics()) == len(model())
+
+
 @pytest.mark.usefixtures("settled")
 def test_asked_to_a_save_reads_everything(repo: Repository, tmp_path: Path, read: list[int]) -> None:
     data = written(tmp_path / "out", model())
@@ -196,11 +253,14 @@ def test_a_renamed_and_executable_file_is_what_it_is_now(
 
 
 @pytest.mark.usefixtures("settled")
-def test_notes_that_are_damaged_are_no_notes(repo: Repository, tmp_path: Path, cache: Path) -> None:
+@pytest.mark.parametrize("first", range(5))
+def test_notes_that_are_damaged_are_no_notes(
+    repo: Repository, tmp_path: Path, cache: Path, first: int
+) -> None:
     data = written(tmp_path / "out", model())
     save(repo, tmp_path / "out", "one")
     for n, note in enumerate(sorted(cache.iterdir())):
-        note.write_bytes([b"{", b"", b"\xff\xfe", b"[]"][n % 4])
+        note.write_bytes([b"{", b"", b"\xff\xfe", b"[]", b'{"x":' + b"[" * 10**5][(n + first) % 5])
     assert save(repo, tmp_path / "out", "two", ["one"]).read("model.safetensors") == data
 
 
@@ -295,6 +355,38 @@ def test_a_file_that_is_not_what_its_note_says_is_not_believed(
     assert leans(repo, second) == objects(parent)
     assert second.read("model.safetensors") == data
     assert check(repo.session.storage).sound
+
+
+def test_a_note_with_an_impossible_place_is_none(repo: Repository, tmp_path: Path) -> None:
+    parent, _, data = two(repo, tmp_path)
+    seen_files().remember(Path("/a\0b"), (1, 2, 3, 4, 5), parent.files[0].digest, 0)
+    assert save(repo, tmp_path / "two", "two", ["one"]).read("model.safetensors") == data
+
+
+def test_what_is_told_of_a_parent_does_not_depend_on_what_lies_where_it_was(
+    tmp_path: Path, cache: Path
+) -> None:
+    """The tensor is of the parent's version alone compared: it leans on an older one."""
+    tensors = [{"w": np.random.default_rng(0).normal(size=(512, 600)).astype("<f4")}]
+    for number in range(1, 5):
+        tensors.append(trained(tensors[-1], number, rate=1e-3))
+    rows = []
+    for place in ("as it was", "another's", "nowhere"):
+        with Repository.in_memory() as repo:
+            for number, each in enumerate(tensors):
+                written(tmp_path / str(number), each)
+                if number == 4 and place == "another's":
+                    file = tmp_path / "3" / "model.safetensors"
+                    file.write_bytes(file.read_bytes()[:-4] + b"none")
+                    digest = repo["m@3"].files[0].digest
+                    seen_files().remember(file, seen.marks_of(file.stat()), digest, 0)
+                elif number == 4 and place == "nowhere":
+                    for note in cache.iterdir():
+                        note.unlink()
+                version = save(repo, tmp_path / str(number), str(number), [str(number - 1)] if number else [])
+            rows.append(list(version.statistics().values()))
+    assert rows[0] == rows[1] == rows[2]
+    assert all(row.movement for row in rows[1])
 
 
 def test_a_damaged_base_is_not_leaned_on_although_its_bytes_lie_there(tmp_path: Path) -> None:

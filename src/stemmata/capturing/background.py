@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stemmata import redirecting
@@ -65,8 +65,11 @@ class Capturing:
         return capturing
 
     def _start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="stemmata-capture", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="stemmata-capture", daemon=True)
+        # None to be had, or the interpreter ends: whoever stores captures then.
+        with suppress(RuntimeError):
+            thread.start()
+            self._thread = thread
 
     def add(self, objects: Objects) -> None:
         """Objects that could not be had before; of the thread that stores, before it first does."""

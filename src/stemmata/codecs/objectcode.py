@@ -148,23 +148,26 @@ class _Turns:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._next = 0
-        self._broken = False
+        self._broken: BaseException | None = None
 
     def take(self, number: int, work: Callable[[], None]) -> None:
-        """Do `work` after that of all lower numbers. Whoever takes these has begun already."""
+        """Do `work` after that of all lower numbers. Whoever takes these has begun already.
+
+        Raises what any frame failed of: a later one may be the first to find the base damaged.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._next == number or self._broken)
-            if self._broken:
-                raise RuntimeError("an earlier frame failed")
+            self._changed.wait_for(lambda: self._next == number or self._broken is not None)
+            if self._broken is not None:
+                raise self._broken
         work()
         with self._changed:
             self._next += 1
             self._changed.notify_all()
 
-    def break_off(self) -> None:
+    def break_off(self, error: BaseException) -> None:
         """Let nobody wait any more."""
         with self._changed:
-            self._broken = True
+            self._broken = self._broken or error
             self._changed.notify_all()
 
 
@@ -260,8 +263,8 @@ def _encode_frames(
                 written.lean |= codec in BASED
 
             turns.take(number, write)
-        except BaseException:
-            turns.break_off()
+        except BaseException as error:
+            turns.break_off(error)
             raise
 
     each(encode, range(-(-len(content) // step)), threads)

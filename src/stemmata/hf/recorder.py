@@ -324,7 +324,15 @@ class Recorder:
 
     def aside(self, job: Callable[[], None]) -> None:
         """Run a job after everything before it of which nobody needs to know whether it came off."""
-        self._writer.add(job)
+
+        def quietly() -> None:
+            try:
+                job()
+            except Exception as error:  # noqa: BLE001
+                # Whatever it was: the training would be told of it, and end.
+                _log.debug("left: %s: %s", type(error).__name__, error)
+
+        self._writer.add(quietly)
 
     def add(self, job: Callable[[], None], name: str) -> None:
         """Run a job of one's own after everything before it; `name` is what it saves, for its failure."""

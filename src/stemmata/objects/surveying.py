@@ -55,12 +55,12 @@ class Survey:
         self,
         look: Look,
         dtype: DType,
-        length: int,
+        data: memoryview,
         reader: ObjectReader,
         buffers: Room,
         held: Held | None = None,
     ) -> None:
-        self._look, self._dtype, self._length = look, dtype, length
+        self._look, self._dtype, self._data = look, dtype, data
         self._reader, self._buffers, self._held = reader, buffers, held
         self._parts: dict[int, Moments] = {}
 
@@ -83,6 +83,10 @@ class Survey:
                 return seen
 
             yield watch
+            if other is not None and other.is_not_where_it_was():
+                self._held = None  # it is read as it is stored
+                self.whole()
+                return
             # What was read beside may have been damaged: then its own numbers are all that is told.
             compared = like is not None and (other is None or other.is_whole())
         found = Moments.together(self._parts[k] for k in sorted(self._parts))
@@ -92,11 +96,11 @@ class Survey:
         self._look.compared = self._look.same or compared
         self._look.moments = found
 
-    def whole(self, data: memoryview) -> None:
+    def whole(self) -> None:
         """Of an object that is there already, and so is not coded."""
         import numpy as np
 
-        content, step = np.frombuffer(data, np.uint8), self._dtype.max_frame_bytes
+        content, step = np.frombuffer(self._data, np.uint8), self._dtype.max_frame_bytes
         with self.watching(None) as watch:
             for begin in range(0, len(content), step):
                 seen = watch(begin // step, content[begin : begin + step], None)
@@ -125,7 +129,7 @@ class Survey:
                     yield None, None  # missing or damaged: less is told; nothing else depends on it
                     return
             like = self._numbers(against.header.dtype)
-            if like is not None and against.length * self._dtype.itemsize == self._length * like.itemsize:
+            if like is not None and against.length * self._dtype.itemsize == len(self._data) * like.itemsize:
                 read = self._held(look.against) if self._held is not None else None
                 yield Beside(against, base, read), like
             else:
@@ -176,6 +180,13 @@ class Beside:
 
     def seen(self, frame: Bytes) -> None:
         self._hasher.update(frame.data)
+
+    def is_not_where_it_was(self) -> bool:
+        """Once all were seen: whether something else was read where its bytes are said to be held."""
+        if self._read is None or self.is_whole():
+            return False
+        self._read.refuse()
+        return True
 
     def is_whole(self) -> bool:
         """Once all were seen: whether they are what the digest says."""

@@ -174,9 +174,7 @@ class ObjectWriter:
             self._queue.append(pending)
             self._unwritten += pending.length
             if not self._writing:
-                self._writing = True
-                self._pen = self._pen or Threads(1, thread_name_prefix="stemmata-write")
-                self._pen.submit(self._write_all)
+                self._take_up()
         return pending
 
     def holds(self, digests: Sequence[Digest]) -> int | None:
@@ -213,6 +211,20 @@ class ObjectWriter:
             pack, self._open_pack = self._open_pack, None
             if pack is not None:
                 pack.abort()
+
+    def _take_up(self) -> None:
+        self._writing = True
+        try:
+            self._pen = self._pen or Threads(1, thread_name_prefix="stemmata-write")
+            self._pen.submit(self._write_all)
+        except BaseException as error:
+            # None could be had, or who waited for it was interrupted: one that began finds this, and ends.
+            self._failure = self._failure or error
+            self._writing = False
+            if self._pen is not None:
+                self._pen.shutdown(wait=False)
+                self._pen = None
+            raise
 
     def _put_down(self) -> None:
         if self._pen is not None:
@@ -251,8 +263,9 @@ class ObjectWriter:
 
     def _write(self, encoded: _Encoded) -> None:
         """Write an object; one at a time."""
-        self.stats.objects += 1
-        self.stats.bytes_in += encoded.length
+        with self._lock:  # `holds` counts too
+            self.stats.objects += 1
+            self.stats.bytes_in += encoded.length
         if encoded.stored is None:
             if encoded.pack is not None:
                 self._at.setdefault(encoded.digest, encoded.pack)
@@ -286,11 +299,11 @@ class ObjectWriter:
         if look is not None and len(data) and not len(data) % dtype.itemsize:
             look.same = digest == look.against and look.like in (None, dtype)
             if not (look.same and look.known):
-                survey = Survey(look, dtype, len(data), self._reader, self._buffers, self._held)
+                survey = Survey(look, dtype, data, self._reader, self._buffers, self._held)
         pack = self._at.get(digest) or self._find(digest, len(data))
         if pack is not None:
             if survey is not None:
-                survey.whole(data)
+                survey.whole()
             return _Encoded(digest, len(data), pack)
         from stemmata.codecs.frames import read_header
         from stemmata.codecs.objectcode import most_stored
