@@ -74,8 +74,7 @@ def page(results: Results, file: str) -> str:
         pagewords.HEAD.format(name=Path(file).name, file=file),
         "## In short",
         "",
-        *(f"- {in_short(results, history)}" for history in usual),
-        "",
+        *in_short(results),
         *([pagewords.ONE_WALK, ""] if max(walk.number for walk in walks) == 1 else []),
         pagewords.OURS.format(told=the_told(results)),
         *the_histories(results),
@@ -111,38 +110,43 @@ def the_told(results: Results) -> str:
     return " ".join(pagewords.TOLD[key] for key in keys)
 
 
-def in_short(results: Results, history: History) -> str:
-    tools = tools_of(results, history)
-    ours = ours_of(tools)
-    whole = f"{history.name}, {len(history.versions)} versions, {mb(history.bytes)} MB"
-    if ours is None:
-        return f"{whole}: stemmata itself was not measured."
-    told = f"{whole}: stemmata keeps {mb(ours.kept)} MB, {ours.kept / history.bytes:.2f} of the bytes"
-    told += f" ({', '.join(f'{share:.2g} of {kind}' for kind, share in shares(history, ours).items())})"
-    alone = next((one for one in tools if one.key == ALONE), None)
-    told += f", with no parent told {mb(alone.kept)} MB" if alone else ""
-    others = others_of(tools)
-    if not others:
-        return f"{told}. Nothing else was measured."
+def in_short(results: Results) -> list[str]:
+    """What stemmata keeps of each history, by kind, and where its times stand among the others'."""
+    rows, times = [], []
+    for history in results.histories:
+        tools = tools_of(results, history)
+        ours = ours_of(tools)
+        if history.name == LARGE or ours is None:
+            continue
+        words = pagewords.SHORT.get(history.name, history.name)
+        whole = [words, f"all {len(history.versions)} versions", mb(history.bytes), mb(ours.kept)]
+        rows.append([*whole, f"**{ours.kept / history.bytes:.2f}**"])
+        for kind, places in kinds_of(history).items():
+            raw = sum(history.versions[at]["bytes"] for at in places)
+            kept = sum(ours.walked.rows[at].kept for at in places)
+            rows.append(["", kind, mb(raw), mb(kept), f"{kept / raw:.2g}"])
+        times += [f"- {_times_of(history, ours, others_of(tools))}"] if others_of(tools) else []
+    if not rows:
+        return ["stemmata itself was not measured.", ""]
+    heads = ["history", "versions", "MB", "MB that stemmata keeps", "of the bytes"]
+    return [*table(heads, rows, (2, 3, 4)), "", *times, ""]
+
+
+def _times_of(history: History, ours: Of, others: Sequence[Of]) -> str:
     least = min(others, key=lambda one: one.kept)
-    told += f"; of the others {least.title} keeps least, {mb(least.kept)} MB. "
-    phrases = []
+    alike = [one.title for one in others if one.kept < 1.005 * least.kept]
+    told = f"{history.name}: of the others {' and '.join(alike)} keep{'s' * (len(alike) == 1)} least, "
+    told += f"{mb(least.kept)} MB."
     for measure, what in zip(MEASURES[1:3], ("Saving a version", "Bringing one back"), strict=True):
-        seconds = {one.title: one.figure(measure.value) for one in (ours, *others)}
-        best = min((one.title for one in others), key=lambda title: seconds[title].median)
-        named = dict.fromkeys([least.title, best])
-        beside = ", ".join(f"with {title} {seconds[title].told(measure.show)}" for title in named)
-        phrases.append(f"{what} takes {seconds[ours.title].told(measure.show)}; {beside}.")
-    return told + " ".join(phrases)
-
-
-def shares(history: History, one: Of) -> dict[str, float]:
-    """What a tool keeps of the bytes of each kind of version."""
-    return {
-        kind: sum(one.walked.rows[at].kept for at in places)
-        / sum(history.versions[at]["bytes"] for at in places)
-        for kind, places in kinds_of(history).items()
-    }
+        own = ours.figure(measure.value)
+        told += f" {what} takes stemmata {own.told(measure.show)} on average"
+        for way, ahead in (("faster", True), ("slower", False)):
+            found = [(one.figure(measure.value), one.title) for one in others]
+            here = sorted((f, t) for f, t in ((f.median, t) for f, t in found) if (f < own.median) == ahead)
+            listed = ", ".join(f"{title} {measure.show(seconds)}" for seconds, title in here)
+            told += f"; {way}: {listed}" if here else f"; {way}: none"
+        told += "."
+    return told
 
 
 def the_tools(results: Results) -> list[str]:
@@ -263,7 +267,7 @@ def the_chain(results: Results) -> str:
     ours = ours_of(tools_of(results, history))
     assert ours is not None
     first, last = ours.walked.rows[0], ours.walked.rows[-1]
-    told = f"On {history.name} bringing {first.name} back took {first.restore:.2f} s"
+    told = f"On {history.name} bringing {first.name} back took stemmata {first.restore:.2f} s"
     told += f", {last.name} {last.restore:.2f} s"
     gone = next((one for one in tools_of(results, history) if one.key == GONE), None)
     if gone is not None:

@@ -140,9 +140,10 @@ def tools_of(results: Results, history: History) -> list[Of]:
     """Those that walked the history, what keeps least of it first."""
     found = [
         Of(key, results.tools[key]["title"], [Walked.of(key, [walk.rows], []) for walk in walks])
-        for key, walks in history.walks.items()
+        for key, walks in sorted(history.walks.items(), key=lambda item: list(results.tools).index(item[0]))
     ]
-    return sorted(found, key=lambda one: one.kept)
+    # By what reads alike, and then as the tools stand in the results: a few bytes are no order.
+    return sorted(found, key=lambda one: float(f"{one.kept:.3g}"))
 
 
 def others_of(tools: Sequence[Of]) -> list[Of]:

@@ -10,33 +10,37 @@ from recipes import CLIP, DECAY, GPT_ROWS, GPT_STEPS, GPT_TOKENS, LONG_STEPS, PA
 _SETTINGS = f"""AdamW with a weight decay of {DECAY}, a linear
 schedule of which one step in {WARM_UP} warms up, gradients clipped to a norm of {CLIP:g}."""
 ABOUT = {
-    "H": f"""The sentence encoder all-MiniLM-L6-v2, 23 million parameters, fine-tuned in four ways from
-one base. It learns which name a docstring of Python's standard library belongs to. An epoch is {STEPS}
-optimizer steps of {PAIRS} pairs of {TOKENS} tokens; {_SETTINGS}""",
-    "L": f"""The same encoder from the same base at the same task, with epochs of an ordinary length,
-{LONG_STEPS} optimizer steps (H: {STEPS}). Once in fp32, and once in mixed precision as most people train:
+    "H": f"""The sentence encoder all-MiniLM-L6-v2 as a package of PyPI has it, 23 million parameters,
+fine-tuned in four ways from one base. It learns which name a docstring of Python's standard library
+belongs to. An epoch is {STEPS} optimizer steps of {PAIRS} pairs of {TOKENS} tokens; {_SETTINGS}""",
+    "L": f"""The same encoder from the same base at the same task, with longer epochs,
+{LONG_STEPS} optimizer steps (H: {STEPS}). Once in fp32, and once in a common kind of mixed precision:
 the optimizer's weights stay in fp32, and after each epoch they are saved as bf16.""",
     "G": f"""GPT-2's architecture, 124 million parameters in fp32, from random weights: registries of packages
 could be reached where this was measured, a hub with models could not. So it is the beginning of a training
 rather than a fine-tuning. It learns the next token of the same docstrings. An epoch is {GPT_STEPS} steps of
 {GPT_ROWS} rows of {GPT_TOKENS} tokens; {_SETTINGS} Nearly every value changes.""",
     "G4": """The same architecture, wider and deeper, with random weights, and the same once more with noise
-on every value: nothing is trained. It is here for memory and speed alone: how much is kept of it says
-nothing of a training.""",
+on every value: nothing is trained. It is here for memory: how much is kept of it says nothing of a
+training.""",
     "tiny": "Made up in a moment, to try the benchmark itself. Its figures say nothing.",
 }
 ELSE = "See bench/README.md."
 
 CONSTRUCTED = """The histories were constructed for this, small enough for one machine to train and
-repeat. {short} Their rates fall to almost nothing, so that the last epoch of each changes the least. A
-version is a folder as `save_pretrained` leaves it, with config and tokenizer. *Values changed* is
-the share of the values whose bits differ from those of the version under *from*, where both have a tensor of
-the same name, type and shape."""
+repeat. {short} Their rates fall to almost nothing, so that the last epoch of each changes the least; it
+may still keep more than the one before, where the limit on chains makes it lean on an older version (see
+*Along a chain of versions*). A bf16 first version costs next to nothing here only because the fp32 one
+that it was rounded from lies in the same store. Nothing here stands for a decoder of billions of
+parameters that is fine-tuned in bf16. A version is a folder as `save_pretrained` leaves it, with config
+and tokenizer. *Values changed* is the share of the values whose bits differ from those of the version
+under *from*, where both have a tensor of the same name, type and shape."""
 SHORT = {
     False: """The trainings are real but short: after many more steps, or at a higher rate, a version differs
 more from its parent, and stemmata keeps more of it. How much more is not measured here.""",
     True: """The trainings are real; those of H and G are short. After more steps, or at a higher rate, a
-version differs more from its parent, and stemmata keeps more of it: L is there to tell how much.""",
+version differs more from its parent, and stemmata keeps more of it: L shows it for more steps, no history
+for a higher rate.""",
 }
 """By whether a history of ordinary epochs is among them."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import charts
-from figures import ALONE, GONE, LARGE, OURS, Figure, Of, kept, mb, mean, tools_of
+from figures import ALONE, GONE, LARGE, OURS, Figure, Of, kept, mb, mean, ours_of, tools_of
 from keeping import History, Results
 from pagekinds import branches
 from walking import Row
 
+_ONE_LINE = 0.01
 _KINDS = {OURS: charts.OURS, ALONE: charts.KIN, GONE: charts.KIN}
 
 
@@ -36,8 +37,9 @@ def _bars(results: Results, history: History) -> str:
     several = any(len(one.walks) > 1 for one in tools)
     return charts.bars(
         f"{history.name}: {_whole(history)}",
-        "Less is better. cp -r is what it takes without a tool."
-        + (" Thin lines: from the least to the most of all walks." if several else ""),
+        "Means over all versions, less is better; sorted by what is kept. cp -r: a plain copy."
+        + (" Thin lines: least to most of the walks." if several else "")
+        + (" Light green: stemmata otherwise." if any(one.key in (ALONE, GONE) for one in tools) else ""),
         [charts.Label(one.title, _KINDS.get(one.key, "")) for one in tools],
         [
             _panel(
@@ -66,13 +68,19 @@ def _growth(results: Results, history: History) -> str:
         kind = _KINDS[one.key] if one.key in _KINDS else others.index(one.key)
         return charts.Line(one.title, _grown(one.walked.rows), kind)
 
+    tools = tools_of(results, history)
+    ours = ours_of(tools)
+    # Where the lines of stemmata's other rows would lie on its own, they are left out.
+    kin = [one for one in tools if one.key in (ALONE, GONE)]
+    close = ours is not None and all(abs(one.kept / ours.kept - 1) < _ONE_LINE for one in kin)
+    drawn = [one for one in tools if one not in kin] if close else tools
     begun = branches(history)
     return charts.lines(
         f"{history.name}: MB in the store after each version",
         f"{_whole(history)}. Lines that end at nearly the same place lie on each other."
         + (" Dotted: where a branch begins, and of what kind." if begun else ""),
         [str(version["name"]) for version in history.versions],
-        [line(one) for one in tools_of(results, history) if one.key != GONE],
+        [line(one) for one in drawn],
         _decimals(history),
         "MB",
         begun,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-TOOLS = """restic, borg, git-lfs and zstd are the versions that Debian has, older than what their
-authors release today; newer ones may do better. Everything else, the number of threads too, is as each tool
-comes. All stores lie on one local disk."""
+TOOLS = """The tools' own numbers of threads are left as they come: stemmata, restic and `zstd -T0` use all
+cores, borg one. restic cuts each repository at other places, so that its sizes differ from walk to walk.
+restic, borg, git-lfs and zstd are the versions that Debian has, older than what their authors release
+today; newer ones may do better. Everything else, the number of threads too, is as each tool comes. All
+stores lie on one local disk."""
 
 PATCHES = """*zstd 3 --patch-from* keeps each version as a patch of its tar against the tar of its parent,
 and nothing else: before a version can be saved, the tars of its parent's chain are decoded from the first one
@@ -16,19 +18,28 @@ HEAD = """# Benchmarks
 stemmata is a version store for the weights of models. This page compares it with other ways to keep versions
 of a model: the same histories of trainings, the same machine, one tool at a time, each used in the simplest
 way that its documentation shows; what departs from that stands under *set up*. Every measured figure here
-and in the pictures is made from [{name}]({file}) by `bench/benchmarks.py`. MB is 10^6 bytes, of memory too.
-Bold is the best of its column, in tables by kind the best of its row.
+and in the pictures is made from [{name}]({file}) by `bench/benchmarks.py`. MB is 10^6 bytes throughout.
+Bold is the best of its column, in tables by kind the best of its row, ties included.
 """
+
+SHORT = {
+    "H": "H: short fine-tunings of an encoder of 23 million parameters",
+    "L": "L: the same encoder, longer epochs",
+    "G": "G: the first steps of a GPT-2 from random weights, which stand for no fine-tuning",
+}
+"""The histories where they are first named."""
 
 ONE_WALK = "All of one walk of each tool: under each table stands which differences are too small to tell."
 
 OURS = """## What stemmata does
 
-stemmata keeps a tensor as its lossless difference from the same tensor of the version's parent: a value
-that was trained a little shares its sign, its exponent and its first bits with what it was, so even where no
-value is equal only the rest is kept. A first version has no parent; its numbers are taken apart into planes,
-bytes of the same place together, and those with the exponents compress while the last bits hardly do. Of a
-tensor that is its parent's, rounded to a smaller type, only that is kept, once it was compared bit for bit.
+stemmata is a Python package with a command line; it stores any files, and those of safetensors, torch,
+GGUF and numpy tensor by tensor. A tensor is kept as its lossless difference from the same tensor of the
+version's parent: a value that training changed a little shares its sign, its exponent and its first bits
+with what it was, so that only the bits which differ have to be kept, even if every value changed. A first
+version has no parent; its numbers are taken apart into planes, bytes of the same place together, and those
+with the exponents compress while the last bits hardly do. Of a tensor that equals its parent's rounded to
+a smaller type, bit for bit, only the note that it does is kept.
 
 {told}
 """
@@ -36,11 +47,13 @@ TOLD = {
     "stemmata": """stemmata is told the parent of each version: by `--parent` here, by
 [the callbacks](training.md) themselves in a training.""",
     "stemmata-gone": """The folder that the parent was saved from still lies where it was here,
-as it mostly does in a training: a save then takes the parent's bytes from there, held against their digest,
-and does not decode them. *stemmata, parent's folder gone* has to. Bringing a version back takes nothing from
-outside of the store.""",
+as it mostly does in a training: a save then takes the parent's bytes from there, checked against their
+stored hash, and does not decode them. *stemmata, parent's folder gone* has to, and is the row to hold
+against a tool that rebuilds parents from its store. Bringing a version back takes nothing from outside of
+the store.""",
     "stemmata-alone": """*stemmata, no parent told* gets no such hint: it looks for tensors that are alike in
-other versions of the model, and in the newest of each other model.""",
+the newest versions of the model, and in the newest of each other model, also where they lie. It saves sooner,
+for a save that is told a parent works out besides how far each tensor has moved from it.""",
     "zstd-patch": "Of the others *zstd 3 --patch-from* is told the same parents, the rest get no such hint.",
     "": "The others get no such hint.",
 }
@@ -67,16 +80,17 @@ their work tree), and compared with the original with `diff -r`.
   stemmata's `cache/` in the repository, and what restic, borg and DVC have outside theirs; they are in use
   while times are taken. git-lfs and DVC keep a version in their work tree besides: it is not counted, and
   writing it there, which is the training's part, is not timed.{aside}
-- *MB of memory*: the most resident memory that any one process of the tool had, over all versions, pages of
-  files that it maps included. A process that lives for a few milliseconds only is not seen. stemmata's is
-  bounded by the pieces that it cuts tensors into, not by the size of the model.
+- *MB of memory*: the most resident memory that any one process of the tool had, over all
+  versions, pages of files that it maps included; a tool of several processes has more in all. A process
+  that lives for a few milliseconds only is not seen. stemmata's is bounded by the pieces that it cuts
+  tensors into, not by the size of the model.
 - By themselves: each tool has a home of its own and a clean environment, telemetry and look-ups of
   newer versions are off, nothing goes over a network. The tools take turns: one walk of each, then the
   next round, which begins with another tool. {walks}
 
-What is not in it: networks and remote stores, several writers at once, encryption (restic has no store
-without), a page cache that is cold, and all that the tools can do that is not about bytes.
-"""
+What is not in it: networks and remote stores (Hugging Face's Hub with Xet among them), several writers at
+once, encryption (restic has no store without), a page cache that is cold, and all that the tools can do
+that is not about bytes. """
 WARM = {
     1: """Warm: the folders that are saved are in the page cache, and so is most of a store that was just
   written. Nothing was read for that before a time began.""",
@@ -95,27 +109,34 @@ so on. A save whose parent's folder does not lie there any more reads the parent
 
 It ends where reading a version would decode more than 4 times its own bytes
 ([why](adr/020-work-is-bounded-by-the-object.md)): a version that would come to more is kept as its difference
-from an older one. With fp32 epochs the limit is reached after three differences in a row, so that a longer
-history is not slower to read than one of four versions.
-"""
+from an older one. With fp32 epochs the limit is reached after three differences in a row, with bf16 epochs
+whose first version is a rounded fp32 one after two, for that one counts with its larger bytes. A longer
+history is not slower to read; the price is space, for a version that leans on an older one keeps more.
+Which older one is taken, a sample of each tensor decides. """
 
 STARTS = """## Start-up
 
 What a process costs before it does anything is in every save and restore above: in those of small versions it
-is most of it. In a script that trains and saves in one process, through a library, it is paid once.
+is most of it: starting, opening the store, waiting for the disk. In a script that trains and saves in one
+process, through a library, the start is paid once.
 """
 
 OPENED = """A Python process that had saved before saved {name} with stemmata in {opened} s. As a process
-of its own that takes {whole} s: the rest is the start of Python, what it loads, and what it asks once."""
+of its own that takes {whole} s: the rest is the start of Python, what it loads, and opening the store."""
 
 LOADS = """*s to start* is of a command that does next to nothing, and may load less than a save does: the
 columns beside it are what counts."""
 
 NOISE = {
-    "several": "Where the least and the most of two tools overlap, these walks cannot tell which is better.",
+    "several": "Where the least and the most of two tools overlap, these walks cannot tell which is better; "
+    "where they do not, little differences may still be chance.",
+    "same": "The rows of stemmata do the same work to save {name}, which has no parent, and took "
+    "{low:.2f} to {high:.2f} s for it: {share:.0%} apart is chance here.",
     "one": "Of one walk each, differences under {save:.0%} of a time to save, or under {restore:.0%} of a "
     "time to restore mean nothing: so far apart, in shares of their median, were the times in which the tool "
     "`cp -r` copied folders of one size.",
+    "untold": "Seconds are not told: in one walk of each tool the times in which `cp -r` copied folders of "
+    "one size were up to {apart:.0%} of their median apart.",
     "unknown": "`cp -r` was not measured, so how much of a difference is chance is not known.",
     "slower": "While {title} walked, the copies took {times:.1f} times what they took in the median of all "
     "walks: the machine was slower then, and these times may be too long.",
@@ -135,7 +156,8 @@ On Linux with apt-get, in a copy of this repository in which `./scripts/test` ha
     .venv/bin/python bench/benchmarks.py{options}
 
 It unpacks Debian's packages and installs PyPI's below `bench-work/`, where nothing of the machine
-changes, trains the histories, which takes some minutes, and measures. It may be interrupted: the same
+changes, trains the histories, which takes about 20 minutes on two cores, and measures; it needs
+some 16 GB of disk. It may be interrupted: the same
 command goes on with the walk that was cut off. `--repeat 3` takes medians of three walks and tells
 their spread, `--only-tools` and `--histories` measure less, `--page` writes the page anew from what is
 kept. Leave the machine alone meanwhile. `bench/README.md`

@@ -67,20 +67,25 @@ def test_where_others_win_is_said_with_both_figures() -> None:
     ]
     assert not _lines(results, "| faster to restore"), "2.00 s and 1.99 s are the same"
     assert not _lines(results, "| keeps less"), "only where others win"
-    (short,) = _lines(results, "- H, ")
+    (whole,) = _lines(results, "| H: ")
+    assert whole.endswith("| all 3 versions | 162 | 40.5 | **0.25** |")
+    kinds = [line.split(" | ")[1] for line in _lines(results, "|  | ")]
+    assert kinds[:2] == ["the first version", "all weights in fp32"]
+    (short,) = _lines(results, "- H: ")
     assert (
-        "stemmata keeps 40.5 MB, 0.25 of the bytes (0.25 of the first version, 0.25 of all weights in"
-        in short
+        "Saving a version takes stemmata 3.00 s on average; faster: the other 1.50 s; slower: none." in short
     )
-    assert "Saving a version takes 3.00 s; with the other 1.50 s." in short
 
 
 def test_in_short_the_smallest_and_the_quickest_of_the_others_stand_beside_ours() -> None:
     ours, small, quick = _walk(1, 0.25, 1.0, 1.0), _walk(1, 0.5, 6.0, 6.0), _walk(1, 1.0, 2.0, 3.0)
-    (short,) = _lines(_results(stemmata=[ours], small=[small], quick=[quick]), "- H, ")
+    (short,) = _lines(_results(stemmata=[ours], small=[small], quick=[quick]), "- H: ")
     assert "of the others the small keeps least" in short
-    assert "Saving a version takes 1.00 s; with the small 6.00 s, with the quick 2.00 s." in short
-    assert "Bringing one back takes 1.00 s; with the small 6.00 s, with the quick 3.00 s." in short
+    saving = (
+        "Saving a version takes stemmata 1.00 s on average; faster: none; slower: the quick 2.00 s, the small"
+    )
+    assert saving in short
+    assert "on average; faster: none; slower: the quick 3.00 s, the small 6.00 s." in short
 
 
 def test_everything_is_divided_by_the_same_copies() -> None:
@@ -181,8 +186,9 @@ def test_throughput_is_the_bytes_of_all_versions_over_the_time_of_all_and_the_mo
 def test_ours_without_a_parent_told_is_not_one_of_the_others() -> None:
     walks = {"stemmata": [_walk(1, 0.25, 3.0, 3.0)], "stemmata-alone": [_walk(1, 0.3, 1.0, 1.0)]}
     results = _results(**walks, other=[_walk(1, 0.5, 2.0, 2.0)])
-    (short,) = _lines(results, "- H, ")
-    assert "with no parent told 48.6 MB; of the others the other keeps least" in short
+    (short,) = _lines(results, "- H: ")
+    assert "of the others the other keeps least" in short
+    assert "alone" not in short
     assert _lines(results, "| faster to save |") == ["| faster to save | the other 2.00 s | 3.00 s |"]
     page = benchpage.page(results, "benchmarks.json")
     assert "gets no such hint: it looks for tensors" in page
@@ -239,7 +245,7 @@ def test_a_model_of_several_gb_has_a_section_with_its_memory_beside_that_of_a_sm
     walks = {key: [_walk(n, 0.5, 1, 1) for n in (1, 2)] for key in ("stemmata", "cp", "other")}
     results = _with_large(_results(**walks))
     page = benchpage.page(results, "benchmarks.json")
-    section = page.split("## A model of several GB")[1].split("\n## ")[0]
+    section = page.split("## A model of 0.3 GB")[1].split("\n## ")[0]
     told = " ".join(section.split())
     assert "A version of G4 has 320 MB, 4.0 times as much as one of G." in told
     assert "330 MB of memory at most to save one, 1.1 times the 300 MB on G" in told
@@ -247,7 +253,7 @@ def test_a_model_of_several_gb_has_a_section_with_its_memory_beside_that_of_a_sm
     (row,) = [line for line in section.splitlines() if line.startswith("| the stemmata |")]
     assert row.endswith("| **330** | 300 | **200** | 200 | yes |")
     assert "the other" not in section
-    assert [line[:6] for line in page.splitlines() if line.startswith("- G")] == ["- G, 3"], "not in short"
+    assert [line[:5] for line in page.splitlines() if line.startswith("- G")] == ["- G: "], "not in short"
     assert "the median of 2 walks, on G4 of one;" in page
     assert not [name for name in benchpage.pictures(results) if name.startswith("G4")]
 
@@ -258,7 +264,7 @@ def test_how_to_repeat_it_names_the_histories_unless_they_are_the_whole_set() ->
     (history,) = results.histories
     whole = replace(results, histories=[replace(history, name=name) for name in ("H", "L", "G", "G4")])
     assert _lines(whole, "    .venv/bin/python")[0].endswith("bench/benchmarks.py")
-    assert "L is there to tell how much" in benchpage.page(whole, "benchmarks.json")
+    assert "L shows it for more steps" in " ".join(benchpage.page(whole, "benchmarks.json").split())
 
 
 def test_every_history_is_described_and_its_kinds_have_words() -> None:
@@ -324,3 +330,34 @@ def test_pictures_keep_their_text_inside(tools: int) -> None:
         assert len(ends) == (tools if "growth" in name else 0)
         assert all(b - a >= 15.9 for a, b in pairwise(heights)), "labels overlap"
         assert all(y >= top for y in heights), "labels rise above the plot"
+
+
+def test_equal_work_tells_how_far_apart_chance_is() -> None:
+    walks = {
+        "stemmata": [_walk(n, 0.5, 1.0, 1.0) for n in (1, 2)],
+        "stemmata-gone": [_walk(n, 0.5, 1.5, 1.0) for n in (1, 2)],
+        "other": [_walk(n, 0.5, 1.0, 1.0) for n in (1, 2)],
+    }
+    results = _results(**walks)
+    (history,) = results.histories
+    versions = [{**history.versions[0], "parents": []}, *history.versions[1:]]
+    results = replace(results, histories=[replace(history, versions=versions)])
+    page = " ".join(benchpage.page(results, "benchmarks.json").split())
+    low, high = (walks[key][0].rows[0].save for key in ("stemmata", "stemmata-gone"))
+    assert f"took {low:.2f} to {high:.2f} s for it: {high / low - 1:.0%} apart is chance here." in page
+
+
+def test_seconds_that_mean_nothing_are_not_told_of_a_large_model() -> None:
+    walks = {key: [_walk(n, 0.5, 1, 1) for n in (1, 2)] for key in ("stemmata", "cp", "other")}
+    results = _with_large(_results(**walks))
+    histories = []
+    for history in results.histories:
+        copies = history.walks["cp"]
+        if history.name == "G4":
+            rows = [replace(row, save=row.save * (1 + at)) for at, row in enumerate(copies[0].rows)]
+            history = replace(history, walks={**history.walks, "cp": [replace(copies[0], rows=rows)]})
+        histories.append(history)
+    page = benchpage.page(replace(results, histories=histories), "benchmarks.json")
+    section = page.split("## A model of 0.3 GB")[1].split("\n## ")[0]
+    assert "Seconds are not told" in section
+    assert "s per save" not in section
