@@ -143,7 +143,7 @@ def tools_of(results: Results, history: History) -> list[Of]:
         for key, walks in sorted(history.walks.items(), key=lambda item: list(results.tools).index(item[0]))
     ]
     # By what reads alike, and then as the tools stand in the results: a few bytes are no order.
-    return sorted(found, key=lambda one: float(f"{one.kept:.3g}"))
+    return sorted(found, key=lambda one: float(mb(one.kept).replace(",", "")))
 
 
 def others_of(tools: Sequence[Of]) -> list[Of]:

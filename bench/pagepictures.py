@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import charts
-from figures import ALONE, GONE, LARGE, OURS, Figure, Of, kept, mb, mean, ours_of, tools_of
+from figures import ALONE, GONE, LARGE, OURS, Figure, Of, kept, mb, mean, others_of, ours_of, tools_of
 from keeping import History, Results
 from pagekinds import branches
 from walking import Row
@@ -37,9 +37,9 @@ def _bars(results: Results, history: History) -> str:
     several = any(len(one.walks) > 1 for one in tools)
     return charts.bars(
         f"{history.name}: {_whole(history)}",
-        "Means over all versions, less is better; sorted by what is kept. cp -r: a plain copy."
-        + (" Thin lines: least to most of the walks." if several else "")
-        + (" Light green: stemmata otherwise." if any(one.key in (ALONE, GONE) for one in tools) else ""),
+        "Means of all versions; less is better. Sorted by what is kept."
+        + (" Thin lines: least to most." if several else "")
+        + (" Light: the same tool, used otherwise." if len(tools) > len(others_of(tools)) + 1 else ""),
         [charts.Label(one.title, _KINDS.get(one.key, "")) for one in tools],
         [
             _panel(
