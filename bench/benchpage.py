@@ -18,6 +18,7 @@ from figures import (
     LARGE,
     MEASURES,
     OURS,
+    PATCHES,
     USUAL,
     Figure,
     Of,
@@ -124,27 +125,48 @@ def in_short(results: Results) -> list[str]:
         for kind, places in kinds_of(history).items():
             raw = sum(history.versions[at]["bytes"] for at in places)
             kept = sum(ours.walked.rows[at].kept for at in places)
-            rows.append(["", kind, mb(raw), mb(kept), f"{kept / raw:.2g}"])
-        times += [f"- {_times_of(history, ours, others_of(tools))}"] if others_of(tools) else []
+            rows.append(["", pagewords.KINDS.get(kind, kind), mb(raw), mb(kept), f"{kept / raw:.2g}"])
+        times += [f"- {_times_of(history, tools)}"] if others_of(tools) else []
     if not rows:
         return ["stemmata itself was not measured.", ""]
     heads = ["history", "versions", "MB", "MB that stemmata keeps", "of the bytes"]
-    return [*table(heads, rows, (2, 3, 4)), "", *times, ""]
+    return [pagewords.SMALL, "", *table(heads, rows, (2, 3, 4)), "", *times, ""]
 
 
-def _times_of(history: History, ours: Of, others: Sequence[Of]) -> str:
-    least = min(others, key=lambda one: one.kept)
-    alike = [one.title for one in others if one.kept < 1.005 * least.kept]
-    told = f"{history.name}: of the others {' and '.join(alike)} keep{'s' * (len(alike) == 1)} least, "
-    told += f"{mb(least.kept)} MB."
+def _times_of(history: History, tools: Sequence[Of]) -> str:
+    """Who keeps least of the others, who is quicker and who slower. A tool that rebuilds parents from its
+    store is held against stemmata where it has to as well."""
+    ours, others = ours_of(tools), others_of(tools)
+    assert ours is not None
+    gone = next((one for one in tools if one.key == GONE), ours)
+    least = min(one.kept for one in others)
+    alike = [one for one in others if one.kept < 1.005 * least]
+    sizes = list(dict.fromkeys(mb(one.kept) for one in alike))
+    told = f"{history.name}: of the others {' and '.join(one.title for one in alike)} "
+    told += f"keep{'s' * (len(alike) == 1)} least, {' to '.join(dict.fromkeys((sizes[0], sizes[-1])))} MB."
     for measure, what in zip(MEASURES[1:3], ("Saving a version", "Bringing one back"), strict=True):
         own = ours.figure(measure.value)
         told += f" {what} takes stemmata {own.told(measure.show)} on average"
-        for way, ahead in (("faster", True), ("slower", False)):
-            found = [(one.figure(measure.value), one.title) for one in others]
-            here = sorted((f, t) for f, t in ((f.median, t) for f, t in found) if (f < own.median) == ahead)
-            listed = ", ".join(f"{title} {measure.show(seconds)}" for seconds, title in here)
-            told += f"; {way}: {listed}" if here else f"; {way}: none"
+        groups: dict[str, list[tuple[float, str]]] = {"faster": [], "slower": [], "not to be told apart": []}
+        for one in others:
+            against = gone if one.key == PATCHES and what.startswith("Saving") else ours
+            theirs, mine = one.figure(measure.value), against.figure(measure.value)
+            way = (
+                "faster"
+                if theirs.high < mine.low
+                else "slower"
+                if theirs.low > mine.high
+                else "not to be told apart"
+            )
+            beside = (
+                f" (stemmata, parent's folder gone: {mine.told(measure.show)})" if against is not ours else ""
+            )
+            groups[way].append((theirs.median, f"{one.title} {measure.show(theirs.median)}{beside}"))
+        told += "".join(
+            f"; {way}: {', '.join(words for _, words in sorted(found))}"
+            for way, found in groups.items()
+            if found
+        )
         told += "."
     return told
 
@@ -182,7 +204,10 @@ def _beside(load: float) -> str:
     """What a load of the machine before anything was measured means."""
     if load < _IDLE:
         return ""
-    return ", what there was before the first walk is of other work: times may be too long by that"
+    return (
+        "; before the first walk it is of what ran in the minutes before and of other work, by which "
+        "times may be too long"
+    )
 
 
 def the_walks(walks: Sequence[Walk], results: Results) -> str:
@@ -191,10 +216,11 @@ def the_walks(walks: Sequence[Walk], results: Results) -> str:
     if most_walks == 1:
         return "The figures are of one walk of each tool."
     large = any(history.name == LARGE for history in results.histories)
+    what = "mean of two" if most_walks == 2 else f"median of {most_walks}"
+    both = "both follow" if most_walks == 2 else "least and most follow"
     return (
-        f"A figure is the median of {most_walks} walks{f', on {LARGE} of one' if large else ''}; least and "
-        "most follow in brackets where they read otherwise. Each is a median of its own: those of a sum need "
-        "not be the sum of those of its parts."
+        f"A figure is the {what} walks{f', on {LARGE} of one' if large else ''}; {both} in brackets where "
+        "they read otherwise. Each is taken by itself: that of a sum need not be the sum of its parts'."
     )
 
 

@@ -23,6 +23,8 @@ COPIES = "cp"
 """The tool whose times tell the noise: it does the same work each time."""
 OURS, ALONE, GONE = "stemmata", "stemmata-alone", "stemmata-gone"
 """Ours, none of them one of the others: as the page is about, no parent told, no parent's folder at hand."""
+PATCHES = "zstd-patch"
+"""The tool that rebuilds a parent from its store."""
 _SIZES = 0.05
 """Of one walk each, sizes and memory that differ by less than this share are called equal."""
 _TIMES = 0.05

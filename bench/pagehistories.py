@@ -12,7 +12,10 @@ schedule of which one step in {WARM_UP} warms up, gradients clipped to a norm of
 ABOUT = {
     "H": f"""The sentence encoder all-MiniLM-L6-v2 as a package of PyPI has it, 23 million parameters,
 fine-tuned in four ways from one base. It learns which name a docstring of Python's standard library
-belongs to. An epoch is {STEPS} optimizer steps of {PAIRS} pairs of {TOKENS} tokens; {_SETTINGS}""",
+belongs to. An epoch is {STEPS} optimizer steps of {PAIRS} pairs of {TOKENS} tokens; {_SETTINGS} That goes
+for all of its lines. About half of its parameters are the table of tokens, of which a training learns the
+rows of its own tokens; the others move by weight decay alone, which takes few bits to keep. In bf16 alone
+most of AdamW's steps at such a rate are smaller than a step of bf16 and are lost: few values change.""",
     "L": f"""The same encoder from the same base at the same task, with longer epochs,
 {LONG_STEPS} optimizer steps (H: {STEPS}). Once in fp32, and once in a common kind of mixed precision:
 the optimizer's weights stay in fp32, and after each epoch they are saved as bf16.""",
@@ -28,7 +31,7 @@ training.""",
 ELSE = "See bench/README.md."
 
 CONSTRUCTED = """The histories were constructed for this, small enough for one machine to train and
-repeat. {short} Their rates fall to almost nothing, so that the last epoch of each changes the least; it
+repeat. {short} Their rates fall to almost nothing, so that the steps of the last epoch are the smallest; it
 may still keep more than the one before, where the limit on chains makes it lean on an older version (see
 *Along a chain of versions*). A bf16 first version costs next to nothing here only because the fp32 one
 that it was rounded from lies in the same store. Nothing here stands for a decoder of billions of

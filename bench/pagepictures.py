@@ -37,7 +37,7 @@ def _bars(results: Results, history: History) -> str:
     several = any(len(one.walks) > 1 for one in tools)
     return charts.bars(
         f"{history.name}: {_whole(history)}",
-        "Means of all versions; less is better. Sorted by what is kept."
+        "Kept: all versions; seconds: means. Less is better, sorted by what is kept."
         + (" Thin lines: least to most." if several else "")
         + (" Light: the same tool, used otherwise." if len(tools) > len(others_of(tools)) + 1 else ""),
         [charts.Label(one.title, _KINDS.get(one.key, "")) for one in tools],
@@ -77,7 +77,8 @@ def _growth(results: Results, history: History) -> str:
     begun = branches(history)
     return charts.lines(
         f"{history.name}: MB in the store after each version",
-        f"{_whole(history)}. Lines that end at nearly the same place lie on each other."
+        f"{_whole(history)}. Lines that end at nearly the same place lie on each other"
+        + (", as all ways of stemmata do." if close and kin else ".")
         + (" Dotted: where a branch begins, and of what kind." if begun else ""),
         [str(version["name"]) for version in history.versions],
         [line(one) for one in drawn],

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 TOOLS = """The tools' own numbers of threads are left as they come: stemmata, restic and `zstd -T0` use all
-cores, borg one. restic cuts each repository at other places, so that its sizes differ from walk to walk.
-restic, borg, git-lfs and zstd are the versions that Debian has, older than what their authors release
-today; newer ones may do better. Everything else, the number of threads too, is as each tool comes. All
-stores lie on one local disk."""
+cores, borg one. restic compresses as it comes, and cuts each repository at other places, so that its sizes
+differ from walk to walk. stemmata's compiled kernels are built at installation where there is a C
+compiler; numpy does the same elsewhere, slower. restic, borg, git-lfs and zstd are the versions that
+Debian has, older than what their authors release today; newer ones may do better. Everything else, the
+number of threads too, is as each tool comes. All stores lie on one local disk."""
 
 PATCHES = """*zstd 3 --patch-from* keeps each version as a patch of its tar against the tar of its parent,
 and nothing else: before a version can be saved, the tars of its parent's chain are decoded from the first one
@@ -19,8 +20,14 @@ stemmata is a version store for the weights of models. This page compares it wit
 of a model: the same histories of trainings, the same machine, one tool at a time, each used in the simplest
 way that its documentation shows; what departs from that stands under *set up*. Every measured figure here
 and in the pictures is made from [{name}]({file}) by `bench/benchmarks.py`. MB is 10^6 bytes throughout.
-Bold is the best of its column, in tables by kind the best of its row, ties included.
+Bold is the best of its column, in tables by kind the best of its row, ties included; in the first table it is
+a history's total.
 """
+
+SMALL = """Small models, low rates, and one store for what is fp32 and what is bf16: nothing here stands for a
+decoder of billions of parameters that is fine-tuned in bf16."""
+KINDS = {"LoRA": "LoRA; most of it the tokenizer, which is stored already"}
+"""Kinds as the first table names them, where that is more."""
 
 SHORT = {
     "H": "H: short fine-tunings of an encoder of 23 million parameters",
@@ -52,8 +59,8 @@ stored hash, and does not decode them. *stemmata, parent's folder gone* has to, 
 against a tool that rebuilds parents from its store. Bringing a version back takes nothing from outside of
 the store.""",
     "stemmata-alone": """*stemmata, no parent told* gets no such hint: it looks for tensors that are alike in
-the newest versions of the model, and in the newest of each other model, also where they lie. It saves sooner,
-for a save that is told a parent works out besides how far each tensor has moved from it.""",
+the newest versions of the model, and in the newest of each other model, also where they lie. A save that
+is told a parent works out besides how far each tensor has moved from it, which takes a little longer.""",
     "zstd-patch": "Of the others *zstd 3 --patch-from* is told the same parents, the rest get no such hint.",
     "": "The others get no such hint.",
 }
@@ -82,22 +89,24 @@ their work tree), and compared with the original with `diff -r`.
   writing it there, which is the training's part, is not timed.{aside}
 - *MB of memory*: the most resident memory that any one process of the tool had, over all
   versions, pages of files that it maps included; a tool of several processes has more in all. A process
-  that lives for a few milliseconds only is not seen. stemmata's is bounded by the pieces that it cuts
-  tensors into, not by the size of the model.
+  that lives for a few milliseconds only is not seen. stemmata's
+  grows with the pieces of up to 64 MiB that it cuts tensors into, of which a few are on their way at a time,
+  and not further with the model.
 - By themselves: each tool has a home of its own and a clean environment, telemetry and look-ups of
   newer versions are off, nothing goes over a network. The tools take turns: one walk of each, then the
   next round, which begins with another tool. {walks}
 
 What is not in it: networks and remote stores (Hugging Face's Hub with Xet among them), several writers at
 once, encryption (restic has no store without), a page cache that is cold, and all that the tools can do
-that is not about bytes. """
+that is not about bytes.
+"""
 WARM = {
     1: """Warm: the folders that are saved are in the page cache, and so is most of a store that was just
   written. Nothing was read for that before a time began.""",
     2: """Warm: before each time all files of the folder and of the tool's store are read, so that they
-  are in the page cache for every tool alike. Before each walk the whole history is copied once and the copy
-  deleted: a virtual machine gets memory that it never used from its host, which is slow, and the first
-  tool would wait for that.""",
+  are in the page cache for every tool alike; a parent's folder was read when it was saved itself. Before
+  each walk the whole history is copied once and the copy deleted: a virtual machine gets memory that it
+  never used from its host, which is slow, and the first tool would wait for that.""",
 }
 """By keeping.METHOD, the last for later ones too."""
 ASIDE = " How much that was stands under each table."
@@ -110,9 +119,11 @@ so on. A save whose parent's folder does not lie there any more reads the parent
 It ends where reading a version would decode more than 4 times its own bytes
 ([why](adr/020-work-is-bounded-by-the-object.md)): a version that would come to more is kept as its difference
 from an older one. With fp32 epochs the limit is reached after three differences in a row, with bf16 epochs
-whose first version is a rounded fp32 one after two, for that one counts with its larger bytes. A longer
-history is not slower to read; the price is space, for a version that leans on an older one keeps more.
-Which older one is taken, a sample of each tensor decides. """
+whose first version is a rounded fp32 one after two, for that one counts with its larger bytes. By design a
+longer history is not slower to read, of which the five fp32 versions in a row of H are all that is
+measured here; the price is space, for a version that leans on an older one keeps more. Which older one is
+taken, a sample of each tensor decides.
+"""
 
 STARTS = """## Start-up
 
