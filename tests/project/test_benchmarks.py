@@ -167,13 +167,13 @@ def test_benchmarks_go_on_where_they_stopped_and_write_a_page(tmp_path: Path) ->
     told = _benchmarks(tmp_path, "--only-tools", "cp", "--repeat", "2")
     assert "[2/2] H, cp -r, walk 2" in told
     page = tmp_path / "benchmarks" / "docs" / "benchmarks.md"
-    assert "the median of 2 walks" in page.read_text(), "a page of less than all does not go to docs/"
+    assert "the mean of two walks" in page.read_text(), "a page of less than all does not go to docs/"
     (tmp_path / "benchmarks" / "walks" / "H-cp-1.json").unlink()
     told = _benchmarks(tmp_path, "--only-tools", "cp", "--repeat", "2")
     assert "[1/1] H, cp -r, walk 1" in told
     page.unlink()
     assert "walk" not in _benchmarks(tmp_path, "--only-tools", "cp", "--page").replace("/walk", "")
-    assert "the median of 2 walks" in page.read_text()
+    assert "the mean of two walks" in page.read_text()
 
 
 def test_a_walk_under_other_conditions_is_measured_again(made: list[Entry], tmp_path: Path) -> None:
