@@ -139,7 +139,30 @@ thread.start()
 thread.join()
 print(found[0], through_pools())
 """
-    assert run(code, STEMMATA_THREADS="2") == "(5, 5, 5, 5) (0, 0, 0, 0)\n"
+    assert run(code, STEMMATA_THREADS="4") == "(5, 5, 5, 5) (0, 0, 0, 0)\n"
+
+
+@pytest.mark.parametrize(("given", "behind"), [("1", 0), ("2", 0), ("5", 2), ("16", 8)])
+def test_what_stays_behind_takes_half_of_the_threads(given: str, behind: int) -> None:
+    code = """
+import threading
+from stemmata.codecs import workers
+
+def size(pool):
+    return pool._max_workers if pool is not None else 0
+
+def behind():
+    workers.stay_behind()
+    found.append((size(workers.frame_pool()), size(workers.object_pool()) > 0))
+
+found = []
+thread = threading.Thread(target=behind)
+thread.start()
+thread.join()
+print(found[0], size(workers.frame_pool()))
+"""
+    whole = int(given) if given != "1" else 0
+    assert run(code, STEMMATA_THREADS=given) == f"{(behind, behind > 0)} {whole}\n"
 
 
 def test_what_a_later_frame_failed_of_is_told_though_an_earlier_one_ends_after_it() -> None:

@@ -95,14 +95,21 @@ def thread_count() -> int:
     return int(text)
 
 
+def _share() -> int:
+    """Of the threads to use, those that this thread may hand over to: half of them where it stays behind. More
+    would wait for a processor in front of each other, and each takes its turn from what goes first."""
+    count = thread_count()
+    return max(1, count // 2) if _stays_behind() else count
+
+
 def frame_pool() -> Executor | None:
     """The shared pool; None where one thread is all there is, and frames are coded in place."""
-    return _pool("frames", thread_count())
+    return _pool("frames", _share())
 
 
 def object_pool() -> Executor | None:
     """As `frame_pool`, for whole objects."""
-    return _pool("objects", _OBJECTS if thread_count() > 1 else 1)
+    return _pool("objects", _OBJECTS if _share() > 1 else 1)
 
 
 def _pool(name: str, count: int) -> Executor | None:
