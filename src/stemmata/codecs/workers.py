@@ -96,8 +96,8 @@ def thread_count() -> int:
 
 
 def _share() -> int:
-    """Of the threads to use, those that this thread may hand over to: half of them where it stays behind. More
-    would wait for a processor in front of each other, and each takes its turn from what goes first."""
+    """Of the threads to use, those that this thread may hand over to: half of them where it stays behind.
+    More would wait for a processor before each other, and each takes its turn from what goes first."""
     count = thread_count()
     return max(1, count // 2) if _stays_behind() else count
 
