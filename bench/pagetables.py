@@ -123,7 +123,8 @@ def the_noise(history: History, tools: Sequence[Of]) -> list[str]:
     """What differences mean anything."""
     noise, slower = noise_of(history), slowed(history)
     if all(len(one.walks) > 1 for one in tools):
-        lines = [" ".join([NOISE["several"], *_same_work(history)])]
+        copies = [NOISE["copies"].format(save=noise.save)] if noise.known else []
+        lines = [" ".join([NOISE["several"], *copies, *_same_work(history)])]
     elif noise.known:
         lines = [NOISE["one"].format(save=noise.save, restore=noise.restore)]
     else:

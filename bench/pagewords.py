@@ -92,6 +92,8 @@ their work tree), and compared with the original with `diff -r`.
   that lives for a few milliseconds only is not seen. stemmata's
   grows with the pieces of up to 64 MiB that it cuts tensors into, of which a few are on their way at a time,
   and not further with the model.
+- Where a tool's times alternate from version to version of one size, as those of git-lfs do, we know no
+  reason.
 - By themselves: each tool has a home of its own and a clean environment, telemetry and look-ups of
   newer versions are off, nothing goes over a network. The tools take turns: one walk of each, then the
   next round, which begins with another tool. {walks}
@@ -133,7 +135,8 @@ process, through a library, the start is paid once.
 """
 
 OPENED = """A Python process that had saved before saved {name} with stemmata in {opened} s. As a process
-of its own that takes {whole} s: the rest is the start of Python, what it loads, and opening the store."""
+of its own that takes {whole} s: the rest is the start of Python, what it loads, and opening the
+store; told a parent, a save opens that version's files and statistics too."""
 
 LOADS = """*s to start* is of a command that does next to nothing, and may load less than a save does: the
 columns beside it are what counts."""
@@ -141,6 +144,7 @@ columns beside it are what counts."""
 NOISE = {
     "several": "Where the least and the most of two tools overlap, these walks cannot tell which is better; "
     "where they do not, little differences may still be chance.",
+    "copies": "Copies of folders of one size were up to {save:.0%} of their median apart.",
     "same": "The rows of stemmata do the same work to save {name}, which has no parent, and took "
     "{low:.2f} to {high:.2f} s for it: {share:.0%} apart is chance here.",
     "one": "Of one walk each, differences under {save:.0%} of a time to save, or under {restore:.0%} of a "
