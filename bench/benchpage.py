@@ -134,8 +134,8 @@ def in_short(results: Results) -> list[str]:
 
 
 def _times_of(history: History, tools: Sequence[Of]) -> str:
-    """Who keeps least of the others, who is quicker and who slower. A tool that rebuilds parents from its
-    store is held against stemmata where it has to as well."""
+    """Who keeps least of the others, who is quicker and who slower. Beside a tool that rebuilds parents from
+    its store stands what stemmata takes where it has to as well."""
     ours, others = ours_of(tools), others_of(tools)
     assert ours is not None
     gone = next((one for one in tools if one.key == GONE), ours)
@@ -149,8 +149,7 @@ def _times_of(history: History, tools: Sequence[Of]) -> str:
         told += f" {what} takes stemmata {own.told(measure.show)} on average"
         groups: dict[str, list[tuple[float, str]]] = {"faster": [], "slower": [], "not to be told apart": []}
         for one in others:
-            against = gone if one.key == PATCHES and what.startswith("Saving") else ours
-            theirs, mine = one.figure(measure.value), against.figure(measure.value)
+            theirs, mine = one.figure(measure.value), ours.figure(measure.value)
             way = (
                 "faster"
                 if theirs.high < mine.low
@@ -158,10 +157,9 @@ def _times_of(history: History, tools: Sequence[Of]) -> str:
                 if theirs.low > mine.high
                 else "not to be told apart"
             )
-            beside = (
-                f" (stemmata, parent's folder gone: {mine.told(measure.show)})" if against is not ours else ""
-            )
-            groups[way].append((theirs.median, f"{one.title} {measure.show(theirs.median)}{beside}"))
+            rebuilds = one.key == PATCHES and gone is not ours and what.startswith("Saving")
+            again = f" ({gone.title}: {gone.figure(measure.value).told(measure.show)})" if rebuilds else ""
+            groups[way].append((theirs.median, f"{one.title} {measure.show(theirs.median)}{again}"))
         told += "".join(
             f"; {way}: {', '.join(words for _, words in sorted(found))}"
             for way, found in groups.items()
@@ -205,8 +203,8 @@ def _beside(load: float) -> str:
     if load < _IDLE:
         return ""
     return (
-        "; before the first walk it is of what ran in the minutes before and of other work, by which "
-        "times may be too long"
+        ". The load before the first walk may be of what ran just before it, or of other work: times may be "
+        "too long by that"
     )
 
 
@@ -220,7 +218,7 @@ def the_walks(walks: Sequence[Walk], results: Results) -> str:
     both = "both follow" if most_walks == 2 else "least and most follow"
     return (
         f"A figure is the {what} walks{f', on {LARGE} of one' if large else ''}; {both} in brackets where "
-        "they read otherwise. Each is taken by itself: that of a sum need not be the sum of its parts'."
+        "they read otherwise. Each is taken by itself: a total need not be the exact sum of its parts."
     )
 
 

@@ -25,8 +25,13 @@ a history's total.
 """
 
 SMALL = """Small models, low rates, and one store for what is fp32 and what is bf16: nothing here stands for a
-decoder of billions of parameters that is fine-tuned in bf16."""
-KINDS = {"LoRA": "LoRA; most of it the tokenizer, which is stored already"}
+decoder of billions of parameters that is fine-tuned in bf16. *Faster* and *slower* are what the walks
+say, and little differences are chance: how far apart equal work was stands under each table."""
+KINDS = {
+    "LoRA": "LoRA; most of it the tokenizer, which is stored already",
+    "bf16": "bf16, with its base, which is the fp32 one rounded and takes next to nothing",
+    "fp32 saved as bf16": "fp32 saved as bf16, with its base, rounded likewise",
+}
 """Kinds as the first table names them, where that is more."""
 
 SHORT = {
@@ -59,7 +64,8 @@ stored hash, and does not decode them. *stemmata, parent's folder gone* has to, 
 against a tool that rebuilds parents from its store. Bringing a version back takes nothing from outside of
 the store.""",
     "stemmata-alone": """*stemmata, no parent told* gets no such hint: it looks for tensors that are alike in
-the newest versions of the model, and in the newest of each other model, also where they lie. A save that
+the newest versions of the model, and in the newest of each other model, and reads
+those from their folders too, where they still lie there. A save that
 is told a parent works out besides how far each tensor has moved from it, which takes a little longer.""",
     "zstd-patch": "Of the others *zstd 3 --patch-from* is told the same parents, the rest get no such hint.",
     "": "The others get no such hint.",
@@ -121,10 +127,9 @@ so on. A save whose parent's folder does not lie there any more reads the parent
 It ends where reading a version would decode more than 4 times its own bytes
 ([why](adr/020-work-is-bounded-by-the-object.md)): a version that would come to more is kept as its difference
 from an older one. With fp32 epochs the limit is reached after three differences in a row, with bf16 epochs
-whose first version is a rounded fp32 one after two, for that one counts with its larger bytes. By design a
-longer history is not slower to read, of which the five fp32 versions in a row of H are all that is
-measured here; the price is space, for a version that leans on an older one keeps more. Which older one is
-taken, a sample of each tensor decides.
+whose first version is a rounded fp32 one after two, for that one counts with its larger bytes. Restores
+get slower up to the limit, and by design not beyond it; the price is space, for a version that leans on an
+older one keeps more. Which older one is taken, a sample of each tensor decides.
 """
 
 STARTS = """## Start-up
