@@ -297,7 +297,8 @@ def the_chain(results: Results) -> str:
     if gone is not None:
         saves = gone.walked.rows
         told += (
-            f"; saving them {saves[0].save:.2f} s and {saves[-1].save:.2f} s, without the parents' folders"
+            f"; saving {saves[1].name} took the row *{gone.title}* {saves[1].save:.2f} s, "
+            f"{saves[-1].name} {saves[-1].save:.2f} s"
         )
     return f"{told}."
 
