@@ -83,6 +83,10 @@ class Surveyor(msgspec.Struct):
             before.setdefault(f":{segment.name}", found)
         return cls(row.id, tree, packs, before)
 
+    def _counterpart(self, path: str, name: str) -> _Counterpart | None:
+        """The parent's tensor of that name: its own file's first."""
+        return self._before.get(f"{path}:{name}") or self._before.get(f":{name}")
+
     def looks(self, path: str, segment: PlannedSegment) -> list[Look | None]:
         """What is to be learnt of each piece of a segment. To be asked of every segment, in their order."""
         if segment.name is None:
@@ -91,7 +95,7 @@ class Surveyor(msgspec.Struct):
         if segment.shape is None or is_of_training(path):
             return [None] * len(segment.pieces)
         looks = [Look() for _ in segment.pieces]
-        found = self._before.get(f"{path}:{segment.name}") or self._before.get(f":{segment.name}")
+        found = self._counterpart(path, segment.name)
         before = None
         if found is not None and found.shape == segment.shape and len(found.objects) == len(looks):
             before = found.row
@@ -115,7 +119,7 @@ class Surveyor(msgspec.Struct):
             if segment.shape is None or is_of_training(path):
                 continue
             shape = tuple(segment.shape)
-            found = self._before.get(f"{path}:{segment.name}") or self._before.get(f":{segment.name}")
+            found = self._counterpart(path, segment.name)
             if (
                 found is None
                 or found.row is None

@@ -47,11 +47,11 @@ class Unread:
             return None
         known = None if self._reread else self._known(file)
         if known is None:
-            self._begun[file.path] = begun_at(file.real, file.seen_as)
+            self._begun[file.path] = begun_at(file.real, file.marks)
         return known
 
     def _known(self, file: SourceFile) -> TreeFile | None:
-        digest = self._seen.digest_of(file.real, file.seen_as)
+        digest = self._seen.digest_of(file.real, file.marks)
         known = next((stored for stored in self._alike.files if stored.digest == digest), None)
         if known is None or known.size != file.size or not _is_cut_alike(file.path, known):
             return None
@@ -70,7 +70,7 @@ class Unread:
         digests = {file.path: file.digest for file in tree.files}
         fresh = [file for file in files if file.path in self._begun and file.path in digests]
         for file in fresh:
-            self._seen.remember(file.real, file.seen_as, digests[file.path], self._begun[file.path])
+            self._seen.remember(file.real, file.marks, digests[file.path], self._begun[file.path])
         if fresh:
             self._seen.tidy()
 

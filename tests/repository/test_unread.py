@@ -236,12 +236,11 @@ def test_a_file_is_read_and_stored_anew_where_the_store_has_lost_it(repo: Reposi
 
 
 @pytest.mark.usefixtures("settled")
-def test_a_renamed_and_executable_file_is_what_it_is_now(
+def test_an_untouched_file_is_as_executable_as_it_is_now(
     repo: Repository, tmp_path: Path, read: list[int]
 ) -> None:
     data = written(tmp_path / "out", model())
     save(repo, tmp_path / "out", "one")
-    # A link keeps inode and content, and both names have the path's own note.
     file = tmp_path / "out" / "model.safetensors"
     file.chmod(0o755)
     save(repo, tmp_path / "out", "two", ["one"])

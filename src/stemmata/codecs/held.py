@@ -4,14 +4,11 @@ found there counts only if it is what the base's digest says, and if the base it
 
 from __future__ import annotations
 
-import threading
 from typing import Protocol
 
-import numpy as np
 from blake3 import blake3
 
-from stemmata.codecs.decoding import ObjectDecoder
-from stemmata.codecs.dtypes import MAX_FRAME_BYTES
+from stemmata.codecs.decoding import ObjectDecoder, Scratch
 from stemmata.codecs.frames import Reference
 from stemmata.codecs.streams import Bytes
 
@@ -28,12 +25,7 @@ class Read(Protocol):
         ...
 
 
-class _Scratch(threading.local):
-    def __init__(self) -> None:
-        self.frame = np.empty(MAX_FRAME_BYTES, np.uint8)
-
-
-_scratch = _Scratch()
+_scratch = Scratch()
 
 
 class Elsewhere(Exception):
@@ -56,7 +48,7 @@ class HeldBase:
         found = self._decoder.frame_at(element)
         if found is None or found.raw_length != count * self.dtype.itemsize:
             raise Elsewhere
-        into = _scratch.frame[: count * self.dtype.itemsize]
+        into = _scratch.at(0, found.raw_length)
         if not self._read(element * self.dtype.itemsize, into.data):
             raise Elsewhere
         return into

@@ -25,7 +25,8 @@ from stemmata.errors import StemmataError
 from stemmata.ids import Digest
 from stemmata.recording import LEAVE_OUT
 from stemmata.records import Content
-from stemmata.sources.files import OpenedFile, SourceFile, marks_of
+from stemmata.seen import marks_of
+from stemmata.sources.files import OpenedFile, SourceFile
 from stemmata.trees import Segment, Tree, TreeFile, content_of
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stemmata.errors import SourceChanged, UnsupportedFile
-from stemmata.seen import Marks
+from stemmata.seen import Marks, marks_of
 from stemmata.storage.descriptors import NO_FOLLOW, READ, read_into, read_range
 from stemmata.storage.failures import reason_of
 
@@ -25,14 +25,8 @@ class SourceFile:
     real: Path
     size: int
     executable: bool
-    marks: tuple[int, ...]
-    """Device, inode, times of the last changes in ns: what differs once somebody writes to it."""
-
-    @property
-    def seen_as(self) -> Marks:
-        """The same, as `seen` takes it."""
-        device, inode, *times = self.marks
-        return device, inode, self.size, *times
+    marks: Marks
+    """What differs once somebody writes to it."""
 
 
 class OpenedFile:
@@ -62,8 +56,7 @@ class OpenedFile:
     def verify_unchanged(self) -> None:
         """Raise SourceChanged unless the file is what was listed."""
         about = os.fstat(self._fd)
-        same = stat.S_ISREG(about.st_mode) and about.st_size == self._file.size
-        if not same or marks_of(about) != self._file.marks:
+        if not stat.S_ISREG(about.st_mode) or marks_of(about) != self._file.marks:
             raise SourceChanged(path=shown(self._file.real))
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -87,11 +80,6 @@ class OpenedFile:
             raise unsupported(self._file.real, f"it cannot be read: {reason_of(error)}") from None
         if count != len(into):
             raise SourceChanged(path=shown(self._file.real))
-
-
-def marks_of(about: os.stat_result) -> tuple[int, ...]:
-    """See `SourceFile.marks`."""
-    return (about.st_dev, about.st_ino, about.st_mtime_ns, about.st_ctime_ns)
 
 
 def unsupported(path: Path, reason: str) -> UnsupportedFile:

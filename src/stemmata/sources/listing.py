@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stemmata.errors import LinkEscapes, SourceMissing, UnsafePath
-from stemmata.sources.files import SourceFile, marks_of, shown, unsupported
+from stemmata.seen import marks_of
+from stemmata.sources.files import SourceFile, shown, unsupported
 from stemmata.sources.rules import Rules
 from stemmata.storage.failures import reason_of
 from stemmata.trees import MAX_FILES, check_path
