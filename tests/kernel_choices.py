@@ -1,4 +1,4 @@
-"""Both implementations of the codecs' inner loops: numpy's, and the compiled one where there is one."""
+"""What the codecs may run on: loops in numpy, compiled loops, and with those, whole payloads in one call."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from stemmata.codecs import kernels, native, numpy_kernels
+from stemmata.codecs import kernels, native, numpy_kernels, payloads
 
 FUNCTIONS = ("delta_split", "delta_groups", "delta_join", "split", "join", "narrow", "same")
 
@@ -18,9 +18,18 @@ CHOICES = [
     pytest.param(numpy_kernels, id="numpy"),
     pytest.param(native, id="native", marks=needs_native),
 ]
+WAYS = [
+    *CHOICES,
+    pytest.param(
+        payloads, id="payloads", marks=pytest.mark.skipif(bool(payloads.why_not), reason=payloads.why_not)
+    ),
+]
 
 
 def use(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the codecs of this process run on `module`."""
+    if module is payloads:
+        return  # they are tried before anything else
+    monkeypatch.setattr(payloads, "_own", None)
     for name in FUNCTIONS:
         monkeypatch.setattr(kernels, name, getattr(module, name))

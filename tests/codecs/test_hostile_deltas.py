@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crafted_objects import frame, header, plane, raw_object
-from kernel_choices import CHOICES, use
+from kernel_choices import WAYS, use
 from stemmata.codecs import delta
 from stemmata.codecs.decoding import ObjectDecoder, Stored, decode_object, verify_stored
 from stemmata.codecs.dtypes import DTYPES, dtype_of
@@ -118,7 +118,7 @@ DAMAGED_F32 = {
 }
 
 
-@pytest.mark.parametrize("kernel", CHOICES)
+@pytest.mark.parametrize("kernel", WAYS)
 @pytest.mark.parametrize(
     ("reason", "word"), [*((r, "U8") for r in DAMAGED_U8), *((r, "F32") for r in DAMAGED_F32)]
 )
@@ -326,7 +326,7 @@ def traced(read: Callable[[], object]) -> int:
 BOMB = ZSTD.compress(bytes(256 * MIB))
 
 
-@pytest.mark.parametrize("kernel", CHOICES)
+@pytest.mark.parametrize("kernel", WAYS)
 @pytest.mark.parametrize("at", range(4))
 def test_a_bomb_in_any_stream_takes_no_memory(kernel, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     use(kernel, monkeypatch)
@@ -371,7 +371,7 @@ def sample(word: str) -> tuple[bytes, bytes, bytes]:
     return _payloads[word]
 
 
-@pytest.mark.parametrize("kernel", CHOICES)
+@pytest.mark.parametrize("kernel", WAYS)
 @given(word=st.sampled_from([dtype.word for dtype in CODED]), data=st.data())
 @settings(max_examples=300)
 def test_i4_any_change_of_a_payload_is_refused_or_harmless(kernel, word: str, data: st.DataObject) -> None:

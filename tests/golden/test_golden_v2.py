@@ -14,7 +14,7 @@ import pytest
 from faults import contents
 from golden.make_v2 import expected
 from golden.second_reader import WIDTHS, Streams, stored_in
-from kernel_choices import CHOICES, use
+from kernel_choices import WAYS, use
 from stemmata.checking import LEVELS, Level, check
 from stemmata.repository import Repository
 from stemmata.storage.local import LocalStorage
@@ -42,7 +42,7 @@ def test_i9_it_is_sound(root: Path, told: Any, level: Level) -> None:
     assert report.counts.versions == len(told["versions"]) == 8
 
 
-@pytest.mark.parametrize("kernel", CHOICES)
+@pytest.mark.parametrize("kernel", WAYS)
 def test_i9_reading_gives_what_was_saved(
     root: Path, told: Any, kernel: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

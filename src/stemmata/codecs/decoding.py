@@ -36,12 +36,13 @@ from stemmata.deferred import deferred
 from stemmata.ids import Digest
 
 if TYPE_CHECKING:
-    from stemmata.codecs import cast, delta, kernels
+    from stemmata.codecs import cast, delta, kernels, payloads
 else:
     # numpy comes with them; trees, small files and tables of statistics do without.
     cast = deferred("stemmata.codecs.cast")
     delta = deferred("stemmata.codecs.delta")
     kernels = deferred("stemmata.codecs.kernels")
+    payloads = deferred("stemmata.codecs.payloads")
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +270,8 @@ def decode_payload(
     """Fill `into`, whose length the frame's head states, from a payload that is not RAW; an array of numpy
     unless the frame leans on nothing and is small. Raises a Fault."""
     if codec == ZSTD:
-        into[:] = memoryview(zstd.decompress(payload, len(into)))
+        if isinstance(into, memoryview) or not payloads.zstd_read(payload, into):
+            into[:] = memoryview(zstd.decompress(payload, len(into)))
     elif isinstance(into, memoryview):
         planes.decode_plainly(payload, dtype, into)
     elif codec == PLANES:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stemmata.codecs import kernels, streams
+from stemmata.codecs import kernels, payloads, streams
 from stemmata.codecs.dtypes import BLOCK, LITTLE, DType
 from stemmata.codecs.hashing import Buffer
 from stemmata.codecs.numpy_kernels import DeltaParts
@@ -38,7 +38,8 @@ def encode(data: Bytes, base: Bytes, dtype: DType, habits: Habits) -> list[Buffe
 
     `base` is as long as `data`.
     """
-    return _written(kernels.delta_split(data, base, dtype), habits)
+    found = payloads.delta_write(data, base, dtype, habits.repeats)
+    return _written(kernels.delta_split(data, base, dtype), habits) if found is None else [found]
 
 
 def _written(found: DeltaParts, habits: Habits) -> list[Buffer]:
@@ -66,6 +67,8 @@ def habits_of(data: Bytes, base: Bytes, dtype: DType) -> tuple[Habits, int]:
 
 def decode(payload: memoryview, base: Bytes, dtype: DType, into: Bytes) -> None:
     """Fill `into`, which is as long as `base`. Raises DamagedFault and HostileFault."""
+    if payloads.delta_read(payload, base, dtype, into):
+        return
     reader = streams.Reader(payload)
     count = len(into) // dtype.itemsize
     classes = reader.take(-(-count // BLOCK))

@@ -17,7 +17,7 @@ enum { SAME = 0, SCATTERED = 1, DRIFTED = 2 };
 enum { FINITE, NONFINITE, ZEROS, LEAST, GREATEST, MEAN, DEVIATION, SQUARES,
        BOTH, EQUAL, APART, FURTHEST, PRODUCT, OWN, OTHERS, RESULTS };
 
-API int stm_abi(void) { return 5; }
+API int stm_abi(void) { return 6; }
 
 /* Ascending keys are joined until a group has GROUP_MIN elements; a short last one joins the one before. */
 static int group_lanes(uint32_t count[LANES][KEYS], int keys, uint8_t *group_of, uint32_t *group_count) {
@@ -92,6 +92,8 @@ typedef uint8_t lane_8;
 typedef uint16_t __attribute__((aligned(1), may_alias)) lane_16;
 typedef uint32_t __attribute__((aligned(1), may_alias)) lane_32;
 typedef uint64_t __attribute__((aligned(1), may_alias)) lane_64;
+
+#include "kernels_streams.h"
 
 #define JOINED(a, b) a##_##b
 #define EXPANDED(a, b) JOINED(a, b)

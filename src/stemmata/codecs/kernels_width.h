@@ -329,3 +329,5 @@ API void NAME(stm_join)(const uint8_t *const *planes, int64_t n, int rotate, LAN
         x[i] = rotate ? (W)((W)(v >> 1) | (W)(v << (BITS - 1))) : v;
     }
 }
+
+#include "kernels_frames.h"

@@ -23,7 +23,7 @@ from stemmata.codecs.numpy_moments import MOMENTS
 
 VARIABLE = "STEMMATA_NATIVE"
 FILE = Path(__file__).with_name("_kernels.so")
-_ABI = 5
+_ABI = 6
 """Of what was compiled: rises with every change of what a function takes. A stale library would crash."""
 _GROUPS, _KEYS = 33, 2048
 _FRAME_ELEMENTS = 128 << 10
@@ -57,7 +57,8 @@ suffix = suffixes[-1]
 """Of those that run: the fastest."""
 
 
-def _at(array: Bytes) -> ctypes.c_void_p:
+def at(array: Bytes) -> ctypes.c_void_p:
+    """Where its bytes lie."""
     return ctypes.c_void_p(array.ctypes.data)
 
 
@@ -74,20 +75,21 @@ class _Scratch(threading.local):
         self.raw = np.empty(MAX_FRAME_BYTES + _SLACK, np.uint8)
         self.low = np.empty(_FRAME_ELEMENTS, np.uint8)
         self.high = np.empty(_FRAME_ELEMENTS, np.uint8)
+        self.of_key = np.empty(_KEYS, np.uint8)
         self.groups = (ctypes.c_uint32 * _GROUPS)()
         self.sizes = (ctypes.c_int64 * 2)()
         # Asking numpy for an address takes longer than anything else before a call.
-        self.planes_at = _at(self.planes)
+        self.planes_at = at(self.planes)
         parts = (self.words, self.sorted, self.classes, self.tokens)
         self.split_at = [
-            *map(_at, parts),
+            *map(at, parts),
             self.groups,
-            *map(_at, (self.raw, self.low, self.high)),
+            *map(at, (self.raw, self.low, self.high)),
             self.sizes,
         ]
 
 
-_scratch = _Scratch()
+scratch = _Scratch()
 
 
 def _call(name: str, dtype: DType) -> Any:
@@ -96,9 +98,9 @@ def _call(name: str, dtype: DType) -> Any:
 
 def delta_split(data: Bytes, base: Bytes, dtype: DType) -> DeltaParts:
     """As `numpy_kernels.delta_split`; the parts are good until this thread splits again."""
-    own, count = _scratch, len(data) // dtype.itemsize
+    own, count = scratch, len(data) // dtype.itemsize
     groups = _call("stm_delta_split", dtype)(
-        _at(data), _at(base), ctypes.c_int64(count), dtype.mantissa, *own.split_at
+        at(data), at(base), ctypes.c_int64(count), dtype.mantissa, *own.split_at
     )
     counts = own.groups[:groups]
     raw, drifted = own.sizes
@@ -116,25 +118,25 @@ def delta_groups(base: Bytes, classes: Bytes, dtype: DType) -> Groups:
     """As `numpy_kernels.delta_groups`."""
     if classes.max() > (DRIFTED if dtype.mantissa > 6 else SCATTERED):
         raise DamagedFault("a block is of an unknown class")
-    own, count, of_key = _scratch, len(base) // dtype.itemsize, np.empty(_KEYS, np.uint8)
+    own, count, of_key = scratch, len(base) // dtype.itemsize, np.empty(_KEYS, np.uint8)
     groups = _call("stm_delta_groups", dtype)(
-        *(_at(base), ctypes.c_int64(count), dtype.mantissa, _at(classes), _at(of_key), own.groups, own.sizes)
+        *(at(base), ctypes.c_int64(count), dtype.mantissa, at(classes), at(of_key), own.groups, own.sizes)
     )
     return Groups(own.groups[:groups], of_key, own.sizes[0])
 
 
 def delta_join(base: Bytes, groups: Groups, parts: DeltaParts, dtype: DType, into: Bytes) -> None:
     """As `numpy_kernels.delta_join`."""
-    own, size, counts = _scratch, len(parts.raw), groups.counts
+    own, size, counts = scratch, len(parts.raw), groups.counts
     if size > len(own.raw) - _SLACK:
         raise DamagedFault("the raw bits are more than the tokens say")
     own.raw[:size] = parts.raw
     own.groups[: len(counts)] = list(counts)
     bad = _call("stm_delta_join", dtype)(
-        *(_at(base), ctypes.c_int64(len(base) // dtype.itemsize), dtype.mantissa, _at(parts.classes)),
-        *(_at(groups.of_key), own.groups, len(counts)),
-        *(_at(parts.tokens), _at(own.raw), ctypes.c_int64(size), _at(parts.low), _at(parts.high)),
-        *(_at(own.sorted), _at(into)),
+        *(at(base), ctypes.c_int64(len(base) // dtype.itemsize), dtype.mantissa, at(parts.classes)),
+        *(at(groups.of_key), own.groups, len(counts)),
+        *(at(parts.tokens), at(own.raw), ctypes.c_int64(size), at(parts.low), at(parts.high)),
+        *(at(own.sorted), at(into)),
     )
     if bad:
         raise DamagedFault("a token is none of this width, or the raw bits are not as many as the tokens say")
@@ -142,10 +144,10 @@ def delta_join(base: Bytes, groups: Groups, parts: DeltaParts, dtype: DType, int
 
 def split(data: Bytes, dtype: DType) -> list[Bytes]:
     """As `numpy_kernels.split`; the planes are good until this thread splits again."""
-    planes, count = _scratch.planes, len(data) // dtype.itemsize
+    planes, count = scratch.planes, len(data) // dtype.itemsize
     _call("stm_split", dtype)(
-        *(_at(data), ctypes.c_int64(count), int(dtype.rotate)),
-        *(_scratch.planes_at, ctypes.c_int64(planes.shape[1])),
+        *(at(data), ctypes.c_int64(count), int(dtype.rotate)),
+        *(scratch.planes_at, ctypes.c_int64(planes.shape[1])),
     )
     return [planes[k, :count] for k in range(dtype.itemsize)]
 
@@ -153,20 +155,20 @@ def split(data: Bytes, dtype: DType) -> list[Bytes]:
 def join(planes: Sequence[Bytes], dtype: DType, into: Bytes) -> None:
     """As `numpy_kernels.join`."""
     addresses = (ctypes.c_void_p * dtype.itemsize)(*(p.ctypes.data for p in planes))
-    _call("stm_join", dtype)(addresses, ctypes.c_int64(len(planes[0])), int(dtype.rotate), _at(into))
+    _call("stm_join", dtype)(addresses, ctypes.c_int64(len(planes[0])), int(dtype.rotate), at(into))
 
 
 def narrow(wide: Bytes, dtype: DType) -> Bytes | None:
     """As `numpy_kernels.narrow`; good until this thread narrows again."""
     count = len(wide) // 4
-    into = _scratch.narrowed[: 2 * count]
+    into = scratch.narrowed[: 2 * count]
     call = library.stm_narrow_bf16 if dtype.word == "BF16" else library.stm_narrow_f16
-    return None if call(_at(wide), ctypes.c_int64(count), _at(into)) else into
+    return None if call(at(wide), ctypes.c_int64(count), at(into)) else into
 
 
 def same(a: Bytes, b: Bytes) -> bool:
     """As `numpy_kernels.same`."""
-    return bool(library.stm_same(_at(a), _at(b), ctypes.c_int64(len(a))))
+    return bool(library.stm_same(at(a), at(b), ctypes.c_int64(len(a))))
 
 
 def moments(data: Bytes, dtype: DType, other: Bytes | None, other_dtype: DType) -> list[float]:
@@ -174,8 +176,8 @@ def moments(data: Bytes, dtype: DType, other: Bytes | None, other_dtype: DType) 
     out = (ctypes.c_double * MOMENTS)()
     count = ctypes.c_int64(len(data) // dtype.itemsize)
     getattr(library, f"stm_moments{suffix or '_any'}")(
-        *(_at(data), dtype.code, dtype.itemsize),
-        *(None if other is None else _at(other), other_dtype.code, other_dtype.itemsize),
+        *(at(data), dtype.code, dtype.itemsize),
+        *(None if other is None else at(other), other_dtype.code, other_dtype.itemsize),
         *(count, out),
     )
     return list(out)

@@ -150,7 +150,7 @@ class _Turns:
         self._next = 0
         self._broken: BaseException | None = None
 
-    def take(self, number: int, work: Callable[[], None]) -> None:
+    def take(self, number: int, work: Callable[[], int]) -> int:
         """Do `work` after that of all lower numbers. Whoever takes these has begun already.
 
         Raises what any frame failed of: a later one may be the first to find the base damaged.
@@ -159,10 +159,11 @@ class _Turns:
             self._changed.wait_for(lambda: self._next == number or self._broken is not None)
             if self._broken is not None:
                 raise self._broken
-        work()
+        done = work()
         with self._changed:
             self._next += 1
             self._changed.notify_all()
+        return done
 
     def break_off(self, error: BaseException) -> None:
         """Let nobody wait any more."""
@@ -214,7 +215,7 @@ def encode_object(
     if plan is None:
         plan = _planned(content, dtype, base)
     room = memoryview(bytearray(most_stored(len(view), dtype))) if into is None else into
-    frames = _encode_frames(content, dtype, plan, base, room, threads, watch)
+    frames = _encode_frames(content, dtype, plan, base, np.frombuffer(room, np.uint8), threads, watch)
     references = [base.reference] if base is not None and frames.lean else []
     header = write_header(dtype, frames.count, len(view), references)
     begin = MAX_HEADER - len(header)
@@ -236,7 +237,7 @@ def _encode_frames(
     dtype: DType,
     plan: Plan,
     base: Under | None,
-    room: memoryview,
+    room: Bytes,
     threads: Executor | None,
     watch: Watch | None,
 ) -> _Frames:
@@ -252,17 +253,20 @@ def _encode_frames(
             watched = watch(number, data, under) if watch is not None else None
             codec, stored = _encode_frame(data, dtype, plan, base, under)
 
-            def write() -> None:
+            def take_place() -> int:
                 if base is not None and under is not None:
                     base.seen(under)
                 if watched is not None:
                     watched()
-                room[written.end : written.end + len(stored)] = stored
+                begin = written.end
                 written.end += len(stored)
                 written.count += 1
                 written.lean |= codec in BASED
+                return begin
 
-            turns.take(number, write)
+            begin = turns.take(number, take_place)
+            # By numpy: while it copies, and the system finds the memory, others may run.
+            room[begin : begin + len(stored)] = np.frombuffer(stored, np.uint8)
         except BaseException as error:
             turns.break_off(error)
             raise

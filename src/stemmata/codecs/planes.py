@@ -16,9 +16,11 @@ from stemmata.codecs.streams import Bytes
 from stemmata.deferred import deferred
 
 if TYPE_CHECKING:
-    from stemmata.codecs import kernels
+    from stemmata.codecs import kernels, payloads
 else:
-    kernels = deferred("stemmata.codecs.kernels")  # numpy comes with it
+    # numpy comes with them
+    kernels = deferred("stemmata.codecs.kernels")
+    payloads = deferred("stemmata.codecs.payloads")
 
 
 def encode(data: Bytes, dtype: DType, try_repeats: tuple[bool, ...]) -> list[Buffer]:
@@ -27,6 +29,9 @@ def encode(data: Bytes, dtype: DType, try_repeats: tuple[bool, ...]) -> list[Buf
     `try_repeats` says for which planes repeats are looked for as well. Huffman coding is tried on every
     plane: a sample would save nothing and could be wrong about the next frame.
     """
+    found = payloads.planes_write(data, dtype, try_repeats)
+    if found is not None:
+        return [found]
     parts: list[Buffer] = []
     for plane, repeats in zip(kernels.split(data, dtype), try_repeats, strict=True):
         parts += streams.write(plane, repeats=repeats)
@@ -43,6 +48,8 @@ def decode(payload: memoryview, dtype: DType, into: Bytes) -> None:
 
     Raises DamagedFault and HostileFault.
     """
+    if payloads.planes_read(payload, dtype, into):
+        return
     reader = streams.Reader(payload)
     planes = [reader.take(len(into) // dtype.itemsize) for _ in range(dtype.itemsize)]
     reader.require_end()

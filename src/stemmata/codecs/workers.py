@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from typing import ParamSpec, TypeVar
 
 from stemmata.errors import InvalidArgument
@@ -125,17 +125,47 @@ def _pool(name: str, count: int) -> Executor | None:
 
 def each(work: Callable[[_In], _Out], items: Sequence[_In], threads: Executor | None) -> list[_Out]:
     """`work` of every item, in order, on `threads` where there are any. None is under way when this ends or
-    raises: what they write to may be lent to others then."""
+    raises: what they write to may be lent to others then.
+
+    Each is begun after those before it. A thread goes from one to the next by itself: handing over every one
+    would wake two threads for it, and each of them waits for the interpreter. Raises what the first of those
+    that failed failed of.
+    """
     if threads is None or len(items) < 2:
         return [work(item) for item in items]
-    handed: list[Future[_Out]] = []
+    done: dict[int, _Out] = {}
+    failed: dict[int, BaseException] = {}
+    waiting, lock = iter(range(len(items))), threading.Lock()
+    given_up = threading.Event()
+
+    def run() -> None:
+        while not given_up.is_set():
+            with lock:
+                number = next(waiting, None)
+            if number is None:
+                for future in handed:
+                    future.cancel()  # those that wait behind other work have nothing to do any more
+                return
+            try:
+                done[number] = work(items[number])
+            except BaseException as error:  # noqa: BLE001
+                failed[number] = error  # raised below
+                given_up.set()
+
+    handed: list[Future[None]] = []
     try:
-        for item in items:
-            handed.append(threads.submit(work, item))
-        return [future.result() for future in handed]
+        for _ in range(min(len(items), thread_count())):
+            handed.append(threads.submit(run))
+        for future in handed:
+            with contextlib.suppress(CancelledError):
+                future.result()
     except BaseException:
+        given_up.set()
         wait([future for future in handed if not future.cancel()])
         raise
+    if failed:
+        raise failed[min(failed)]
+    return [done[number] for number in range(len(items))]
 
 
 def _forget_pools() -> None:

@@ -14,22 +14,23 @@ GENERAL_LEVEL = 3
 
 # With these, matches are all but impossible and zstd is a plain Huffman coder: for an exponent plane
 # smaller and faster than any level. A smaller window costs bytes and time.
-_ENTROPY = zstandard.ZstdCompressionParameters(
-    strategy=zstandard.STRATEGY_FAST,
-    min_match=7,
-    target_length=0,
-    hash_log=6,
-    chain_log=6,
-    search_log=1,
-    window_log=17,
-)
+ENTROPY = {
+    "strategy": zstandard.STRATEGY_FAST,
+    "min_match": 7,
+    "target_length": 0,
+    "hash_log": 6,
+    "chain_log": 6,
+    "search_log": 1,
+    "window_log": 17,
+}
 
 
 class _Contexts(threading.local):
     """A (de)compressor belongs to one thread."""
 
     def __init__(self) -> None:
-        self.entropy = zstandard.ZstdCompressor(compression_params=_ENTROPY)
+        parameters = zstandard.ZstdCompressionParameters(**ENTROPY)
+        self.entropy = zstandard.ZstdCompressor(compression_params=parameters)
         self.general = zstandard.ZstdCompressor(level=GENERAL_LEVEL)
         self.reader = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
 

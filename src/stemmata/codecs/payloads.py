@@ -1,0 +1,132 @@
+"""Payloads in one call: what `delta` and `planes` write and read, with all of a frame's streams, in C.
+
+A frame has dozens of streams. Coded one by one from Python, threads wait for the interpreter between them
+for longer than coding takes. Where nothing was compiled, zstd's functions are out of reach, or a payload is
+not plainly sound, these functions say so, and whoever called does the same in Python: that is the reference,
+and what tells a reader what is wrong.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from typing import Any
+
+import numpy as np
+
+from stemmata.codecs import native, zstd_library
+from stemmata.codecs.dtypes import MAX_FRAME_BYTES, DType
+from stemmata.codecs.native import at
+from stemmata.codecs.streams import Bytes
+
+why_not = native.why_not or zstd_library.why_not
+"""Why all is done in Python here; empty where it is not."""
+_ROOM = 4 * MAX_FRAME_BYTES
+"""For a payload of as many streams as there may be, each as long as zstd might make it."""
+_POINTERS = (
+    "words",
+    "sorted",
+    "classes",
+    "tokens",
+    "raw",
+    "low",
+    "high",
+    "of_key",
+    "planes",
+    "spare",
+    "groups",
+    "sizes",
+)
+
+
+class _Space(ctypes.Structure):
+    """`Space` of kernels_streams.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("compress", "decompress", "frame_size")),
+        *((name, ctypes.c_void_p) for name in ("entropy", "general", "reader")),
+        *((name, ctypes.c_void_p) for name in _POINTERS),
+        ("plane", ctypes.c_int64),
+    ]
+
+
+class _Own(threading.local):
+    """One thread's memory, and what zstd keeps of it."""
+
+    def __init__(self) -> None:
+        parts = native.scratch
+        self.spare = np.empty(_ROOM // 2, np.uint8)
+        self.payload = np.empty(_ROOM, np.uint8)
+        self.contexts = zstd_library.Contexts()
+        functions = ("ZSTD_compress2", "ZSTD_decompressDCtx", "ZSTD_findFrameCompressedSize")
+        pointers = [getattr(self if name == "spare" else parts, name) for name in _POINTERS]
+        self.space = _Space(
+            *map(zstd_library.address, functions),
+            *self.contexts.addresses(),
+            *(p.ctypes.data if isinstance(p, np.ndarray) else ctypes.addressof(p) for p in pointers),
+            parts.planes.shape[1],
+        )
+
+
+_own = _Own() if not why_not else None
+
+
+def _call(name: str, dtype: DType) -> Any:
+    return getattr(native.library, f"{name}_{8 * dtype.itemsize}{native.suffix}")
+
+
+def delta_write(data: Bytes, base: Bytes, dtype: DType, repeats: bool) -> memoryview | None:
+    """As `delta.encode`; good until this thread writes another."""
+    if _own is None:
+        return None
+    write, count = _call("stm_delta_write", dtype), ctypes.c_int64(len(data) // dtype.itemsize)
+    write.restype = ctypes.c_int64
+    size = write(
+        *(ctypes.byref(_own.space), at(data), at(base), count),
+        *(dtype.mantissa, int(repeats), at(_own.payload)),
+    )
+    return _own.payload.data[:size]
+
+
+def delta_read(payload: memoryview, base: Bytes, dtype: DType, into: Bytes) -> bool:
+    """As `delta.decode`; False where that has to look."""
+    if _own is None:
+        return False
+    count = ctypes.c_int64(len(into) // dtype.itemsize)
+    return not _call("stm_delta_read", dtype)(
+        *(ctypes.byref(_own.space), at(np.frombuffer(payload, np.uint8)), ctypes.c_int64(len(payload))),
+        *(at(base), count, dtype.mantissa, at(into)),
+    )
+
+
+def planes_write(data: Bytes, dtype: DType, repeats: tuple[bool, ...]) -> memoryview | None:
+    """As `planes.encode`; good until this thread writes another."""
+    if _own is None:
+        return None
+    write, count = _call("stm_planes_write", dtype), ctypes.c_int64(len(data) // dtype.itemsize)
+    write.restype = ctypes.c_int64
+    wanted = sum(pays << k for k, pays in enumerate(repeats))
+    size = write(
+        *(ctypes.byref(_own.space), at(data), count, int(dtype.rotate), wanted, at(_own.payload)),
+    )
+    return _own.payload.data[:size]
+
+
+def planes_read(payload: memoryview, dtype: DType, into: Bytes) -> bool:
+    """As `planes.decode`; False where that has to look."""
+    if _own is None:
+        return False
+    count = ctypes.c_int64(len(into) // dtype.itemsize)
+    return not _call("stm_planes_read", dtype)(
+        *(ctypes.byref(_own.space), at(np.frombuffer(payload, np.uint8)), ctypes.c_int64(len(payload))),
+        *(count, int(dtype.rotate), at(into)),
+    )
+
+
+def zstd_read(payload: memoryview, into: Bytes) -> bool:
+    """As `zstd.decompress`, without memory of its own; False where that has to look."""
+    if _own is None:
+        return False
+    size, expected = ctypes.c_int64(len(payload)), ctypes.c_int64(len(into))
+    found = at(np.frombuffer(payload, np.uint8))
+    return not native.library.stm_zstd_read(ctypes.byref(_own.space), found, size, expected, at(into))
