@@ -55,6 +55,10 @@ def _path_of(root: Path, key: str) -> Path:
     return root / check_key(key)
 
 
+def _open(path: Path) -> int:
+    return os.open(path, READ)
+
+
 class LocalStorage:
     """A folder on a file system with hard links, or with a rename that refuses to replace."""
 
@@ -113,24 +117,26 @@ class LocalStorage:
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         check_range(start, length)
-        with self._opened(key) as (fd, size):
+
+        def read(fd: int, size: int) -> bytes:
             there = max(0, size - start)
             return read_range(fd, start, there if length is None else min(length, there))
 
+        return self._read(key, read)
+
     def get_into(self, key: str, start: int, into: memoryview) -> int:
         check_range(start, len(into))
-        with self._opened(key) as (fd, _):
-            return read_into(fd, start, into)
+        return self._read(key, lambda fd, _: read_into(fd, start, into))
 
-    @contextlib.contextmanager
-    def _opened(self, key: str) -> Iterator[tuple[int, int]]:
-        """An open key and its size."""
-        fd = self._look(key, lambda path: os.open(path, READ))
+    def _read(self, key: str, read: Callable[[int, int], _T]) -> _T:
+        """`read` with an open key and its size."""
+        # No generator as a context manager: each frame of a large object comes this way.
+        fd = self._look(key, _open)
         try:
             about = os.fstat(fd)
             if not stat.S_ISREG(about.st_mode):
                 raise StorageFailed(where=self.where, reason=f"{key} is no ordinary file")
-            yield fd, about.st_size
+            return read(fd, about.st_size)
         except OSError as error:
             raise read_failure(error, self.where) from error
         finally:
