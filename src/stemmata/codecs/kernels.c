@@ -10,7 +10,7 @@
 
 #define API __attribute__((visibility("default")))
 
-enum { BLOCK = 128, KEYS = 2048, GROUP_MIN = 4096, GROUPS = 33, SMALL = 16, DRIFT_BITS = 6, LANES = 4 };
+enum { BLOCK = 128, KEYS = 2048, GROUP_MIN = 4096, GROUPS = 33, SMALL = 16, DRIFT_BITS = 6, LANES = 8 };
 enum { SAME = 0, SCATTERED = 1, DRIFTED = 2 };
 
 /* What stm_moments tells, in its order. */
@@ -44,31 +44,36 @@ static int group_lanes(uint32_t count[LANES][KEYS], int keys, uint8_t *group_of,
     return groups;
 }
 
-static int group_keys(uint32_t count[LANES][KEYS], uint8_t *group_of, uint32_t *group_count) {
-    return group_lanes(count, KEYS, group_of, group_count);
+/* The first key of each group, and where it begins and ends where the first one begins at `at`. */
+static void start_groups(const uint8_t *group_of, int keys, const uint32_t *group_count, int groups,
+                         uint32_t at, uint16_t first_key[GROUPS], uint32_t first[GROUPS], uint32_t last[GROUPS]) {
+    for (int g = 0; g < GROUPS; g++) {
+        first_key[g] = 0;
+        first[g] = at;
+        at += g < groups ? group_count[g] : 0;
+        last[g] = at;
+    }
+    for (int key = keys - 1; key >= 0; key--) first_key[group_of[key]] = (uint16_t)key;
 }
 
-static void start_groups(const uint32_t *group_count, int groups, uint32_t *at_of) {
+/* Counts of the drifted become the places where each begins. Returns how many there are. */
+static uint32_t start_keys(uint32_t at_of[1 << DRIFT_BITS]) {
     uint32_t at = 0;
-    for (int g = 0; g < groups; g++) {
-        at_of[g] = at;
-        at += group_count[g];
+    for (int key = 0; key < 1 << DRIFT_BITS; key++) {
+        const uint32_t here = at_of[key];
+        at_of[key] = at;
+        at += here;
     }
+    return at;
 }
 
-/* Where each lane's part of each group begins: groups one after another, in each the lanes in their order. */
-static void start_lanes(uint32_t count[LANES][KEYS], int keys, const uint8_t *group_of, int groups,
-                        uint32_t at_of[LANES][GROUPS]) {
-    uint32_t size[LANES][GROUPS] = {{0}}, at = 0;
-    for (int lane = 0; lane < LANES; lane++) {
-        for (int key = 0; key < keys; key++) size[lane][group_of[key]] += count[lane][key];
-    }
-    for (int g = 0; g < groups; g++) {
-        for (int lane = 0; lane < LANES; lane++) {
-            at_of[lane][g] = at;
-            at += size[lane][g];
-        }
-    }
+/* Scattered blocks are gone through from both ends of a frame at once, from the end each group from its own:
+   neighbours are often of the same group, whose next place is known only after the one before was taken.
+   To the first and behind the last that are left; 0 if none is. */
+static int scattered_from_both_ends(const uint8_t *classes, int64_t *front, int64_t *back) {
+    while (*front < *back && classes[*front] != SCATTERED) ++*front;
+    while (*front < *back && classes[*back - 1] != SCATTERED) --*back;
+    return *front < *back;
 }
 
 static inline uint64_t load64(const uint8_t *at) {
