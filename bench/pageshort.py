@@ -40,7 +40,7 @@ def _kept_of(history: History, ours: Of, others: Sequence[Of]) -> list[list[str]
     for kind, places in kinds_of(history).items():
         row = _row("", pagewords.KINDS.get(kind, kind), history, places, ours)
         rows.append([*row, _least(others, places)])
-        rows += _alone(history, kind, places)
+        rows += _alone(history, kind, places, others)
     return rows
 
 
@@ -60,8 +60,9 @@ def _least(others: Sequence[Of], places: Sequence[int]) -> str:
     return f"{mb(least)}: {' and '.join(alike)}"
 
 
-def _alone(history: History, kind: str, places: Sequence[int]) -> list[list[str]]:
-    """A branch that begins with a rounded version, in a store of its own, where that was measured."""
+def _alone(history: History, kind: str, places: Sequence[int], others: Sequence[Of]) -> list[list[str]]:
+    """A branch that begins with a rounded version, in a store of its own, where that was measured; of the
+    others what they keep of it in the whole store, where it can only be less."""
     names = [str(history.versions[at]["name"]) for at in places]
     alone = next((w.alone for ws in history.walks.values() for w in ws if w.alone), {})
     if not names or any(name not in alone for name in names):
@@ -72,7 +73,7 @@ def _alone(history: History, kind: str, places: Sequence[int]) -> list[list[str]
         kept = sum(alone[str(history.versions[at]["name"])] for at in some)
         if some:
             told = f"{kind}, {_ALONE}: {words}"
-            rows.append(["", told, mb(raw), mb(kept), f"{kept / raw:.2g}", "-"])
+            rows.append(["", told, mb(raw), mb(kept), f"{kept / raw:.2g}", _least(others, some)])
     return rows
 
 

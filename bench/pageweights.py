@@ -51,8 +51,9 @@ def the_weights(history: History) -> list[str]:
         for part, field in ((EMBEDDINGS, "changed"), (EMBEDDINGS, "moved"), (REST, "changed")):
             row.append(_mean(_of(shown, part, field), share))
         if stored:
-            kept = [stored.get(v["name"], {}).get("kept", {}) for v in shown]
-            row += [_mean([one.get(part, 0) for one in kept], mb) for part in (EMBEDDINGS, REST)]
+            for part in (EMBEDDINGS, REST):
+                there = [v["name"] for v in shown if part in v["contents"]]
+                row.append(_mean([stored[n]["kept"].get(part, 0) for n in there if n in stored], mb))
         rows.append(row)
     heads = ["kind", "versions", "MB of embeddings", "MB of the rest"]
     heads += ["embeddings: values changed", "rows moved", "rest: values changed"]

@@ -401,8 +401,8 @@ def test_a_rounded_branch_alone_and_what_a_save_takes_its_time_for_stand_where_t
         version["name"] = name
     alone = [line for line in _lines(results, "|  | bf16, in a store without") if line]
     assert [line.split(": ")[1] for line in alone] == [
-        "its first version | 80.0 | 30.0 | 0.38 | - |",
-        "its epochs | 2.00 | 2.00 | 1 | - |",
+        "its first version | 80.0 | 30.0 | 0.38 | 40.0",
+        "its epochs | 2.00 | 2.00 | 1 | 1.00",
     ]
     assert _lines(results, "| bf16-1 (2.00 MB)") == [
         "| bf16-1 (2.00 MB) | 0.01 | 0.15 | 0.04 | 0.10 | 0.30 |"
