@@ -200,8 +200,8 @@ On Linux with apt-get, in a copy of this repository in which `./scripts/test` ha
     .venv/bin/python bench/benchmarks.py{options}
 
 It unpacks Debian's packages and installs PyPI's below `bench-work/`, where nothing of the machine
-changes, trains the histories, which takes about 20 minutes on two cores that multiply bf16 (hours on
-others), and measures; it needs some 16 GB of disk. It may be interrupted: the same
+changes, trains the histories, which takes about 20 minutes on two cores that multiply bf16 and longer on
+others, and measures; it needs some 16 GB of disk. It may be interrupted: the same
 command goes on with the walk that was cut off. `--repeat 3` takes medians of three walks and tells
 their spread, `--only-tools` and `--histories` measure less, `--page` writes the page anew from what is
 kept. Leave the machine alone meanwhile. `bench/README.md`

@@ -24,6 +24,7 @@ import keeping
 import madeup
 import measuring
 import patches
+import products
 import scale
 import simulated
 from corpus import history
@@ -236,6 +237,18 @@ def test_a_small_version_is_saved_once_more_in_a_process_that_is_open(
     assert walked.alone is None, "none of them is another rounded"
 
 
+def test_products_of_bf16_are_those_of_fp32_rounded_backwards_too() -> None:
+    torch.manual_seed(1)
+    one, two = (torch.randn(32, 32).to(torch.bfloat16).requires_grad_() for _ in range(2))
+    with products.InSingle():
+        found = one @ two
+        found.sum().backward()
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, (one.float() @ two.float()).to(torch.bfloat16))
+    assert one.grad is not None
+    assert torch.equal(one.grad, (torch.ones(32, 32) @ two.float().T).to(torch.bfloat16))
+
+
 def test_what_was_rounded_is_saved_alone_with_what_comes_from_it(made: list[Entry], tmp_path: Path) -> None:
     half = replace(made[1], name="half", parents=("base",), bytes=made[0].bytes // 2)
     after = replace(made[2], name="after", parents=("half",), bytes=half.bytes)
@@ -273,11 +286,13 @@ def test_a_store_is_asked_which_version_leans_on_which(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no folder in memory")
-def test_what_a_save_spends_its_time_on_adds_up(tmp_path: Path) -> None:
+def test_a_save_on_the_disk_is_told_apart_from_one_in_memory_and_both_leave_nothing(tmp_path: Path) -> None:
     Shelf(tmp_path / "tiny").make(madeup.HISTORIES["tiny"])
     found = Whole().spent(history("tiny", tmp_path)[:2], tmp_path / "work")
     assert found is not None
-    assert all(found[part] > 0 for part in ("whole", "python", "load", "work"))
+    assert set(found) == {"whole", "python", "load", "work", "disk"}
+    assert found["whole"] > 0
+    assert all(seconds >= 0 for seconds in found.values())
     assert not (tmp_path / "work").exists()
     assert not list(Path("/dev/shm").glob("stemmata-spending-*"))
 
