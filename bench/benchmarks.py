@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import benchpage
+import contents
 import corpus
 import patches
 import peers
@@ -161,8 +162,9 @@ def measure_all(shelf: Shelf, options: argparse.Namespace, work: Path) -> list[s
     tools = found(list(dict.fromkeys(key for _, key, _ in due)), Programs(work / "peers"))
     histories = {name: versions(name, work / "corpus") for name in options.histories}
     facts = machine_facts(work)
+    known = {name: contents.contents(name, work / "corpus") for name in options.histories}
     states: dict[tuple[str, str], Conditions] = {
-        (name, key): conditions(key, tools[key], name, histories[name], facts)
+        (name, key): conditions(key, tools[key], name, histories[name], facts, known[name])
         for name, key, number in due
         if number == 1
     }
@@ -183,9 +185,9 @@ def measure_all(shelf: Shelf, options: argparse.Namespace, work: Path) -> list[s
 
 
 def versions(name: str, folder: Path) -> list[Entry]:
-    """A history's, trained in a process of its own if it is not there yet."""
-    script = ROOT / "bench" / "corpus.py"
-    subprocess.run([sys.executable, script, name, "--work", folder], check=True)
+    """A history's, trained and looked into in processes of their own where that is not done yet."""
+    for script in ("corpus.py", "contents.py"):
+        subprocess.run([sys.executable, ROOT / "bench" / script, name, "--work", folder], check=True)
     return chosen(corpus.history(name, folder))
 
 

@@ -18,7 +18,6 @@ from figures import (
     LARGE,
     MEASURES,
     OURS,
-    PATCHES,
     USUAL,
     Figure,
     Of,
@@ -31,11 +30,12 @@ from figures import (
 )
 from keeping import History, Results, Walk
 from pagehistories import the_histories
-from pagekinds import kinds_of
 from pagelarge import the_large
 from pagepictures import pictures
+from pageshort import in_short
 from pagetables import by_kind, by_version, left_aside, table, the_noise, the_tables
 from pagetools import KNOWN, UNKNOWN
+from pageweights import the_leaning, the_weights
 from walking import AGAIN
 
 _IDLE = 0.5
@@ -83,7 +83,9 @@ def page(results: Results, file: str) -> str:
         *the_machine(results),
         pagewords.PROCEDURE.format(
             walks=the_walks(walks, results),
+            again=AGAIN,
             warm=pagewords.WARM[min(max(pagewords.WARM), *(walk.method for walk in walks))],
+            files=pagewords.FILES[min(walk.method for walk in walks) > 3],
             aside=pagewords.ASIDE if all(walk.aside is not None for walk in walks) else "",
         ),
     ]
@@ -109,64 +111,6 @@ def the_told(results: Results) -> str:
     keys = [OURS, *(key for key in (GONE, ALONE) if key in results.tools)]
     keys.append("zstd-patch" if "zstd-patch" in results.tools else "")
     return " ".join(pagewords.TOLD[key] for key in keys)
-
-
-def in_short(results: Results) -> list[str]:
-    """What stemmata keeps of each history, by kind, and where its times stand among the others'."""
-    rows, times = [], []
-    for history in results.histories:
-        tools = tools_of(results, history)
-        ours = ours_of(tools)
-        if history.name == LARGE or ours is None:
-            continue
-        words = pagewords.SHORT.get(history.name, history.name)
-        whole = [words, f"all {len(history.versions)} versions", mb(history.bytes), mb(ours.kept)]
-        rows.append([*whole, f"**{ours.kept / history.bytes:.2f}**"])
-        for kind, places in kinds_of(history).items():
-            raw = sum(history.versions[at]["bytes"] for at in places)
-            kept = sum(ours.walked.rows[at].kept for at in places)
-            rows.append(["", pagewords.KINDS.get(kind, kind), mb(raw), mb(kept), f"{kept / raw:.2g}"])
-        times += [f"- {_times_of(history, tools)}"] if others_of(tools) else []
-    if not rows:
-        return ["stemmata itself was not measured.", ""]
-    heads = ["history", "versions", "MB", "MB that stemmata keeps", "of the bytes"]
-    return [pagewords.SMALL, "", *table(heads, rows, (2, 3, 4)), "", *times, ""]
-
-
-def _times_of(history: History, tools: Sequence[Of]) -> str:
-    """Who keeps least of the others, who is quicker and who slower. Beside a tool that rebuilds parents from
-    its store stands what stemmata takes where it has to as well."""
-    ours, others = ours_of(tools), others_of(tools)
-    assert ours is not None
-    gone = next((one for one in tools if one.key == GONE), ours)
-    least = min(one.kept for one in others)
-    alike = [one for one in others if one.kept < 1.005 * least]
-    sizes = list(dict.fromkeys(mb(one.kept) for one in alike))
-    told = f"{history.name}: of the others {' and '.join(one.title for one in alike)} "
-    told += f"keep{'s' * (len(alike) == 1)} least, {' to '.join(dict.fromkeys((sizes[0], sizes[-1])))} MB."
-    for measure, what in zip(MEASURES[1:3], ("Saving a version", "Bringing one back"), strict=True):
-        own = ours.figure(measure.value)
-        told += f" {what} takes stemmata {own.told(measure.show)} on average"
-        groups: dict[str, list[tuple[float, str]]] = {"faster": [], "slower": [], "not to be told apart": []}
-        for one in others:
-            theirs, mine = one.figure(measure.value), ours.figure(measure.value)
-            way = (
-                "faster"
-                if theirs.high < mine.low
-                else "slower"
-                if theirs.low > mine.high
-                else "not to be told apart"
-            )
-            rebuilds = one.key == PATCHES and gone is not ours and what.startswith("Saving")
-            again = f" ({gone.title}: {gone.figure(measure.value).told(measure.show)})" if rebuilds else ""
-            groups[way].append((theirs.median, f"{one.title} {measure.show(theirs.median)}{again}"))
-        told += "".join(
-            f"; {way}: {', '.join(words for _, words in sorted(found))}"
-            for way, found in groups.items()
-            if found
-        )
-        told += "."
-    return told
 
 
 def the_tools(results: Results) -> list[str]:
@@ -225,7 +169,9 @@ def the_walks(walks: Sequence[Walk], results: Results) -> str:
 def of_history(results: Results, history: History) -> list[str]:
     tools = tools_of(results, history)
     name = history.name
+    words = pagewords.SHORT.get(name, "")
     lines = [f"## {name}: {len(history.versions)} versions, {mb(history.bytes)} MB", ""]
+    lines += [f"{words[0].upper()}{words[1:]}.", ""] if words else []
     lines += [
         f"![What each tool keeps of {name}, and its seconds per save and restore](benchmarks/{name}-bars.svg)"
     ]
@@ -241,17 +187,19 @@ def of_history(results: Results, history: History) -> list[str]:
     lines += [f"Not measured on {name}: {', '.join(left_out)}.", ""] if left_out else []
     lines += [f"![How the stores grow over the versions of {name}](benchmarks/{name}-growth.svg)", ""]
     lines += ["By kind, MB kept:", "", *by_kind(history, tools), ""]
+    lines += the_weights(history)
     ours, others = ours_of(tools), others_of(tools)
     if ours and others:
         lines += [*the_others(history, ours, others), ""]
     lines += ["<details><summary>Version by version</summary>", ""]
     lines += [f"`{AGAIN}` is {_last_large(history)} saved once more under a new name.", ""]
-    for title, told, copies in (
-        ("MB kept", lambda row: mb(row.kept), False),
-        ("Seconds to save", lambda row: f"{row.save:.2f}", True),
-        ("Seconds to restore", lambda row: f"{row.restore:.2f}", True),
+    lines += the_leaning(history)
+    for title, told in (
+        ("MB kept", lambda row: mb(row.kept)),
+        ("Seconds to save", lambda row: f"{row.save:.2f}"),
+        ("Seconds to restore", lambda row: f"{row.restore:.2f}"),
     ):
-        lines += [f"{title}:", "", *by_version(history, tools, told, copies), ""]
+        lines += [f"{title}:", "", *by_version(history, tools, told), ""]
     return [*lines, "</details>", ""]
 
 
@@ -321,8 +269,25 @@ def the_starts(results: Results) -> list[str]:
             cells.append(seconds.told("{:.2f}".format))
         rows.append([one.title, *cells])
     lines = [pagewords.STARTS, *([pagewords.LOADS, ""] if measured else [])]
+    lines += the_spent(history)
     lines += the_opened(history, at)
     return [*lines, *table(heads, rows, range(len(heads) - (3 if measured else 2), len(heads))), ""]
+
+
+def the_spent(history: History) -> list[str]:
+    """What a save spends its time on, where it was measured."""
+    walks = [walk.spent for walk in history.walks.get(OURS, []) if walk.spent]
+    sizes = {version["name"]: version["bytes"] for version in history.versions}
+    parts = {"python": "start of Python", "load": "loading modules", "work": "the work itself"}
+    parts |= {"disk": "the disk", "whole": "all"}
+    rows = []
+    for name in walks[0] if walks else ():
+        found = [walk[name] for walk in walks if name in walk]
+        seconds = [Figure([one[part] for one in found]).told("{:.2f}".format) for part in parts]
+        rows.append([f"{name} ({mb(sizes.get(name, 0))} MB)", *seconds])
+    if not rows:
+        return []
+    return [pagewords.SPENT, "", *table(["s to save", *parts.values()], rows, range(1, 6)), ""]
 
 
 def the_opened(history: History, at: int) -> list[str]:

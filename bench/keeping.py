@@ -10,24 +10,24 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Protocol
+from typing import Any, Protocol
 
 from manifests import Entry
 from measuring import ROOT, commit, copy_and_sync, folder_bytes, parts, timed
 from walking import AGAIN, STORE, Row, Tool, walk
 
-METHOD = 3
+METHOD = 4
 """How a walk is measured, counted up with every change of it.
 
 1: a store was not read before each time, and no copies were made before a walk. 2: DVC's state outlived a
-walk.
+walk. 3: git-lfs was given a version in the second in which it saved it, or not, as chance would have it.
 """
-_LAYOUT = 3
+_LAYOUT = 4
 """Of a kept walk: counted up with what its file says and with METHOD. Older ones are not read."""
 _SMALL = 10
 """A version is small that goes so many times into the largest: its save is mostly what every save takes."""
@@ -51,6 +51,15 @@ class Measured(Tool, Protocol):
     def opened(self, entries: Sequence[Entry], work: Path) -> float | None:
         """Seconds to save the last of `entries` in one process after the others; None if it has no such."""
 
+    def stored(self, entries: Sequence[Entry]) -> dict[str, dict[str, Any]] | None:
+        """What its store has of each version: see leanings.py; None if nobody can look into it."""
+
+    def alone(self, entries: Sequence[Entry], work: Path) -> dict[str, int] | None:
+        """Bytes kept of each of `entries` in a store with nothing else; None if that is not asked of it."""
+
+    def spent(self, entries: Sequence[Entry], work: Path) -> dict[str, float] | None:
+        """What the save of the last of `entries` after the others spends its time on: see spending.py."""
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -64,7 +73,7 @@ class Conditions:
     """A digest of the program's own sources where they change without its version; else empty."""
     history: str
     versions: list[dict[str, object]]
-    """name, bytes, what, kind, changed, parents and parts of each, parents first."""
+    """name, bytes, what, kind, changed, parents, parts and contents of each, parents first."""
     machine: dict[str, str]
 
 
@@ -89,6 +98,12 @@ class Walk:
     opened: float | None = None
     """Seconds to save the smallest version in a process that has saved before. None where there is no such
     process, or no version that is small."""
+    stored: dict[str, dict[str, Any]] | None = None
+    """See leanings.py. None where nobody can look into the store."""
+    alone: dict[str, int] | None = None
+    """Bytes kept of each version of `rounded`, in a store with nothing else."""
+    spent: dict[str, dict[str, float]] | None = None
+    """By version what its save spends its time on: see spending.py."""
 
 
 class Shelf:
@@ -136,8 +151,28 @@ def measure(tool: Measured, entries: Sequence[Entry], work: Path, number: int) -
     start = median(timed(lambda: told.append(tool.start())) for _ in range(_STARTS))
     small = smallest(entries)
     opened = tool.opened(small, work / "opened") if small else None
+    found = tool.stored([entry for entry in entries if entry.name != AGAIN])
+    half = rounded(entries)
+    alone = tool.alone(half, work / "alone") if half else None
+    asked = {chain[-1].name: tool.spent(chain, work / "spent") for chain in (small, entries[:2]) if small}
+    spent = {name: seconds for name, seconds in asked.items() if seconds} or None
     load = (before, os.getloadavg()[0])
-    return Walk(number, commit(), began, load, rows, METHOD, told[0], start, aside, opened)
+    return Walk(
+        number, commit(), began, load, rows, METHOD, told[0], start, aside, opened, found, alone, spent
+    )
+
+
+def rounded(entries: Sequence[Entry]) -> list[Entry]:
+    """A model that is its parent's numbers in fewer bytes, as if it had no parent, and what comes from it."""
+    sizes = {entry.name: entry.bytes for entry in entries}
+    wanted: list[Entry] = []
+    for entry in entries:
+        if any(parent == one.name for parent in entry.parents for one in wanted) and entry.name != AGAIN:
+            wanted.append(entry)
+        elif not wanted and entry.kind == "model" and entry.parents:
+            share = entry.bytes / sizes[entry.parents[0]]
+            wanted += [replace(entry, parents=())] if 0.4 < share < 0.6 else []
+    return wanted
 
 
 def smallest(entries: Sequence[Entry]) -> list[Entry]:
@@ -165,8 +200,14 @@ def _settle(entries: Sequence[Entry], spare: Path) -> None:
 
 
 def conditions(
-    key: str, tool: Measured, history: str, entries: Sequence[Entry], machine: dict[str, str]
+    key: str,
+    tool: Measured,
+    history: str,
+    entries: Sequence[Entry],
+    machine: dict[str, str],
+    contents: Mapping[str, object] | None = None,
 ) -> Conditions:
+    """`contents`: what contents.py tells of each version."""
     versions = [
         {
             "name": e.name,
@@ -176,6 +217,7 @@ def conditions(
             "changed": e.changed,
             "parents": list(e.parents),
             "parts": parts(e.folder),
+            "contents": (contents or {}).get(e.name),
         }
         for e in entries
         if e.name != AGAIN

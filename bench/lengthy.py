@@ -34,7 +34,7 @@ def mixed(shelf: Shelf) -> None:
     write = rounding(model, tokenizer)
     shelf.put("rounded-base", ("base",), "model", "the base, rounded to bf16", write)
     training = contrastive_training(model, tokenizer, 52, 3e-5, EPOCHS, "L mixed", LONG_STEPS)
-    training.loss = cast
+    training.loss, training.half = cast, True
     what = f"weights kept in fp32, saved as bf16, {LONG_STEPS} steps in bf16, AdamW 3e-5 linear"
     epochs(shelf, training, "rounded", EPOCHS, LONG_STEPS, what, write, start="rounded-base")
 

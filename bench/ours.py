@@ -12,7 +12,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import leanings
+import spending
 import stemmata
 from manifests import Entry
 from measuring import COMMAND, Peaks, peak_of, repository_bytes
@@ -66,6 +69,16 @@ class Whole(_Ours):
         rows, _ = inside(entries, work)
         return rows[-1].save
 
+    def stored(self, entries: Sequence[Entry]) -> dict[str, dict[str, Any]] | None:
+        return leanings.leanings(self._repository, MODEL, [entry.name for entry in entries])
+
+    def alone(self, entries: Sequence[Entry], work: Path) -> dict[str, int] | None:
+        rows, _ = inside(entries, work)
+        return {row.name: row.kept for row in rows}
+
+    def spent(self, entries: Sequence[Entry], work: Path) -> dict[str, float] | None:
+        return spending.spent(entries, MODEL, work)
+
     def peak(self) -> int:
         return self._peaks.take()
 
@@ -75,7 +88,23 @@ class Whole(_Ours):
         self._peaks.run([COMMAND, *arguments, "-R", self._repository], cwd=self._home, env=own)
 
 
-class Alone(Whole):
+class _Otherwise(Whole):
+    """The same, used otherwise: what is asked of the first once is not asked of it."""
+
+    def opened(self, entries: Sequence[Entry], work: Path) -> float | None:  # noqa: ARG002
+        return None
+
+    def stored(self, entries: Sequence[Entry]) -> dict[str, dict[str, Any]] | None:  # noqa: ARG002
+        return None
+
+    def alone(self, entries: Sequence[Entry], work: Path) -> dict[str, int] | None:  # noqa: ARG002
+        return None
+
+    def spent(self, entries: Sequence[Entry], work: Path) -> dict[str, float] | None:  # noqa: ARG002
+        return None
+
+
+class Alone(_Otherwise):
     """The same without a word on where a version came from: it looks for what is alike by itself."""
 
     title = "stemmata, no parent told"
@@ -84,20 +113,14 @@ class Alone(Whole):
     def save(self, entry: Entry) -> None:
         super().save(replace(entry, parents=()))
 
-    def opened(self, entries: Sequence[Entry], work: Path) -> float | None:  # noqa: ARG002
-        return None
 
-
-class Gone(Whole):
+class Gone(_Otherwise):
     """The same where no parent's folder lies there any more: where it lay is forgotten."""
 
     title = "stemmata, parent's folder gone"
 
     def stage(self, entry: Entry) -> None:  # noqa: ARG002
         shutil.rmtree(self._home / _USERS, ignore_errors=True)
-
-    def opened(self, entries: Sequence[Entry], work: Path) -> float | None:  # noqa: ARG002
-        return None
 
 
 class Inside(_Ours):

@@ -5,7 +5,20 @@ from __future__ import annotations
 from figures import mb
 from keeping import History, Results
 from pagetables import table
-from recipes import CLIP, DECAY, GPT_ROWS, GPT_STEPS, GPT_TOKENS, LONG_STEPS, PAIRS, STEPS, TOKENS, WARM_UP
+from pageweights import share
+from recipes import (
+    CLIP,
+    DECAY,
+    GPT_ROWS,
+    GPT_STEPS,
+    GPT_TOKENS,
+    LONG_STEPS,
+    LOSS_BATCHES,
+    PAIRS,
+    STEPS,
+    TOKENS,
+    WARM_UP,
+)
 
 _SETTINGS = f"""AdamW with a weight decay of {DECAY}, a linear
 schedule of which one step in {WARM_UP} warms up, gradients clipped to a norm of {CLIP:g}."""
@@ -13,8 +26,8 @@ ABOUT = {
     "H": f"""The sentence encoder all-MiniLM-L6-v2 as a package of PyPI has it, 23 million parameters,
 fine-tuned in four ways from one base. It learns which name a docstring of Python's standard library
 belongs to. An epoch is {STEPS} optimizer steps of {PAIRS} pairs of {TOKENS} tokens; {_SETTINGS} That goes
-for all of its lines. About half of its parameters are the table of tokens, of which a training learns the
-rows of its own tokens; the others move by weight decay alone, which takes few bits to keep. In bf16 alone
+for all of its lines. Half of its weights are the table of tokens, of which a training learns the rows of the
+tokens that it sees; the other rows move by weight decay alone, which takes few bits to keep. In bf16 alone
 most of AdamW's steps at such a rate are smaller than a step of bf16 and are lost: few values change.""",
     "L": f"""The same encoder from the same base at the same task, with longer epochs,
 {LONG_STEPS} optimizer steps (H: {STEPS}). Once in fp32, and once in a common kind of mixed precision:
@@ -30,14 +43,11 @@ training.""",
 }
 ELSE = "See bench/README.md."
 
-CONSTRUCTED = """The histories were constructed for this, small enough for one machine to train and
-repeat. {short} Their rates fall to almost nothing, so that the steps of the last epoch are the smallest; it
-may still keep more than the one before, where the limit on chains makes it lean on an older version (see
-*Along a chain of versions*). A bf16 first version costs next to nothing here only because the fp32 one
-that it was rounded from lies in the same store. Nothing here stands for a decoder of billions of
-parameters that is fine-tuned in bf16. A version is a folder as `save_pretrained` leaves it, with config
-and tokenizer. *Values changed* is the share of the values whose bits differ from those of the version
-under *from*, where both have a tensor of the same name, type and shape."""
+CONSTRUCTED = """The histories were made for this page, small enough for one machine to train and repeat.
+{short} *Values changed* is the share of the values whose bits differ from those of the version under *from*,
+of the tensors that both have: an adapter has none of its base's.{loss}"""
+LOSS = """ *Loss* is that of the training's task, before and after: the parent's and the version's own on the
+same {batches} batches of the texts that are trained on, nothing dropped out, computed in fp32."""
 SHORT = {
     False: """The trainings are real but short: after many more steps, or at a higher rate, a version differs
 more from its parent, and stemmata keeps more of it. How much more is not measured here.""",
@@ -50,28 +60,34 @@ for a higher rate.""",
 
 def the_histories(results: Results) -> list[str]:
     names = [history.name for history in results.histories]
-    lines = ["## The histories", "", CONSTRUCTED.format(short=SHORT["L" in names]), ""]
+    lost = any(_loss(version) is not None for history in results.histories for version in history.versions)
+    loss = LOSS.format(batches=LOSS_BATCHES) if lost else ""
+    lines = ["## The histories", "", CONSTRUCTED.format(short=SHORT["L" in names], loss=loss), ""]
     for history in results.histories:
         about = ABOUT.get(history.name, ELSE)
         lines += [f"{history.name}: {len(history.versions)} versions, {mb(history.bytes)} MB. {about}", ""]
         parents = any("parents" in version for version in history.versions)
+        losses = {version["name"]: _loss(version) for version in history.versions}
+        known = any(loss is not None for loss in losses.values())
         heads = ["version", *(["from"] if parents else []), "MB", "what", "values changed"]
+        heads += ["loss"] if known else []
         rows = []
         for version in history.versions:
-            changed = version.get("changed")
-            share = "-" if changed is None else _share(changed)
             origin = [", ".join(version.get("parents", [])) or "-"] if parents else []
-            rows.append(
-                [str(version["name"]), *origin, f"{version['bytes'] / 1e6:.1f}", version["what"], share]
-            )
-        lines += [*table(heads, rows, (1 + parents, len(heads) - 1)), "", *of_adapters(history)]
+            row = [str(version["name"]), *origin, f"{version['bytes'] / 1e6:.1f}", version["what"]]
+            row.append(share(version.get("changed")))
+            if known:
+                before = [losses.get(parent) for parent in version.get("parents", [])[:1]]
+                told = [f"{loss:.3f}" for loss in (*before, losses[version["name"]]) if loss is not None]
+                row.append(" to ".join(told) or "-")
+            rows.append(row)
+        right = (1 + parents, *range(3 + parents, len(heads)))
+        lines += [*table(heads, rows, right), "", *of_adapters(history)]
     return lines
 
 
-def _share(changed: float) -> str:
-    """In percent; what is not all is not told as all."""
-    told = f"{changed:.2%}"
-    return "> 99.99%" if changed < 1 and told == "100.00%" else told
+def _loss(version: dict) -> float | None:
+    return (version.get("contents") or {}).get("loss")
 
 
 def of_adapters(history: History) -> list[str]:

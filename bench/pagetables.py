@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from figures import ALONE, GONE, OURS, Figure, Of, floors, kept, mb, mean, most, noise_of, slowed, speed
+from figures import ALONE, GONE, OURS, Figure, Of, kept, mb, mean, most, noise_of, slowed
 from keeping import History
 from pagekinds import kinds_of
 from pagewords import NOISE
@@ -31,7 +31,7 @@ class Column:
     best: Callable[[Sequence[float]], float] = min
 
 
-_TWO, _ONE, _NONE = "{:.2f}".format, "{:.1f}".format, "{:,.0f}".format
+_TWO, _NONE = "{:.2f}".format, "{:,.0f}".format
 
 
 def kept_and_speed(history: History) -> list[Column]:
@@ -39,9 +39,7 @@ def kept_and_speed(history: History) -> list[Column]:
         Column("MB kept", kept, mb),
         Column("of the bytes", lambda walk: kept(walk) / history.bytes, "{:.3f}".format),
         Column("s per save", mean("save"), _TWO),
-        Column("MB/s", speed("save"), _NONE, max),
         Column("s per restore", mean("restore"), _TWO),
-        Column("MB/s", speed("restore"), _NONE, max),
     ]
 
 
@@ -49,16 +47,6 @@ def memory() -> list[Column]:
     return [
         Column("MB of memory to save", lambda walk: most("save_peak")(walk) / 1e6, _NONE),
         Column("to restore", lambda walk: most("restore_peak")(walk) / 1e6, _NONE),
-    ]
-
-
-def beside_copies(history: History) -> list[Column]:
-    copies = sum(floors(history)[:-1])
-    return [
-        Column("save / copies", lambda walk: walk.total("save") / copies, _ONE),
-        Column("restore / copies", lambda walk: walk.total("restore") / copies, _ONE),
-        Column("s again", lambda walk: walk.again.save, _TWO),
-        *memory(),
     ]
 
 
@@ -84,16 +72,12 @@ def exactness(one: Of) -> str:
 
 
 def the_tables(history: History, tools: Sequence[Of]) -> list[str]:
-    lines: list[str] = []
-    first, second = kept_and_speed(history), beside_copies(history)
-    for columns, exact in ((first, True), (second, False)):
-        heads = ["tool", *(column.head for column in columns), *(["byte for byte"] if exact else [])]
-        rows = [
-            [one.title, *row, *([exactness(one)] if exact else [])]
-            for one, row in zip(tools, cells(columns, tools), strict=True)
-        ]
-        lines += [*table(heads, rows, range(1, len(columns) + 1)), ""]
-    return lines[:-1]
+    again = Column("s to save nothing new", lambda walk: walk.again.save, _TWO)
+    columns = [*kept_and_speed(history), again, *memory()]
+    heads = ["tool", *(column.head for column in columns), "byte for byte"]
+    found = zip(tools, cells(columns, tools), strict=True)
+    rows = [[one.title, *row, exactness(one)] for one, row in found]
+    return table(heads, rows, range(1, len(columns) + 1))
 
 
 def by_kind(history: History, tools: Sequence[Of]) -> list[str]:
@@ -108,14 +92,13 @@ def by_kind(history: History, tools: Sequence[Of]) -> list[str]:
     return table(heads, rows, range(1, len(heads)))
 
 
-def by_version(history: History, tools: Sequence[Of], told: Callable[[Row], str], copies: bool) -> list[str]:
-    """A row a version; with `copies` also the copies that all is divided by."""
-    heads = ["version", "MB", *(["copies"] if copies else []), *(one.title for one in tools)]
-    rows, floor = [], floors(history)
+def by_version(history: History, tools: Sequence[Of], told: Callable[[Row], str]) -> list[str]:
+    """A row a version."""
+    heads = ["version", "MB", *(one.title for one in tools)]
+    rows = []
     for at, version in enumerate([*history.versions, None]):
         found = [one.walked.again if version is None else one.walked.rows[at] for one in tools]
-        first = [f"{floor[at]:.2f}"] if copies else []
-        rows.append([found[0].name, f"{found[0].bytes / 1e6:.1f}", *first, *map(told, found)])
+        rows.append([found[0].name, f"{found[0].bytes / 1e6:.1f}", *map(told, found)])
     return table(heads, rows, range(1, len(heads)))
 
 

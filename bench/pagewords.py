@@ -16,30 +16,43 @@ ends. Where the parent's folder still lies on the disk, a save could pack its ta
 
 HEAD = """# Benchmarks
 
-stemmata is a version store for the weights of models. This page compares it with other ways to keep versions
-of a model: the same histories of trainings, the same machine, one tool at a time, each used in the simplest
-way that its documentation shows; what departs from that stands under *set up*. Every measured figure here
-and in the pictures is made from [{name}]({file}) by `bench/benchmarks.py`. MB is 10^6 bytes throughout.
-Bold is the best of its column, in tables by kind the best of its row, ties included; in the first table it is
-a history's total.
+stemmata is a version store for the weights of models: it keeps each version as its exact difference from
+an older one. This page holds it against other ways to keep versions, on the same trainings and the same
+machine, one tool at a time, each used in the simplest way that its documentation shows. What it comes to
+stands under *In short*, where others win under each history.
+
+Every measured figure here and in the pictures is made from [{name}]({file}) by `bench/benchmarks.py`. MB is
+10^6 bytes. Bold is the best of its column, in tables by kind the best of its row, ties included; in the first
+table it is the total of a history. *Kept* is what a store grew by, *a version* a whole folder as
+`save_pretrained` leaves it, with config and tokenizer.
 """
 
-SMALL = """Small models, low rates, and one store for what is fp32 and what is bf16: nothing here stands for a
-decoder of billions of parameters that is fine-tuned in bf16. *Faster* and *slower* are what the walks
-say, and little differences are chance: how far apart equal work was stands under each table."""
+SMALL = """Which of these would yours be? The models are small, the rates as people fine-tune with. Of weights
+in fp32 expect the lines in fp32. {half} A decoder of billions of parameters that is fine-tuned in bf16 was
+not measured."""
+HALF = {
+    True: """Of weights in bf16 look at those *in a store without anything else*, unless yours has the fp32
+weights too that they were rounded from; what others keep of them is told of the whole store.""",
+    False: """The lines in bf16 are of a store that has the fp32 weights too that their first version was
+rounded from: that version costs next to nothing by it.""",
+}
+"""By whether it was measured what they take alone."""
+TIMES = """How long it takes, in seconds: the whole process of a command, until the disk has it all. *Faster*
+and *slower* are what these walks say; little differences are chance, and how far apart equal work was stands
+under the table of each history."""
 KINDS = {
-    "LoRA": "LoRA; most of it the tokenizer, which is stored already",
-    "bf16": "bf16, with its base, which is the fp32 one rounded and takes next to nothing",
-    "fp32 saved as bf16": "fp32 saved as bf16, with its base, rounded likewise",
+    "LoRA": "LoRA adapters; most of the folder is the tokenizer, which is stored already",
+    "bf16": "trained in bf16, and the first version rounded to it, whose fp32 numbers are in the store",
+    "fp32 saved as bf16": "trained in fp32, saved as bf16, and the first version rounded likewise",
 }
 """Kinds as the first table names them, where that is more."""
 
 SHORT = {
-    "H": "H: short fine-tunings of an encoder of 23 million parameters",
-    "L": "L: the same encoder, longer epochs",
-    "G": "G: the first steps of a GPT-2 from random weights, which stand for no fine-tuning",
+    "H": "a sentence encoder of 23 million parameters, short fine-tunings of four kinds",
+    "L": "the same encoder, longer epochs",
+    "G": "the first steps of a GPT-2 of 124 million parameters from random weights; no fine-tuning",
 }
-"""The histories where they are first named."""
+"""The histories in a line."""
 
 ONE_WALK = "All of one walk of each tool: under each table stands which differences are too small to tell."
 
@@ -81,14 +94,12 @@ their work tree), and compared with the original with `diff -r`.
 - Whole processes: a time is what a user waits for: the start of the program, reading, hashing,
   compressing, writing, and then `sync`, so that each pays for its own bytes. Before a time begins, all
   that is unwritten goes to the disk. Making the empty store is not timed.
-- Copies: just before each save the same folder is copied with `cp -r` and `sync`, in every tool's walk, and a
-  version's copy takes the median of all these. *save / copies* is the time of all saves over that of a copy
-  of each version, *restore / copies* the time of all restores over the same. The row `cp -r` is the copy as
-  a tool.
+- Just before each save the same folder is copied with `cp -r` and `sync`, in every tool's walk: how far these
+  times are apart says what differences are chance.
 - {warm}
-- *s per save* and *s per restore* are means over all versions of a history, *MB/s* beside them the bytes of
-  all versions over the time of all. *s again*: the last large version is saved once more under a new name,
-  when nothing of it is new; it is in no mean, and stands as `again` where versions are listed.
+- *s per save* and *s per restore* are means over all versions of a history. *s to save nothing new*: the last
+  large version is saved once more under a new name; it is in no mean, and stands as `{again}` where versions
+  are listed.
 - *MB kept*: what the store grew by, with all its files. Left aside are caches that may be deleted:
   stemmata's `cache/` in the repository, and what restic, borg and DVC have outside theirs; they are in use
   while times are taken. git-lfs and DVC keep a version in their work tree besides: it is not counted, and
@@ -98,8 +109,7 @@ their work tree), and compared with the original with `diff -r`.
   that lives for a few milliseconds only is not seen. stemmata's
   grows with the pieces of up to 64 MiB that it cuts tensors into, of which a few are on their way at a time,
   and not further with the model.
-- Where a tool's times alternate from version to version of one size, as those of git-lfs do, we know no
-  reason.
+{files}
 - By themselves: each tool has a home of its own and a clean environment, telemetry and look-ups of
   newer versions are off, nothing goes over a network. The tools take turns: one walk of each, then the
   next round, which begins with another tool. {walks}
@@ -119,10 +129,22 @@ WARM = {
 """By keeping.METHOD, the last for later ones too."""
 ASIDE = " How much that was stands under each table."
 
+FILES = {
+    True: """- git-lfs: its times for versions of one size are not alike. git sees by whole seconds whether a
+  file is as it last wrote or added it; a file of the same second as its index it hashes once more. Before a
+  save the second in which the version was written is waited out, as after a training. A checkout mostly
+  writes both in one second, so the next one hashes what it replaces: that is git's way, and in the times.""",
+    False: """- git-lfs: its times for versions of one size are not alike. git sees by whole seconds whether a
+  file is as it last wrote or added it; a file of the same second as its index it hashes once more, and which
+  second it was is chance here.""",
+}
+"""By whether a walk waits for the next second."""
+
 CHAIN = """## Along a chain of versions
 
 stemmata's restores get slower along a chain: a version is read with its parent, that with its own parent, and
-so on. A save whose parent's folder does not lie there any more reads the parent in this way. {example}
+so on; a save whose parent's folder does not lie there any more reads the parent in this way. {example}
+Which version leans on which stands under each history, at *Version by version*.
 
 It ends where reading a version would decode more than 4 times its own bytes
 ([why](adr/020-work-is-bounded-by-the-object.md)): a version that would come to more is kept as its difference
@@ -134,14 +156,16 @@ older one keeps more. Which older one is taken, a sample of each tensor decides.
 
 STARTS = """## Start-up
 
-What a process costs before it does anything is in every save and restore above: in those of small versions it
-is most of it: starting, opening the store, waiting for the disk. In a script that trains and saves in one
-process, through a library, the start is paid once.
+What a process costs before it does anything is in every save and restore above, and in those of small
+versions it is most of it. In a script that trains and saves in one process, the start is paid once.
 """
+SPENT = """What a save by `stemmata save` takes its time for, the version's parent told. *Loading modules* is
+what a Python takes that loads what the save loads and ends; *the disk* is what the save takes longer into a
+repository on the disk than into one in memory; *the work itself* is the rest: opening the repository,
+reading, hashing, comparing with the parent, coding, and decoding once to check."""
 
-OPENED = """A Python process that had saved before saved {name} with stemmata in {opened} s. As a process
-of its own that takes {whole} s: the rest is the start of Python, what it loads, and opening the
-store; told a parent, a save opens that version's files and statistics too."""
+OPENED = """A Python process that had saved before saved {name} in {opened} s; as a process of its own
+that takes {whole} s."""
 
 LOADS = """*s to start* is of a command that does next to nothing, and may load less than a save does: the
 columns beside it are what counts."""
@@ -176,8 +200,8 @@ On Linux with apt-get, in a copy of this repository in which `./scripts/test` ha
     .venv/bin/python bench/benchmarks.py{options}
 
 It unpacks Debian's packages and installs PyPI's below `bench-work/`, where nothing of the machine
-changes, trains the histories, which takes about 20 minutes on two cores, and measures; it needs
-some 16 GB of disk. It may be interrupted: the same
+changes, trains the histories, which takes about 20 minutes on two cores that multiply bf16 and longer on
+others, and measures; it needs some 16 GB of disk. It may be interrupted: the same
 command goes on with the walk that was cut off. `--repeat 3` takes medians of three walks and tells
 their spread, `--only-tools` and `--histories` measure less, `--page` writes the page anew from what is
 kept. Leave the machine alone meanwhile. `bench/README.md`

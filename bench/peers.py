@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from manifests import Entry
 from measuring import Peaks, folder_bytes
@@ -58,6 +60,15 @@ class Peer:
         return self.starting
 
     def opened(self, entries: Sequence[Entry], work: Path) -> float | None:  # noqa: ARG002
+        return None
+
+    def stored(self, entries: Sequence[Entry]) -> dict[str, dict[str, Any]] | None:  # noqa: ARG002
+        return None
+
+    def alone(self, entries: Sequence[Entry], work: Path) -> dict[str, int] | None:  # noqa: ARG002
+        return None
+
+    def spent(self, entries: Sequence[Entry], work: Path) -> dict[str, float] | None:  # noqa: ARG002
         return None
 
     def _start(self) -> None:
@@ -164,6 +175,12 @@ class GitLfs(_InTree):
         super()._start()
         self._git("lfs", "install", "--local")
         self._git("lfs", "track", "*.safetensors", "*.pt", "*.pth", "*.bin")
+
+    def stage(self, entry: Entry) -> None:
+        super().stage(entry)
+        # git sees by times whether a file is as it was added, in seconds. Of one that was written in the very
+        # second of the `add` it cannot tell, and the commit has git-lfs hash all of it once more.
+        time.sleep(1.01 - time.time() % 1)
 
     def save(self, entry: Entry) -> None:
         self._git("add", "-A")

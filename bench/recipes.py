@@ -19,3 +19,5 @@ GPT_STEPS, GPT_ROWS, GPT_TOKENS = 12, 2, 64
 """Of G: steps in an epoch, rows in a batch, tokens in a row."""
 WARM_UP = 10
 """One in so many steps warms a linear schedule up."""
+LOSS_BATCHES = 8
+"""Batches on which the loss of every version of a history is taken when it is made; of the same texts."""

@@ -62,35 +62,32 @@ def test_the_page_and_its_pictures_are_what_the_results_beside_it_say() -> None:
 def test_where_others_win_is_said_with_both_figures() -> None:
     results = _results(stemmata=[_walk(1, 0.25, 3.0, 2.0)], other=[_walk(1, 0.5, 1.5, 1.99)])
     assert _lines(results, "| faster to save |") == ["| faster to save | the other 1.50 s | 3.00 s |"]
-    assert _lines(results, "| faster to save `again` |") == [
-        "| faster to save `again` | the other 0.75 s | 1.50 s |"
+    assert _lines(results, "| faster to save nothing new |") == [
+        "| faster to save nothing new | the other 0.75 s | 1.50 s |"
     ]
     assert not _lines(results, "| faster to restore"), "2.00 s and 1.99 s are the same"
     assert not _lines(results, "| keeps less"), "only where others win"
     (whole,) = _lines(results, "| H: ")
-    assert whole.endswith("| all 3 versions | 162 | 40.5 | **0.25** |")
+    assert whole.endswith("| all 3 versions | 162 | 40.5 | **0.25** | 81.0: the other |")
     kinds = [line.split(" | ")[1] for line in _lines(results, "|  | ")]
     assert kinds[:2] == ["the first version", "all weights in fp32"]
-    (short,) = _lines(results, "- H: ")
-    assert "Saving a version takes stemmata 3.00 s on average; faster: the other 1.50 s. Bringing" in short
+    assert _lines(results, "| H | to save") == ["| H | to save a version | 3.00 | the other 1.50 | - | - |"]
 
 
 def test_in_short_the_smallest_and_the_quickest_of_the_others_stand_beside_ours() -> None:
     ours, small, quick = _walk(1, 0.25, 1.0, 1.0), _walk(1, 0.5, 6.0, 6.0), _walk(1, 1.0, 2.0, 3.0)
-    (short,) = _lines(_results(stemmata=[ours], small=[small], quick=[quick]), "- H: ")
-    assert "of the others the small keeps least" in short
-    assert (
-        "Saving a version takes stemmata 1.00 s on average; slower: the quick 2.00 s, the small 6.00 s."
-        in short
-    )
-    assert "on average; slower: the quick 3.00 s, the small 6.00 s." in short
+    results = _results(stemmata=[ours], small=[small], quick=[quick])
+    (whole,) = _lines(results, "| H: ")
+    assert whole.endswith("| 81.0: the small |")
+    assert _lines(results, "| H | to ") == [
+        "| H | to save a version | 1.00 | - | the quick 2.00, the small 6.00 | - |",
+        "| H | to bring one back | 1.00 | - | the quick 3.00, the small 6.00 | - |",
+    ]
 
 
-def test_everything_is_divided_by_the_same_copies() -> None:
+def test_a_walk_whose_copies_were_slower_is_named() -> None:
     slow, quick, third = (_walk(1, 0.5, 2.0, 1.0, copy=copy) for copy in (1.0, 0.4, 0.5))
     results = _results(stemmata=[slow], one=[quick], two=[third])
-    rows = [*_lines(results, "| the stemmata | **4.0** |"), *_lines(results, "| the one | **4.0** |")]
-    assert [[row.split("|")[at].strip(" *") for at in (2, 3)] for row in rows] == [["4.0", "2.0"]] * 2
     page = benchpage.page(results, "benchmarks.json")
     assert "While the stemmata walked, the copies took 2.0 times" in page
     assert "While the two walked" not in page
@@ -142,22 +139,15 @@ def test_figures_are_medians_of_walks_and_means_of_versions() -> None:
     walks = [_walk(number, 0.5, save, 1.0) for number, save in ((1, 1.0), (2, 9.0), (3, 2.0))]
     results = _results(stemmata=walks)
     (row,) = _lines(results, "| the stemmata | **81")
-    assert [cell.strip(" *") for cell in row.split("|")][2:9] == [
+    assert [cell.strip(" *") for cell in row.split("|")][2:10] == [
         "81.0",
         "0.500",
         "2.00 (1.00-9.00)",
-        "27 (6-54)",
         "1.00",
-        "54",
-        "yes",
-    ]
-    (row,) = _lines(results, "| the stemmata | **4.0")
-    assert [cell.strip(" *") for cell in row.split("|")][2:7] == [
-        "4.0 (2.0-18.0)",
-        "2.0",
         "1.00 (0.50-4.50)",
         "300",
         "200",
+        "yes",
     ]
     page = benchpage.page(results, "benchmarks.json")
     assert "the median of 3 walks" in page
@@ -173,20 +163,21 @@ def test_a_version_that_came_back_with_other_bytes_is_in_the_table() -> None:
     assert [line for line in _lines(results, "| the other |") if line.endswith("| NO |")]
 
 
-def test_throughput_is_the_bytes_of_all_versions_over_the_time_of_all_and_the_most_is_bold() -> None:
+def test_the_best_of_each_column_is_bold() -> None:
     results = _results(stemmata=[_walk(1, 0.5, 3.0, 2.0)], other=[_walk(1, 0.6, 1.5, 4.0)])
     (row,) = _lines(results, "| the stemmata | **81")
-    assert row == "| the stemmata | **81.0** | **0.500** | 3.00 | 18 | **2.00** | **27** | yes |"
+    shown = "| the stemmata | **81.0** | **0.500** | 3.00 | **2.00** | 1.50 | **300** | **200** | yes |"
+    assert row == shown
     (row,) = _lines(results, "| the other | 97")
-    assert row == "| the other | 97.2 | 0.600 | **1.50** | **36** | 4.00 | 14 | yes |"
+    assert row == "| the other | 97.2 | 0.600 | **1.50** | 4.00 | **0.75** | **300** | **200** | yes |"
 
 
 def test_ours_without_a_parent_told_is_not_one_of_the_others() -> None:
     walks = {"stemmata": [_walk(1, 0.25, 3.0, 3.0)], "stemmata-alone": [_walk(1, 0.3, 1.0, 1.0)]}
     results = _results(**walks, other=[_walk(1, 0.5, 2.0, 2.0)])
-    (short,) = _lines(results, "- H: ")
-    assert "of the others the other keeps least" in short
-    assert "alone" not in short
+    short = [*_lines(results, "| H: "), *_lines(results, "| H | ")]
+    assert short[0].endswith("81.0: the other |")
+    assert not any("alone" in line for line in short)
     assert _lines(results, "| faster to save |") == ["| faster to save | the other 2.00 s | 3.00 s |"]
     page = benchpage.page(results, "benchmarks.json")
     assert "gets no such hint: it looks for tensors" in page
@@ -214,7 +205,7 @@ def test_what_was_left_aside_is_told_in_mb() -> None:
 def test_a_save_in_a_process_that_is_open_stands_beside_that_of_a_process() -> None:
     results = _results(stemmata=[_walk(1, 0.5, 3.0, 1, opened=0.125)])
     page = " ".join(benchpage.page(results, "benchmarks.json").split())
-    assert "saved adapter with stemmata in 0.12 s. As a process of its own that takes 3.00 s" in page
+    assert "saved adapter in 0.12 s; as a process of its own that takes 3.00 s." in page
     assert "had saved before" not in benchpage.page(_results(other=[_walk(1, 1, 1, 1)]), "benchmarks.json")
 
 
@@ -251,7 +242,7 @@ def test_a_model_of_several_gb_has_a_section_with_its_memory_beside_that_of_a_sm
     (row,) = [line for line in section.splitlines() if line.startswith("| the stemmata |")]
     assert row.endswith("| **330** | 300 | **200** | 200 | yes |")
     assert "the other" not in section
-    assert [line[:5] for line in page.splitlines() if line.startswith("- G")] == ["- G: "], "not in short"
+    assert [line[:6] for line in page.splitlines() if line.startswith("| G")] == ["| G: t", *["| G | "] * 2]
     assert "the mean of two walks, on G4 of one;" in page
     assert not [name for name in benchpage.pictures(results) if name.startswith("G4")]
 
@@ -367,6 +358,53 @@ def test_beside_who_rebuilds_parents_stands_stemmata_that_has_to_as_well() -> No
         "stemmata-gone": [_walk(1, 0.25, 2.0, 1.0)],
         "zstd-patch": [_walk(1, 0.5, 1.5, 1.0)],
     }
-    (short,) = _lines(_results(**walks), "- H: ")
-    assert "slower: the zstd-patch 1.50 s (the stemmata-gone: 2.00 s)." in short
-    assert "not to be told apart: the zstd-patch 1.00 s." in short
+    assert _lines(_results(**walks), "| H | to ") == [
+        "| H | to save a version | 1.00 | - | the zstd-patch 1.50 (the stemmata-gone: 2.00) | - |",
+        "| H | to bring one back | 1.00 | - | - | the zstd-patch 1.00 |",
+    ]
+
+
+def test_what_versions_are_made_of_and_the_loss_before_and_after_stand_where_they_are_known() -> None:
+    stored = {
+        "base": {"bases": {"": 80}, "same": 0, "reads": [], "decodes": 1.0, "kept": {"rest": 40 * MB}},
+        "epoch-1": {
+            "bases": {"base": 96, "": 4},
+            "same": 10 * MB,
+            "reads": ["base"],
+            "decodes": 1.88,
+            "kept": {"embeddings": 2 * MB, "rest": 15 * MB},
+        },
+    }
+    results = _results(stemmata=[_walk(1, 0.5, 1, 1, stored=stored)], other=[_walk(1, 0.5, 1, 1)])
+    first, second, _ = results.histories[0].versions
+    first.update(parents=[], contents={"rest": {"bytes": 30 * MB}, "loss": 0.75})
+    parts = {"embeddings": {"bytes": 50 * MB, "changed": 0.999999, "moved": 0.0625}}
+    parts["rest"] = {"bytes": 30 * MB, "changed": 0.5}
+    second.update(parents=["base"], changed=0.8, contents={**parts, "loss": 0.5})
+    assert _lines(results, "| base | - |")[0].endswith("| - | 0.750 |")
+    assert _lines(results, "| epoch-1 | base |")[0].endswith("| 80.00% | 0.750 to 0.500 |")
+    assert _lines(results, "| adapter | - |")[0].endswith("| - | - |"), "one row that lacks it"
+    (made,) = [line for line in _lines(results, "| all weights in fp32 | 1 |") if "%" in line]
+    row = "| all weights in fp32 | 1 | 50.0 | 30.0 | > 99.99% | 6.25% | 50.00% | 2.00 | 15.0 |"
+    assert made == row
+    assert _lines(results, "| epoch-1 | 10.0 |") == ["| epoch-1 | 10.0 | base | 1 | 1.9 | 2.00 | 15.0 |"]
+    assert _lines(results, "| base | 0.00 |") == ["| base | 0.00 | nothing | 0 | 1.0 | 0.00 | 40.0 |"]
+
+
+def test_a_rounded_branch_alone_and_what_a_save_takes_its_time_for_stand_where_they_were_measured() -> None:
+    seconds = {"whole": 0.3, "python": 0.01, "load": 0.15, "work": 0.04, "disk": 0.1}
+    walked = _walk(1, 0.25, 1, 1, alone={"bf16-base": 30 * MB, "bf16-1": 2 * MB}, spent={"bf16-1": seconds})
+    results = _results(stemmata=[walked], other=[_walk(1, 0.5, 1, 1)])
+    page = benchpage.page(results, "benchmarks.json")
+    assert "without anything else" not in page, "those versions are not in the history"
+    for version, name in zip(results.histories[0].versions[1:], ("bf16-base", "bf16-1"), strict=True):
+        version["name"] = name
+    alone = [line for line in _lines(results, "|  | bf16, in a store without") if line]
+    assert [line.split(": ")[1] for line in alone] == [
+        "its first version | 80.0 | 30.0 | 0.38 | 40.0",
+        "its epochs | 2.00 | 2.00 | 1 | 1.00",
+    ]
+    assert _lines(results, "| bf16-1 (2.00 MB)") == [
+        "| bf16-1 (2.00 MB) | 0.01 | 0.15 | 0.04 | 0.10 | 0.30 |"
+    ]
+    assert benchpage.pagewords.HALF[True] in benchpage.page(results, "benchmarks.json")

@@ -10,21 +10,27 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import benchmarks
+import contents
 import keeping
 import madeup
 import measuring
 import patches
+import products
 import scale
 import simulated
 from corpus import history
 from doc_blocks import ROOT
 from manifests import RECIPES, Entry, Line, Shelf
-from ours import Alone
+from ours import Alone, Whole
 from programs import Programs
 from walking import AGAIN, OUT, Row, Walked, chosen, walk
 
@@ -125,6 +131,15 @@ class Copied(Forgetful):
         assert [entry.name for entry in entries] == ["base", "small"]
         return 0.25
 
+    def stored(self, entries: Sequence[Entry]) -> dict[str, dict[str, Any]] | None:
+        return {entry.name: {} for entry in entries}
+
+    def alone(self, entries: Sequence[Entry], work: Path) -> dict[str, int] | None:
+        return {entry.name: len(entry.parents) for entry in entries}
+
+    def spent(self, entries: Sequence[Entry], work: Path) -> dict[str, float] | None:
+        return {"whole": 2.0} if entries[-1].name == "small" else None
+
 
 def test_a_version_that_comes_back_with_other_bytes_is_told(made: list[Entry], tmp_path: Path) -> None:
     missed: list[str] = []
@@ -215,7 +230,93 @@ def test_a_small_version_is_saved_once_more_in_a_process_that_is_open(
 ) -> None:
     assert keeping.measure(Copied(), made, tmp_path / "work", 1).opened is None, "none of them is small"
     small = replace(made[2], name="small", parents=("base",), bytes=made[0].bytes // 10)
-    assert keeping.measure(Copied(), [*made, small], tmp_path / "work", 1).opened == 0.25
+    walked = keeping.measure(Copied(), [*made, small], tmp_path / "work", 1)
+    assert walked.opened == 0.25
+    assert walked.spent == {"small": {"whole": 2.0}}
+    assert walked.stored == {entry.name: {} for entry in (*made, small)}
+    assert walked.alone is None, "none of them is another rounded"
+
+
+def test_products_of_bf16_are_those_of_fp32_rounded_backwards_too() -> None:
+    torch.manual_seed(1)
+    one, two = (torch.randn(32, 32).to(torch.bfloat16).requires_grad_() for _ in range(2))
+    with products.InSingle():
+        found = one @ two
+        found.sum().backward()
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, (one.float() @ two.float()).to(torch.bfloat16))
+    assert one.grad is not None
+    assert torch.equal(one.grad, (torch.ones(32, 32) @ two.float().T).to(torch.bfloat16))
+
+
+def test_what_was_rounded_is_saved_alone_with_what_comes_from_it(made: list[Entry], tmp_path: Path) -> None:
+    half = replace(made[1], name="half", parents=("base",), bytes=made[0].bytes // 2)
+    after = replace(made[2], name="after", parents=("half",), bytes=half.bytes)
+    adapter = replace(made[2], name="adapter", parents=("base",), bytes=half.bytes, kind="adapter")
+    versions = [adapter, *made, half, after]
+    assert [(e.name, e.parents) for e in keeping.rounded(versions)] == [("half", ()), ("after", ("half",))]
+    walked = keeping.measure(Copied(), [*versions, replace(after, name=AGAIN)], tmp_path / "work", 1)
+    assert walked.alone == {"half": 0, "after": 1}
+
+
+def test_a_store_is_asked_which_version_leans_on_which(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    numbers = [torch.randn(300_000)]
+    numbers.append(numbers[0] + 1e-4 * torch.randn(300_000))
+    numbers.append(torch.where(torch.rand(300_000) < 0.01, numbers[1] * 1.001, numbers[1]))
+
+    def put(shelf: Shelf) -> None:
+        for at, one in enumerate(numbers):
+            write = partial(save_file, {"weight": one, "same": torch.arange(2000.0)})
+            parents = (f"v{at - 1}",) if at else ()
+            shelf.put(f"v{at}", parents, "model", "", lambda home, w=write: w(home / "model.safetensors"))
+
+    Shelf(tmp_path / "H").make([("line", put)])
+    entries, tool = history("H", tmp_path), Whole()
+    walk(tool, entries, tmp_path / "work")
+    found = tool.stored(entries)
+    assert found is not None
+    first, second, third = (found[entry.name] for entry in entries)
+    assert (list(first["bases"]), first["reads"], first["decodes"]) == ([""], [], 1.0)
+    assert [one["bases"] for one in (second, third)] == [{"v0": 1_200_000}, {"v1": 1_200_000}]
+    assert [one["reads"] for one in (second, third)] == [["v0"], ["v0", "v1"]]
+    assert [one["same"] for one in (first, second, third)] == [0, 8000, 8000]
+    assert [round(one["decodes"], 3) for one in (second, third)] == [1.993, 2.987]
+    assert 0 < sum(second["kept"].values()) < sum(first["kept"].values())
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no folder in memory")
+def test_a_save_on_the_disk_is_told_apart_from_one_in_memory_and_both_leave_nothing(tmp_path: Path) -> None:
+    Shelf(tmp_path / "tiny").make(madeup.HISTORIES["tiny"])
+    found = Whole().spent(history("tiny", tmp_path)[:2], tmp_path / "work")
+    assert found is not None
+    assert set(found) == {"whole", "python", "load", "work", "disk"}
+    assert found["whole"] > 0
+    assert all(seconds >= 0 for seconds in found.values())
+    assert not (tmp_path / "work").exists()
+    assert not list(Path("/dev/shm").glob("stemmata-spending-*"))
+
+
+def test_what_changed_of_embeddings_is_told_apart_from_the_rest(tmp_path: Path) -> None:
+    names = ["embeddings.word_embeddings.weight", "transformer.wte.weight", "encoder.layer.0.weight"]
+    assert [contents.part_of(name) for name in names] == ["embeddings", "embeddings", "rest"]
+    first = {names[0]: torch.ones(4, 8), names[2]: torch.ones(3)}
+    second = {names[0]: first[names[0]].clone(), names[2]: torch.zeros(3)}
+    second[names[0]][0] *= 1 + 2 * contents.MOVED
+    second[names[0]][1] *= 1 + contents.MOVED / 10
+
+    def put(shelf: Shelf) -> None:
+        for name, parents, tensors in (("base", (), first), ("epoch-1", ("base",), second)):
+            write = partial(save_file, tensors)
+            shelf.put(name, parents, "model", "", lambda home, w=write: w(home / "model.safetensors"))
+
+    Shelf(tmp_path / "H").make([("line", put)])
+    told = contents.contents("H", tmp_path)
+    assert told["base"] == {"embeddings": {"bytes": 128}, "rest": {"bytes": 12}}
+    assert told["epoch-1"]["embeddings"] == {"bytes": 128, "changed": 0.5, "moved": 0.25}
+    assert told["epoch-1"]["rest"] == {"bytes": 12, "changed": 1.0}
+    (tmp_path / "H" / "base" / "model.safetensors").unlink()
+    assert contents.contents("H", tmp_path) == told, "what was found is kept"
 
 
 def test_parts_of_a_folder_are_told_by_the_names_of_files(tmp_path: Path) -> None:

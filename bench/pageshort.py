@@ -1,0 +1,110 @@
+"""The page of benchmarks in short: what stemmata keeps, by kind, and who is quicker and who slower."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pagewords
+from figures import GONE, LARGE, MEASURES, PATCHES, Measure, Of, mb, others_of, ours_of, tools_of
+from keeping import History, Results
+from pagekinds import kinds_of
+from pagetables import table
+
+_ALONE = "in a store without anything else"
+
+
+def in_short(results: Results) -> list[str]:
+    rows, times = [], []
+    for history in results.histories:
+        tools = tools_of(results, history)
+        ours = ours_of(tools)
+        if history.name == LARGE or ours is None:
+            continue
+        rows += _kept_of(history, ours, others_of(tools))
+        times += _times_of(history, tools) if others_of(tools) else []
+    if not rows:
+        return ["stemmata itself was not measured.", ""]
+    heads = ["history", "versions", "MB", "stemmata keeps MB", "of the bytes", "least of the others, MB"]
+    half = pagewords.HALF[any(_ALONE in row[1] for row in rows)]
+    lines = [*table(heads, rows, (2, 3, 4)), "", pagewords.SMALL.format(half=half), ""]
+    heads = ["history", "mean seconds", "stemmata", "faster", "slower", "not to be told apart"]
+    return [*lines, pagewords.TIMES, "", *table(heads, times), ""] if times else lines
+
+
+def _kept_of(history: History, ours: Of, others: Sequence[Of]) -> list[list[str]]:
+    everything = list(range(len(history.versions)))
+    words = pagewords.SHORT.get(history.name, history.name)
+    whole = _row(f"{history.name}: {words}", f"all {len(everything)} versions", history, everything, ours)
+    rows = [[*whole, _least(others, everything)]]
+    rows[0][4] = f"**{rows[0][4]}**"
+    for kind, places in kinds_of(history).items():
+        row = _row("", pagewords.KINDS.get(kind, kind), history, places, ours)
+        rows.append([*row, _least(others, places)])
+        rows += _alone(history, kind, places, others)
+    return rows
+
+
+def _row(first: str, second: str, history: History, places: Sequence[int], ours: Of) -> list[str]:
+    raw = sum(history.versions[at]["bytes"] for at in places)
+    kept = sum(ours.walked.rows[at].kept for at in places)
+    return [first, second, mb(raw), mb(kept), f"{kept / raw:.2g}"]
+
+
+def _least(others: Sequence[Of], places: Sequence[int]) -> str:
+    """Who keeps least of some versions, of the others."""
+    if not others:
+        return "-"
+    sums = [(sum(one.walked.rows[at].kept for at in places), one.title) for one in others]
+    least = min(size for size, _ in sums)
+    alike = [title for size, title in sums if mb(size) == mb(least)]
+    return f"{mb(least)}: {' and '.join(alike)}"
+
+
+def _alone(history: History, kind: str, places: Sequence[int], others: Sequence[Of]) -> list[list[str]]:
+    """A branch that begins with a rounded version, in a store of its own, where that was measured; of the
+    others what they keep of it in the whole store, where it can only be less."""
+    names = [str(history.versions[at]["name"]) for at in places]
+    alone = next((w.alone for ws in history.walks.values() for w in ws if w.alone), {})
+    if not names or any(name not in alone for name in names):
+        return []
+    rows = []
+    for words, some in (("its first version", places[:1]), ("its epochs", places[1:])):
+        raw = sum(history.versions[at]["bytes"] for at in some)
+        kept = sum(alone[str(history.versions[at]["name"])] for at in some)
+        if some:
+            told = f"{kind}, {_ALONE}: {words}"
+            rows.append(["", told, mb(raw), mb(kept), f"{kept / raw:.2g}", _least(others, some)])
+    return rows
+
+
+def _times_of(history: History, tools: Sequence[Of]) -> list[list[str]]:
+    """Who is quicker and who slower. Beside a tool that rebuilds parents from its store stands what stemmata
+    takes where it has to as well."""
+    rows = []
+    for measure, what in zip(MEASURES[1:3], ("to save a version", "to bring one back"), strict=True):
+        ours = ours_of(tools)
+        assert ours is not None
+        groups = _grouped(measure, tools, what.startswith("to save"))
+        cells = [", ".join(words for _, words in sorted(found)) or "-" for found in groups]
+        rows.append([history.name, what, _seconds(ours, measure), *cells])
+    return rows
+
+
+def _grouped(measure: Measure, tools: Sequence[Of], saving: bool) -> list[list[tuple[float, str]]]:
+    ours = ours_of(tools)
+    assert ours is not None
+    gone = next((one for one in tools if one.key == GONE), ours)
+    faster: list[tuple[float, str]] = []
+    slower: list[tuple[float, str]] = []
+    neither: list[tuple[float, str]] = []
+    for one in others_of(tools):
+        theirs, mine = one.figure(measure.value), ours.figure(measure.value)
+        where = faster if theirs.high < mine.low else slower if theirs.low > mine.high else neither
+        rebuilds = one.key == PATCHES and gone is not ours and saving
+        again = f" ({gone.title}: {_seconds(gone, measure)})" if rebuilds else ""
+        where.append((theirs.median, f"{one.title} {theirs.median:.2f}{again}"))
+    return [faster, slower, neither]
+
+
+def _seconds(one: Of, measure: Measure) -> str:
+    return one.figure(measure.value).told("{:.2f}".format)
