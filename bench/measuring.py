@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import mmap
 import os
 import platform
 import re
@@ -181,26 +180,6 @@ def same_bytes(one: Path, two: Path) -> bool:
 
 
 # --- memory --------------------------------------------------------------------------------------
-
-_TOUCHED = 1 << 30
-_PAGE = 4096
-
-
-def first_touch() -> tuple[float, float]:
-    """Bytes per second at which new memory is had: what nobody used for a while, and what was just let go.
-
-    A host may take from a virtual machine what that does not use, and give it back page by page: then whoever
-    takes much new memory waits for it, a copy with `cp` as well, and not each time as long.
-    """
-    speeds = []
-    for _ in range(2):
-        memory = mmap.mmap(-1, _TOUCHED, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        memory.madvise(mmap.MADV_HUGEPAGE)
-        taken = timed(lambda held=memory: [held.__setitem__(at, 1) for at in range(0, _TOUCHED, _PAGE)])
-        memory.close()
-        speeds.append(_TOUCHED / taken)
-    return speeds[0], speeds[1]
-
 
 @dataclass
 class Peaks:
