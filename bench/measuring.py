@@ -181,6 +181,7 @@ def same_bytes(one: Path, two: Path) -> bool:
 
 # --- memory --------------------------------------------------------------------------------------
 
+
 @dataclass
 class Peaks:
     """The greatest VmHWM of any process that `run` started since the last `take`, or that those started."""
