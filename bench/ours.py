@@ -19,7 +19,7 @@ import spending
 import stemmata
 from manifests import Entry
 from measuring import COMMAND, Peaks, peak_of, repository_bytes
-from stemmata.codecs import native
+from stemmata.codecs import payloads
 from walking import OUT, Row, walk
 
 MODEL = "measured"
@@ -46,7 +46,7 @@ class Whole(_Ours):
     def install(self) -> None: ...
 
     def version(self) -> str:
-        kernels = "compiled kernels" if native.library else "kernels in numpy"
+        kernels = "kernels in numpy" if payloads.why_not else "compiled kernels"
         # By the command itself: as each of the others, it has been started once before it is measured.
         return f"{self._peaks.run([COMMAND, '--version']).strip()}, {kernels}"
 

@@ -86,14 +86,17 @@ def _packages() -> Iterator[Finding]:
 
 def _codecs() -> Iterator[Finding]:
     try:
-        from stemmata.codecs import native
+        from stemmata.codecs import native, payloads
     except ImportError:
         return  # a package that is missing was told already
-    if native.library is not None:
+    if native.library is None:
+        advice = "saving and reading are several times slower so; with a C compiler, install stemmata again"
+        yield Finding("codecs", "warning", f"their inner loops run in numpy: {native.why_not}", advice)
+    elif payloads.why_not:
+        found = f"their inner loops are compiled, but {payloads.why_not}"
+        yield Finding("codecs", "warning", found, "it works, slower: pip install 'zstandard[cffi]'")
+    else:
         yield Finding("codecs", "ok", "their inner loops are compiled")
-        return
-    advice = "saving and reading are several times slower so; with a C compiler, install stemmata again"
-    yield Finding("codecs", "warning", f"their inner loops run in numpy: {native.why_not}", advice)
 
 
 def _numbers(version: str) -> list[int]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from stemmata import doctor
-from stemmata.codecs import native
+from stemmata.codecs import native, payloads
 from stemmata.storage import mounts
 from stemmata.storage.publish import NoMeans
 
@@ -44,7 +44,13 @@ def test_a_sound_place_is_healthy(shop: Path, cli: Cli) -> None:
 
 
 def test_what_the_codecs_run_on_is_said(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert findings(cli)["codecs"]["state"] == ("warning" if native.library is None else "ok")
+    assert findings(cli)["codecs"]["state"] == ("warning" if payloads.why_not else "ok")
+    monkeypatch.setattr(native, "library", object())
+    monkeypatch.setattr(payloads, "why_not", "zstandard's functions are out of reach")
+    found = findings(cli)["codecs"]
+    assert found["state"] == "warning"
+    assert "compiled, but zstandard's functions are out of reach" in found["found"]
+    assert "zstandard[cffi]" in found["advice"]
     monkeypatch.setattr(native, "library", None)
     monkeypatch.setattr(native, "why_not", "nothing was compiled")
     found = findings(cli)["codecs"]
