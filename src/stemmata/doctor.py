@@ -32,7 +32,7 @@ _LOW = 5 * 10**9
 _ALLOCATE = ("ext4", "xfs", "btrfs", "nfs4")
 """File systems that set bytes aside without writing them."""
 _TRAINING = ("torch", "transformers", "peft", "accelerate", "safetensors", "trl", "datasets")
-_REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*>=\s*([0-9.]+)")
+_REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*>=\s*([0-9.]+)")
 
 
 class Finding(NamedTuple):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import tomllib
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -41,6 +43,14 @@ def test_a_sound_place_is_healthy(shop: Path, cli: Cli) -> None:
     assert str(shop / ".stemmata") in found["repository"]["found"]
     shown = cli("doctor").out
     assert shown.splitlines()[0].startswith("ok       python")
+
+
+def test_every_package_that_is_always_needed_is_told_with_what_is_supported(cli: Cli) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    needed = [re.split(r"[\[>]", each)[0] for each in project["project"]["dependencies"]]
+    assert "zstandard" in needed
+    for name in needed:
+        assert "supported: " in findings(cli)[name]["found"]
 
 
 def test_what_the_codecs_run_on_is_said(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
