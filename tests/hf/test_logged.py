@@ -56,7 +56,7 @@ class Nudge(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **live: Any) -> None:
         if state.global_step == self.step - 1:
             with torch.no_grad():
-                model.transformer.wte.weight.add_(0.01)
+                model.transformer.wte.weight.mul_(1.01)  # adding to all would hardly change a loss
 
 
 # --- the Trainer ----------------------------------------------------------------------------------
