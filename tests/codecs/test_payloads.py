@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+import threading
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -211,12 +214,42 @@ def test_frames_of_every_size_of_head_are_read_here(size: int, kind: str) -> Non
     assert into.tobytes() == content
 
 
+# --- memory ---------------------------------------------------------------------------------------------
+
+
+def test_a_call_holds_the_memory_of_a_thread_that_is_gone() -> None:
+    """A daemon thread's goes where the interpreter ends, while its call is still under way."""
+    spaces: list[payloads._Space] = []
+    parts: list[weakref.ref[object]] = []
+
+    def look() -> None:
+        own = payloads._own
+        assert own is not None
+        spaces.append(own.space)
+        held = (own.spare, own.payload, own.contexts, native.scratch.tokens, native.scratch.planes)
+        parts.extend(map(weakref.ref, held))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    gc.collect()
+    assert all(part() is not None for part in parts)
+    spaces.clear()
+    gc.collect()
+    assert all(part() is None for part in parts)
+
+
 # --- where they are not ---------------------------------------------------------------------------------
 
 CODE = """
 import sys
 if sys.argv[1] == "without":
     sys.modules["zstandard._cffi"] = None
+if sys.argv[1] == "without one":
+    import types
+    import cffi
+    library = cffi.FFI().dlopen(None)
+    sys.modules["zstandard._cffi"] = types.SimpleNamespace(ffi=cffi.FFI(), lib=library)
 sys.path.insert(0, "tests")
 from stemmata.codecs import payloads
 from stemmata.codecs.dtypes import dtype_of
@@ -230,9 +263,9 @@ print(bool(payloads.why_not), Digest.of(bytes(encode_object(data.tobytes(), dtyp
 
 def test_without_the_functions_of_zstd_python_does_the_same() -> None:
     told = []
-    for with_or_without in ("with", "without"):
+    for with_or_without in ("with", "without", "without one"):
         command = [sys.executable, "-c", CODE, with_or_without]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ))
         told.append(done.stdout.split())
-    assert [row[0] for row in told] == ["False", "True"]
-    assert told[0][1] == told[1][1]
+    assert [row[0] for row in told] == ["False", "True", "True"]
+    assert told[0][1] == told[1][1] == told[2][1]
