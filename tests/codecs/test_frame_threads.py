@@ -7,8 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,8 +56,9 @@ def test_one_thread_needs_no_pool() -> None:
     assert out.strip() == "None"
 
 
-def test_i4_a_failure_waits_for_those_under_way() -> None:
+def test_i4_a_failure_waits_for_those_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """A frame that is still being decoded would write into memory that somebody else has by then."""
+    monkeypatch.setenv("STEMMATA_THREADS", "2")
     begun, never, written = threading.Event(), threading.Event(), list[int]()
 
     def work(item: int) -> None:
@@ -73,6 +75,47 @@ def test_i4_a_failure_waits_for_those_under_way() -> None:
         seen = list(written)
     assert seen == written
     assert 1 in written
+
+
+def test_i4_an_interrupt_while_handing_over_waits_for_what_was_handed_over() -> None:
+    begun, ended = threading.Event(), list[int]()
+
+    class Interrupted(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+            super().submit(*args, **kwargs)
+            assert begun.wait(60)
+            raise KeyboardInterrupt
+
+    def work(item: int) -> None:
+        begun.set()
+        time.sleep(0.2)
+        ended.append(item)
+
+    with Interrupted(1) as threads:
+        with pytest.raises(KeyboardInterrupt):
+            workers.each(work, range(8), threads)
+        assert ended == [0]
+    assert ended == [0]
+
+
+def test_a_pool_that_is_shut_down_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEMMATA_THREADS", "1")
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Told(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+            future = super().submit(*args, **kwargs)
+            begun.set()
+            return future
+
+    with Told(1) as threads, ThreadPoolExecutor(1) as caller:
+        ThreadPoolExecutor.submit(threads, go_on.wait, 60)
+        outcome = caller.submit(workers.each, abs, range(2), threads)
+        assert begun.wait(60)
+        threads.shutdown(wait=False, cancel_futures=True)
+        go_on.set()
+        with pytest.raises(CancelledError):
+            outcome.result(60)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
@@ -165,8 +208,11 @@ print(found[0], size(workers.frame_pool()))
     assert run(code, STEMMATA_THREADS=given) == f"{(behind, behind > 0)} {whole}\n"
 
 
-def test_what_a_later_frame_failed_of_is_told_though_an_earlier_one_ends_after_it() -> None:
+def test_what_a_later_frame_failed_of_is_told_though_an_earlier_one_ends_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The first of a base's frames to be found damaged need not be the first in it."""
+    monkeypatch.setenv("STEMMATA_THREADS", "3")
     data = np.random.default_rng(0).normal(size=3 * F32.max_frame_bytes // 4).astype("<f4")
     last, found = 2 * F32.max_frame_bytes // 4, threading.Event()
 
@@ -175,7 +221,7 @@ def test_what_a_later_frame_failed_of_is_told_though_an_earlier_one_ends_after_i
             if element == last:
                 found.set()
                 raise DamagedFault("as planned")
-            found.wait(30)
+            assert found.wait(30)
             time.sleep(0.05)
             return super().frame(element, count)
 

@@ -2,7 +2,8 @@
    numpy_kernels.py computes the same and is what they are tested against.
 
    No function here allocates, keeps state or trusts a length that its caller did not bound: every buffer
-   comes with the sizes that numpy_kernels.py documents. Called without the interpreter's lock. */
+   comes with the sizes that numpy_kernels.py documents. zstd does the first two, in the contexts that it is
+   given. Called without the interpreter's lock. */
 
 #include <math.h>
 #include <stdint.h>

@@ -40,7 +40,10 @@ _POINTERS = (
 
 
 class _Space(ctypes.Structure):
-    """`Space` of kernels_streams.h."""
+    """`Space` of kernels_streams.h, which holds on to what its addresses lead to: where the interpreter ends,
+    the memory of a daemon thread goes while that still codes, all but what a call was given."""
+
+    held: tuple[object, ...]
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("compress", "decompress", "frame_size")),
@@ -58,14 +61,14 @@ class _Own(threading.local):
         self.spare = np.empty(_ROOM // 2, np.uint8)
         self.payload = np.empty(_ROOM, np.uint8)
         self.contexts = zstd_library.Contexts()
-        functions = ("ZSTD_compress2", "ZSTD_decompressDCtx", "ZSTD_findFrameCompressedSize")
         pointers = [getattr(self if name == "spare" else parts, name) for name in _POINTERS]
         self.space = _Space(
-            *map(zstd_library.address, functions),
+            *zstd_library.addresses(),
             *self.contexts.addresses(),
             *(p.ctypes.data if isinstance(p, np.ndarray) else ctypes.addressof(p) for p in pointers),
             parts.planes.shape[1],
         )
+        self.space.held = (*pointers, self.payload, self.contexts)
 
 
 _own = _Own() if not why_not else None

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from stemmata.errors import InvalidArgument
@@ -135,22 +135,27 @@ def each(work: Callable[[_In], _Out], items: Sequence[_In], threads: Executor | 
         return [work(item) for item in items]
     done: dict[int, _Out] = {}
     failed: dict[int, BaseException] = {}
-    waiting, lock = iter(range(len(items))), threading.Lock()
-    given_up = threading.Event()
+    waiting, changed = iter(range(len(items))), threading.Condition()
+    given_up, under_way = False, 0
 
     def run() -> None:
-        while not given_up.is_set():
-            with lock:
-                number = next(waiting, None)
-            if number is None:
-                for future in handed:
-                    future.cancel()  # those that wait behind other work have nothing to do any more
-                return
+        nonlocal given_up, under_way
+        while True:
+            with changed:
+                number = None if given_up else next(waiting, None)
+                if number is None:
+                    break
+                under_way += 1
             try:
                 done[number] = work(items[number])
             except BaseException as error:  # noqa: BLE001
                 failed[number] = error  # raised below
-                given_up.set()
+            with changed:
+                under_way -= 1
+                given_up = given_up or bool(failed)
+                changed.notify_all()
+        for future in handed:
+            future.cancel()  # those that wait behind other work have nothing to do any more
 
     handed: list[Future[None]] = []
     try:
@@ -160,11 +165,16 @@ def each(work: Callable[[_In], _Out], items: Sequence[_In], threads: Executor | 
             with contextlib.suppress(CancelledError):
                 future.result()
     except BaseException:
-        given_up.set()
-        wait([future for future in handed if not future.cancel()])
+        # Counted, for futures do not tell: an interrupt between handing over and the answer leaves one that
+        # nobody has.
+        with changed:
+            given_up = True
+            changed.wait_for(lambda: not under_way)
         raise
     if failed:
         raise failed[min(failed)]
+    if len(done) < len(items):
+        raise CancelledError  # by whoever shut the pool down
     return [done[number] for number in range(len(items))]
 
 

@@ -4,28 +4,35 @@ they come from: what zstandard's other backend is built upon, of the same releas
 
 from __future__ import annotations
 
-import threading
 from importlib import import_module
 from typing import Any
 
 from stemmata.codecs.zstd import ENTROPY, GENERAL_LEVEL
 
-ffi: Any = None
-lib: Any = None
-why_not = ""
-try:
-    _found = import_module("zstandard._cffi")
-    ffi, lib = _found.ffi, _found.lib
-except ImportError as error:  # a build of zstandard without it, or no cffi
-    why_not = f"zstandard's functions are out of reach: {error}"
+FUNCTIONS = ("ZSTD_compress2", "ZSTD_decompressDCtx", "ZSTD_findFrameCompressedSize")
+"""Of zstd.h: those that loops in C call."""
 
 
-def address(name: str) -> int:
-    """Of a function of zstd.h. Raises AttributeError."""
-    return int(ffi.cast("uintptr_t", ffi.addressof(lib, name)))
+def _load() -> tuple[Any, Any, str]:
+    """cffi's two halves of the library, and why there are none."""
+    try:
+        found = import_module("zstandard._cffi")
+        for name in FUNCTIONS:
+            found.ffi.addressof(found.lib, name)
+    except (ImportError, AttributeError) as error:  # zstandard or cffi built without it, or without one
+        return None, None, f"zstandard's functions are out of reach: {error}"
+    return found.ffi, found.lib, ""
 
 
-class Contexts(threading.local):
+ffi, lib, why_not = _load()
+
+
+def addresses() -> list[int]:
+    """Of FUNCTIONS."""
+    return [int(ffi.cast("uintptr_t", ffi.addressof(lib, name))) for name in FUNCTIONS]
+
+
+class Contexts:
     """What `zstd` uses of one thread: the same parameters make the same bytes."""
 
     def __init__(self) -> None:
