@@ -63,9 +63,8 @@ API int NAME(stm_planes_read)(const Space *s, const uint8_t *payload, int64_t si
     Unread rest = {payload, payload + size};
     const uint8_t *planes[BITS / 8];
     for (int k = 0; k < BITS / 8; k++) {
-        uint8_t *into = s->planes + k * s->plane;
-        if (take_stream(s, &rest, n, into)) return -1;
-        planes[k] = into;
+        planes[k] = find_stream(s, &rest, n, s->planes + k * s->plane);
+        if (!planes[k]) return -1;
     }
     if (rest.at != rest.end) return -1;
     NAME(stm_join)(planes, n, rotate, x);

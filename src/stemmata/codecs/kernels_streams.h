@@ -82,14 +82,21 @@ static int next_stream(Unread *payload, const uint8_t **at, int64_t *size) {
     return mode;
 }
 
-/* The next stream, which stands for `expected` bytes, into memory that has room for them. 0, or -1. */
-static int take_stream(const Space *s, Unread *payload, int64_t expected, uint8_t *into) {
+/* Where the next stream's `expected` bytes are: where they lie if they are stored as they are, else in `room`. Null
+   if they are not to be had. */
+static const uint8_t *find_stream(const Space *s, Unread *payload, int64_t expected, uint8_t *room) {
     const uint8_t *at;
     int64_t size;
     const int mode = next_stream(payload, &at, &size);
-    if (mode == CODED) return take_coded(s, at, size, expected, into);
-    if (mode != STORED || size != expected) return -1;
-    memcpy(into, at, (size_t)size);
+    if (mode == CODED) return take_coded(s, at, size, expected, room) ? NULL : room;
+    return mode == STORED && size == expected ? at : NULL;
+}
+
+/* The next stream's `expected` bytes, into memory that has room for them. 0, or -1. */
+static int take_stream(const Space *s, Unread *payload, int64_t expected, uint8_t *into) {
+    const uint8_t *found = find_stream(s, payload, expected, into);
+    if (!found) return -1;
+    if (found != into) memcpy(into, found, (size_t)expected);
     return 0;
 }
 
