@@ -60,8 +60,8 @@ class _Own(threading.local):
     def __init__(self) -> None:
         parts = native.scratch
         self.spare = np.empty(_ROOM // 2, np.uint8)
-        # Half a page away from where other large memory begins: what is copied between places that are alike in
-        # their last twelve bits waits for itself, which made a first version a third slower.
+        # Half a page away from where other large memory begins: a processor that copies between places whose
+        # addresses have the same last twelve bits waits for itself.
         self.payload = np.empty(_ROOM + 2 * _AWAY, np.uint8)[_AWAY:]
         self.contexts = zstd_library.Contexts()
         pointers = [getattr(self if name == "spare" else parts, name) for name in _POINTERS]
