@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pagewords
-from figures import GONE, LARGE, MEASURES, PATCHES, Measure, Of, mb, others_of, ours_of, tools_of
+from figures import (
+    GONE,
+    LARGE,
+    MEASURES,
+    PATCHES,
+    Measure,
+    Noise,
+    Of,
+    less,
+    mb,
+    noise_of,
+    others_of,
+    ours_of,
+    tools_of,
+)
 from keeping import History, Results
 from pagekinds import kinds_of
 from pagetables import table
@@ -84,13 +98,15 @@ def _times_of(history: History, tools: Sequence[Of]) -> list[list[str]]:
     for measure, what in zip(MEASURES[1:3], ("to save a version", "to bring one back"), strict=True):
         ours = ours_of(tools)
         assert ours is not None
-        groups = _grouped(measure, tools, what.startswith("to save"))
+        groups = _grouped(measure, tools, noise_of(history), what.startswith("to save"))
         cells = [", ".join(words for _, words in sorted(found)) or "-" for found in groups]
         rows.append([history.name, what, _seconds(ours, measure), *cells])
     return rows
 
 
-def _grouped(measure: Measure, tools: Sequence[Of], saving: bool) -> list[list[tuple[float, str]]]:
+def _grouped(
+    measure: Measure, tools: Sequence[Of], noise: Noise, saving: bool
+) -> list[list[tuple[float, str]]]:
     ours = ours_of(tools)
     assert ours is not None
     gone = next((one for one in tools if one.key == GONE), ours)
@@ -99,7 +115,8 @@ def _grouped(measure: Measure, tools: Sequence[Of], saving: bool) -> list[list[t
     neither: list[tuple[float, str]] = []
     for one in others_of(tools):
         theirs, mine = one.figure(measure.value), ours.figure(measure.value)
-        where = faster if theirs.high < mine.low else slower if theirs.low > mine.high else neither
+        is_slower = less(mine, theirs, measure, noise)
+        where = faster if less(theirs, mine, measure, noise) else slower if is_slower else neither
         rebuilds = one.key == PATCHES and gone is not ours and saving
         again = f" ({gone.title}: {_seconds(gone, measure)})" if rebuilds else ""
         where.append((theirs.median, f"{one.title} {theirs.median:.2f}{again}"))

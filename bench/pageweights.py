@@ -20,11 +20,13 @@ _MUCH = 0.05
 WEIGHTS = f"""Embeddings and the rest of the weights: how large they are, how much of each changed against the
 version under *from*, and what stemmata keeps of each, all per version (means; a first version that was only
 rounded is left out). *Rows moved*: rows of the tables of embeddings that moved by more than {MOVED:g} of
-their length, as those of tokens do that the training saw; weight decay alone moves a row by far less."""
+their length, as those of tokens do that the training saw; weight decay alone moves a row by far less.
+In bf16 a row has moved as soon as one of its values passes a step of rounding: there this tells little."""
 LEANING = """Which version leans on which in stemmata's store; of the weights alone. *Stored already* is what
 an older version has bit for bit. The rest is kept as its difference from the versions under *leans on*, what
-most leans on first. *Older versions read* are all that it takes to bring the version back; beside it stands
-how many times its own bytes are decoded then."""
+most leans on first; one on which less than a twentieth of its bytes leans is not named. *Older versions
+read* are all that it takes to bring the version back, those too; beside it stands how many times its own
+bytes are decoded then."""
 
 
 def share(changed: float | None) -> str:

@@ -27,19 +27,21 @@ table it is the total of a history. *Kept* is what a store grew by, *a version* 
 `save_pretrained` leaves it, with config and tokenizer.
 """
 
-SMALL = """Which of these would yours be? The models are small, the rates as people fine-tune with. Of weights
-in fp32 expect the lines in fp32. {half} A decoder of billions of parameters that is fine-tuned in bf16 was
-not measured."""
+SMALL = """Which of these lines is yours? Of weights in fp32 those in fp32. {half}
+Half of the weights of H and L are a table of tokens, of which most rows hardly move. Where the table is a
+smaller part, as in a large decoder, less is saved: what is kept of the other weights stands by itself under
+each history. A decoder of billions of parameters that is fine-tuned in bf16 was not measured."""
 HALF = {
     True: """Of weights in bf16 look at those *in a store without anything else*, unless yours has the fp32
-weights too that they were rounded from; what others keep of them is told of the whole store.""",
+weights too that they were rounded from: for these, stemmata saved the versions in bf16 alone, to a store of
+their own. Of the other tools stands there what they keep of the same versions in the store of all.""",
     False: """The lines in bf16 are of a store that has the fp32 weights too that their first version was
 rounded from: that version costs next to nothing by it.""",
 }
 """By whether it was measured what they take alone."""
 TIMES = """How long it takes, in seconds: the whole process of a command, until the disk has it all. *Faster*
-and *slower* are what these walks say; little differences are chance, and how far apart equal work was stands
-under the table of each history."""
+and *slower* are by more than chance: of several walks of each tool, all of the one below all of the other; of
+one walk each, by more than the share of the faster time that stands under the table of the history."""
 KINDS = {
     "LoRA": "LoRA adapters; most of the folder is the tokenizer, which is stored already",
     "bf16": "trained in bf16, and the first version rounded to it, whose fp32 numbers are in the store",
