@@ -164,10 +164,11 @@ versions it is most of it. In a script that trains and saves in one process, the
 SPENT = """What a save by `stemmata save` takes its time for, the version's parent told. *Loading modules* is
 what a Python takes that loads what the save loads and ends; *the disk* is what the save takes longer into a
 repository on the disk than into one in memory; *the work itself* is the rest: opening the repository,
-reading, hashing, comparing with the parent, coding, and decoding once to check."""
+reading, hashing, comparing with the parent, coding, and decoding once to check. Each is a median of several
+runs by themselves, so that they do not add up exactly; what chance makes less than nothing stands as 0.00."""
 
 OPENED = """A Python process that had saved before saved {name} in {opened} s; as a process of its own
-that takes {whole} s."""
+that took {whole} s in the walks above."""
 
 LOADS = """*s to start* is of a command that does next to nothing, and may load less than a save does: the
 columns beside it are what counts."""
