@@ -102,6 +102,8 @@ their work tree), and compared with the original with `diff -r`.
 - *s per save* and *s per restore* are means over all versions of a history. *s to save nothing new*: the last
   large version is saved once more under a new name; it is in no mean, and stands as `{again}` where versions
   are listed.
+  stemmata that is told the parent, restic and borg do not read it again: they have noted its size, its inode
+  and its times, and nothing touched it since. The other rows of stemmata lack the parent, or the notes.
 - *MB kept*: what the store grew by, with all its files. Left aside are caches that may be deleted:
   stemmata's `cache/` in the repository, and what restic, borg and DVC have outside theirs; they are in use
   while times are taken. git-lfs and DVC keep a version in their work tree besides: it is not counted, and
