@@ -205,7 +205,7 @@ def test_what_was_left_aside_is_told_in_mb() -> None:
 def test_a_save_in_a_process_that_is_open_stands_beside_that_of_a_process() -> None:
     results = _results(stemmata=[_walk(1, 0.5, 3.0, 1, opened=0.125)])
     page = " ".join(benchpage.page(results, "benchmarks.json").split())
-    assert "saved adapter in 0.12 s; as a process of its own that takes 3.00 s." in page
+    assert "saved adapter in 0.12 s; as a process of its own that took 3.00 s in the walks above." in page
     assert "had saved before" not in benchpage.page(_results(other=[_walk(1, 1, 1, 1)]), "benchmarks.json")
 
 
@@ -408,3 +408,14 @@ def test_a_rounded_branch_alone_and_what_a_save_takes_its_time_for_stand_where_t
         "| bf16-1 (2.00 MB) | 0.01 | 0.15 | 0.04 | 0.10 | 0.30 |"
     ]
     assert benchpage.pagewords.HALF[True] in benchpage.page(results, "benchmarks.json")
+
+
+def test_what_one_walk_cannot_tell_is_not_told_in_short() -> None:
+    mine, alike, slow = ([_walk(1, 1.0, save, 1.0)] for save in (1.0, 1.02, 9.0))
+    page = benchpage.page(_results(stemmata=mine, other=alike, restic=slow), "benchmarks.json")
+    row = next(line for line in page.splitlines() if "| to save a version |" in line)
+    faster, slower, neither = (cell.strip() for cell in row.split("|")[4:7])
+    assert faster == "-"
+    assert "9.00" in slower
+    assert "1.02" not in slower
+    assert "1.02" in neither
