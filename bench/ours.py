@@ -20,7 +20,7 @@ import stemmata
 from manifests import Entry
 from measuring import COMMAND, Peaks, peak_of, repository_bytes
 from stemmata.codecs import payloads
-from walking import OUT, Row, walk
+from walking import OUT, Row, WalksAlone, walk
 
 MODEL = "measured"
 _USERS = "users-cache"
@@ -88,20 +88,8 @@ class Whole(_Ours):
         self._peaks.run([COMMAND, *arguments, "-R", self._repository], cwd=self._home, env=own)
 
 
-class _Otherwise(Whole):
+class _Otherwise(WalksAlone, Whole):
     """The same, used otherwise: what is asked of the first once is not asked of it."""
-
-    def opened(self, entries: Sequence[Entry], work: Path) -> float | None:  # noqa: ARG002
-        return None
-
-    def stored(self, entries: Sequence[Entry]) -> dict[str, dict[str, Any]] | None:  # noqa: ARG002
-        return None
-
-    def alone(self, entries: Sequence[Entry], work: Path) -> dict[str, int] | None:  # noqa: ARG002
-        return None
-
-    def spent(self, entries: Sequence[Entry], work: Path) -> dict[str, float] | None:  # noqa: ARG002
-        return None
 
 
 class Alone(_Otherwise):

@@ -11,18 +11,17 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from manifests import Entry
 from measuring import Peaks, folder_bytes
 from programs import Programs
-from walking import OUT
+from walking import OUT, WalksAlone
 
 _WHO = {"NAME": "bench", "EMAIL": "bench@localhost"}
 _IDENTITY = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in _WHO.items()}
 
 
-class Peer:
+class Peer(WalksAlone):
     """What the peers share: a home of their own, and processes in a clean environment."""
 
     title = ""
@@ -58,18 +57,6 @@ class Peer:
     def start(self) -> str:
         self.version()
         return self.starting
-
-    def opened(self, entries: Sequence[Entry], work: Path) -> float | None:  # noqa: ARG002
-        return None
-
-    def stored(self, entries: Sequence[Entry]) -> dict[str, dict[str, Any]] | None:  # noqa: ARG002
-        return None
-
-    def alone(self, entries: Sequence[Entry], work: Path) -> dict[str, int] | None:  # noqa: ARG002
-        return None
-
-    def spent(self, entries: Sequence[Entry], work: Path) -> dict[str, float] | None:  # noqa: ARG002
-        return None
 
     def _start(self) -> None:
         raise NotImplementedError

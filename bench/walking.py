@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
-from typing import Protocol
+from typing import Any, Protocol
 
 from manifests import Entry
 from measuring import copy_and_sync, same_bytes, to_disk, warm
@@ -45,6 +45,22 @@ class Tool(Protocol):
 
     def peak(self) -> int:
         """The most memory of any of its processes since the last call, in bytes; 0 if not known."""
+
+
+class WalksAlone:
+    """A tool of which nothing is asked beside its walks: see `keeping.Measured`."""
+
+    def opened(self, entries: Sequence[Entry], work: Path) -> float | None:  # noqa: ARG002
+        return None
+
+    def stored(self, entries: Sequence[Entry]) -> dict[str, dict[str, Any]] | None:  # noqa: ARG002
+        return None
+
+    def alone(self, entries: Sequence[Entry], work: Path) -> dict[str, int] | None:  # noqa: ARG002
+        return None
+
+    def spent(self, entries: Sequence[Entry], work: Path) -> dict[str, float] | None:  # noqa: ARG002
+        return None
 
 
 @dataclass(frozen=True)

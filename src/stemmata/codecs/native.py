@@ -92,14 +92,15 @@ class _Scratch(threading.local):
 scratch = _Scratch()
 
 
-def _call(name: str, dtype: DType) -> Any:
+def call(name: str, dtype: DType) -> Any:
+    """The function for elements of a width, of those that run."""
     return getattr(library, f"{name}_{8 * dtype.itemsize}{suffix}")
 
 
 def delta_split(data: Bytes, base: Bytes, dtype: DType) -> DeltaParts:
     """As `numpy_kernels.delta_split`; the parts are good until this thread splits again."""
     own, count = scratch, len(data) // dtype.itemsize
-    groups = _call("stm_delta_split", dtype)(
+    groups = call("stm_delta_split", dtype)(
         at(data), at(base), ctypes.c_int64(count), dtype.mantissa, *own.split_at
     )
     counts = own.groups[:groups]
@@ -119,7 +120,7 @@ def delta_groups(base: Bytes, classes: Bytes, dtype: DType) -> Groups:
     if classes.max() > (DRIFTED if dtype.mantissa > 6 else SCATTERED):
         raise DamagedFault("a block is of an unknown class")
     own, count, of_key = scratch, len(base) // dtype.itemsize, np.empty(_KEYS, np.uint8)
-    groups = _call("stm_delta_groups", dtype)(
+    groups = call("stm_delta_groups", dtype)(
         *(at(base), ctypes.c_int64(count), dtype.mantissa, at(classes), at(of_key), own.groups, own.sizes)
     )
     return Groups(own.groups[:groups], of_key, own.sizes[0])
@@ -132,7 +133,7 @@ def delta_join(base: Bytes, groups: Groups, parts: DeltaParts, dtype: DType, int
         raise DamagedFault("the raw bits are more than the tokens say")
     own.raw[:size] = parts.raw
     own.groups[: len(counts)] = list(counts)
-    bad = _call("stm_delta_join", dtype)(
+    bad = call("stm_delta_join", dtype)(
         *(at(base), ctypes.c_int64(len(base) // dtype.itemsize), dtype.mantissa, at(parts.classes)),
         *(at(groups.of_key), own.groups, len(counts)),
         *(at(parts.tokens), at(own.raw), ctypes.c_int64(size), at(parts.low), at(parts.high)),
@@ -145,7 +146,7 @@ def delta_join(base: Bytes, groups: Groups, parts: DeltaParts, dtype: DType, int
 def split(data: Bytes, dtype: DType) -> list[Bytes]:
     """As `numpy_kernels.split`; the planes are good until this thread splits again."""
     planes, count = scratch.planes, len(data) // dtype.itemsize
-    _call("stm_split", dtype)(
+    call("stm_split", dtype)(
         *(at(data), ctypes.c_int64(count), int(dtype.rotate)),
         *(scratch.planes_at, ctypes.c_int64(planes.shape[1])),
     )
@@ -155,15 +156,15 @@ def split(data: Bytes, dtype: DType) -> list[Bytes]:
 def join(planes: Sequence[Bytes], dtype: DType, into: Bytes) -> None:
     """As `numpy_kernels.join`."""
     addresses = (ctypes.c_void_p * dtype.itemsize)(*(p.ctypes.data for p in planes))
-    _call("stm_join", dtype)(addresses, ctypes.c_int64(len(planes[0])), int(dtype.rotate), at(into))
+    call("stm_join", dtype)(addresses, ctypes.c_int64(len(planes[0])), int(dtype.rotate), at(into))
 
 
 def narrow(wide: Bytes, dtype: DType) -> Bytes | None:
     """As `numpy_kernels.narrow`; good until this thread narrows again."""
     count = len(wide) // 4
     into = scratch.narrowed[: 2 * count]
-    call = library.stm_narrow_bf16 if dtype.word == "BF16" else library.stm_narrow_f16
-    return None if call(at(wide), ctypes.c_int64(count), at(into)) else into
+    round_to = library.stm_narrow_bf16 if dtype.word == "BF16" else library.stm_narrow_f16
+    return None if round_to(at(wide), ctypes.c_int64(count), at(into)) else into
 
 
 def same(a: Bytes, b: Bytes) -> bool:

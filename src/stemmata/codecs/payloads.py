@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from typing import Any
 
 import numpy as np
 
 from stemmata.codecs import native, zstd_library
 from stemmata.codecs.dtypes import MAX_FRAME_BYTES, DType
-from stemmata.codecs.native import at
+from stemmata.codecs.native import at, call
 from stemmata.codecs.streams import Bytes
 
 why_not = native.why_not or zstd_library.why_not
@@ -24,6 +23,7 @@ why_not = native.why_not or zstd_library.why_not
 _ROOM = 4 * MAX_FRAME_BYTES
 """For a payload of as many streams as there may be, each as long as zstd might make it."""
 _AWAY = 2048
+"""Bytes between where a payload's memory begins and where that of other large things does, within a page."""
 _POINTERS = (
     "words",
     "sorted",
@@ -62,7 +62,7 @@ class _Own(threading.local):
         self.spare = np.empty(_ROOM // 2, np.uint8)
         # Half a page away from where other large memory begins: a processor that copies between places whose
         # addresses have the same last twelve bits waits for itself.
-        self.payload = np.empty(_ROOM + 2 * _AWAY, np.uint8)[_AWAY:]
+        self.payload = np.empty(_ROOM + _AWAY, np.uint8)[_AWAY:]
         self.contexts = zstd_library.Contexts()
         pointers = [getattr(self if name == "spare" else parts, name) for name in _POINTERS]
         self.space = _Space(
@@ -77,15 +77,11 @@ class _Own(threading.local):
 _own = _Own() if not why_not else None
 
 
-def _call(name: str, dtype: DType) -> Any:
-    return getattr(native.library, f"{name}_{8 * dtype.itemsize}{native.suffix}")
-
-
 def delta_write(data: Bytes, base: Bytes, dtype: DType, repeats: bool) -> memoryview | None:
     """As `delta.encode`; good until this thread writes another."""
     if _own is None:
         return None
-    write, count = _call("stm_delta_write", dtype), ctypes.c_int64(len(data) // dtype.itemsize)
+    write, count = call("stm_delta_write", dtype), ctypes.c_int64(len(data) // dtype.itemsize)
     write.restype = ctypes.c_int64
     size = write(
         *(ctypes.byref(_own.space), at(data), at(base), count),
@@ -99,7 +95,7 @@ def delta_read(payload: memoryview, base: Bytes, dtype: DType, into: Bytes) -> b
     if _own is None:
         return False
     count = ctypes.c_int64(len(into) // dtype.itemsize)
-    return not _call("stm_delta_read", dtype)(
+    return not call("stm_delta_read", dtype)(
         *(ctypes.byref(_own.space), at(np.frombuffer(payload, np.uint8)), ctypes.c_int64(len(payload))),
         *(at(base), count, dtype.mantissa, at(into)),
     )
@@ -109,7 +105,7 @@ def planes_write(data: Bytes, dtype: DType, repeats: tuple[bool, ...]) -> memory
     """As `planes.encode`; good until this thread writes another."""
     if _own is None:
         return None
-    write, count = _call("stm_planes_write", dtype), ctypes.c_int64(len(data) // dtype.itemsize)
+    write, count = call("stm_planes_write", dtype), ctypes.c_int64(len(data) // dtype.itemsize)
     write.restype = ctypes.c_int64
     wanted = sum(pays << k for k, pays in enumerate(repeats))
     size = write(
@@ -123,7 +119,7 @@ def planes_read(payload: memoryview, dtype: DType, into: Bytes) -> bool:
     if _own is None:
         return False
     count = ctypes.c_int64(len(into) // dtype.itemsize)
-    return not _call("stm_planes_read", dtype)(
+    return not call("stm_planes_read", dtype)(
         *(ctypes.byref(_own.space), at(np.frombuffer(payload, np.uint8)), ctypes.c_int64(len(payload))),
         *(count, int(dtype.rotate), at(into)),
     )
