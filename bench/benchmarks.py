@@ -24,9 +24,9 @@ import corpus
 import patches
 import peers
 import trackers
-from figures import LARGE, USUAL
+from figures import LARGE, USUAL, USUAL_WALKS
 from keeping import Conditions, Measured, Results, Shelf, conditions, measure
-from manifests import RECIPES, Entry
+from manifests import BRANCHES, RECIPES, Entry
 from measuring import ROOT, machine_facts
 from ours import Alone, Gone, Whole
 from programs import Programs
@@ -97,15 +97,19 @@ def target(shelf: Shelf, options: argparse.Namespace, work: Path) -> tuple[Path,
 def parse_options(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure stemmata beside other tools, and write the page.")
     parser.add_argument(
-        "--histories", nargs="+", default=USUAL, choices=RECIPES, help=f"default: {' '.join(USUAL)}"
+        "--histories",
+        nargs="+",
+        default=USUAL,
+        choices=[*RECIPES, *BRANCHES],
+        help=f"default: {' '.join(USUAL)}",
     )
     parser.add_argument("--only-tools", nargs="+", choices=TOOLS, metavar="TOOL",
                         help=f"of {', '.join(TOOLS)}; default: all, on {LARGE} some")  # fmt: skip
     parser.add_argument(
         "--repeat",
         type=int,
-        default=1,
-        help=f"walks of each tool, one on {LARGE}; medians count; default: 1",
+        default=USUAL_WALKS,
+        help=f"walks of each tool, one on {LARGE}; medians count; default: {USUAL_WALKS}",
     )
     parser.add_argument("--work", default="bench-work", help="folder for everything that is written")
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page of what is kept")
@@ -186,8 +190,9 @@ def measure_all(shelf: Shelf, options: argparse.Namespace, work: Path) -> list[s
 
 def versions(name: str, folder: Path) -> list[Entry]:
     """A history's, trained and looked into in processes of their own where that is not done yet."""
+    trained = BRANCHES[name][0] if name in BRANCHES else name
     for script in ("corpus.py", "contents.py"):
-        subprocess.run([sys.executable, ROOT / "bench" / script, name, "--work", folder], check=True)
+        subprocess.run([sys.executable, ROOT / "bench" / script, trained, "--work", folder], check=True)
     return chosen(corpus.history(name, folder))
 
 

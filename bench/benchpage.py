@@ -19,6 +19,7 @@ from figures import (
     MEASURES,
     OURS,
     USUAL,
+    USUAL_WALKS,
     Figure,
     Of,
     less,
@@ -98,7 +99,7 @@ def page(results: Results, file: str) -> str:
     names = [history.name for history in results.histories]
     options = "" if set(names) == set(USUAL) else f" --histories {' '.join(names)}"
     most_walks = max(walk.number for walk in walks)
-    options += f" --repeat {most_walks}" if most_walks > 1 else ""
+    options += f" --repeat {most_walks}" if most_walks != USUAL_WALKS else ""
     return "\n".join([*lines, pagewords.REPETITION.format(options=options)])
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import corpus
-from manifests import Entry
+from manifests import BRANCHES, Entry
 from recipes import LOSS_BATCHES
 
 _FORM = 1
@@ -38,6 +38,9 @@ def part_of(tensor: str) -> str:
 def contents(name: str, work: Path) -> dict[str, dict[str, Any]]:
     """By version: `loss`, and of each part its `bytes`, its share of values `changed` against the first
     parent, and of the embeddings the share of rows that `moved`. What is not known is absent."""
+    if name in BRANCHES:
+        whole = contents(BRANCHES[name][0], work)
+        return {entry.name: _within(entry, whole[entry.name]) for entry in corpus.history(name, work)}
     home = (work / name).absolute()
     made = hashlib.sha256((home / "manifest.json").read_bytes()).hexdigest()
     file = home / _FILE
@@ -85,6 +88,17 @@ def _parts(entry: Entry, entries: Sequence[Entry]) -> dict[str, Any]:
     if EMBEDDINGS in told and counts["rows"][1]:
         told[EMBEDDINGS]["moved"] = counts["rows"][0] / counts["rows"][1]
     return dict(told)
+
+
+def _within(entry: Entry, found: dict[str, Any]) -> dict[str, Any]:
+    """In a branch: without a parent nothing has changed."""
+    if entry.parents:
+        return found
+    compared = ("changed", "moved")
+    return {
+        part: {k: v for k, v in told.items() if k not in compared} if isinstance(told, dict) else told
+        for part, told in found.items()
+    }
 
 
 def _add(counts: list[int], found: Any) -> None:

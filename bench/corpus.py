@@ -16,7 +16,7 @@ import importlib
 import os
 from pathlib import Path
 
-from manifests import RECIPES, Entry, Shelf
+from manifests import BRANCHES, RECIPES, Entry, Shelf, branch
 
 USUAL = ("H", "H2", "G")
 WORK = Path("bench-work/corpus")
@@ -26,6 +26,9 @@ _RECIPES = {"L": "lengthy", "tiny": "madeup"}
 
 def history(name: str, work: Path = WORK) -> list[Entry]:
     """The versions of a history, parents before children. Ends the program if it was not made."""
+    if name in BRANCHES:
+        whole, only = BRANCHES[name]
+        return branch(history(whole, work), only)
     shelf = Shelf((work / name).absolute())
     if not shelf.complete:
         raise SystemExit(f"{shelf.home} is not complete: run bench/corpus.py {name} --work {work}")

@@ -17,8 +17,10 @@ CHAIN = "G"
 """The history that is one chain."""
 LARGE = "G4"
 """The history of versions of several GB; CHAIN's are of the same kind and a fraction as large."""
-USUAL = ("H", "L", CHAIN, LARGE)
+USUAL = ("H", "B", "L", "R", CHAIN, LARGE)
 """The histories of the whole page."""
+USUAL_WALKS = 3
+"""Of each tool through each history, of LARGE one."""
 COPIES = "cp"
 """The tool whose times tell the noise: it does the same work each time."""
 OURS, ALONE, GONE = "stemmata", "stemmata-alone", "stemmata-gone"
@@ -173,7 +175,7 @@ def slowed(history: History) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Noise:
-    """How far the times of one piece of work were apart, as a share of their median."""
+    """How much longer than its fastest the slowest time of one piece of work was, as a share of it."""
 
     save: float
     restore: float
@@ -206,7 +208,7 @@ def _of_one_size(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def _apart(times: Sequence[float]) -> float:
-    return (max(times) - min(times)) / median(times)
+    return max(times) / min(times) - 1
 
 
 def less(one: Figure, two: Figure, measure: Measure, noise: Noise) -> bool:

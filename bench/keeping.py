@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -27,7 +27,7 @@ METHOD = 4
 1: a store was not read before each time, and no copies were made before a walk. 2: DVC's state outlived a
 walk. 3: git-lfs was given a version in the second in which it saved it, or not, as chance would have it.
 """
-_LAYOUT = 4
+_LAYOUT = 5
 """Of a kept walk: counted up with what its file says and with METHOD. Older ones are not read."""
 _SMALL = 10
 """A version is small that goes so many times into the largest: its save is mostly what every save takes."""
@@ -53,9 +53,6 @@ class Measured(Tool, Protocol):
 
     def stored(self, entries: Sequence[Entry]) -> dict[str, dict[str, Any]] | None:
         """What its store has of each version: see leanings.py; None if nobody can look into it."""
-
-    def alone(self, entries: Sequence[Entry], work: Path) -> dict[str, int] | None:
-        """Bytes kept of each of `entries` in a store with nothing else; None if that is not asked of it."""
 
     def spent(self, entries: Sequence[Entry], work: Path) -> dict[str, float] | None:
         """What the save of the last of `entries` after the others spends its time on: see spending.py."""
@@ -100,8 +97,6 @@ class Walk:
     process, or no version that is small."""
     stored: dict[str, dict[str, Any]] | None = None
     """See leanings.py. None where nobody can look into the store."""
-    alone: dict[str, int] | None = None
-    """Bytes kept of each version of `rounded`, in a store with nothing else."""
     spent: dict[str, dict[str, float]] | None = None
     """By version what its save spends its time on: see spending.py."""
 
@@ -152,27 +147,10 @@ def measure(tool: Measured, entries: Sequence[Entry], work: Path, number: int) -
     small = smallest(entries)
     opened = tool.opened(small, work / "opened") if small else None
     found = tool.stored([entry for entry in entries if entry.name != AGAIN])
-    half = rounded(entries)
-    alone = tool.alone(half, work / "alone") if half else None
     asked = {chain[-1].name: tool.spent(chain, work / "spent") for chain in (small, entries[:2]) if small}
     spent = {name: seconds for name, seconds in asked.items() if seconds} or None
     load = (before, os.getloadavg()[0])
-    return Walk(
-        number, commit(), began, load, rows, METHOD, told[0], start, aside, opened, found, alone, spent
-    )
-
-
-def rounded(entries: Sequence[Entry]) -> list[Entry]:
-    """A model that is its parent's numbers in fewer bytes, as if it had no parent, and what comes from it."""
-    sizes = {entry.name: entry.bytes for entry in entries}
-    wanted: list[Entry] = []
-    for entry in entries:
-        if any(parent == one.name for parent in entry.parents for one in wanted) and entry.name != AGAIN:
-            wanted.append(entry)
-        elif not wanted and entry.kind == "model" and entry.parents:
-            share = entry.bytes / sizes[entry.parents[0]]
-            wanted += [replace(entry, parents=())] if 0.4 < share < 0.6 else []
-    return wanted
+    return Walk(number, commit(), began, load, rows, METHOD, told[0], start, aside, opened, found, spent)
 
 
 def smallest(entries: Sequence[Entry]) -> list[Entry]:

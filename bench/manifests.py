@@ -8,14 +8,18 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from measuring import folder_bytes
 
 RECIPES = {"H": 1, "H2": 1, "L": 1, "G": 1, "G4": 1, "tiny": 1}
 """Counted up with every change of what is trained: a history of an older recipe is made anew."""
+BRANCHES = {"B": ("H", "bf16-*"), "R": ("L", "rounded-*")}
+"""Histories that are part of another: which, and the names of its versions. Nothing more is trained for them;
+what comes from outside of the part has no parent there."""
 _MANIFEST = "manifest.json"
 
 
@@ -34,6 +38,14 @@ class Entry:
     what: str
     bytes: int
     changed: float | None
+
+
+def branch(entries: Sequence[Entry], only: str) -> list[Entry]:
+    """Those whose names fit. Parents that do not fit are left out, and with them what changed since."""
+    found = [entry for entry in entries if fnmatchcase(entry.name, only)]
+    names = {entry.name for entry in found}
+    kept = [replace(entry, parents=tuple(p for p in entry.parents if p in names)) for entry in found]
+    return [entry if entry.parents else replace(entry, changed=None) for entry in kept]
 
 
 Line = tuple[str, Callable[["Shelf"], None]]

@@ -72,10 +72,6 @@ class Whole(_Ours):
     def stored(self, entries: Sequence[Entry]) -> dict[str, dict[str, Any]] | None:
         return leanings.leanings(self._repository, MODEL, [entry.name for entry in entries])
 
-    def alone(self, entries: Sequence[Entry], work: Path) -> dict[str, int] | None:
-        rows, _ = inside(entries, work)
-        return {row.name: row.kept for row in rows}
-
     def spent(self, entries: Sequence[Entry], work: Path) -> dict[str, float] | None:
         return spending.spent(entries, MODEL, work)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from figures import mb
 from keeping import History, Results
+from manifests import BRANCHES
 from pagetables import table
 from pageweights import share
 from recipes import (
@@ -29,9 +30,12 @@ belongs to. An epoch is {STEPS} optimizer steps of {PAIRS} pairs of {TOKENS} tok
 for all of its lines. Half of its weights are the table of tokens, of which a training learns the rows of the
 tokens that it sees; the other rows move by weight decay alone, which takes few bits to keep. In bf16 alone
 most of AdamW's steps at such a rate are smaller than a step of bf16 and are lost: few values change.""",
+    "B": """Those versions of H that are in bf16, saved by themselves, which is what who keeps nothing
+but bf16 has: the first version leans on nothing, and the epochs on it.""",
     "L": f"""The same encoder from the same base at the same task, with longer epochs,
 {LONG_STEPS} optimizer steps (H: {STEPS}). Once in fp32, and once in a common kind of mixed precision:
 the optimizer's weights stay in fp32, and after each epoch they are saved as bf16.""",
+    "R": """Those versions of L that are in bf16, saved by themselves.""",
     "G": f"""GPT-2's architecture, 124 million parameters in fp32, from random weights: registries of packages
 could be reached where this was measured, a hub with models could not. So it is the beginning of a training
 rather than a fine-tuning. It learns the next token of the same docstrings. An epoch is {GPT_STEPS} steps of
@@ -66,6 +70,8 @@ def the_histories(results: Results) -> list[str]:
     for history in results.histories:
         about = ABOUT.get(history.name, ELSE)
         lines += [f"{history.name}: {len(history.versions)} versions, {mb(history.bytes)} MB. {about}", ""]
+        if history.name in BRANCHES and BRANCHES[history.name][0] in names:
+            continue
         parents = any("parents" in version for version in history.versions)
         losses = {version["name"]: _loss(version) for version in history.versions}
         known = any(loss is not None for loss in losses.values())

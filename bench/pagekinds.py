@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from keeping import History
 
+FIRST = "the first version"
 KINDS = {
-    "base": "the first version",
     "full": "all weights in fp32",
     "epoch": "all weights in fp32",
     "long": "all weights in fp32",
     "frozen": "fp32 with most frozen",
-    "bf16": "bf16",
+    "bf16": "trained in bf16",
     "rounded": "fp32 saved as bf16",
     "lora": "LoRA",
     "perturbed": "noise in fp32",
@@ -26,13 +26,18 @@ def kind_of(name: str) -> str:
 def kinds_of(history: History) -> dict[str, list[int]]:
     """The places of its versions, by kind."""
     kinds: dict[str, list[int]] = {}
-    for at, version in enumerate(history.versions):
-        kinds.setdefault(kind_of(str(version["name"])), []).append(at)
+    for at, kind in enumerate(_each(history)):
+        kinds.setdefault(kind, []).append(at)
     return kinds
+
+
+def _each(history: History) -> list[str]:
+    """The kind of each version. The first is a kind of its own: it has nothing to lean on."""
+    return [kind_of(str(v["name"])) if at else FIRST for at, v in enumerate(history.versions)]
 
 
 def branches(history: History) -> list[tuple[int, str]]:
     """Where versions of another kind begin, and which; nothing of a history that is one line."""
-    kinds = [kind_of(str(version["name"])) for version in history.versions]
+    kinds = _each(history)
     begun = [(at, kind) for at, kind in enumerate(kinds) if at and kind != kinds[at - 1]]
     return begun if len(begun) > 1 else []

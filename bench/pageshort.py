@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import comb
 
 import pagewords
 from figures import (
@@ -21,10 +22,10 @@ from figures import (
     tools_of,
 )
 from keeping import History, Results
+from manifests import BRANCHES
 from pagekinds import kinds_of
 from pagetables import table
-
-_ALONE = "in a store without anything else"
+from pageweights import rest_kept
 
 
 def in_short(results: Results) -> list[str]:
@@ -38,11 +39,23 @@ def in_short(results: Results) -> list[str]:
         times += _times_of(history, tools) if others_of(tools) else []
     if not rows:
         return ["stemmata itself was not measured.", ""]
-    heads = ["history", "versions", "MB", "stemmata keeps MB", "of the bytes", "least of the others, MB"]
-    half = pagewords.HALF[any(_ALONE in row[1] for row in rows)]
-    lines = [*table(heads, rows, (2, 3, 4)), "", pagewords.SMALL.format(half=half), ""]
+    heads = ["history", "versions", "MB", "stemmata keeps MB", "of the bytes", "without embeddings"]
+    names = {history.name for history in results.histories}
+    half = pagewords.HALF[names.issuperset(BRANCHES)]
+    lines = [*table([*heads, "least of the others, MB"], rows, (2, 3, 4, 5)), ""]
+    lines += [pagewords.SMALL.format(half=half), ""]
     heads = ["history", "mean seconds", "stemmata", "faster", "slower", "not to be told apart"]
-    return [*lines, pagewords.TIMES, "", *table(heads, times), ""] if times else lines
+    return [*lines, _how_timed(results), "", *table(heads, times), ""] if times else lines
+
+
+def _how_timed(results: Results) -> str:
+    """What *faster* means, by the walks that each tool made at least."""
+    usual = [history for history in results.histories if history.name != LARGE]
+    walks = min(len(walks) for history in usual for walks in history.walks.values())
+    middle = "mean" if walks == 2 else "median"
+    # So many orders of the walks of two tools there are; in two of them all of the one come first.
+    odds = comb(2 * walks, walks) // 2
+    return pagewords.TIMES[min(walks, max(pagewords.TIMES))].format(walks=walks, middle=middle, odds=odds)
 
 
 def _kept_of(history: History, ours: Of, others: Sequence[Of]) -> list[list[str]]:
@@ -52,16 +65,16 @@ def _kept_of(history: History, ours: Of, others: Sequence[Of]) -> list[list[str]
     rows = [[*whole, _least(others, everything)]]
     rows[0][4] = f"**{rows[0][4]}**"
     for kind, places in kinds_of(history).items():
-        row = _row("", pagewords.KINDS.get(kind, kind), history, places, ours)
+        row = _row("", pagewords.KINDS.get((history.name, kind), kind), history, places, ours)
         rows.append([*row, _least(others, places)])
-        rows += _alone(history, kind, places, others)
     return rows
 
 
 def _row(first: str, second: str, history: History, places: Sequence[int], ours: Of) -> list[str]:
     raw = sum(history.versions[at]["bytes"] for at in places)
     kept = sum(ours.walked.rows[at].kept for at in places)
-    return [first, second, mb(raw), mb(kept), f"{kept / raw:.2g}"]
+    rest = rest_kept(history, places)
+    return [first, second, mb(raw), mb(kept), f"{kept / raw:#.2g}", "-" if rest is None else f"{rest:#.2g}"]
 
 
 def _least(others: Sequence[Of], places: Sequence[int]) -> str:
@@ -72,23 +85,6 @@ def _least(others: Sequence[Of], places: Sequence[int]) -> str:
     least = min(size for size, _ in sums)
     alike = [title for size, title in sums if mb(size) == mb(least)]
     return f"{mb(least)}: {' and '.join(alike)}"
-
-
-def _alone(history: History, kind: str, places: Sequence[int], others: Sequence[Of]) -> list[list[str]]:
-    """A branch that begins with a rounded version, in a store of its own, where that was measured; of the
-    others what they keep of it in the whole store, where it can only be less."""
-    names = [str(history.versions[at]["name"]) for at in places]
-    alone = next((w.alone for ws in history.walks.values() for w in ws if w.alone), {})
-    if not names or any(name not in alone for name in names):
-        return []
-    rows = []
-    for words, some in (("its first version", places[:1]), ("its epochs", places[1:])):
-        raw = sum(history.versions[at]["bytes"] for at in some)
-        kept = sum(alone[str(history.versions[at]["name"])] for at in some)
-        if some:
-            told = f"{kind}, {_ALONE}: {words}"
-            rows.append(["", told, mb(raw), mb(kept), f"{kept / raw:.2g}", _least(others, some)])
-    return rows
 
 
 def _times_of(history: History, tools: Sequence[Of]) -> list[list[str]]:

@@ -63,6 +63,19 @@ def the_weights(history: History) -> list[str]:
     return [WEIGHTS, "", *table(heads, rows, range(1, len(heads))), ""]
 
 
+def rest_kept(history: History, places: Sequence[int]) -> float | None:
+    """Of the weights of these versions that are no embeddings: the bytes that stemmata keeps over their own.
+    None where that is not known of all of them."""
+    stored, kept, whole = _stored(history), 0.0, 0.0
+    for version in (history.versions[at] for at in places):
+        found = (version.get("contents") or {}).get(REST)
+        if found is None or version["name"] not in stored:
+            return None
+        kept += stored[version["name"]]["kept"].get(REST, 0)
+        whole += found["bytes"]
+    return kept / whole if whole else None
+
+
 def the_leaning(history: History) -> list[str]:
     """By version."""
     stored = _stored(history)

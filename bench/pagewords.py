@@ -27,31 +27,41 @@ table it is the total of a history. *Kept* is what a store grew by, *a version* 
 `save_pretrained` leaves it, with config and tokenizer.
 """
 
-SMALL = """Which of these lines is yours? Of weights in fp32 those in fp32. {half}
-Half of the weights of H and L are a table of tokens, of which most rows hardly move. Where the table is a
-smaller part, as in a large decoder, less is saved: what is kept of the other weights stands by itself under
-each history. A decoder of billions of parameters that is fine-tuned in bf16 was not measured."""
+SMALL = """Which of these lines is yours? Of weights in fp32 those of H and L that say so. {half}
+Half of the weights of H and L are a table of tokens, of which most rows hardly move, so that little is
+kept of them. *Without embeddings* is what is kept of all other weights, as a share of their own bytes. It is
+the figure to look at where embeddings are a small part, as in a large decoder. A decoder of billions of
+parameters that is fine-tuned was not measured."""
 HALF = {
-    True: """Of weights in bf16 look at those *in a store without anything else*, unless yours has the fp32
-weights too that they were rounded from: for these, stemmata saved the versions in bf16 alone, to a store of
-their own. Of the other tools stands there what they keep of the same versions in the store of all.""",
+    True: """Of weights in bf16 the
+lines of B and R, where the store has nothing but those. In H and L it has the fp32 weights too
+that the first version in bf16 was rounded from; that one then takes next to nothing.""",
     False: """The lines in bf16 are of a store that has the fp32 weights too that their first version was
 rounded from: that version costs next to nothing by it.""",
 }
-"""By whether it was measured what they take alone."""
-TIMES = """How long it takes, in seconds: the whole process of a command, until the disk has it all. *Faster*
-and *slower* are by more than chance: of several walks of each tool, all of the one below all of the other; of
-one walk each, by more than the share of the faster time that stands under the table of the history."""
-KINDS = {
-    "LoRA": "LoRA adapters; most of the folder is the tokenizer, which is stored already",
-    "bf16": "trained in bf16, and the first version rounded to it, whose fp32 numbers are in the store",
-    "fp32 saved as bf16": "trained in fp32, saved as bf16, and the first version rounded likewise",
+"""By whether the branches in bf16 were measured by themselves."""
+TIMES = {
+    1: """How long it takes, in seconds: the whole process of a command, until the disk has it all. *Faster*
+and *slower* are by more than chance may do: each tool walked once, and the times differ by more than the
+share of the faster one that stands under the table of the history.""",
+    2: """How long it takes, in seconds: the whole process of a command, until the disk has it all. Each tool
+walked {walks} times through each history. The figure is the {middle} of these walks, each of which is a mean
+over its versions. *Faster* is a tool of which every walk took less than every walk of stemmata, *slower* one
+of which every walk took more. Of two tools that are equally fast, chance sorts one pair in {odds} so.""",
 }
-"""Kinds as the first table names them, where that is more."""
+"""By the walks of each tool, the last for more."""
+KINDS = {
+    ("H", "LoRA"): "LoRA adapters; most of the folder is the tokenizer, which is stored already",
+    ("H", "trained in bf16"): "trained in bf16, and the first version rounded to it",
+    ("L", "fp32 saved as bf16"): "trained in fp32, saved as bf16, and the first version rounded likewise",
+}
+"""Kinds of a history as the first table names them, where that is more."""
 
 SHORT = {
     "H": "a sentence encoder of 23 million parameters, short fine-tunings of four kinds",
+    "B": "the versions of H in bf16, in a store without the others",
     "L": "the same encoder, longer epochs",
+    "R": "the versions of L in bf16, in a store without the others",
     "G": "the first steps of a GPT-2 of 124 million parameters from random weights; no fine-tuning",
 }
 """The histories in a line."""
@@ -96,8 +106,8 @@ their work tree), and compared with the original with `diff -r`.
 - Whole processes: a time is what a user waits for: the start of the program, reading, hashing,
   compressing, writing, and then `sync`, so that each pays for its own bytes. Before a time begins, all
   that is unwritten goes to the disk. Making the empty store is not timed.
-- Just before each save the same folder is copied with `cp -r` and `sync`, in every tool's walk: how far these
-  times are apart says what differences are chance.
+- Just before each save the same folder is copied with `cp -r` and `sync`, in every tool's walk: a walk in
+  which that took much longer than in the others is named under the table.
 - {warm}
 - *s per save* and *s per restore* are means over all versions of a history. *s to save nothing new*: the last
   large version is saved once more under a new name; it is in no mean, and stands as `{again}` where versions
@@ -176,16 +186,12 @@ LOADS = """*s to start* is of a command that does next to nothing, and may load 
 columns beside it are what counts."""
 
 NOISE = {
-    "several": "Where the least and the most of two tools overlap, these walks cannot tell which is better; "
-    "where they do not, little differences may still be chance.",
-    "copies": "Copies of folders of one size were up to {save:.0%} of their median apart.",
-    "same": "The rows of stemmata do the same work to save {name}, which has no parent, and took "
-    "{low:.2f} to {high:.2f} s for it: {share:.0%} apart is chance here.",
-    "one": "Of one walk each, differences under {save:.0%} of a time to save, or under {restore:.0%} of a "
-    "time to restore mean nothing: so far apart, in shares of their median, were the times in which the tool "
-    "`cp -r` copied folders of one size.",
-    "untold": "Seconds are not told: in one walk of each tool the times in which `cp -r` copied folders of "
-    "one size were up to {apart:.0%} of their median apart.",
+    "several": "Where the least and the most of two tools overlap, these walks cannot tell which is better.",
+    "one": "Of one walk each: two times that differ by less than {save:.0%} of the lesser (to save) or "
+    "{restore:.0%} (to restore) are called equal. So much longer than its fastest did the slowest `cp -r` "
+    "take, to copy folders of one size.",
+    "untold": "Seconds are not told: each tool walked once, and of copies by `cp -r` of folders of one size "
+    "the slowest took {apart:.0%} longer than the fastest.",
     "unknown": "`cp -r` was not measured, so how much of a difference is chance is not known.",
     "slower": "While {title} walked, the copies took {times:.1f} times what they took in the median of all "
     "walks: the machine was slower then, and these times may be too long.",
@@ -207,8 +213,8 @@ On Linux with apt-get, in a copy of this repository in which `./scripts/test` ha
 It unpacks Debian's packages and installs PyPI's below `bench-work/`, where nothing of the machine
 changes, trains the histories, which takes about 20 minutes on two cores that multiply bf16 and longer on
 others, and measures; it needs some 16 GB of disk. It may be interrupted: the same
-command goes on with the walk that was cut off. `--repeat 3` takes medians of three walks and tells
-their spread, `--only-tools` and `--histories` measure less, `--page` writes the page anew from what is
+command goes on with the walk that was cut off. `--repeat 1` walks once with each tool instead of three
+times, `--only-tools` and `--histories` measure less, `--page` writes the page anew from what is
 kept. Leave the machine alone meanwhile. `bench/README.md`
 has the rest.
 """

@@ -10,12 +10,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
 
-from manifests import Entry
+from manifests import Entry, branch
 from measuring import copy_and_sync, same_bytes, to_disk, warm
 
 OUT = "out"
@@ -56,9 +55,6 @@ class WalksAlone:
     def stored(self, entries: Sequence[Entry]) -> dict[str, dict[str, Any]] | None:  # noqa: ARG002
         return None
 
-    def alone(self, entries: Sequence[Entry], work: Path) -> dict[str, int] | None:  # noqa: ARG002
-        return None
-
     def spent(self, entries: Sequence[Entry], work: Path) -> dict[str, float] | None:  # noqa: ARG002
         return None
 
@@ -80,11 +76,9 @@ class Row:
 
 def chosen(entries: Sequence[Entry], only: str = "*") -> list[Entry]:
     """Those whose names fit, parents that do not fit left out, and the last large one `AGAIN`."""
-    found = [entry for entry in entries if fnmatchcase(entry.name, only)]
+    found = branch(entries, only)
     if not found:
         raise SystemExit(f"no version fits {only!r}; there are {', '.join(e.name for e in entries)}")
-    names = {entry.name for entry in found}
-    found = [replace(entry, parents=tuple(p for p in entry.parents if p in names)) for entry in found]
     last = [entry for entry in found if entry.bytes * 2 > max(e.bytes for e in found)][-1]
     return [*found, replace(last, name=AGAIN, parents=(last.name,))]
 

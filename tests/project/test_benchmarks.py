@@ -29,7 +29,8 @@ import scale
 import simulated
 from corpus import history
 from doc_blocks import ROOT
-from manifests import RECIPES, Entry, Line, Shelf
+from figures import USUAL
+from manifests import BRANCHES, RECIPES, Entry, Line, Shelf
 from ours import Alone, Whole
 from programs import Programs
 from walking import AGAIN, OUT, Row, Walked, chosen, walk
@@ -134,9 +135,6 @@ class Copied(Forgetful):
     def stored(self, entries: Sequence[Entry]) -> dict[str, dict[str, Any]] | None:
         return {entry.name: {} for entry in entries}
 
-    def alone(self, entries: Sequence[Entry], work: Path) -> dict[str, int] | None:
-        return {entry.name: len(entry.parents) for entry in entries}
-
     def spent(self, entries: Sequence[Entry], work: Path) -> dict[str, float] | None:
         return {"whole": 2.0} if entries[-1].name == "small" else None
 
@@ -234,7 +232,6 @@ def test_a_small_version_is_saved_once_more_in_a_process_that_is_open(
     assert walked.opened == 0.25
     assert walked.spent == {"small": {"whole": 2.0}}
     assert walked.stored == {entry.name: {} for entry in (*made, small)}
-    assert walked.alone is None, "none of them is another rounded"
 
 
 def test_products_of_bf16_are_those_of_fp32_rounded_backwards_too() -> None:
@@ -249,14 +246,20 @@ def test_products_of_bf16_are_those_of_fp32_rounded_backwards_too() -> None:
     assert torch.equal(one.grad, (torch.ones(32, 32) @ two.float().T).to(torch.bfloat16))
 
 
-def test_what_was_rounded_is_saved_alone_with_what_comes_from_it(made: list[Entry], tmp_path: Path) -> None:
-    half = replace(made[1], name="half", parents=("base",), bytes=made[0].bytes // 2)
-    after = replace(made[2], name="after", parents=("half",), bytes=half.bytes)
-    adapter = replace(made[2], name="adapter", parents=("base",), bytes=half.bytes, kind="adapter")
-    versions = [adapter, *made, half, after]
-    assert [(e.name, e.parents) for e in keeping.rounded(versions)] == [("half", ()), ("after", ("half",))]
-    walked = keeping.measure(Copied(), [*versions, replace(after, name=AGAIN)], tmp_path / "work", 1)
-    assert walked.alone == {"half": 0, "after": 1}
+def test_a_branch_is_a_history_whose_first_version_has_no_parent(
+    made: list[Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BRANCHES, "part", ("H", "epoch-*"))
+    told = {"rest": {"bytes": 3, "changed": 0.5}, "embeddings": {"bytes": 4, "moved": 0.25}, "loss": 0.75}
+    monkeypatch.setattr(contents, "_parts", lambda entry, entries: dict(told))
+    work = tmp_path / "corpus"
+    first, second = history("part", work)
+    assert (first.name, first.parents, first.changed) == ("epoch-1", (), None)
+    assert (second.parents, second.changed) == (("epoch-1",), made[2].changed)
+    assert contents.contents("part", work) == {
+        "epoch-1": {"rest": {"bytes": 3}, "embeddings": {"bytes": 4}, "loss": 0.75},
+        "epoch-2": told,
+    }
 
 
 def test_a_store_is_asked_which_version_leans_on_which(tmp_path: Path) -> None:
@@ -374,7 +377,9 @@ def test_the_large_history_is_walked_once_and_by_some_tools() -> None:
     rounds = benchmarks.rounds(_options("--repeat", "3"))
     assert [name for name, *_ in rounds if name == "G4"] == ["G4"] * len(benchmarks.OF_LARGE)
     assert {key for name, key, _ in rounds if name == "G4"} == set(benchmarks.OF_LARGE)
-    others = [(name, key, n) for name in ("H", "L", "G") for key in benchmarks.TOOLS for n in (1, 2, 3)]
+    others = [
+        (name, key, n) for name in ("H", "B", "L", "R", "G") for key in benchmarks.TOOLS for n in (1, 2, 3)
+    ]
     assert sorted(each for each in rounds if each[0] != "G4") == sorted(others)
     asked = benchmarks.rounds(_options("--histories", "G4", "--only-tools", "restic", "--repeat", "2"))
     assert asked == [("G4", "restic", 1)]
@@ -388,13 +393,13 @@ def test_only_the_whole_set_replaces_the_page(tmp_path: Path) -> None:
     def page() -> Path:
         return benchmarks.target(shelf, _options(), tmp_path)[0]
 
-    for name, key, number in benchmarks.rounds(_options()):
+    for name, key, number in benchmarks.rounds(_options("--repeat", "1")):
         state = keeping.Conditions(key, key, "", "1", "", name, [{"name": "base", "bytes": 1}], {})
         shelf.put(state, replace(walked, number=number))
         if (name, key) == ("H", "dvc"):
             assert page() == tmp_path / "benchmarks" / "docs"
     assert page() == ROOT / "docs"
-    assert set(RECIPES) >= {"H", "L", "G", "G4"}
+    assert {*RECIPES, *BRANCHES} >= set(USUAL)
 
 
 def test_many_versions_are_asked_for_again_after_a_measurement_has_saved_into_them(tmp_path: Path) -> None:
