@@ -77,7 +77,6 @@ def page(results: Results, file: str) -> str:
         "## In short",
         "",
         *in_short(results),
-        *([pagewords.ONE_WALK, ""] if max(walk.number for walk in walks) == 1 else []),
         pagewords.OURS.format(told=the_told(results)),
         *the_histories(results),
         *the_tools(results),
@@ -280,10 +279,10 @@ def the_spent(history: History) -> list[str]:
     walks = [walk.spent for walk in history.walks.get(OURS, []) if walk.spent]
     sizes = {version["name"]: version["bytes"] for version in history.versions}
     parts = {"python": "start of Python", "load": "loading modules", "work": "the work itself"}
-    parts |= {"disk": "the disk", "whole": "all"}
+    parts |= {"disk": "sync", "whole": "all"}
     rows = []
     for name in walks[0] if walks else ():
-        found = [walk[name] for walk in walks if name in walk]
+        found = [{**walk[name], "whole": sum(walk[name].values())} for walk in walks if name in walk]
         seconds = [Figure([one[part] for one in found]).told("{:.2f}".format) for part in parts]
         rows.append([f"{name} ({mb(sizes.get(name, 0))} MB)", *seconds])
     if not rows:

@@ -29,7 +29,8 @@ from manifests import Entry
 from measuring import keep, load, machine, repository_bytes
 from stemmata import recovering
 from stemmata.checking import Report, check
-from stemmata.errors import StemmataError
+from stemmata.errors import OlderCopy, StemmataError
+from stemmata.repository import Repository
 from stemmata.storage.local import LocalStorage
 
 _ANNOTATIONS = 300
@@ -46,6 +47,8 @@ class Counts:
     places: Counter[str] = field(default_factory=Counter)
     unfound: list[str] = field(default_factory=list)
     refused: int = 0
+    newest: int = 0
+    """Rounds that lost the newest entry of the log, which no other copy had."""
     exact: int = 0
     wrong: list[str] = field(default_factory=list)
     unmended: list[str] = field(default_factory=list)
@@ -109,6 +112,7 @@ def one_round(
     with stemmata.open(hurt) as repository:
         # Somebody works there: the machine knows how far that log goes.
         repository.annotate(f"{MODEL}@{entries[0].name}", metrics={"round": number})
+    newest = max((hurt / "log").iterdir()).relative_to(hurt).as_posix()
     keys = spoil(hurt, count, dice, counts)
     full = not number % _FULL
     with timed(counts, "check"):
@@ -118,6 +122,12 @@ def one_round(
     with timed(counts, "mend"):
         recovered = recovering.recover(storage, sources=[LocalStorage(whole)])
         with stemmata.open(hurt) as repository:
+            if not (hurt / newest).exists():
+                # No other copy has it: it is told, and stays lost.
+                counts.newest += 1
+                if not is_refused(repository, f"{MODEL}@{entries[0].name}"):
+                    counts.unmended.append(f"round {number}: written to without its newest entry")
+                repository.accept_older()
             mended = repository.repair([whole], level="stored")
     if not (recovered.complete and mended.sound):
         counts.unmended.append(f"round {number}: {mended.lost or mended.left or recovered.lost}")
@@ -129,6 +139,15 @@ def one_round(
     if counts.refused > before:
         counts.unmended.append(f"round {number}: a version could not be read after it was mended")
     shutil.rmtree(hurt)
+
+
+def is_refused(repository: Repository, reference: str) -> bool:
+    """Whether nothing may be written while the newest entry is gone."""
+    try:
+        repository.annotate(reference, metrics={"after": 1})
+    except OlderCopy:
+        return True
+    return False
 
 
 def spoil(folder: Path, count: int, dice: random.Random, counts: Counts) -> list[str]:
@@ -221,6 +240,8 @@ def report(
         f"- versions read while damaged and after: {counts.exact} exact, {counts.refused} refused, "
         f"{len(counts.wrong)} with other bytes",
         f"- not mended from the untouched copy: {len(counts.unmended)}",
+        f"- rounds that lost the newest entry of the log, which no other copy had, so that writing was "
+        f"refused until that was accepted: {counts.newest}",
         "",
         "| seconds a round | |",
         "| --- | ---: |",

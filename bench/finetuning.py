@@ -161,7 +161,7 @@ def encoder_full(shelf: Shelf) -> None:
     torch.manual_seed(11)
     model, tokenizer = encoder(shelf.folder("base"))
     training = contrastive_training(model, tokenizer, 11, 2e-5, 4, "H full")
-    what = "all weights in fp32, AdamW 2e-5 linear, weight decay 0.01"
+    what = "all weights in fp32, AdamW 2e-5 linear"
     epochs(shelf, training, "full", 4, STEPS, what, saver(model, tokenizer))
 
 
@@ -323,7 +323,7 @@ def gpt_epochs(shelf: Shelf) -> None:
     optimizer = adamw(model, 5e-5, DECAY)
     scheduler = linear(optimizer, 3 * GPT_STEPS)
     training = Training(model, next_word, gpt_batches(tokenizer, 32), optimizer, scheduler, "G")
-    what = f"all weights in fp32, {GPT_STEPS} steps, AdamW 5e-5 linear, weight decay 0.01"
+    what = f"all weights in fp32, {GPT_STEPS} steps, AdamW 5e-5 linear"
     epochs(shelf, training, "epoch", 3, GPT_STEPS, what, saver(model, tokenizer))
 
 

@@ -24,7 +24,7 @@ def fp32(shelf: Shelf) -> None:
     torch.manual_seed(51)
     model, tokenizer = encoder(shelf.folder("base"))
     training = contrastive_training(model, tokenizer, 51, 2e-5, EPOCHS, "L fp32", LONG_STEPS)
-    what = f"all weights in fp32, {LONG_STEPS} steps, AdamW 2e-5 linear, weight decay 0.01"
+    what = f"all weights in fp32, {LONG_STEPS} steps, AdamW 2e-5 linear"
     epochs(shelf, training, "long", EPOCHS, LONG_STEPS, what, saver(model, tokenizer))
 
 

@@ -10,17 +10,19 @@ KINDS = {
     "epoch": "all weights in fp32",
     "long": "all weights in fp32",
     "frozen": "fp32 with most frozen",
+    "bf16-base": "the first version, rounded to bf16",
     "bf16": "trained in bf16",
-    "rounded": "fp32 saved as bf16",
+    "rounded-base": "the first version, rounded to bf16",
+    "rounded": "trained in fp32, saved as bf16",
     "lora": "LoRA",
     "perturbed": "noise in fp32",
 }
-"""Of versions, by what stands before the first hyphen of their names."""
+"""Of versions, by their names, or by what stands before the first hyphen."""
 
 
 def kind_of(name: str) -> str:
     prefix = name.split("-")[0]
-    return KINDS.get(prefix, prefix)
+    return KINDS.get(name) or KINDS.get(prefix, prefix)
 
 
 def kinds_of(history: History) -> dict[str, list[int]]:

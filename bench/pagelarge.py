@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from figures import CHAIN, LARGE, Figure, Of, mb, most, noise_of, ours_of, tools_of
+from figures import CHAIN, LARGE, Figure, Of, mb, most, ours_of, tools_of
 from keeping import Results
-from pagetables import cells, exactness, kept_and_speed, memory, table, the_noise
-from pagewords import NOISE
+from pagetables import cells, exactness, memory, table
 from walking import Walked
 
-_NO_TIME = 0.5
-"""Apart by so much of their median, the times of equal copies say that no time means anything."""
 ABOUT = """A version of {large} has {size} MB, {times:.1f} times as much as one of {chain}. stemmata took
 {save} MB of memory at most to save one, {save_times:.1f} times the {save_chain} MB on {chain},
-and {restore} MB to bring one back, {restore_times:.1f} times the {restore_chain} MB there."""
+and {restore} MB to bring one back, {restore_times:.1f} times the {restore_chain} MB there. For want of time a
+few tools walked it, and once each, which is enough for memory and not for seconds."""
 
 
 def the_large(results: Results) -> list[str]:
@@ -29,26 +27,17 @@ def the_large(results: Results) -> list[str]:
     ours = ours_of(tools)
     if ours and ours.key in smaller:
         lines += [_told(ours, smaller[ours.key]), ""]
-    noise = noise_of(named[LARGE])
-    timed = noise.known and max(noise.save, noise.restore) < _NO_TIME
-    columns = kept_and_speed(named[LARGE]) if timed else kept_and_speed(named[LARGE])[:2]
-    heads = ["tool", *(column.head for column in columns)]
+    heads = ["tool"]
     for column in memory():
         heads += [column.head, *([f"on {CHAIN}"] if smaller else [])]
     rows = []
-    found = zip(tools, cells(columns, tools), cells(memory(), tools), strict=True)
-    for one, told, peaks in found:
-        row = [one.title, *told]
+    for one, peaks in zip(tools, cells(memory(), tools), strict=True):
+        row = [one.title]
         for column, peak in zip(memory(), peaks, strict=True):
             row += [peak, *([_figure(smaller.get(one.key), column.value, column.show)] if smaller else [])]
         rows.append([*row, exactness(one)])
     heads.append("byte for byte")
-    lines += [*table(heads, rows, range(1, len(heads) - 1)), ""]
-    if timed:
-        lines += [*the_noise(named[LARGE], tools), ""]
-    else:
-        lines += [NOISE["untold"].format(apart=max(noise.save, noise.restore)), ""]
-    return lines
+    return [*lines, *table(heads, rows, range(1, len(heads) - 1)), ""]
 
 
 def _figure(one: Of | None, value: Callable[[Walked], float], show: Callable[[float], str]) -> str:

@@ -55,7 +55,9 @@ def _how_timed(results: Results) -> str:
     middle = "mean" if walks == 2 else "median"
     # So many orders of the walks of two tools there are; in two of them all of the one come first.
     odds = comb(2 * walks, walks) // 2
-    return pagewords.TIMES[min(walks, max(pagewords.TIMES))].format(walks=walks, middle=middle, odds=odds)
+    rebuilt = any({PATCHES, GONE} <= set(history.walks) for history in usual)
+    words = {"walks": walks, "middle": middle, "odds": odds, "again": pagewords.REBUILT if rebuilt else ""}
+    return pagewords.TIMES[min(walks, max(pagewords.TIMES))].format(**words)
 
 
 def _kept_of(history: History, ours: Of, others: Sequence[Of]) -> list[list[str]]:

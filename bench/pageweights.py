@@ -18,15 +18,14 @@ from pagetables import table
 _MUCH = 0.05
 """Of a version's own bytes: a base that less leans on is not named."""
 WEIGHTS = f"""Embeddings and the rest of the weights: how large they are, how much of each changed against the
-version under *from*, and what stemmata keeps of each, all per version (means; a first version that was only
-rounded is left out). *Rows moved*: rows of the tables of embeddings that moved by more than {MOVED:g} of
-their length, as those of tokens do that the training saw; weight decay alone moves a row by far less.
-In bf16 a row has moved as soon as one of its values passes a step of rounding: there this tells little."""
-LEANING = """Which version leans on which in stemmata's store; of the weights alone. *Stored already* is what
-an older version has bit for bit. The rest is kept as its difference from the versions under *leans on*, what
-most leans on first; one on which less than a twentieth of its bytes leans is not named. *Older versions
-read* are all that it takes to bring the version back, those too; beside it stands how many times its own
-bytes are decoded then."""
+version under *from*, and what stemmata keeps of each, all per version (means). *Rows moved*: rows of the
+tables of embeddings that moved by more than {MOVED:g} of their length, as those of tokens do that the
+training saw; weight decay alone moves a row by far less. In bf16 a row has moved as soon as one of its
+values passes a step of rounding: there this tells little."""
+LEANING = """Which version leans on which in stemmata's store; of the weights alone. *Stored already*: what
+an older version has bit for bit. *Leans on*: the versions that the rest is a difference from, the largest
+share first; below 5% not shown. *Older versions read*: how many are needed to bring this one back, those
+that are not shown too. *Times its bytes decoded*: the bytes that are decoded then, over its own."""
 
 
 def share(changed: float | None) -> str:

@@ -3,57 +3,61 @@
 from __future__ import annotations
 
 TOOLS = """The tools' own numbers of threads are left as they come: stemmata, restic and `zstd -T0` use all
-cores, borg one. restic compresses as it comes, and cuts each repository at other places, so that its sizes
-differ from walk to walk. stemmata's compiled kernels are built at installation where there is a C
-compiler; numpy does the same elsewhere, slower. restic, borg, git-lfs and zstd are the versions that
+cores, borg one. restic compresses as it comes, and chooses other borders of chunks for each repository, so
+that its sizes differ from walk to walk. stemmata's compiled kernels are built at installation where there
+is a C compiler; numpy does the same elsewhere, slower. restic, borg, git-lfs and zstd are the versions that
 Debian has, older than what their authors release today; newer ones may do better. Everything else, the
 number of threads too, is as each tool comes. All stores lie on one local disk."""
 
 PATCHES = """*zstd 3 --patch-from* keeps each version as a patch of its tar against the tar of its parent,
-and nothing else: before a version can be saved, the tars of its parent's chain are decoded from the first one
-on, and before it is brought back, those of its own. That is in every time; the tars are removed before it
-ends. Where the parent's folder still lies on the disk, a save could pack its tar from that instead."""
+and nothing else, by a script of ours; of zstd's levels only its default, 3, was tried. Before a version
+can be saved, the tars of its parent's chain are decoded from the first one on, and before it is brought
+back, those of its own. That is in every time; the tars are removed before it ends. Where the parent's
+folder still lies on the disk, a save could pack its tar from that instead."""
 
 HEAD = """# Benchmarks
 
 stemmata is a version store for the weights of models: it keeps each version as its exact difference from
 an older one. This page holds it against other ways to keep versions, on the same trainings and the same
-machine, one tool at a time, each used in the simplest way that its documentation shows. What it comes to
+machine, one tool at a time, each used as its documentation shows first. What it comes to
 stands under *In short*, where others win under each history.
 
 Every measured figure here and in the pictures is made from [{name}]({file}) by `bench/benchmarks.py`. MB is
-10^6 bytes. Bold is the best of its column, in tables by kind the best of its row, ties included; in the first
-table it is the total of a history. *Kept* is what a store grew by, *a version* a whole folder as
-`save_pretrained` leaves it, with config and tokenizer.
+10^6 bytes. Bold is the least figure of its column as it is printed, in tables by kind of its row, whether
+or not it can be told from the next; in the first table it is the total of a history. *Kept* is what a
+store grew by, *a version* a whole folder as `save_pretrained` leaves it, with config and tokenizer.
 """
 
-SMALL = """Which of these lines is yours? Of weights in fp32 those of H and L that say so. {half}
+SMALL = """Which of these lines is yours? If your weights are saved in fp32, as by Trainer with `bf16=True`
+of a model that was loaded in fp32: the fp32 lines of H and L. {half}
+
 Half of the weights of H and L are a table of tokens, of which most rows hardly move, so that little is
-kept of them. *Without embeddings* is what is kept of all other weights, as a share of their own bytes. It is
-the figure to look at where embeddings are a small part, as in a large decoder. A decoder of billions of
-parameters that is fine-tuned was not measured."""
+kept of them. *Without embeddings* is what is kept of all other weights, as a share of their own bytes: the
+figure to look at where embeddings are a small part, as in a large decoder. Not measured were a fine-tuning
+of a decoder of billions of parameters, and epochs of one LoRA: the two of H are adapters of their own."""
 HALF = {
-    True: """Of weights in bf16 the
-lines of B and R, where the store has nothing but those. In H and L it has the fp32 weights too
-that the first version in bf16 was rounded from; that one then takes next to nothing.""",
-    False: """The lines in bf16 are of a store that has the fp32 weights too that their first version was
-rounded from: that version costs next to nothing by it.""",
+    True: """If they are loaded in bf16 and trained so, without a copy in
+fp32: B. If a copy in fp32 is trained, and saved as bf16: R. In H and L the store holds the fp32
+weights too that the first version in bf16 was rounded from, which then takes next to nothing.""",
+    False: """The lines in bf16 are of a store that holds the fp32
+weights too that the first version in bf16 was rounded from, which then takes next to nothing.""",
 }
 """By whether the branches in bf16 were measured by themselves."""
 TIMES = {
     1: """How long it takes, in seconds: the whole process of a command, until the disk has it all. *Faster*
 and *slower* are by more than chance may do: each tool walked once, and the times differ by more than the
-share of the faster one that stands under the table of the history.""",
+share of the faster one that stands under the table of the history.{again}""",
     2: """How long it takes, in seconds: the whole process of a command, until the disk has it all. Each tool
 walked {walks} times through each history. The figure is the {middle} of these walks, each of which is a mean
 over its versions. *Faster* is a tool of which every walk took less than every walk of stemmata, *slower* one
-of which every walk took more. Of two tools that are equally fast, chance sorts one pair in {odds} so.""",
+of which every walk took more. Of two tools that are equally fast, chance sorts one pair in {odds}
+so.{again}""",
 }
 """By the walks of each tool, the last for more."""
+REBUILT = """ *zstd 3 --patch-from* rebuilds a version's parent from its store before it can save: beside it
+stands, in brackets, what a save takes stemmata where it has to as well."""
 KINDS = {
-    ("H", "LoRA"): "LoRA adapters; most of the folder is the tokenizer, which is stored already",
-    ("H", "trained in bf16"): "trained in bf16, and the first version rounded to it",
-    ("L", "fp32 saved as bf16"): "trained in fp32, saved as bf16, and the first version rounded likewise",
+    ("H", "LoRA"): "LoRA: two adapters; most of their folders is the tokenizer, which is stored already",
 }
 """Kinds of a history as the first table names them, where that is more."""
 
@@ -66,7 +70,6 @@ SHORT = {
 }
 """The histories in a line."""
 
-ONE_WALK = "All of one walk of each tool: under each table stands which differences are too small to tell."
 
 OURS = """## What stemmata does
 
@@ -83,15 +86,13 @@ a smaller type, bit for bit, only the note that it does is kept.
 TOLD = {
     "stemmata": """stemmata is told the parent of each version: by `--parent` here, by
 [the callbacks](training.md) themselves in a training.""",
-    "stemmata-gone": """The folder that the parent was saved from still lies where it was here,
-as it mostly does in a training: a save then takes the parent's bytes from there, checked against their
-stored hash, and does not decode them. *stemmata, parent's folder gone* has to, and is the row to hold
-against a tool that rebuilds parents from its store. Bringing a version back takes nothing from outside of
-the store.""",
+    "stemmata-gone": """In these walks the folder that the parent was saved from is still on the disk,
+as in a training: a save takes the parent's bytes from there, checked against their
+stored hash, and does not decode them. *stemmata, parent's folder gone* has to: where that folder lies is
+forgotten before each save. Bringing a version back takes nothing from outside of the store.""",
     "stemmata-alone": """*stemmata, no parent told* gets no such hint: it looks for tensors that are alike in
-the newest versions of the model, and in the newest of each other model, and reads
-those from their folders too, where they still lie there. A save that
-is told a parent works out besides how far each tensor has moved from it, which takes a little longer.""",
+versions of the same model, newest first, and in the newest of other models. All versions of a history are
+saved as one model here.""",
     "zstd-patch": "Of the others *zstd 3 --patch-from* is told the same parents, the rest get no such hint.",
     "": "The others get no such hint.",
 }
@@ -106,12 +107,12 @@ their work tree), and compared with the original with `diff -r`.
 - Whole processes: a time is what a user waits for: the start of the program, reading, hashing,
   compressing, writing, and then `sync`, so that each pays for its own bytes. Before a time begins, all
   that is unwritten goes to the disk. Making the empty store is not timed.
-- Just before each save the same folder is copied with `cp -r` and `sync`, in every tool's walk: a walk in
-  which that took much longer than in the others is named under the table.
+- Just before each save the same folder is copied with `cp -r` and `sync`, in every tool's walk: where those
+  copies took a quarter longer than in the other walks, that is told under the table.
 - {warm}
 - *s per save* and *s per restore* are means over all versions of a history. *s to save nothing new*: the last
-  large version is saved once more under a new name; it is in no mean, and stands as `{again}` where versions
-  are listed.
+  large version is saved once more under a new name, as a child of itself; it is in no mean, and stands as
+  `{again}` where versions are listed.
   stemmata that is told the parent, restic and borg do not read it again: they have noted its size, its inode
   and its times, and nothing touched it since. The other rows of stemmata lack the parent, or the notes.
 - *MB kept*: what the store grew by, with all its files. Left aside are caches that may be deleted:
@@ -121,10 +122,10 @@ their work tree), and compared with the original with `diff -r`.
 - *MB of memory*: the most resident memory that any one process of the tool had, over all
   versions, pages of files that it maps included; a tool of several processes has more in all. A process
   that lives for a few milliseconds only is not seen. stemmata's
-  grows with the pieces of up to 64 MiB that it cuts tensors into, of which a few are on their way at a time,
-  and not further with the model.
+  grows with the pieces of up to 64 MiB that it cuts tensors into, of which a few are on their way at a time
+  however many cores there are, and not further with the model.
 {files}
-- By themselves: each tool has a home of its own and a clean environment, telemetry and look-ups of
+- Isolated: each tool has its own `HOME` and a clean environment, telemetry and look-ups of
   newer versions are off, nothing goes over a network. The tools take turns: one walk of each, then the
   next round, which begins with another tool. {walks}
 
@@ -163,9 +164,10 @@ Which version leans on which stands under each history, at *Version by version*.
 It ends where reading a version would decode more than 4 times its own bytes
 ([why](adr/020-work-is-bounded-by-the-object.md)): a version that would come to more is kept as its difference
 from an older one. With fp32 epochs the limit is reached after three differences in a row, with bf16 epochs
-whose first version is a rounded fp32 one after two, for that one counts with its larger bytes. Restores
+on an fp32 base after two, for the base counts double. Restores
 get slower up to the limit, and by design not beyond it; the price is space, for a version that leans on an
-older one keeps more. Which older one is taken, a sample of each tensor decides.
+older one keeps more. Which older one is taken, a sample of each tensor decides. No history here is long
+enough to show what that costs.
 """
 
 STARTS = """## Start-up
@@ -173,11 +175,10 @@ STARTS = """## Start-up
 What a process costs before it does anything is in every save and restore above, and in those of small
 versions it is most of it. In a script that trains and saves in one process, the start is paid once.
 """
-SPENT = """What a save by `stemmata save` takes its time for, the version's parent told. *Loading modules* is
-what a Python takes that loads what the save loads and ends; *the disk* is what the save takes longer into a
-repository on the disk than into one in memory; *the work itself* is the rest: opening the repository,
-reading, hashing, comparing with the parent, coding, and decoding once to check. Each is a median of several
-runs by themselves, so that they do not add up exactly; what chance makes less than nothing stands as 0.00."""
+SPENT = """What a save by `stemmata save` takes its time for, the version's parent told: medians of five saves
+in a row, after the walk. *Loading modules* is what a Python takes that loads what the save loads and ends;
+*sync* comes after the command has ended; *the work itself* is the rest: opening the repository,
+reading, hashing, comparing with the parent, coding, decoding once to check, and writing."""
 
 OPENED = """A Python process that had saved before saved {name} in {opened} s; as a process of its own
 that took {whole} s in the walks above."""
@@ -188,10 +189,8 @@ columns beside it are what counts."""
 NOISE = {
     "several": "Where the least and the most of two tools overlap, these walks cannot tell which is better.",
     "one": "Of one walk each: two times that differ by less than {save:.0%} of the lesser (to save) or "
-    "{restore:.0%} (to restore) are called equal. So much longer than its fastest did the slowest `cp -r` "
-    "take, to copy folders of one size.",
-    "untold": "Seconds are not told: each tool walked once, and of copies by `cp -r` of folders of one size "
-    "the slowest took {apart:.0%} longer than the fastest.",
+    "{restore:.0%} (to restore) are called equal. That is how far the slowest `cp -r` was behind the "
+    "fastest, for folders of one size.",
     "unknown": "`cp -r` was not measured, so how much of a difference is chance is not known.",
     "slower": "While {title} walked, the copies took {times:.1f} times what they took in the median of all "
     "walks: the machine was slower then, and these times may be too long.",

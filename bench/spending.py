@@ -1,7 +1,7 @@
-"""What a save by the command line spends its time on: the start of Python, what it loads, the disk, the rest.
+"""What a save by the command line spends its time on: the start of Python, what it loads, the rest, `sync`.
 
-Owns how these are told apart: the same save is made again and again, into a repository on the disk and into
-one in memory (tmpfs), beside a Python that loads the same modules and does nothing.
+Owns how these are told apart: the same save is made again and again, beside a Python that loads the same
+modules and does nothing.
 """
 
 from __future__ import annotations
@@ -17,13 +17,9 @@ from statistics import median
 
 import stemmata
 from manifests import Entry
-from measuring import COMMAND, Peaks, timed, to_disk, warm
+from measuring import COMMAND, Peaks, timed, warm
 
 _ROUNDS = 5
-_MEMORY = Path("/dev/shm")
-"""Linux's folder in memory."""
-_ROOM = 3
-"""Times the bytes of all versions that have to be free there."""
 _LOADED = """import importlib, sys
 for name in sys.argv[1].split():
     try:
@@ -33,44 +29,33 @@ for name in sys.argv[1].split():
 """
 
 
-def spent(entries: Sequence[Entry], model: str, work: Path) -> dict[str, float] | None:
-    """Seconds of the save of the last of `entries` after the others: `whole`, and of them `python`, to start
-    it, `load`, what the save imports, `disk`, and `work`, the rest. None where memory has no room for it."""
-    needed = _ROOM * sum(entry.bytes for entry in entries)
-    if not _MEMORY.is_dir() or shutil.disk_usage(_MEMORY).free < needed:
-        return None
-    memory = _MEMORY / f"stemmata-spending-{os.getpid()}"
+def spent(entries: Sequence[Entry], model: str, work: Path) -> dict[str, float]:
+    """Seconds of the save of the last of `entries` after the others: `python`, to start it, `load`, what the
+    save imports, `work`, the rest until the command has ended, and `disk`, what `sync` takes then."""
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
     try:
-        for home in (work, memory):
-            shutil.rmtree(home, ignore_errors=True)
-            home.mkdir(parents=True)
-            stemmata.open(home / "before" / "repository", create=True).close()
-            for entry in entries[:-1]:
-                _save(entry, model, home / "before")
-        modules = _modules(entries[-1], model, memory)
-        rounds = [_round(entries[-1], model, work, memory, modules) for _ in range(_ROUNDS)]
+        stemmata.open(work / "before" / "repository", create=True).close()
+        for entry in entries[:-1]:
+            _save(entry, model, work / "before")
+        modules = _modules(entries[-1], model, work)
+        rounds = [_round(entries[-1], model, work, modules) for _ in range(_ROUNDS)]
     finally:
-        for home in (work, memory):
-            shutil.rmtree(home, ignore_errors=True)
-    whole, inside, loaded, python = (median(times) for times in zip(*rounds, strict=True))
-    parts = {"python": python, "load": loaded - python, "work": inside - loaded, "disk": whole - inside}
-    parts = {part: max(0.0, seconds) for part, seconds in parts.items()}  # of chance
-    return {"whole": whole, **parts}
+        shutil.rmtree(work, ignore_errors=True)
+    saved, synced, loaded, python = (median(times) for times in zip(*rounds, strict=True))
+    return {"python": python, "load": loaded - python, "work": saved - loaded, "disk": synced}
 
 
-def _round(
-    entry: Entry, model: str, work: Path, memory: Path, modules: str
-) -> tuple[float, float, float, float]:
-    """Seconds of the save on the disk, of the save in memory, to load the same, to start Python."""
-    saves = []
-    for home in (work, memory):
-        now = _again(home)
-        warm(entry.folder)
-        warm(now)
-        saves.append(to_disk(lambda now=now: _save(entry, model, now)))
+def _round(entry: Entry, model: str, work: Path, modules: str) -> tuple[float, float, float, float]:
+    """Seconds of the command, of `sync` after it, to load the same, to start Python."""
+    now = _again(work)
+    warm(entry.folder)
+    warm(now)
+    os.sync()
+    saved, synced = timed(lambda: _save(entry, model, now)), timed(os.sync)
     python = [sys.executable, "-c"]
     loaded = timed(lambda: Peaks().run([*python, _LOADED, modules]))
-    return saves[0], saves[1], loaded, timed(lambda: Peaks().run([*python, "pass"]))
+    return saved, synced, loaded, timed(lambda: Peaks().run([*python, "pass"]))
 
 
 def _again(home: Path) -> Path:
