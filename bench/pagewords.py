@@ -122,7 +122,7 @@ their work tree), and compared with the original with `diff -r`.
 - *MB of memory*: the most resident memory that any one process of the tool had, over all
   versions, pages of files that it maps included; a tool of several processes has more in all. A process
   that lives for a few milliseconds only is not seen. stemmata's
-  grows with the pieces of up to 64 MiB that it cuts tensors into, of which a few are on their way at a time
+  grows with the pieces of up to 64 MiB that it cuts tensors into, of which a few are on their way at a time,
   however many cores there are, and not further with the model.
 {files}
 - Isolated: each tool has its own `HOME` and a clean environment, telemetry and look-ups of
