@@ -14,7 +14,7 @@ from stemmata.arguments import finite_of, instant_of, key_of, labels_of, metrics
 from stemmata.bases import complete
 from stemmata.capture import mask, mask_config, mask_value
 from stemmata.describe import Description, describe
-from stemmata.errors import InvalidArgument, UnsupportedFile
+from stemmata.errors import InvalidArgument, UnsafePath, UnsupportedFile
 from stemmata.ids import VersionId
 from stemmata.names import clean_name
 from stemmata.objects import ObjectWriter
@@ -30,8 +30,8 @@ from stemmata.records import (
     store_number,
 )
 from stemmata.session import seen_files
-from stemmata.sources import MemoryFolder, Source, SourceFile
-from stemmata.trees import MAX_TREE_BYTES, Tree, content_of, encode_tree, split_tree
+from stemmata.sources import MemoryFolder, Source, SourceFile, read_inside
+from stemmata.trees import MAX_TREE_BYTES, Tree, check_paths, content_of, encode_tree, split_tree
 
 if TYPE_CHECKING:
     from stemmata.capturing import Capturing
@@ -125,9 +125,13 @@ def write_side_objects(
     for key, value in request.config.items():
         flatten(text_of(key), value, config)
     digests = {kind: writer.put(data, "bytes").hex for kind, data in sorted(provenance.items())}
+    # No reader would take what these refuse: they do so while the source is still there.
+    try:
+        check_paths([f.path for f in tree.files], tree.empty_folders)
+    except UnsafePath as error:
+        raise UnsupportedFile(path=str(source.path), reason=str(error)) from None
     encoded = encode_tree(tree)
     if len(encoded) > MAX_TREE_BYTES:
-        # No reader would take it: refuse while the source is still there.
         raise UnsupportedFile(path=str(source.path), reason="it holds too many files or tensors")
     tree_digests = [writer.put(chunk, "bytes").hex for chunk in split_tree(encoded)]
     record = _record(request, found, config, tree, digests)
@@ -184,13 +188,12 @@ def _masked(flat: dict[str, Stored]) -> dict[str, Stored]:
 
 def _training_arguments(source: Source) -> Iterator[tuple[str, dict[str, object]]]:
     """Path and sanitised content of each left-out training_args.bin that says anything."""
-    left_out = (path for path, _ in source.left_out if path.rpartition("/")[2] == TRAINING_ARGS)
+    # Not one that somebody excluded: of that nothing is kept.
+    left_out = (path for path, why in source.left_out if why == LEAVE_OUT[TRAINING_ARGS])
     for path in islice(left_out, _MAX_ARGUMENTS):
-        try:
-            with (source.root / path).open("rb") as file:
-                data = file.read(_MAX_ARGUMENTS_BYTES)
-        except OSError:
-            continue  # what is left out may also be a folder, or gone
+        data = read_inside(source.root, path, _MAX_ARGUMENTS_BYTES)
+        if data is None:
+            continue
         from stemmata import training_args  # few folders have one: it reads pickles
 
         arguments = training_args.sanitised(data)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import io
 import pickletools
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from stemmata.capture import mask_config
-from stemmata.records import store_number
+from stemmata.records import store_value
 
 FILE_NAME = "training_args.bin"
 PROVENANCE_KIND = "training_arguments"
@@ -24,6 +25,9 @@ MAX_PICKLE_BYTES = 8 << 20
 _MAX_OPCODES = 500_000
 _MAX_VALUES = 20_000
 _MAX_DEPTH = 8
+_MAX_BITS = 4096
+_MAX_TEXT = 4 << 20
+"""Characters of all texts: one may be named many times."""
 
 
 @dataclass(slots=True, eq=False)
@@ -64,7 +68,7 @@ def sanitised(data: bytes) -> dict[str, object] | None:
     try:
         top = _Machine().run(pickled)
         plain = _Simplifier().simplify(top, 0)
-    except (ValueError, IndexError, TypeError, KeyError, OverflowError, UnicodeError):
+    except (ValueError, IndexError, TypeError, KeyError, OverflowError, UnicodeError, RecursionError):
         return None  # pickletools and the machine say "malformed" in these ways
     return sanitise_arguments(plain) if isinstance(plain, dict) else None
 
@@ -97,7 +101,7 @@ def _pickle_of(data: bytes) -> bytes | None:
                     with archive.open(info) as member:
                         found = member.read(MAX_PICKLE_BYTES + 1)
                     return found if len(found) <= MAX_PICKLE_BYTES else None
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, EOFError, RuntimeError):
+    except (zipfile.BadZipFile, zlib.error, ValueError, NotImplementedError, OSError, EOFError, RuntimeError):
         return None  # zipfile reports damage and encryption by any of these
     return None
 
@@ -178,7 +182,10 @@ class _Machine:
             self.stack[-1].state = state
 
     def named(self, module: object, name: object) -> None:
-        self.stack.append(_Named(str(module), str(name)))
+        # The text of anything else may have no end: a tuple of itself twice, forty times over.
+        if not (isinstance(module, str) and isinstance(name, str)):
+            raise ValueError("a class is named by two texts")
+        self.stack.append(_Named(module, name))
 
     def global_text(self, text: str) -> None:
         module, _, name = text.partition(" ")
@@ -239,31 +246,44 @@ _STEPS: dict[str, Callable[[_Machine, object], object]] = {
 
 
 class _Simplifier:
-    """Inert or live values to plain JSON ones, bounded in depth and number."""
+    """Inert or live values to plain JSON ones, bounded in depth, number and length."""
 
     def __init__(self) -> None:
-        self.left = _MAX_VALUES
+        self.left, self.room = _MAX_VALUES, _MAX_TEXT
 
     def simplify(self, value: object, depth: int) -> object:
         self.left -= 1
         if self.left < 0 or depth > _MAX_DEPTH:
             return "…"
-        if value is None or type(value) in (bool, int, str):
+        if value is None or type(value) is bool:
             return value
-        if type(value) is float:
-            return store_number(value)
+        if type(value) is str:
+            return self._text(value)
+        if type(value) is int and value.bit_length() <= _MAX_BITS:
+            return value
+        if type(value) in (int, float):
+            return store_value(value)  # of an integer that Python itself does not write: its text
         if isinstance(value, _Items):
-            return {str(k): self.simplify(v, depth + 1) for k, v in value.pairs if isinstance(k, str | int)}
+            pairs = [(k, v) for k, v in value.pairs if isinstance(k, str | int)]
+            return {self._key(k): self.simplify(v, depth + 1) for k, v in pairs}
         if isinstance(value, Mapping):
-            return {str(k): self.simplify(v, depth + 1) for k, v in value.items()}
+            return {self._key(k): self.simplify(v, depth + 1) for k, v in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
             items = sorted(value, key=str) if isinstance(value, set | frozenset) else value
             return [self.simplify(item, depth + 1) for item in items]
         return self._object(value, depth)
 
+    def _text(self, text: str) -> str:
+        """What JSON can say: a name of a file in other bytes than UTF-8 is no text."""
+        self.room -= len(text)
+        return text.encode("utf-8", "replace").decode() if self.room >= 0 else "…"
+
+    def _key(self, key: object) -> str:
+        return self._text(str(store_value(key)) if isinstance(key, int) else str(key))
+
     def _object(self, value: object, depth: int) -> object:
         if isinstance(value, _Named):
-            return f"{value.module}.{value.name}"
+            return self._text(f"{value.module}.{value.name}")
         if isinstance(value, _Made):
             if isinstance(value.state, _Items):
                 return self.simplify(value.state, depth)
@@ -274,4 +294,6 @@ class _Simplifier:
         member = getattr(value, "value", None)
         if isinstance(member, str | int | float) and not isinstance(value, bytes):
             return self.simplify(member, depth + 1)
-        return str(value)[:1000] if not isinstance(value, bytes | bytearray) else f"{len(value)} bytes"
+        if isinstance(value, bytes | bytearray):
+            return f"{len(value)} bytes"
+        return self._text(str(value)[:1000])

@@ -9,6 +9,7 @@ import pickletools
 import zipfile
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from stemmata.training_args import sanitise_arguments, sanitised
@@ -152,6 +153,40 @@ def test_references_that_would_unfold_without_end_are_cut_short() -> None:
     found = sanitised(pickle.dumps({"x": laughs, "y": 1}))
     assert found is not None
     assert len(str(found)) < 1_000_000
+
+
+@pytest.mark.parametrize("times", [40, 5000], ids=["twice over and over", "deep"])
+def test_a_class_whose_name_has_no_end_is_no_class(times: int) -> None:
+    doubled = b"2\x86" if times == 40 else b"\x85"  # DUP, TUPLE2; TUPLE1
+    assert sanitised(b"\x80\x04)" + doubled * times + b"\x8c\x01x\x93.") is None
+
+
+def test_a_zip_whose_stream_is_damaged_is_unreadable() -> None:
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", pickle.dumps({"seed": 7, "text": "word " * 1000}))
+    assert sanitised(whole.getvalue()) == {"seed": 7, "text": "word " * 1000}
+    start = 30 + len("a/data.pkl")
+    for at in range(start, start + 20):
+        data = bytearray(whole.getvalue())
+        data[at] ^= 0xFF
+        assert sanitised(bytes(data)) in (None, {"seed": 7, "text": "word " * 1000})
+
+
+def test_what_json_has_no_room_for_is_stored_as_text() -> None:
+    name = os.fsdecode(b"caf\xe9")
+    found = sanitised(pickle.dumps({"output_dir": name, name: 1, "big": 10**30, "huge": 1 << 100_000}))
+    assert found is not None
+    assert (found["output_dir"], found["caf?"], found["big"]) == ("caf?", 1, 10**30)
+    assert str(found["huge"]).startswith("0x1000")
+    assert msgspec.json.decode(msgspec.json.encode(found)) == found
+
+
+def test_a_text_that_is_named_many_times_is_cut_short() -> None:
+    text = "word " * 100_000
+    found = sanitised(pickle.dumps({"words": [text] * 5000, "seed": 7}))
+    assert found is not None
+    assert len(msgspec.json.encode(found)) < 8 << 20
 
 
 def test_an_argument_list_that_holds_itself_ends() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pickle
 import shutil
 import tempfile
@@ -13,7 +14,7 @@ import pytest
 
 import stemmata
 from makers import adapter_folder, contents, model_folder, safetensors_bytes, weights
-from stemmata import errors
+from stemmata import errors, trees
 from stemmata.records import Run
 from stemmata.repository import Repository
 from users import ordinary_user
@@ -203,6 +204,39 @@ def test_i10_training_args_bin_stays_out_unless_asked_for(repo: Repository, tmp_
     assert json.loads(wide.provenance("training_arguments:checkpoint-5")) == {"hub_token": "***", "seed": 3}
     asked = repo.save(source, "m", include=["training_args.bin"])
     assert asked.read("training_args.bin").startswith(b"hf_")
+
+
+def test_i10_of_arguments_that_are_excluded_outside_or_no_file_nothing_is_kept(
+    repo: Repository, tmp_path: Path
+) -> None:
+    source, arguments = model_folder(tmp_path / "out"), pickle.dumps({"seed": 3})
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/training_args.bin").write_bytes(arguments)
+    file = source / "training_args.bin"
+    file.write_bytes(arguments)
+    assert "training_arguments" in repo.save(source, "m").record.provenance
+    assert "training_arguments" not in repo.save(source, "m", exclude=["training_args*"]).record.provenance
+    file.unlink()
+    file.symlink_to(tmp_path / "elsewhere/training_args.bin")
+    assert "training_arguments" not in repo.save(source, "m").record.provenance
+    file.unlink()
+    os.mkfifo(file)
+    assert "training_arguments" not in repo.save(source, "m").record.provenance, "and it does not wait"
+    file.unlink()
+    file.mkdir()
+    repo.save(source, "m")
+
+
+def test_what_no_reader_would_take_is_refused_while_the_source_is_there(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = model_folder(tmp_path / "out")
+    (source / "hollow").mkdir()
+    version = repo.save(source, "m")
+    monkeypatch.setattr(trees, "MAX_FILES", len(version.files))
+    with pytest.raises(errors.UnsupportedFile, match="there are more than"):
+        repo.save(source, "m")
+    assert len(repo.versions("m")) == 1
 
 
 def test_i10_planted_tokens_are_nowhere_in_the_store(

@@ -5,9 +5,19 @@ into private memory. What changes between the listing and the end of the save is
 are in memory already are read from there.
 """
 
-from stemmata.sources.files import SourceFile
+from stemmata.sources.files import SourceFile, read_inside
 from stemmata.sources.memory import MemoryFile, MemoryFolder
 from stemmata.sources.source import Source, scan
 from stemmata.sources.storing import Writer, planned, store
 
-__all__ = ["MemoryFile", "MemoryFolder", "Source", "SourceFile", "Writer", "planned", "scan", "store"]
+__all__ = [
+    "MemoryFile",
+    "MemoryFolder",
+    "Source",
+    "SourceFile",
+    "Writer",
+    "planned",
+    "read_inside",
+    "scan",
+    "store",
+]

@@ -82,6 +82,23 @@ class OpenedFile:
             raise SourceChanged(path=shown(self._file.real))
 
 
+def read_inside(root: Path, path: str, most: int) -> bytes | None:
+    """The first `most` bytes of an ordinary file of a source that is not taken; None if it is none, or lies
+    outside."""
+    file = root / path
+    try:
+        if not file.parent.resolve().is_relative_to(root):
+            return None
+        fd = os.open(file, READ | NO_FOLLOW)
+    except (OSError, ValueError):
+        return None
+    with os.fdopen(fd, "rb") as opened:
+        try:
+            return opened.read(most) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+        except OSError:
+            return None
+
+
 def unsupported(path: Path, reason: str) -> UnsupportedFile:
     return UnsupportedFile(path=shown(path), reason=reason)
 
