@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 PEAK = """
 def peak():
@@ -27,6 +29,14 @@ def ordinary_user() -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may enter and write to: pytest's own lie in one of the user's."""
+    with tempfile.TemporaryDirectory(prefix="stemmata-tests-") as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
 
 
 @contextmanager

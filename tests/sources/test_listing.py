@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from stemmata.containers.chunks import CHUNK
 from stemmata.errors import LinkEscapes, SourceMissing, UnsupportedFile
 from stemmata.sources import listing, scan
+from stemmata.trees import MAX_TREE_BYTES
+from users import open_folder, ordinary_user
 
 
 @pytest.fixture
@@ -339,6 +342,43 @@ def test_too_many_files_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(listing, "MAX_FILES", 2)
     with pytest.raises(UnsupportedFile, match="more than 2 files"):
         scan(folder)
+
+
+def test_a_few_folders_that_links_visit_without_end_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(folder, *(f"d{n}/" for n in range(41)))
+    for n in range(40):
+        for name in "ab":
+            os.symlink(f"../d{n + 1}", folder / f"d{n}" / name)
+    monkeypatch.setattr(listing, "MAX_FILES", 1000)
+    with pytest.raises(UnsupportedFile, match="more than 1000 files and folders"):
+        scan(folder)
+
+
+def test_a_hole_longer_than_any_file_is_refused_before_it_is_cut(folder: Path) -> None:
+    fill(folder, "hole")
+    os.truncate(folder / "hole", 1 << 42)
+    assert scan(folder).total_bytes == 1 << 42
+    before = listing._MAX_BYTES
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listing, "_MAX_BYTES", 1 << 41)
+        with pytest.raises(UnsupportedFile, match="longer than 2 TiB"):
+            scan(folder)
+    assert before // CHUNK * 2 * 67 < MAX_TREE_BYTES, "the digest of each piece and what stands around it"
+
+
+def test_folders_that_may_not_be_entered_are_named_or_left_out() -> None:
+    with open_folder() as folder:
+        fill(folder, "a/x", ".cache/y")
+        (folder / ".cache").chmod(0)
+        with ordinary_user():
+            assert taken(folder) == ["a/x"]
+        (folder / "a").chmod(0)
+        with ordinary_user(), pytest.raises(UnsupportedFile, match="cannot be listed"):
+            scan(folder)
+        for name in ("a", ".cache"):
+            (folder / name).chmod(0o755)
 
 
 def test_a_folder_that_cannot_be_listed_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

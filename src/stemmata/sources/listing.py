@@ -10,11 +10,13 @@ from pathlib import Path
 from stemmata.errors import LinkEscapes, SourceMissing, UnsafePath
 from stemmata.seen import marks_of
 from stemmata.sources.files import SourceFile, shown, unsupported
-from stemmata.sources.rules import Rules
+from stemmata.sources.rules import Rules, is_repository
 from stemmata.storage.failures import reason_of
 from stemmata.trees import MAX_FILES, check_path
 
 _MAX_DEPTH = 200
+_MAX_BYTES = 16 << 40
+"""Of a file. The list of the pieces of a longer one, which may be a hole, would be too long for a tree."""
 
 
 @dataclass(slots=True)
@@ -39,7 +41,7 @@ def list_source(path: Path, rules: Rules) -> Listing:
     # The name that was typed may be a link: whoever typed it meant what it points to.
     real = path.resolve()
     if stat.S_ISDIR(about.st_mode):
-        if (real / "stemmata.json").is_file():
+        if is_repository(real):
             # A save would change it while reading it.
             raise unsupported(path, "it is a stemmata repository; copy it as any folder is copied")
         found = Listing(real)
@@ -58,6 +60,8 @@ class _Walk:
 
     def __init__(self, found: Listing, rules: Rules) -> None:
         self._found, self._rules = found, rules
+        self._count = 0
+        """Of files and of visits of folders: by links, a few folders can be visited without end."""
 
     def folder(self, real: Path, path: str, only_included: bool, above: tuple[tuple[int, int], ...]) -> bool:
         """List a folder; whether anything of it is taken."""
@@ -102,6 +106,7 @@ class _Walk:
         key = (about.st_dev, about.st_ino)
         if key in above:
             raise unsupported(real, "a link inside it leads back to it")
+        self._one_more()
         return self.folder(real, path, only, (*above, key))
 
     def _inside(self, link: Path) -> Path:
@@ -114,11 +119,17 @@ class _Walk:
     def _take(self, real: Path, path: str, about: os.stat_result) -> None:
         if not stat.S_ISREG(about.st_mode):
             raise unsupported(real, f"it is {_kind(about.st_mode)}")
-        if len(self._found.files) >= MAX_FILES:
-            raise unsupported(self._found.root, f"it holds more than {MAX_FILES} files")
+        self._one_more()
+        if about.st_size > _MAX_BYTES:
+            raise unsupported(real, f"it is longer than {_MAX_BYTES >> 40} TiB")
         executable = os.name == "posix" and bool(about.st_mode & stat.S_IXUSR)
         size = about.st_size
         self._found.files.append(SourceFile(_checked(path, real), real, size, executable, marks_of(about)))
+
+    def _one_more(self) -> None:
+        self._count += 1
+        if self._count > MAX_FILES:
+            raise unsupported(self._found.root, f"it holds more than {MAX_FILES} files and folders")
 
 
 def _look(path: Path) -> tuple[os.stat_result | None, bool, str]:

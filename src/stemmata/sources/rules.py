@@ -77,10 +77,12 @@ class Rules:
             for pattern, why in _AT_TOP.items():
                 if fnmatchcase(name, pattern):
                     return why
-        if (real / "stemmata.json").is_file():
+        if name in _ANYWHERE:
+            return _ANYWHERE[name]
+        if is_repository(real):
             # A save would change it while reading it.
             return "a stemmata repository"
-        return _ANYWHERE.get(name)
+        return None
 
     def may_include_below(self, folder: str) -> bool:
         """Whether a folder that is left out by default may hold something that is included."""
@@ -91,6 +93,14 @@ class Rules:
             wanted = pattern.split("/")
             if len(wanted) > len(parts) and all(map(fnmatchcase, parts, wanted)):
                 return True
+        return False
+
+
+def is_repository(folder: Path) -> bool:
+    """Whether it is one of stemmata; not where nobody may look: who lists it is told that."""
+    try:
+        return (folder / "stemmata.json").is_file()
+    except OSError:
         return False
 
 
