@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 
 from stemmata.catalog.catalog import Catalog
-from stemmata.errors import KeyMissing
+from stemmata.errors import KeyMissing, StorageFailed
 from stemmata.ids import Digest, PackName
 from stemmata.storage.base import Storage
 from stemmata.storage.forks import held_at_forks
@@ -48,7 +48,7 @@ class Leaning:
         if known is None:
             try:
                 known = self._storage.size(pack.key) == self._catalog.pack_size(pack)
-            except KeyMissing:
+            except (KeyMissing, StorageFailed):
                 known = False
             with self._lock:
                 self._there[pack] = known

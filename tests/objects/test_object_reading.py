@@ -9,7 +9,15 @@ import pytest
 
 from crafted_objects import check, frame, header, pack, raw_object, row, sound_pack
 from stemmata.codecs import decoding
-from stemmata.errors import DamagedObject, DamagedPack, HostileData, MissingObject, MissingPack, NewerFormat
+from stemmata.errors import (
+    DamagedObject,
+    DamagedPack,
+    HostileData,
+    MissingObject,
+    MissingPack,
+    NewerFormat,
+    StorageFailed,
+)
 from stemmata.ids import Digest, PackName
 from stemmata.objects import ObjectReader, reading
 from stemmata.storage.memory import MemoryStorage
@@ -69,6 +77,36 @@ def test_i4_what_one_pack_has_lost_is_read_from_another() -> None:
     broken = stored(storage, [b"content"], damage=b"content")
     packs = [PackName.fresh(), broken, stored(storage, [b"content"])]
     assert ObjectReader(storage).read(Digest.of(b"content"), packs) == b"content"
+
+
+class Failing(MemoryStorage):
+    """The disk cannot read one of its packs."""
+
+    bad = ""
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        if key == self.bad:
+            raise StorageFailed(where=key, reason="Input/output error")
+        return super().get(key, start, length)
+
+    def get_into(self, key: str, start: int, into: memoryview) -> int:
+        if key == self.bad:
+            raise StorageFailed(where=key, reason="Input/output error")
+        return super().get_into(key, start, into)
+
+
+def test_i4_what_the_disk_cannot_read_of_one_pack_is_read_from_another() -> None:
+    storage = Failing()
+    packs = [stored(storage, [b"a", b"b"]), stored(storage, [b"a"])]
+    storage.bad = packs[0].key
+    reader = ObjectReader(storage)
+    assert reader.read(Digest.of(b"a"), packs) == b"a"
+    found = reader.find(Digest.of(b"a"), packs)
+    assert found is not None
+    assert found[0] == packs[1]
+    assert reader.find(Digest.of(b"b"), packs) is None, "to look for a duplicate stops no save"
+    with pytest.raises(StorageFailed, match="Input/output"):
+        reader.read(Digest.of(b"b"), packs)
 
 
 def test_i4_the_first_failure_is_told_if_no_pack_has_it() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from stemmata.codecs.frames import Reference
 from stemmata.codecs.workers import frame_pool
-from stemmata.errors import Damage, HostileData, MissingObject, MissingPack, StemmataError
+from stemmata.errors import Damage, HostileData, MissingObject, MissingPack, StemmataError, StorageFailed
 from stemmata.ids import Digest, PackName
 from stemmata.objects.room import Room
 from stemmata.packindex import IndexRow
@@ -106,11 +106,11 @@ class ObjectReader:
         return self._first(digest, packs, lambda pack, _, row: (pack.name, row))
 
     def find(self, digest: Digest, packs: Iterable[PackName]) -> tuple[PackName, IndexRow] | None:
-        """As `locate`, None if there is none; a pack that is missing or damaged has none."""
+        """As `locate`, None if there is none; a pack that is missing, damaged or out of reach has none."""
         for name in packs:
             try:
                 row = self._open(name).index.find(digest)
-            except Damage:
+            except (Damage, StorageFailed):
                 continue  # a missed duplicate costs bytes, never correctness
             if row is not None:
                 return name, row
@@ -125,7 +125,7 @@ class ObjectReader:
         self, digest: Digest, packs: Iterable[PackName], use: Callable[[PackReader, Digest, IndexRow], _Found]
     ) -> _Found:
         """What `use` makes of the first pack in which it succeeds; else the first failure."""
-        failure: Damage | None = None
+        failure: Damage | StorageFailed | None = None
         for name in packs:
             try:
                 pack = self._open(name)
@@ -135,7 +135,7 @@ class ObjectReader:
             except MissingPack as error:
                 self.forget(name)
                 failure = failure or error
-            except Damage as error:
+            except (Damage, StorageFailed) as error:
                 failure = failure or error
         raise failure or MissingObject(digest=digest)
 
