@@ -24,6 +24,7 @@ from stemmata.checkouts import eviction
 from stemmata.errors import StemmataError
 from stemmata.repository import VARIABLE, Repository
 from stemmata.repository import open as open_repository
+from stemmata.storage.descriptors import may_write
 from stemmata.storage.mounts import has_shared_locks, is_network, mount_of
 from stemmata.storage.publish import NoMeans, probe
 
@@ -204,17 +205,13 @@ def _shared(folder: Path) -> Iterator[Finding]:
         *folder.glob("packs"),
         *folder.glob("packs/*"),
     ]
-    closed = [each for each in folders if each.is_dir() and not _may_write(each)]
+    closed = [each for each in folders if each.is_dir() and not may_write(each)]
     if closed:
         named = ", ".join(str(each.relative_to(folder)) for each in closed[:3])
         found = f"{len(closed)} folders there cannot be written by this user: {named}"
         mend = f"chmod -R g+rwX {shlex.quote(str(folder))}"
         advice = f"whoever made them: {mend}; and umask 002 for all who write there"
         yield Finding("shared", "warning", found, advice)
-
-
-def _may_write(folder: Path) -> bool:
-    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _cache(folder: Path) -> Iterator[Finding]:

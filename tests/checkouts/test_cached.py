@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -343,6 +344,21 @@ def test_without_weights_it_is_the_same_folder_that_lacks_them(
     assert shared(tmp_path, VERSION, tree, objects.read, weights=False) == light
     assert objects.asked == []
     assert leftovers(tmp_path) == []
+
+
+def test_i4_what_is_changed_while_the_weights_are_added_is_seen(
+    tmp_path: Path, tree: Tree, objects: Objects
+) -> None:
+    light = shared(tmp_path, VERSION, tree, objects.read, weights=False)
+
+    def read(*asked: Any) -> Any:
+        (light / "config.json").unlink(missing_ok=True)
+        (light / "config.json").write_bytes(b"[]")
+        return objects.read(*asked)
+
+    shared(tmp_path, VERSION, tree, read)
+    assert cached.find(tmp_path, VERSION, tree) is None
+    assert contents_of(shared(tmp_path, VERSION, tree, objects.read)) == (FILES, FOLDERS)
 
 
 def test_one_that_was_killed_while_it_was_completed_is_made_anew(

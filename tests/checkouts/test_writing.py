@@ -27,6 +27,7 @@ from stemmata.errors import (
 )
 from stemmata.trees import Segment, Tree, TreeFile
 from trees_by_hand import Objects, contents_of, tree_of
+from users import open_folder, ordinary_user
 
 FILES = {
     "config.json": b"{}",
@@ -117,7 +118,7 @@ def test_a_folder_that_cannot_be_replaced_is_filled(
         monkeypatch.setattr(Path, "is_mount", lambda self: self == tmp_path / "t")
     else:
         (tmp_path / "t" / "mine").write_bytes(b"")
-        monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+        monkeypatch.setattr(writing, "may_write", lambda folder: folder != tmp_path)
     making, seen = Path.mkdir, []
 
     def mkdir(self: Path, *args: Any, **kwargs: Any) -> None:
@@ -219,6 +220,19 @@ def test_force_replaces_files_of_the_same_names_only(tmp_path: Path, tree: Tree,
     assert files == {**FILES, "sub/mine": b"old sub/mine", "mine": b"old mine"}
     assert folders == sorted(FOLDERS)
     assert leftovers(tmp_path) == []
+
+
+def test_force_asks_every_folder_before_the_first_file_is_replaced(tree: Tree, objects: Objects) -> None:
+    with open_folder() as place:
+        target = place / "t"
+        (target / "sub").mkdir(parents=True)
+        (target / "config.json").write_bytes(b"old")
+        target.chmod(0o777)
+        (target / "sub").chmod(0o555)
+        with ordinary_user(), pytest.raises(StorageReadOnly, match="sub"):
+            write(tree, objects.read, target, force=True)
+        assert contents_of(target) == ({"config.json": b"old"}, ["sub"])
+        assert leftovers(place) == []
 
 
 def test_force_writes_no_byte_through_a_hard_link(tmp_path: Path, tree: Tree, objects: Objects) -> None:

@@ -14,8 +14,9 @@ import contextlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import TypeAlias
 
 import msgspec
 
@@ -32,10 +33,13 @@ _ATTEMPTS = 5
 _WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".npz", ".h5", ".onnx"})
 
 
+_Marks: TypeAlias = tuple[int, int, int, int]
+
+
 class _Manifest(msgspec.Struct, frozen=True):
     """Per file: size, inode, time of the last write and of the last change of any kind, in ns."""
 
-    files: dict[str, tuple[int, int, int, int]]
+    files: dict[str, _Marks]
 
 
 _decoder = msgspec.json.Decoder(_Manifest)
@@ -117,6 +121,8 @@ def _complete(home: Path, tree: Tree, read: ReadObject, progress: Progress | Non
     """Add the files of weights to a checkout that lacks them alone; who reads the others reads on."""
     temp = home.parent / f".{home.name}.{random_hex(8)}"
     missing = [file for file in tree.files if is_weights(file)]
+    # As they were found sound: what somebody does to them from now on is to be seen by their marks.
+    known = _decoder.decode((home / "manifest.json").read_bytes()).files
     try:
         temp.mkdir()
         (temp / "files").mkdir()
@@ -125,7 +131,7 @@ def _complete(home: Path, tree: Tree, read: ReadObject, progress: Progress | Non
             (home / "files" / file.path).parent.mkdir(parents=True, exist_ok=True)
             (temp / "files" / file.path).rename(home / "files" / file.path)
         # Killed before this, it is neither of the two, and made anew.
-        _note(temp, home / "files", tree)
+        _note(temp, home / "files", tree, {f.path: known[f.path] for f in _light(tree).files})
         (temp / "manifest.json").replace(home / "manifest.json")
     finally:
         shutil.rmtree(temp, ignore_errors=True)
@@ -144,8 +150,10 @@ def _fill(
         path.chmod(stat.S_IMODE(path.stat().st_mode) & ~0o222)
 
 
-def _note(home: Path, files: Path, tree: Tree) -> None:
-    marks = {f.path: _marks((files / f.path).lstat()) for f in tree.files}
+def _note(home: Path, files: Path, tree: Tree, known: Mapping[str, _Marks] | None = None) -> None:
+    """Write down how the files look; those that are `known` as that says."""
+    known = known or {}
+    marks = {f.path: known.get(f.path) or _marks((files / f.path).lstat()) for f in tree.files}
     (home / "manifest.json").write_bytes(msgspec.json.encode(_Manifest(marks)))
 
 
@@ -212,7 +220,7 @@ def _walk(folder: Path, path: str) -> Iterator[tuple[str, tuple[int, ...] | None
                 yield below, _marks(about) if stat.S_ISREG(about.st_mode) else ()
 
 
-def _marks(about: os.stat_result) -> tuple[int, int, int, int]:
+def _marks(about: os.stat_result) -> _Marks:
     return (about.st_size, about.st_ino, about.st_mtime_ns, about.st_ctime_ns)
 
 

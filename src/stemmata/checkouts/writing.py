@@ -17,10 +17,10 @@ from pathlib import Path
 
 from stemmata.checkouts.pouring import LEAST, Open, pour
 from stemmata.checkouts.reading import ReadObject, bodies_of, verified
-from stemmata.errors import InvalidArgument, NamesCollide, TargetNotEmpty, UnsafePath
+from stemmata.errors import InvalidArgument, NamesCollide, StorageReadOnly, TargetNotEmpty, UnsafePath
 from stemmata.ids import random_hex
 from stemmata.storage.base import Buffer
-from stemmata.storage.descriptors import NEW_FILE, write_all
+from stemmata.storage.descriptors import NEW_FILE, may_write, write_all
 from stemmata.storage.failures import write_failure
 from stemmata.trees import Tree, TreeFile, check_paths
 
@@ -195,7 +195,7 @@ class _Target:
         """A fresh folder on the target's file system; gone at the end, if it is still there."""
         made = self._make_parents()
         parent = self.path.parent
-        if self._merge and (self.path.is_mount() or not os.access(parent, os.W_OK)):
+        if self._merge and (self.path.is_mount() or not may_write(parent)):
             parent = self.path
         # Without the target's own name: that may be as long as a name can be.
         temp = parent / f".stemmata-{random_hex(8)}"
@@ -242,12 +242,23 @@ class _Target:
             mode = _mode(self.path / file.path)
             if mode is not None and not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
                 raise UnsafePath(path=file.path, reason="something that is no file is in its place")
+        for folder in sorted(checked):
+            self._require_open(self.path / folder, temp)
         for path in folders:
             (self.path / path).mkdir(parents=True, exist_ok=True)
         for file in files:
             goal = self.path / file.path
             goal.parent.mkdir(parents=True, exist_ok=True)
             (temp / file.path).replace(goal)
+
+    def _require_open(self, folder: Path, temp: Path) -> None:
+        """Refuse a folder of the target into which nothing could be renamed. Raises StorageReadOnly."""
+        if not folder.exists():
+            return
+        if folder.stat().st_dev != temp.stat().st_dev:
+            raise StorageReadOnly(where=str(folder), reason="it is on another file system than the target")
+        if not may_write(folder):
+            raise StorageReadOnly(where=str(folder), reason="no permission")
 
     def _check_folders(self, path: str, checked: set[str]) -> None:
         """Refuse a folder of the target that is a link or a file: writing would leave the target."""

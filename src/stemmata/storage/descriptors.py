@@ -131,6 +131,11 @@ def refresh_names(root: Path, path: Path) -> None:
             return  # what is looked for there is absent, or the look itself will say why not
 
 
+def may_write(folder: Path) -> bool:
+    """Whether this process may make and rename files in it, as far as permissions say."""
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
 def sync_folder(folder: Path) -> None:
     """Wait until the names in `folder` are on the disk; nothing where folders cannot be synced."""
     if os.name == "nt":
