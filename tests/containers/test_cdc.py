@@ -74,6 +74,18 @@ def test_how_the_file_is_read_does_not_matter(length: int, block: int) -> None:
         assert list(cdc._ends(Memory(data), length)) == [*by_hand(data), length]
 
 
+@given(st.integers(40, 3000))
+def test_an_end_at_the_end_of_the_file_makes_no_empty_chunk(length: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("FIRST_BITS", 2), ("SECOND_BITS", 1), ("MIN_CHUNK", 8)):
+            patch.setattr(cdc, name, value)
+        data = stream(b"ends", 3000)[:length]
+        data = data[: by_hand(data)[-1]] if by_hand(data) else data
+        (segment,) = cdc.plan_content(Memory(data), len(data)).segments
+        assert min(piece.length for piece in segment.pieces) > 0
+        assert sum(piece.length for piece in segment.pieces) == len(data)
+
+
 def test_chunks_are_neither_small_nor_large() -> None:
     lengths = [len(chunk) for chunk in chunks(stream(b"sizes", 8 * MIB))]
     assert all(MIN_CHUNK <= n <= MAX_CHUNK for n in lengths[:-1])

@@ -48,7 +48,8 @@ def plan_content(reader: RandomReader, size: int) -> CutPlan:
         while end - start > MAX_CHUNK:
             pieces.append(Piece(start, MAX_CHUNK))
             start += MAX_CHUNK
-        if end - start >= MIN_CHUNK or end == size:
+        # The end of the file may be one by its content too: it comes twice then.
+        if end - start >= MIN_CHUNK or (end == size and end > start):
             pieces.append(Piece(start, end - start))
             start = end
     return CutPlan("", (PlannedSegment(0, size, tuple(pieces)),))

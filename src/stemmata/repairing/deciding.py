@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from stemmata.checking.report import FAULTS
 from stemmata.codecs.faults import translated
-from stemmata.codecs.frames import Reference, read_header
+from stemmata.codecs.frames import MAX_CHAIN, Reference, read_header
 from stemmata.ids import Digest, PackName
 from stemmata.objects import ObjectReader
 from stemmata.packindex import IndexRow
@@ -111,6 +111,8 @@ class Deciding:
         self._shelves, self._sources = shelves, sources
         self.going, self._doubtful = frozenset(going), frozenset(doubtful)
         self._known: dict[Digest, Decision] = {}
+        self._steps: dict[Digest, int] = {}
+        """Of those that move: how many others are decoded one upon the other to read it."""
         self._begun: set[Digest] = set()
         self._cut: set[Digest] = set()
         """Those of them that were asked for by what they may lean on."""
@@ -133,13 +135,15 @@ class Deciding:
             if near in self._shelves.stock.packs_with(digest):
                 return Stay(near)
         if digest not in self._known:
-            if digest in self._begun:
+            if digest in self._begun or len(self._begun) > MAX_CHAIN:
                 self._cut.add(digest)
-                return None  # it would lean on itself; another copy may not
+                return None  # it would lean on itself, or on more than any reader follows; another may not
             self._begun.add(digest)
             found = self._decide(digest)
             self._begun.discard(digest)
             self._cut.discard(digest)
+            if not self._begun:
+                self._cut.clear()
             if found is None and self._cut:
                 return None  # which is so only under what was being decided
             self._known[digest] = found
@@ -165,6 +169,10 @@ class Deciding:
         heads.sort(key=lambda each: (each[0] not in here, len(each[1][1]), each[0] not in self._shelves.live))
         for pack, head in heads:
             if all(self.of(base.digest, base.pack) is not None for base in head[1]):
+                steps = max((self._steps.get(base.digest, 0) + 1 for base in head[1]), default=0)
+                if steps > MAX_CHAIN:
+                    continue
+                self._steps[digest] = steps
                 return Move(pack, *head, instead=spoilt)
         found = self._sources.where(digest)
         return Anew(found[0].name, found[1]) if found is not None else None
