@@ -110,6 +110,13 @@ def finite_of(argument: str, value: Any) -> float | None:
     return number
 
 
+def seconds_of(argument: str, value: float | None) -> float | None:
+    """A time-out. Raises InvalidArgument for what is no time that can pass."""
+    if value is not None and not 0 < value < math.inf:
+        raise InvalidArgument(argument=argument, reason=f"{value} is no number of seconds")
+    return value
+
+
 def instant_of(argument: str, moment: datetime) -> str:
     """A stored time; without a zone it is local time. Raises InvalidArgument."""
     try:

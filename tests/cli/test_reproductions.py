@@ -6,8 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from stemmata.repository import open as open_repository
 from stemmata.reproducing import judge, keep
+
+
+@pytest.mark.parametrize("command", [["reproduce"], ["repeat", "--set", "rate=2"]])
+def test_a_plan_asks_for_no_other_time_than_the_run_takes(
+    shop: Path, cli: Callable[..., Any], command: list[str]
+) -> None:
+    for seconds in ("-3", "0", "nan", "inf"):
+        told = cli(command[0], "sentiment@v1", *command[1:], "--dry-run", "--timeout", seconds)
+        assert told.code == 2
+        assert "no number of seconds" in told.err
 
 
 def test_show_tells_the_newest_verdict_in_one_line(shop: Path, cli: Callable[..., Any]) -> None:

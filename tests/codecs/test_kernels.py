@@ -84,9 +84,14 @@ def test_where_there_is_a_compiler_the_compiled_ones_run(tmp_path: Path) -> None
             [sys.executable, "-c", code], env=env | variables, capture_output=True, text=True, check=True
         )
         assert done.stdout.strip() == answer
-    (folder / native.FILE.name).write_bytes(b"of another machine")
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    whole = (folder / native.FILE.name).read_bytes()
+    # One that lacks its end kills the process that loads it.
+    for other in (b"of another machine", b"", whole[:40], whole[: len(whole) // 2], whole[:-1]):
+        (folder / native.FILE.name).write_bytes(other)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == "False", len(other)
 
 
 @needs_native

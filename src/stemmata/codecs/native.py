@@ -27,6 +27,8 @@ _ABI = 6
 """Of what was compiled: rises with every change of what a function takes. A stale library would crash."""
 _GROUPS, _KEYS = 33, 2048
 _FRAME_ELEMENTS = 128 << 10
+_ELF_HEADER, _ELF_SECTIONS = 64, ((40, 48), (58, 60), (60, 62))
+"""Of 64 bits: its length; where it has the place of the table of sections, the size of one, their number."""
 _SLACK = 8
 """Bytes that may be read after raw bits."""
 
@@ -39,6 +41,8 @@ def _load() -> tuple[Any, str]:
         return None, "this machine is big-endian"
     if not FILE.exists():
         return None, "nothing was compiled when stemmata was installed"
+    if _is_cut_off():
+        return None, f"{FILE.name} is cut off: install stemmata once more"
     try:
         found = ctypes.CDLL(str(FILE))
         made_for = found.stm_abi()
@@ -47,6 +51,21 @@ def _load() -> tuple[Any, str]:
     if made_for != _ABI:
         return None, f"{FILE.name} is of another release"
     return found, ""
+
+
+def _is_cut_off() -> bool:
+    """Whether its end is missing, as of an installation on a full disk. To load that would kill the process.
+
+    An ELF file ends with the table of its sections; of other formats nothing is known here.
+    """
+    with FILE.open("rb") as file:
+        head = file.read(_ELF_HEADER)
+    if not head.startswith(b"\x7fELF") and head:
+        return False
+    if len(head) < _ELF_HEADER:
+        return True
+    table, width, count = (int.from_bytes(head[at:end], "little") for at, end in _ELF_SECTIONS)
+    return table + width * count > FILE.stat().st_size
 
 
 library: Any

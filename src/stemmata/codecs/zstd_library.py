@@ -56,7 +56,8 @@ def _constant(name: str) -> int:
 def _compressor(parameters: dict[int, int]) -> Any:
     context = _kept(lib.ZSTD_createCCtx(), lib.ZSTD_freeCCtx)
     for parameter, value in parameters.items():
-        lib.ZSTD_CCtx_setParameter(context, parameter, value)
+        if lib.ZSTD_isError(lib.ZSTD_CCtx_setParameter(context, parameter, value)):
+            raise RuntimeError(f"zstd's parameter {parameter} cannot be {value}")
     return context
 
 
@@ -64,3 +65,15 @@ def _kept(context: Any, free: Any) -> Any:
     if context == ffi.NULL:
         raise MemoryError
     return ffi.gc(context, free)
+
+
+def _refusal() -> str:
+    """Why the parameters cannot be set: with others, the bytes would be others than those of `zstd`."""
+    try:
+        Contexts()
+    except (RuntimeError, AttributeError) as error:
+        return f"zstandard's functions are out of reach: {error}"
+    return ""
+
+
+why_not = why_not or _refusal()

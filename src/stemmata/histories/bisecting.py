@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Self, cast
 
 from stemmata import gating
+from stemmata.arguments import seconds_of
 from stemmata.catalog.queries import VersionRow
 from stemmata.errors import InvalidArgument
 from stemmata.gating import Requirement
@@ -60,8 +60,7 @@ class Wanted:
         required = gating.requirements_of([require] if isinstance(require, str) else require)
         if not words and judge is None and not required:
             raise InvalidArgument(argument="test", reason=_NOTHING)
-        if timeout is not None and not 0 < timeout < math.inf:
-            raise InvalidArgument(argument="timeout", reason=f"{timeout} is no number of seconds")
+        seconds_of("timeout", timeout)
         if timeout_is not in ("skip", "bad"):
             raise InvalidArgument(argument="timeout_is", reason=f"{timeout_is!r} is neither 'skip' nor 'bad'")
         if not words and (timeout is not None or not checkout):

@@ -6,7 +6,6 @@ again but the verdict, an annotation of the version; of a repetition it gets the
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import stat
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stemmata import heads
+from stemmata.arguments import seconds_of
 from stemmata.capture import known_secrets, mask_known, mask_shapes
 from stemmata.capturing import gitting
 from stemmata.errors import InvalidArgument, StorageReadOnly
@@ -187,8 +187,7 @@ def repeat(version: Version, wanted: Wanted, settings: Settings) -> Repeated:
 def _require_sane(settings: Settings) -> None:
     """Before hours of a run, not after them. Raises InvalidArgument."""
     tolerances_of(settings.rtol, settings.atol)
-    if settings.timeout is not None and not 0 < settings.timeout < math.inf:
-        raise InvalidArgument(argument="timeout", reason=f"{settings.timeout} is no number of seconds")
+    seconds_of("timeout", settings.timeout)
 
 
 def _restored(version: Version, wanted: Wanted, settings: Settings, work: Path) -> Plan:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from stemmata.arguments import seconds_of
 from stemmata.cli.help import HelpCommand, examples, sections
 from stemmata.cli.options import DryRun, Json, Ref, Repo, open_repo, output_for, pairs
 from stemmata.cli.registry import command_app
@@ -65,6 +66,7 @@ def repeat(
     output = output_for(context, as_json)
     wanted = {"code": code, "base": base, "link": link or (), "work": work}
     given, values = pairs(arg, "--arg"), pairs(changes, "--set")
+    seconds_of("--timeout", timeout)
     with open_repo(context, repo) as repository:
         if dry_run:
             plan = repository.plan_reproduction(

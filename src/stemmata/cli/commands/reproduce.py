@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from stemmata.arguments import seconds_of
 from stemmata.cli.help import HelpCommand, examples, sections
 from stemmata.cli.options import DryRun, Json, Ref, Repo, Why, open_repo, output_for, pairs
 from stemmata.cli.registry import command_app
@@ -71,6 +72,7 @@ def reproduce(
     output = output_for(context, as_json)
     wanted = {"steps": steps, "code": code, "base": base, "link": link or (), "work": work}
     given = pairs(arg, "--arg")
+    seconds_of("--timeout", timeout)
     with open_repo(context, repo) as repository:
         if dry_run:
             plan = repository.plan_reproduction(reference, arguments=given, **wanted)  # type: ignore[arg-type]
