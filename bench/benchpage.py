@@ -39,8 +39,8 @@ from pagetools import KNOWN, UNKNOWN
 from pageweights import the_leaning, the_weights
 from walking import AGAIN
 
-_IDLE = 0.5
-"""Load average below which nothing else ran that counts."""
+_IDLE = 1.0
+"""Load average below which nothing else ran that counts: the look into the histories before leaves some."""
 
 
 def write(results: Results, docs: Path, file: Path) -> None:

@@ -40,7 +40,7 @@ _MAX_PROVENANCE = 64 << 20
 _MAX_ARGUMENTS = 1000
 _MAX_ARGUMENTS_BYTES = 16 << 20  # some kilobytes in practice
 TRAINING_ARGS = "training_args.bin"
-LEAVE_OUT = {TRAINING_ARGS: "it may hold tokens in clear; kept as sanitised JSON"}
+LEAVE_OUT = {TRAINING_ARGS: "it may hold tokens in clear; what can be read of it is kept as sanitised JSON"}
 
 Progress = Callable[[int], None]
 
