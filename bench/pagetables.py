@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from figures import Figure, Of, kept, mb, mean, most, noise_of, slowed
+from figures import ALONE, GONE, OURS, Figure, Of, kept, mb, mean, most, noise_of, slowed
 from keeping import History
 from pagekinds import kinds_of
 from pagewords import NOISE
@@ -106,7 +106,7 @@ def the_noise(history: History, tools: Sequence[Of]) -> list[str]:
     """What differences mean anything."""
     noise, slower = noise_of(history), slowed(history)
     if all(len(one.walks) > 1 for one in tools):
-        lines = [NOISE["several"]]
+        lines = [" ".join([NOISE["several"], *_same_work(history)])]
     elif noise.known:
         lines = [NOISE["one"].format(save=noise.save, restore=noise.restore)]
     else:
@@ -115,6 +115,16 @@ def the_noise(history: History, tools: Sequence[Of]) -> list[str]:
         if one.key in slower:
             lines += ["", NOISE["slower"].format(title=one.title, times=slower[one.key])]
     return lines
+
+
+def _same_work(history: History) -> list[str]:
+    """How far apart the rows of stemmata saved the first version, where nothing differs."""
+    kin = [key for key in (OURS, ALONE, GONE) if key in history.walks]
+    first = history.versions[0]
+    if len(kin) < 2 or first.get("parents") != []:
+        return []
+    low, *_, high = sorted(walk.rows[0].save for key in kin for walk in history.walks[key])
+    return [NOISE["same"].format(name=first["name"], low=low, high=high)]
 
 
 def left_aside(history: History, tools: Sequence[Of]) -> list[str]:

@@ -188,6 +188,9 @@ columns beside it are what counts."""
 
 NOISE = {
     "several": "Where the least and the most of two tools overlap, these walks cannot tell which is better.",
+    "same": "The rows of stemmata do the same work to save {name}, which has no parent, and took {low:.2f} to "
+    "{high:.2f} s for it: it counts, too, which tool walked before, and each follows the same one in every "
+    "round.",
     "one": "Of one walk each: two times that differ by less than {save:.0%} of the lesser (to save) or "
     "{restore:.0%} (to restore) are called equal. That is how far the slowest `cp -r` was behind the "
     "fastest, for folders of one size.",

@@ -328,6 +328,22 @@ def test_pictures_keep_their_text_inside(tools: int) -> None:
         assert all(y >= top for y in heights), "labels rise above the plot"
 
 
+def test_equal_work_tells_how_far_apart_walks_are() -> None:
+    walks = {
+        "stemmata": [_walk(n, 0.5, 1.0, 1.0) for n in (1, 2)],
+        "stemmata-gone": [_walk(n, 0.5, 1.5, 1.0) for n in (1, 2)],
+        "other": [_walk(n, 0.5, 1.0, 1.0) for n in (1, 2)],
+    }
+    results = _results(**walks)
+    assert "do the same work" not in benchpage.page(results, "benchmarks.json"), "it may have a parent"
+    (history,) = results.histories
+    versions = [{**history.versions[0], "parents": []}, *history.versions[1:]]
+    results = replace(results, histories=[replace(history, versions=versions)])
+    page = " ".join(benchpage.page(results, "benchmarks.json").split())
+    low, high = (walks[key][0].rows[0].save for key in ("stemmata", "stemmata-gone"))
+    assert f"and took {low:.2f} to {high:.2f} s for it" in page
+
+
 def test_beside_who_rebuilds_parents_stands_stemmata_that_has_to_as_well() -> None:
     walks = {
         "stemmata": [_walk(1, 0.25, 1.0, 1.0)],
