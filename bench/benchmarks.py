@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -128,13 +129,13 @@ def walkers(history: str, options: argparse.Namespace) -> Sequence[str]:
 
 
 def rounds(options: argparse.Namespace) -> list[tuple[str, str, int]]:
-    """Every walk in its order: history, tool, number. Each round begins with another tool."""
+    """Every walk in its order: history, tool, number."""
     return [
         (name, key, number)
         for number in range(1, options.repeat + 1)
-        for at, name in enumerate(options.histories)
+        for name in options.histories
         if number == 1 or name != LARGE
-        for key in turned(walkers(name, options), (number - 1) * len(options.histories) + at)
+        for key in mixed(walkers(name, options), f"{name} {number}")
     ]
 
 
@@ -196,10 +197,10 @@ def versions(name: str, folder: Path) -> list[Entry]:
     return chosen(corpus.history(name, folder))
 
 
-def turned(keys: Sequence[str], by: int) -> list[str]:
-    """In each round through each history another tool is first: none always has what the same one left."""
-    by %= len(keys)
-    return [*keys[by:], *keys[:by]]
+def mixed(keys: Sequence[str], turn: str) -> list[str]:
+    """In each round through each history another order: no tool always has the memory that the same one left.
+    The same order whenever it is measured, so that an interrupted run goes on."""
+    return random.Random(turn).sample(keys, len(keys))
 
 
 if __name__ == "__main__":

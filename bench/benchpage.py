@@ -86,6 +86,7 @@ def page(results: Results, file: str) -> str:
             again=AGAIN,
             warm=pagewords.WARM[min(max(pagewords.WARM), *(walk.method for walk in walks))],
             files=pagewords.FILES[min(walk.method for walk in walks) > 3],
+            turns=pagewords.TURNS[max(min(pagewords.TURNS), *(walk.method for walk in walks))],
             aside=pagewords.ASIDE if all(walk.aside is not None for walk in walks) else "",
         ),
     ]

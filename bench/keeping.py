@@ -21,13 +21,14 @@ from manifests import Entry
 from measuring import ROOT, commit, copy_and_sync, folder_bytes, parts, timed
 from walking import AGAIN, STORE, Row, Tool, walk
 
-METHOD = 4
+METHOD = 5
 """How a walk is measured, counted up with every change of it.
 
 1: a store was not read before each time, and no copies were made before a walk. 2: DVC's state outlived a
-walk. 3: git-lfs was given a version in the second in which it saved it, or not, as chance would have it.
+walk. 3: git-lfs was given a version in the second in which it saved it, or not, as chance would have it. 4:
+each tool followed the same one in every round, and had the memory that this one had left.
 """
-_LAYOUT = 5
+_LAYOUT = 6
 """Of a kept walk: counted up with what its file says and with METHOD. Older ones are not read."""
 _SMALL = 10
 """A version is small that goes so many times into the largest: its save is mostly what every save takes."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from figures import ALONE, GONE, OURS, Figure, Of, kept, mb, mean, most, noise_of, slowed
 from keeping import History
 from pagekinds import kinds_of
-from pagewords import NOISE
+from pagewords import FOLLOWED, NOISE
 from walking import Row, Walked
 
 
@@ -124,7 +124,8 @@ def _same_work(history: History) -> list[str]:
     if len(kin) < 2 or first.get("parents") != []:
         return []
     low, *_, high = sorted(walk.rows[0].save for key in kin for walk in history.walks[key])
-    return [NOISE["same"].format(name=first["name"], low=low, high=high)]
+    method = max(min(FOLLOWED), *(walk.method for key in kin for walk in history.walks[key]))
+    return [NOISE["same"].format(name=first["name"], low=low, high=high, why=FOLLOWED[method])]
 
 
 def left_aside(history: History, tools: Sequence[Of]) -> list[str]:

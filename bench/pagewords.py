@@ -127,7 +127,7 @@ their work tree), and compared with the original with `diff -r`.
 {files}
 - Isolated: each tool has its own `HOME` and a clean environment, telemetry and look-ups of
   newer versions are off, nothing goes over a network. The tools take turns: one walk of each, then the
-  next round, which begins with another tool. {walks}
+  next round, {turns}. {walks}
 
 What is not in it: networks and remote stores (Hugging Face's Hub with Xet among them), several writers at
 once, encryption (restic has no store without), a page cache that is cold, and all that the tools can do
@@ -154,6 +154,16 @@ FILES = {
   second it was is chance here.""",
 }
 """By whether a walk waits for the next second."""
+
+TURNS = {
+    4: "which begins with another tool",
+    5: "in another order",
+}
+FOLLOWED = {
+    4: "which tool walked before counts, too, and each follows the same one in every round.",
+    5: "so far apart are walks by chance.",
+}
+"""Both by keeping.METHOD, the first for earlier ones too."""
 
 CHAIN = """## Along a chain of versions
 
@@ -188,9 +198,8 @@ columns beside it are what counts."""
 
 NOISE = {
     "several": "Where the least and the most of two tools overlap, these walks cannot tell which is better.",
-    "same": "The rows of stemmata do the same work to save {name}, which has no parent, and took {low:.2f} to "
-    "{high:.2f} s for it: it counts, too, which tool walked before, and each follows the same one in every "
-    "round.",
+    "same": "The rows of stemmata do the same work to save {name}, which has no parent, and took "
+    "{low:.2f} to {high:.2f} s for it: {why}",
     "one": "Of one walk each: two times that differ by less than {save:.0%} of the lesser (to save) or "
     "{restore:.0%} (to restore) are called equal. That is how far the slowest `cp -r` was behind the "
     "fastest, for folders of one size.",
