@@ -379,6 +379,8 @@ def test_the_large_history_is_walked_once_and_by_some_tools() -> None:
         (name, key, n) for name in ("H", "B", "L", "R", "G") for key in benchmarks.TOOLS for n in (1, 2, 3)
     ]
     assert sorted(each for each in rounds if each[0] != "G4") == sorted(others)
+    orders = {tuple(key for each, key, n in rounds if (each, n) == ("H", number)) for number in (1, 2, 3)}
+    assert len(orders) == 3, "no tool always follows the same one"
     asked = benchmarks.rounds(_options("--histories", "G4", "--only-tools", "restic", "--repeat", "2"))
     assert asked == [("G4", "restic", 1)]
 
