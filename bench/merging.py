@@ -63,6 +63,8 @@ def main() -> int:
     parser.add_argument("--where", type=Path, default=None, help="folder for the repository")
     parser.add_argument("--write", metavar="NAME", help="also write bench/results/NAME.md")
     given = parser.parse_args()
+    if given.where is not None:
+        given.where.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=given.where) as work:
         text, met = measured(given.saves, given.kilobytes, Path(work))
     print(text)
