@@ -116,7 +116,9 @@ def test_of_several_walks_their_spread_tells_what_differs() -> None:
     page = " ".join(benchpage.page(results, "benchmarks.json").split())
     assert "are called equal" not in page
     assert "Each tool walked 3 times" in page
-    assert "told apart so by chance one time in 10" in page, "2 of the 20 orders of three walks and three others"
+    assert "told apart so by chance one time in 10" in page, (
+        "2 of the 20 orders of three walks and three others"
+    )
 
 
 def test_what_older_results_lack_is_left_out() -> None:
