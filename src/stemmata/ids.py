@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from typing import ClassVar, Self
 
+import msgspec
 from blake3 import blake3
 
 SHORT = 12
@@ -15,8 +15,7 @@ _PACK_KEY = re.compile(r"packs/[0-9a-f]{2}/([0-9a-f]{32})\.pack", re.ASCII)
 _LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _FixedBytes:
+class _FixedBytes(msgspec.Struct, frozen=True, order=True):
     """`SIZE` bytes that are written as lower-case hex."""
 
     raw: bytes
@@ -41,10 +40,8 @@ class _FixedBytes:
         return self.hex
 
 
-class Digest(_FixedBytes):
+class Digest(_FixedBytes, frozen=True, order=True):
     """BLAKE3-256 of some bytes."""
-
-    __slots__ = ()
 
     @classmethod
     def of(cls, data: bytes | bytearray | memoryview) -> Self:
@@ -56,16 +53,13 @@ class Digest(_FixedBytes):
         return self.hex[:SHORT]
 
 
-class VersionId(Digest):
+class VersionId(Digest, frozen=True, order=True):
     """BLAKE3-256 of a record's bytes as first written."""
 
-    __slots__ = ()
 
-
-class PackName(_FixedBytes):
+class PackName(_FixedBytes, frozen=True, order=True):
     """16 random bytes, never reused."""
 
-    __slots__ = ()
     SIZE: ClassVar[int] = 16
 
     @classmethod

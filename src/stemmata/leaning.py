@@ -23,6 +23,7 @@ class Leaning:
         self._storage, self._catalog = storage, catalog
         self._lock = held_at_forks(threading.Lock())
         self._there: dict[PackName, bool] = {}
+        self._bases: dict[PackName, list[PackName]] = {}
 
     def packs_holding(self, digest: Digest) -> list[PackName]:
         """Live packs that are known to hold an object and may be leaned on."""
@@ -39,8 +40,18 @@ class Leaning:
             seen.add(each)
             if not self._is_there(each):
                 return False
-            open_packs += self._catalog.bases_of(each)
+            open_packs += self._bases_of(each)
         return True
+
+    def _bases_of(self, pack: PackName) -> list[PackName]:
+        # Asked for every object, and a pack leans on the same ones as long as it is there.
+        with self._lock:
+            known = self._bases.get(pack)
+        if known is None:
+            known = self._catalog.bases_of(pack)
+            with self._lock:
+                self._bases[pack] = known
+        return known
 
     def _is_there(self, pack: PackName) -> bool:
         with self._lock:

@@ -6,7 +6,6 @@ The commit itself is `transaction.commit`; this module decides what the entry sa
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
@@ -49,8 +48,7 @@ _log = logging.getLogger("stemmata")
 _told_of_growth: set[str] = set()
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
+class Saved(msgspec.Struct, frozen=True):
     """What a save did. Sizes in bytes."""
 
     version: VersionId

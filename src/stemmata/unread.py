@@ -12,8 +12,10 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from types import TracebackType
+
+import msgspec
+from blake3 import blake3
 
 from stemmata.candidates import Candidates
 from stemmata.codecs.dtypes import dtype_of
@@ -21,7 +23,7 @@ from stemmata.containers.base import MAX_ELEMENTS
 from stemmata.ids import Digest
 from stemmata.objects import ObjectWriter
 from stemmata.seen import LEAST, Seen, begun_at, marks_of
-from stemmata.sources import SourceFile
+from stemmata.sources import OpenedFile, SourceFile
 from stemmata.storage.descriptors import NO_FOLLOW, READ, read_into
 from stemmata.surveyor import Surveyor
 from stemmata.trees import Tree, TreeFile
@@ -41,17 +43,25 @@ class Unread:
         self._begun: dict[str, int] = {}
         """When those that are worth a note began to be read."""
 
-    def __call__(self, file: SourceFile) -> TreeFile | None:
-        """The file as it is stored; None if it has to be read, now. Then nothing has changed."""
+    def __call__(self, file: SourceFile, content: OpenedFile) -> TreeFile | None:
+        """The file as it is stored; None if it has to be read and cut, now. Then nothing has changed."""
         if file.size < LEAST:
-            return None
-        known = None if self._reread else self._known(file)
+            return self._of_content(file, content)
+        known = None
+        if not self._reread:
+            known = self._known(file, self._seen.digest_of(file.real, file.marks))
         if known is None:
             self._begun[file.path] = begun_at(file.real, file.marks)
+            self._writer.prepare()
         return known
 
-    def _known(self, file: SourceFile) -> TreeFile | None:
-        digest = self._seen.digest_of(file.real, file.marks)
+    def _of_content(self, file: SourceFile, content: OpenedFile) -> TreeFile | None:
+        """A small file, which is read: it need not be cut and coded again if a parent has that content."""
+        if all(stored.size != file.size for stored in self._alike.files):
+            return None
+        return self._known(file, blake3(content.read_at(0, file.size)).hexdigest())
+
+    def _known(self, file: SourceFile, digest: str | None) -> TreeFile | None:
         known = next((stored for stored in self._alike.files if stored.digest == digest), None)
         if known is None or known.size != file.size or not _is_cut_alike(file.path, known):
             return None
@@ -154,8 +164,7 @@ def _spots_of(files: Iterable[TreeFile]) -> dict[str, tuple[str, int]]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(msgspec.Struct, frozen=True):
     """Meets `codecs.held.Read`."""
 
     held: Held

@@ -20,9 +20,6 @@ from stemmata.errors import StemmataError, StorageFailed
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
-_COLLECTED_AFTER = 50_000
-"""New objects after which the interpreter looks for garbage. Its own 700 cost a short command a tenth of its
-time: what imports make stays."""
 _VALIDATION = re.compile(
     r"Input should be (a valid integer|a valid number|greater than or equal to)(?:, [^,]+)?"
 )
@@ -108,7 +105,6 @@ def stemmata(
 
 def main() -> None:
     """Run the command line of this process and exit with its code."""
-    gc.set_threshold(_COLLECTED_AFTER)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             # Closed by whoever started us, as a service manager may: what is said goes nowhere.

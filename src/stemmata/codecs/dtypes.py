@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 MAX_RAW_LENGTH = 128 << 20
 """Bytes of the largest object there may be."""
@@ -16,8 +16,7 @@ LITTLE = 64 << 10
 """Bytes of data below which calls cost more than what they do with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class DType:
+class DType(msgspec.Struct, frozen=True):
     """One element type. `code` is stored; `word` is what safetensors calls it."""
 
     code: int

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from stemmata.codecs.dtypes import DTYPES, MAX_RAW_LENGTH, DType
 from stemmata.codecs.encoded import Encoded
@@ -41,16 +42,14 @@ MAX_STORED = MAX_RAW_LENGTH + MAX_OVERHEAD
 """Bytes of the largest encoded object."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(msgspec.Struct, frozen=True):
     """Where a base lies: the object `digest` of `pack`."""
 
     pack: PackName
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(msgspec.Struct, frozen=True):
     """An object's own header. `size` is its length with checksum; frames follow."""
 
     dtype: DType
@@ -64,8 +63,7 @@ class Header:
         return self.raw_length // self.dtype.itemsize
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True):
     """One frame: `raw_length` bytes from `raw_offset` on. Its payload is `stored` bytes from `at` on, within
     the encoded object."""
 
@@ -84,6 +82,11 @@ class Frame:
         """Hold the stored bytes against the frame's checksum. Raises DamagedFault."""
         if check_of((self.head, payload)) != self.check:
             raise DamagedFault(f"the frame at byte {self.raw_offset} fails its checksum")
+
+
+def most_stored(length: int, dtype: DType) -> int:
+    """Bytes that an object of `length` bytes takes at most, once encoded."""
+    return MAX_HEADER + length + -(-length // dtype.max_frame_bytes) * FRAME_OVERHEAD
 
 
 def write_header(dtype: DType, frames: int, raw_length: int, references: Sequence[Reference] = ()) -> bytes:

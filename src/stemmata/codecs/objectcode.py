@@ -17,7 +17,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from blake3 import blake3
 
-from stemmata.codecs import cast, delta, planes, zstd
+from stemmata.codecs import bytecode, cast, delta, planes, zstd
 from stemmata.codecs.decoding import ObjectDecoder, comes_back
 from stemmata.codecs.dtypes import BYTES, LITTLE, MAX_FRAME_BYTES, DType
 from stemmata.codecs.faults import DamagedFault, translated
@@ -31,6 +31,7 @@ from stemmata.codecs.frames import (
     RAW,
     ZSTD,
     Reference,
+    most_stored,
     write_frame_head,
     write_header,
 )
@@ -211,6 +212,12 @@ def encode_object(
         raise ValueError(f"an object of {dtype.word} is at most {limit} bytes, not {len(view)}")
     if base is not None and not fits(dtype, len(view), base.dtype, base.length):
         raise ValueError(f"{base.length} bytes of {base.dtype.word} are no base for {dtype.word}")
+    if dtype is BYTES and len(view) <= bytecode.MOST and watch is None:
+        whole = bytecode.encode(view)
+        if into is None:
+            return memoryview(bytearray(whole))
+        into[: len(whole)] = whole
+        return into[: len(whole)]
     content = np.frombuffer(view, np.uint8)
     if plan is None:
         plan = _planned(content, dtype, base)
@@ -293,11 +300,6 @@ def sample_of(content: Bytes, dtype: DType) -> tuple[int, Bytes]:
     step = dtype.max_frame_bytes
     begin = -(-len(content) // step) // 2 * step
     return begin, content[begin : begin + min(step, _SAMPLE * dtype.itemsize)]
-
-
-def most_stored(length: int, dtype: DType) -> int:
-    """Bytes that an object of `length` bytes takes at most, once encoded."""
-    return MAX_HEADER + length + -(-length // dtype.max_frame_bytes) * FRAME_OVERHEAD
 
 
 def fits(dtype: DType, length: int, base: DType, base_length: int) -> bool:

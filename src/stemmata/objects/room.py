@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+
+import msgspec
 
 from stemmata.codecs.buffers import Buffers
 from stemmata.ids import Digest, PackName
@@ -19,8 +20,7 @@ _AHEAD = 256 << 10
 _PACKS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
+class _Seen(msgspec.Struct, frozen=True):
     """Bytes of a pack from `begin` on; none where only that place was read up to."""
 
     begin: int

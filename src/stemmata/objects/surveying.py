@@ -9,9 +9,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from stemmata.codecs.dtypes import DType
 from stemmata.errors import StemmataError
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
     from stemmata.objects.choosing import Held
 
 
-@dataclass(slots=True)
-class Look:
+class Look(msgspec.Struct):
     """What is to be learnt of one object, and once it is written, what was."""
 
     against: Digest | None = None

@@ -5,15 +5,21 @@ Nothing here is visible to others before a transaction says so; nothing is ever 
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
-from stemmata.codecs.dtypes import DType, dtype_of
+import msgspec
+
+from stemmata.codecs import bytecode
+from stemmata.codecs.dtypes import BYTES, DType, dtype_of
+from stemmata.codecs.frames import most_stored, read_header
 from stemmata.codecs.hashing import Buffer, digest_of
 from stemmata.codecs.workers import Threads, frame_pool, object_pool
 from stemmata.errors import StemmataError
@@ -31,6 +37,9 @@ PACK_BYTES = 1 << 30
 """A pack that has grown to this is finished and another begun."""
 PACK_OBJECTS = 1 << 20
 
+_CHOOSING = "stemmata.objects.choosing"
+"""What brings numpy along, whose import takes as long as hashing 200 MB."""
+
 _WORTH_A_THREAD = 64 << 10
 """Bytes of an object from which coding it beside others gains more than handing over costs."""
 
@@ -41,8 +50,7 @@ Candidate = tuple[Digest, Sequence[PackName]]
 """An object that a new one may resemble, and packs that may hold it."""
 
 
-@dataclass(slots=True)
-class WriterStats:
+class WriterStats(msgspec.Struct):
     """What one writer was given and what it stored. Bytes and counts of objects."""
 
     objects: int = 0
@@ -54,8 +62,7 @@ class WriterStats:
     """What the new ones take once encoded."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Encoded:
+class _Encoded(msgspec.Struct, frozen=True):
     """An object on its way: `stored` None if `pack` has it already."""
 
     digest: Digest
@@ -114,6 +121,7 @@ class ObjectWriter:
         """Whether that thread is at work on the queue."""
         self._failure: BaseException | None = None
         self._buffers = Room()
+        self._prepared: Future[ModuleType] | None = None
         self._at: dict[Digest, PackName] = {}
         self._open_pack: PackWriter | None = None
         self._done: list[PackSummary] = []
@@ -123,6 +131,12 @@ class ObjectWriter:
         """Every pack that an object put so far lies in, older ones included."""
         with self._lock:
             return set(self._at.values())
+
+    def prepare(self) -> None:
+        """Something large is about to be read, and then handed over: what codes it is imported meanwhile."""
+        pool = frame_pool()
+        if self._prepared is None and pool is not None and _CHOOSING not in sys.modules:
+            self._prepared = pool.submit(import_module, _CHOOSING)
 
     def put(self, data: Buffer, dtype: DType | str = "", candidates: Sequence[Candidate] = ()) -> Digest:
         """Store `data` unless it is there already. `dtype` may be safetensors' word for it.
@@ -155,7 +169,9 @@ class ObjectWriter:
             raise ValueError(
                 f"an object of {kind.word} is at most {kind.max_object_bytes} bytes, not {len(view)}"
             )
-        pool = object_pool() if len(view) >= _WORTH_A_THREAD else None
+        ready = self._prepared is None or self._prepared.done()
+        # Who is not ready would wait for that: whoever hands over may go on reading instead.
+        pool = object_pool() if len(view) >= _WORTH_A_THREAD or not ready else None
         with self._lock:
             self._lock.wait_for(lambda: self._unwritten <= _UNWRITTEN or self._failure is not None)
             self._require_no_failure()
@@ -305,8 +321,8 @@ class ObjectWriter:
             if survey is not None:
                 survey.whole()
             return _Encoded(digest, len(data), pack)
-        from stemmata.codecs.frames import read_header
-        from stemmata.codecs.objectcode import most_stored
+        if dtype is BYTES and len(data) <= bytecode.MOST and survey is None:
+            return _Encoded(digest, len(data), None, memoryview(bytecode.encode(data)))
         from stemmata.objects.choosing import chosen
 
         room = self._buffers.lend(most_stored(len(data), dtype))

@@ -5,7 +5,7 @@ into private memory. What changes between the listing and the end of the save is
 are in memory already are read from there.
 """
 
-from stemmata.sources.files import SourceFile, read_inside
+from stemmata.sources.files import OpenedFile, SourceFile, read_inside
 from stemmata.sources.memory import MemoryFile, MemoryFolder
 from stemmata.sources.source import Source, scan
 from stemmata.sources.storing import Writer, planned, store
@@ -13,6 +13,7 @@ from stemmata.sources.storing import Writer, planned, store
 __all__ = [
     "MemoryFile",
     "MemoryFolder",
+    "OpenedFile",
     "Source",
     "SourceFile",
     "Writer",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from stemmata.errors import SourceChanged, UnsupportedFile
 from stemmata.seen import Marks, marks_of
@@ -17,8 +18,7 @@ _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
 """How opening fails where the file that was listed has made way for a link, a socket or nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFile:
+class SourceFile(msgspec.Struct, frozen=True):
     """One file to be: its path in the version, where its bytes lie, and what it looked like."""
 
     path: str

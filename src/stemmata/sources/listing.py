@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from stemmata.errors import LinkEscapes, SourceMissing, UnsafePath
 from stemmata.seen import marks_of
@@ -19,15 +20,14 @@ _MAX_BYTES = 16 << 40
 """Of a file. The list of the pieces of a longer one, which may be a hole, would be too long for a tree."""
 
 
-@dataclass(slots=True)
-class Listing:
+class Listing(msgspec.Struct):
     """What lies in a source."""
 
     root: Path
     """The folder, without links in its own path; that of the file if a single file is saved."""
-    files: list[SourceFile] = field(default_factory=list)
-    empty_folders: list[str] = field(default_factory=list)
-    left_out: list[tuple[str, str]] = field(default_factory=list)
+    files: list[SourceFile] = msgspec.field(default_factory=list)
+    empty_folders: list[str] = msgspec.field(default_factory=list)
+    left_out: list[tuple[str, str]] = msgspec.field(default_factory=list)
 
 
 def list_source(path: Path, rules: Rules) -> Listing:

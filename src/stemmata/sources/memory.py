@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 
 class Content(Protocol):
@@ -17,8 +18,7 @@ class Content(Protocol):
         """Copy bytes from `offset` on."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryFile:
+class MemoryFile(msgspec.Struct, frozen=True):
     """One file to be: its path in the version, its size, and who has its bytes.
 
     They are asked for in the order of the file, its head twice.
@@ -30,8 +30,7 @@ class MemoryFile:
     executable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryFolder:
+class MemoryFolder(msgspec.Struct, frozen=True):
     """A folder of which some files are in memory; the others are on the disk."""
 
     folder: Path

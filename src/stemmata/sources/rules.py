@@ -7,9 +7,10 @@ part of the path alone. A pattern that fits a folder fits everything in it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+
+import msgspec
 
 _AT_TOP = {
     "checkpoint-*": "a checkpoint of the Trainer; save it by itself to keep it",
@@ -26,8 +27,7 @@ _ANYWHERE = {
 _WILD = ("", "*", "?", "[")
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(msgspec.Struct, frozen=True):
     """What to take. `exclude` is stronger than `include`, and that than the defaults.
 
     `leave_out` is what the caller leaves out, by the names of files; an `include` must name such a file.

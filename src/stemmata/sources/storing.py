@@ -51,8 +51,8 @@ Alike = Callable[[PlannedSegment], Sequence[Sequence[Any]]]
 """For each piece of a segment, stored objects that it may be coded against: what `Writer.put` takes."""
 Looks = Callable[[str, PlannedSegment], Sequence[Any]]
 """For each piece of a segment of a file, what is to be learnt of it."""
-Known = Callable[[SourceFile], "TreeFile | None"]
-"""A file that is stored already, as it is; None if it has to be read."""
+Known = Callable[[SourceFile, OpenedFile], "TreeFile | None"]
+"""A file that is stored already, as it is; None if it has to be read and cut."""
 
 
 def planned(source: Source) -> Iterator[PlannedSegment]:
@@ -72,7 +72,7 @@ def store(
 ) -> Tree:
     """Cut and put every file: a few pieces on their way to the writer, at most one read ahead of them.
 
-    What is `known` is opened and held against its listing, not read. `progress` gets the bytes of each piece
+    What is `known` is opened and held against its listing, not cut. `progress` gets the bytes of each piece
     once it is stored. Raises SourceChanged, BrokenContainer, UnsupportedFile, and whatever `writer` raises.
     """
     flight = _Flight(
@@ -138,7 +138,9 @@ def _store_file(
     known: Known | None,
 ) -> TreeFile:
     with opened(file) as content:
-        stored = known(file) if known is not None and isinstance(file, SourceFile) else None
+        stored = None
+        if known is not None and isinstance(file, SourceFile) and isinstance(content, OpenedFile):
+            stored = known(file, content)
         if stored is not None:
             flight.pass_over(file.size)
             return msgspec.structs.replace(stored, path=file.path, executable=file.executable)

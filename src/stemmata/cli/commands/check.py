@@ -10,6 +10,7 @@ import typer
 from stemmata.cli import text
 from stemmata.cli.commands.recovering import recover_log
 from stemmata.cli.help import HelpCommand, examples
+from stemmata.cli.numerics import without_blas
 from stemmata.cli.options import Json, Repo, open_repo, output_for, repo_folder
 from stemmata.cli.output import Output
 from stemmata.cli.registry import command_app
@@ -112,6 +113,7 @@ def check(
     from stemmata import checking, repairing
     from stemmata.storage.local import LocalStorage
 
+    without_blas()
     output = output_for(context, as_json)
     if not repair and (source or dry_run):
         raise InvalidArgument(argument="--from" if source else "--dry-run", reason="it goes with --repair")

@@ -9,6 +9,7 @@ import typer
 
 from stemmata.cli import text
 from stemmata.cli.help import HelpCommand, examples
+from stemmata.cli.numerics import without_blas
 from stemmata.cli.options import At, Json, Ref, Repo, Yes, open_repo, output_for
 from stemmata.cli.registry import command_app
 
@@ -50,6 +51,7 @@ def checkout(
     --force files of the same names are replaced, after a question on a terminal unless -y is given,
     and all others stay.
     """
+    without_blas()
     output = output_for(context, as_json)
     with open_repo(context, repo) as repository:
         resolved = repository.resolve(reference, at=at)

@@ -9,6 +9,7 @@ import typer
 
 from stemmata.cli import text
 from stemmata.cli.help import HelpCommand, examples
+from stemmata.cli.numerics import without_blas
 from stemmata.cli.options import Json, Model, Repo, metrics, open_repo, output_for, pairs
 from stemmata.cli.output import Output
 from stemmata.cli.registry import command_app
@@ -103,6 +104,7 @@ def save(
     Trainer's checkpoint-* folders, runs/ and caches are left out, training_args.bin is kept as JSON
     without its secrets; what was left out is printed.
     """
+    without_blas()
     from stemmata import capturing
     from stemmata.recording import SaveRequest
 
