@@ -226,6 +226,6 @@ def test_what_a_later_frame_failed_of_is_told_though_an_earlier_one_ends_after_i
             return super().frame(element, count)
 
     base = Damaged(Reference(PackName(bytes(16)), Digest(bytes(32))), F32, memoryview(data).cast("B"))
-    plan = plan_alone(sample_of(data.view(np.uint8), F32)[1], F32)
+    plan = plan_alone(sample_of(data.view(np.uint8), F32)[1], F32, data.nbytes)
     with ThreadPoolExecutor(3) as threads, pytest.raises(DamagedFault, match="as planned"):
         encode_object(data.data, F32, threads, base, plan)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stemmata.codecs import kernels, payloads, streams
-from stemmata.codecs.dtypes import BLOCK, LITTLE, DType
+from stemmata.codecs.dtypes import BLOCK, DType
 from stemmata.codecs.hashing import Buffer
 from stemmata.codecs.numpy_kernels import DeltaParts
 from stemmata.codecs.streams import Bytes
@@ -55,14 +55,17 @@ def _written(found: DeltaParts, habits: Habits) -> list[Buffer]:
     return parts
 
 
-def habits_of(data: Bytes, base: Bytes, dtype: DType) -> tuple[Habits, int]:
-    """What to try on frames like this one, and the bytes that this one takes."""
-    found = kernels.delta_split(data, base, dtype)
-    if len(data) <= LITTLE:
-        return UNKNOWN, sum(map(len, _written(found, UNKNOWN)))
-    tried = [(sum(map(len, _written(found, habits))), habits.repeats, habits) for habits in _HABITS]
+def habits_of(data: Bytes, base: Bytes, dtype: DType, *, little: bool) -> tuple[Habits, int]:
+    """What to try on frames like this one, and the bytes that this one takes; of a little object, all."""
+    if little:
+        return UNKNOWN, _size(data, base, dtype, UNKNOWN)
+    tried = [(_size(data, base, dtype, habits), habits.repeats, habits) for habits in _HABITS]
     size, _, habits = min(tried, key=lambda row: row[:2])
-    return habits if len(found.tokens) else UNKNOWN, size
+    return habits if len(kernels.delta_split(data, base, dtype).tokens) else UNKNOWN, size
+
+
+def _size(data: Bytes, base: Bytes, dtype: DType, habits: Habits) -> int:
+    return sum(map(len, encode(data, base, dtype, habits)))
 
 
 def decode(payload: memoryview, base: Bytes, dtype: DType, into: Bytes) -> None:

@@ -81,7 +81,7 @@ def chosen(
         return
     whole = np.frombuffer(data, np.uint8)
     begin, sample = sample_of(whole, dtype)
-    alone = plan_alone(sample, dtype)
+    alone = plan_alone(sample, dtype, len(data))
     limit = _GAIN * _STEP * alone.alone * len(sample)
     best: tuple[Reference, ObjectDecoder, Plan, Read | None] | None = None
     seen: set[Digest] = set()
