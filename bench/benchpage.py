@@ -13,7 +13,6 @@ from pathlib import Path
 import pagewords
 from figures import (
     ALONE,
-    CHAIN,
     GONE,
     LARGE,
     MEASURES,
@@ -30,6 +29,7 @@ from figures import (
     tools_of,
 )
 from keeping import History, Results, Walk
+from pagechain import the_chain, the_cost
 from pagehistories import the_histories
 from pagelarge import the_large
 from pagepictures import pictures
@@ -94,7 +94,7 @@ def page(results: Results, file: str) -> str:
         lines += of_history(results, history)
     lines += the_large(results)
     if OURS in results.tools:
-        lines.append(pagewords.CHAIN.format(example=the_chain(results)))
+        lines.append(pagewords.CHAIN.format(example=the_chain(results), cost=the_cost(results)))
     lines += the_starts(results)
     names = [history.name for history in results.histories]
     options = "" if set(names) == set(USUAL) else f" --histories {' '.join(names)}"
@@ -230,26 +230,6 @@ def the_others(history: History, ours: Of, others: Sequence[Of]) -> list[str]:
         "",
         equal,
     ]
-
-
-def the_chain(results: Results) -> str:
-    """The first and the last version of the chain, as a sentence; empty if it was not walked."""
-    history = next((h for h in results.histories if h.name == CHAIN and OURS in h.walks), None)
-    if history is None:
-        return ""
-    ours = ours_of(tools_of(results, history))
-    assert ours is not None
-    first, last = ours.walked.rows[0], ours.walked.rows[-1]
-    told = f"On {history.name} bringing {first.name} back took stemmata {first.restore:.2f} s"
-    told += f", {last.name} {last.restore:.2f} s"
-    gone = next((one for one in tools_of(results, history) if one.key == GONE), None)
-    if gone is not None:
-        saves = gone.walked.rows
-        told += (
-            f"; saving {saves[1].name} took the row *{gone.title}* {saves[1].save:.2f} s, "
-            f"{saves[-1].name} {saves[-1].save:.2f} s"
-        )
-    return f"{told}."
 
 
 def the_starts(results: Results) -> list[str]:

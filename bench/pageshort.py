@@ -23,7 +23,7 @@ from figures import (
 )
 from keeping import History, Results
 from manifests import BRANCHES
-from pagekinds import kinds_of
+from pagekinds import FIRST, kinds_of
 from pagetables import table
 from pageweights import rest_kept
 
@@ -65,9 +65,10 @@ def _kept_of(history: History, ours: Of, others: Sequence[Of]) -> list[list[str]
     words = pagewords.SHORT.get(history.name, history.name)
     whole = _row(f"{history.name}: {words}", f"all {len(everything)} versions", history, everything, ours)
     rows = [[*whole, _least(others, everything)]]
-    rows[0][4] = f"**{rows[0][4]}**"
     for kind, places in kinds_of(history).items():
         row = _row("", pagewords.KINDS.get((history.name, kind), kind), history, places, ours)
+        if not kind.startswith(FIRST):
+            row[4] = f"**{row[4]}**"
         rows.append([*row, _least(others, places)])
     return rows
 

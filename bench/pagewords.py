@@ -19,26 +19,31 @@ HEAD = """# Benchmarks
 
 stemmata is a version store for the weights of models: it keeps each version as its exact difference from
 an older one. This page holds it against other ways to keep versions, on the same trainings and the same
-machine, one tool at a time, each used as its documentation shows first. What it comes to
-stands under *In short*, where others win under each history.
+machine, one tool at a time, each used as its documentation shows first, but for what *The tools and the
+machine* tells. What it comes to stands under *In short*, where others win under each history.
 
 Every measured figure here and in the pictures is made from [{name}]({file}) by `bench/benchmarks.py`. MB is
 10^6 bytes. Bold is, in the tables of tools, the least figure of a column (*By kind*: of a row), even where
-the next cannot be told from it; in the first table it is the total of a history. *Kept* is what a
+the next cannot be told from it; in the first table it is the share of a kind. *Kept* is what a
 store grew by, *a version* a whole folder as `save_pretrained` leaves it, with config and tokenizer.
 """
 
-SMALL = """Which of these lines is yours? If your weights are saved in fp32, as by Trainer with `bf16=True`
-of a model that was loaded in fp32: the fp32 lines of H and L, whose products were in fp32 too. {half}
+SMALL = """Which of these lines is yours? Go by the line of the kind: the total of a history is a mix that
+depends on how many versions of which kind are in it. Expect one first version, and for each further one the
+share of its kind. Weights that are saved in fp32, as by Hugging Face's Trainer, with `bf16=True` too if the
+model was loaded in fp32: the fp32 lines of H and L. There the products of matrices were in fp32 as well;
+what is saved in fp32 after products in bf16 was not measured. {half} fp16 was not measured.
 
 Half of the weights of H and L are a table of tokens, of which most rows hardly move, so that little is
 kept of them. *Without embeddings* is what is kept of all other weights, as a share of their own bytes: the
 figure to look at where embeddings are a small part, as in a large decoder. Not measured were a fine-tuning
 of a decoder of billions of parameters, and epochs of one LoRA: the two of H are adapters of their own.
-Optimizer states are in no version here."""
+Optimizer states are in no version here. No history has more than four versions in a row; what a longer row
+costs stands under *Along a chain of versions*."""
 HALF = {
-    True: """If they are loaded in bf16 and trained so, without a copy in
-fp32: B. If a copy in fp32 is trained, and saved as bf16: R. In H and L the store holds the fp32
+    True: """Weights that are loaded in bf16 and trained so, without a copy in
+fp32: B, whose four epochs are short: 160 steps in all change few values, and more steps change more, which
+was not measured. A copy in fp32 that is trained, and saved as bf16: R. In H and L the store holds the fp32
 weights too that the first version in bf16 was rounded from, which then takes next to nothing.""",
     False: """The lines in bf16 are of a store that holds the fp32
 weights too that the first version in bf16 was rounded from, which then takes next to nothing.""",
@@ -93,7 +98,9 @@ stored hash, and does not decode them. *stemmata, parent's folder gone* has to: 
 forgotten before each save. Bringing a version back takes nothing from outside of the store.""",
     "stemmata-alone": """*stemmata, no parent told* gets no such hint: it looks for tensors that are alike in
 versions of the same model, newest first, and in the newest of other models. All versions of a history are
-saved as one model here.""",
+saved as one model here, and the search finds parents that are as good: it keeps as much. To tell the parent
+is worth it where nothing changed, for only what a parent has is known without being read, and where what it
+came from is not among the newest; and the record says then what came from what.""",
     "zstd-patch": "Of the others *zstd 3 --patch-from* is told the same parents, the rest get no such hint.",
     "": "The others get no such hint.",
 }
@@ -123,14 +130,18 @@ their work tree), and compared with the original with `diff -r`.
 - *MB of memory*: the most resident memory that any one process of the tool had, over all
   versions, pages of files that it maps included; a tool of several processes has more in all. A process
   that lives for a few milliseconds only is not seen. stemmata's
-  grows with the pieces of up to 64 MiB that it cuts tensors into, of which a few are on their way at a time,
-  and not further with the model; measured on this machine's cores alone.
+  grows with the pieces of up to 64 MiB that it cuts tensors into, of which three at most are coded at a time
+  on any number of cores, and not further with the model; each core has some MB of its own beside. Measured
+  on this machine's cores alone.
 {files}
 - Isolated: each tool has its own `HOME` and a clean environment, telemetry and look-ups of
   newer versions are off, nothing goes over a network. The tools take turns: one walk of each, then the
   next round, {turns}. {walks}
 
-What is not in it: networks and remote stores (Hugging Face's Hub with Xet among them), several writers at
+What is not in it: other seeds (each training was run once, and ranges are of time and of memory), other
+disks (where writing is slower, tools that write more fall behind), codecs for floats that are no store of
+versions (ZipNN for one, which takes numbers apart into planes),
+networks and remote stores (Hugging Face's Hub with Xet among them), several writers at
 once, encryption (restic has no store without), a page cache that is cold, and all that the tools can do
 that is not about bytes.
 """
@@ -177,9 +188,10 @@ It ends where reading a version would decode more than 4 times its own bytes
 from an older one. With fp32 epochs the limit is reached after three differences in a row, with bf16 epochs
 on an fp32 base after two, for the base counts double, on one of their own type after three too. Restores
 get slower up to the limit, and by design not beyond it; the price is space, for a version that leans on an
-older one keeps more. Which older one is taken, a sample of each tensor decides, tensor by tensor. Where the
-limit is met, *Version by version* shows it: a version that leans on another than its parent. What that costs
-after many more versions no history here shows.
+older one keeps more. {cost}Which older one is taken, a sample of each tensor decides, tensor by tensor: the
+first of the chain is always among them, so that a tensor is kept whole only where no difference from any is
+smaller. Where the limit is met, *Version by version* shows it: a version that leans on another than its
+parent. What that costs after many more versions no history here shows.
 """
 
 STARTS = """## Start-up
@@ -188,13 +200,15 @@ What a process costs before it does anything is in every save and restore above,
 versions it is most of it. In a script that trains and saves in one process, the start is paid once.
 """
 SPENT = """What a save by `stemmata save` takes its time for, the version's parent told: medians of five saves
-in a row, after the walk. *Loading modules* is what a Python takes that loads what the save loads and ends;
+in a row, after the walk. *Loading modules* is what a Python takes that loads what the save loads and ends
+(the save itself loads numpy beside reading, so the work takes longer than is said by as much);
 *sync* comes after the command has ended; *the work itself* is the rest: opening the repository,
 reading, hashing, comparing with the parent, coding, decoding once to check, and writing until the disk has
 it, which leaves `sync` nothing to do."""
 
 OPENED = """A Python process that had saved before saved {name} in {opened} s; as a process of its own
-that took {whole} s in the walks above."""
+that took {whole} s in the walks above: a new process loads modules, opens the repository, asks git about
+the folder that it runs in, and meets memory and files that it has not touched before."""
 
 LOADS = """*s to start* is of a command that does next to nothing, and may load less than a save does: the
 columns beside it are what counts."""

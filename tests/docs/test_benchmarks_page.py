@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import benchpage
+import pagechain
 import pagehistories
 import pagekinds
 from doc_blocks import ROOT
@@ -69,7 +70,7 @@ def test_where_others_win_is_said_with_both_figures() -> None:
     assert not _lines(results, "| faster to restore"), "2.00 s and 1.99 s are the same"
     assert not _lines(results, "| keeps less"), "only where others win"
     (whole,) = _lines(results, "| H: ")
-    assert whole.endswith("| all 3 versions | 162 | 40.5 | **0.25** | - | 81.0: the other |")
+    assert whole.endswith("| all 3 versions | 162 | 40.5 | 0.25 | - | 81.0: the other |")
     kinds = [line.split(" | ")[1] for line in _lines(results, "|  | ")]
     assert kinds[:2] == ["the first version", "all weights in fp32"]
     assert _lines(results, "| H | to save") == ["| H | to save a version | 3.00 | the other 1.50 | - | - |"]
@@ -211,8 +212,28 @@ def test_what_was_left_aside_is_told_in_mb() -> None:
 def test_a_save_in_a_process_that_is_open_stands_beside_that_of_a_process() -> None:
     results = _results(stemmata=[_walk(1, 0.5, 3.0, 1, opened=0.125)])
     page = " ".join(benchpage.page(results, "benchmarks.json").split())
-    assert "saved adapter in 0.12 s; as a process of its own that took 3.00 s in the walks above." in page
+    assert "saved adapter in 0.12 s; as a process of its own that took 3.00 s in the walks above:" in page
     assert "had saved before" not in benchpage.page(_results(other=[_walk(1, 1, 1, 1)]), "benchmarks.json")
+
+
+def test_what_the_limit_of_chains_costs_is_told_by_the_version_that_it_costs_most() -> None:
+    results = _results(stemmata=[_walk(1, 0.5, 1, 1)])
+    whole = results.histories[0]
+    part = History(
+        "B",
+        [dict(version) for version in whole.versions],
+        {"stemmata": [_walk(1, 0.25, 1, 1)]},
+    )
+    assert pagechain.the_cost(results) == "", "no part was walked"
+    results.histories.append(part)
+    name = str(part.versions[-1]["name"])
+    told = pagechain.the_cost(results)
+    assert told.startswith("*")
+    assert " MB in B, and " in told
+    assert " MB in H, where the limit" in told
+    assert told in benchpage.page(results, "benchmarks.json")
+    part.walks["stemmata"] = whole.walks["stemmata"]
+    assert pagechain.the_cost(results) == "", f"{name} takes as much in both"
 
 
 def test_what_lies_in_the_folder_of_a_lora_is_told_where_it_is_known() -> None:
@@ -270,7 +291,7 @@ def test_every_history_is_described_and_its_kinds_have_words() -> None:
         "all weights in fp32",
         "the first version, rounded to bf16",
     )
-    assert pagekinds.kind_of("rounded-1") == "trained in fp32, saved as bf16"
+    assert pagekinds.kind_of("rounded-1") == "mixed precision, saved as bf16"
     assert pagekinds.kind_of("another-1") == "another"
 
 
@@ -400,7 +421,7 @@ def test_a_branch_has_its_own_lines_and_no_second_list_of_versions() -> None:
     lists = "| version | MB | what |"
     assert len(_lines(both, lists)) == len(_lines(results, lists)) == 1
     (whole,) = _lines(both, "| B: the versions of H in bf16")
-    assert whole.endswith("| all 3 versions | 162 | 40.5 | **0.25** | - | 81.0: the other |")
+    assert whole.endswith("| all 3 versions | 162 | 40.5 | 0.25 | - | 81.0: the other |")
     assert benchpage.pagewords.HALF[True] not in benchpage.page(both, "benchmarks.json")
     all_parts = [replace(history, name=name) for name in ("H", *BRANCHES)]
     page = benchpage.page(replace(results, histories=all_parts), "benchmarks.json")
