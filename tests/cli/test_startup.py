@@ -111,6 +111,18 @@ def test_a_save_imports_nothing_of_training(shop: Path) -> None:
     assert (found - at_start()) & {"email", "importlib.metadata", "zipfile", "asyncio", "ssl"} == set()
 
 
+def test_a_save_in_which_nothing_changed_needs_no_numpy(shop: Path, tmp_path: Path) -> None:
+    """The second time every file is one of the parent's, a tokenizer that is cut in chunks among them."""
+    folder = model_folder(tmp_path / "m", 1, layers=2)
+    (folder / "tokenizer.json").write_text(json.dumps(list(range(30_000))))
+    with open_repository(".stemmata") as repo:
+        files = repo.save(folder, "m", name="one").files
+    found = imported("save", str(folder), "m", "--name", "two", "--parent", "m@one")
+    assert foreign(found - at_start()) - PACKAGES - OF_TYPER == set()
+    with open_repository(".stemmata") as repo:
+        assert repo["m@two"].files == files
+
+
 BEGIN = """
 import json, sys
 import stemmata.saving

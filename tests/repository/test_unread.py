@@ -18,10 +18,12 @@ from chained import Tensors, model, opened, trained, written
 from stemmata import saving, seen, unread
 from stemmata.checking import check
 from stemmata.codecs.decoding import ObjectDecoder
+from stemmata.containers.base import CutPlan
 from stemmata.errors import BrokenContainer
 from stemmata.recording import SaveRequest
 from stemmata.repository import Repository
 from stemmata.session import seen_files
+from stemmata.sources import storing
 from stemmata.sources.files import OpenedFile
 from stemmata.storage.mounts import mount_of
 from stemmata.version import Version
@@ -129,6 +131,34 @@ def test_an_untouched_file_is_not_read_again(repo: Repository, tmp_path: Path, r
     assert second.read("model.safetensors") == data
     assert second.files[0] == first.files[0]
     assert {row.movement and row.movement.change for row in second.statistics().values()} == {0.0}
+    assert check(repo.session.storage).sound
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_small_file_is_read_and_not_cut_again_if_a_parent_has_its_content(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: bool
+) -> None:
+    monkeypatch.setattr(unread, "LEAST", 1 << 20)
+    cut: list[str] = []
+    real = storing.plan
+
+    def planning(content: OpenedFile, size: int, path: str, allow_broken: bool) -> CutPlan:
+        cut.append(path)
+        return real(content, size, path, allow_broken)
+
+    monkeypatch.setattr(storing, "plan", planning)
+    written(tmp_path / "out", model())
+    tokens = np.random.default_rng(1).bytes(300_000)
+    (tmp_path / "out" / "tokenizer.json").write_bytes(tokens)
+    first = save(repo, tmp_path / "out", "one")
+    assert cut == ["model.safetensors", "tokenizer.json"]
+    cut.clear()
+    later = tokens[:-1] + bytes([tokens[-1] ^ 1]) if changed else tokens
+    (tmp_path / "out" / "tokenizer.json").write_bytes(later)
+    second = save(repo, tmp_path / "out", "two", ["one"])
+    assert cut == (["tokenizer.json"] if changed else [])
+    assert second.read("tokenizer.json") == later
+    assert (second.files == first.files) is not changed
     assert check(repo.session.storage).sound
 
 

@@ -1,34 +1,60 @@
-"""Plain bytes encoded: a file's header, a page of JSON, a chunk of a tokenizer. Needs no numpy, whose import
-takes longer than all of a save in which nothing changed.
+"""Little objects, encoded without numpy: a header, a page of JSON, a chunk of a tokenizer, a table of
+statistics. Its import takes longer than all else of a save in which nothing changed.
 """
 
 from __future__ import annotations
 
-from stemmata.codecs import zstd
-from stemmata.codecs.dtypes import BYTES
+from stemmata.codecs import plain, streams, zstd
+from stemmata.codecs.dtypes import BYTES, LITTLE, SAMPLE, DType
 from stemmata.codecs.faults import Fault
-from stemmata.codecs.frames import RAW, ZSTD, write_frame_head, write_header
+from stemmata.codecs.frames import PLANES, RAW, ZSTD, write_frame_head, write_header
 from stemmata.codecs.hashing import Buffer
 
 MOST = BYTES.max_frame_bytes
-"""Bytes that fit into one frame."""
+"""Plain bytes that fit into one frame."""
 
 
-def encode(data: Buffer) -> bytes:
-    """The encoded object of at most `MOST` plain bytes. What is compressed has been decompressed and
-    compared when this returns; what does not come back is stored as it is."""
+def suits(length: int, dtype: DType) -> bool:
+    """Whether an object that leans on nothing is better encoded here."""
+    if dtype is BYTES:
+        return length <= MOST
+    # Of more, `objectcode` would look at a sample.
+    whole = length <= min(LITTLE, SAMPLE * dtype.itemsize) and not length % dtype.itemsize
+    return whole and dtype.has_planes and plain.suits(length)
+
+
+def encode(data: Buffer, dtype: DType = BYTES) -> bytes:
+    """The encoded object, of a size that `suits`: the same bytes as `objectcode.encode_object`, whatever
+    machine and numpy. What is not stored as it is has been decoded and compared when this returns."""
     view = memoryview(data).cast("B")
     if not len(view):
-        return write_header(BYTES, 0, 0)
-    codec, payload = RAW, bytes(view)
-    if len(found := zstd.compress_general(view)) < len(view) and _comes_back(found, payload):
-        codec, payload = ZSTD, found
-    head = write_frame_head(codec, BYTES, len(view), [payload])
-    return write_header(BYTES, 1, len(view)) + head + payload
+        return write_header(dtype, 0, 0)
+    codec, payload = _smallest(view, dtype)
+    if codec != RAW and not _comes_back(view, codec, payload, dtype):
+        codec, payload = RAW, bytes(view)
+    head = write_frame_head(codec, dtype, len(view), [payload])
+    return write_header(dtype, 1, len(view)) + head + payload
 
 
-def _comes_back(compressed: bytes, data: bytes) -> bool:
+def _smallest(view: memoryview, dtype: DType) -> tuple[int, bytes]:
+    found = [(RAW, bytes(view))]
+    if dtype.has_planes:
+        parts = [part for plane in plain.split(view, dtype) for part in streams.write(plane)]
+        found.append((PLANES, b"".join(parts)))
+    found.append((ZSTD, zstd.compress_general(view)))
+    return min(found, key=lambda each: len(each[1]))  # of equals the first, as `objectcode` has it
+
+
+def _comes_back(view: memoryview, codec: int, payload: bytes, dtype: DType) -> bool:
+    decoded = memoryview(bytearray(len(view)))
     try:
-        return zstd.decompress(compressed, len(data)) == data
+        if codec == ZSTD:
+            decoded[:] = zstd.decompress(payload, len(view))
+        else:
+            reader = streams.Reader(memoryview(payload))
+            count = len(view) // dtype.itemsize
+            plain.join([reader.take_plain(count) for _ in range(dtype.itemsize)], dtype, decoded)
+            reader.require_end()
     except Fault:
         return False
+    return decoded == view

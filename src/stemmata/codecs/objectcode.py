@@ -19,7 +19,7 @@ from blake3 import blake3
 
 from stemmata.codecs import bytecode, cast, delta, planes, zstd
 from stemmata.codecs.decoding import ObjectDecoder, comes_back
-from stemmata.codecs.dtypes import BYTES, LITTLE, MAX_FRAME_BYTES, DType
+from stemmata.codecs.dtypes import BYTES, LITTLE, MAX_FRAME_BYTES, SAMPLE, DType
 from stemmata.codecs.faults import DamagedFault, translated
 from stemmata.codecs.frames import (
     BASED,
@@ -41,9 +41,6 @@ from stemmata.codecs.workers import each
 
 _NUMBER = bytes([0])
 """The first byte of a frame that leans on a base: an object written here has one reference."""
-_SAMPLE = 8 << 10
-"""Elements that are coded in every way to find out which pays. Four times as many choose what is smaller by
-less than a thousandth, and take a tenth of what a save does where tensors are of a few frames."""
 _CLEARLY = 0.95
 """A delta this much smaller than coding alone is taken without trying the other."""
 
@@ -301,7 +298,7 @@ def sample_of(content: Bytes, dtype: DType) -> tuple[int, Bytes]:
     """The beginning of the middle frame, and where that is."""
     step = dtype.max_frame_bytes
     begin = -(-len(content) // step) // 2 * step
-    return begin, content[begin : begin + min(step, _SAMPLE * dtype.itemsize)]
+    return begin, content[begin : begin + min(step, SAMPLE * dtype.itemsize)]
 
 
 def fits(dtype: DType, length: int, base: DType, base_length: int) -> bool:

@@ -1,9 +1,10 @@
-"""Plain: joining the planes of few numbers without numpy, whose import takes longer than that. Does for a
-table of statistics what `numpy_kernels.join` does for tensors."""
+"""Plain: the planes of few numbers, split and joined without numpy, whose import takes longer than that. Does
+for a table of statistics what `numpy_kernels` does for tensors."""
 
 from __future__ import annotations
 
 import sys
+from array import array
 from collections.abc import Sequence
 
 from stemmata.codecs.dtypes import DType
@@ -15,8 +16,20 @@ _WORDS = {2: "H", 4: "I", 8: "Q"}
 
 
 def suits(length: int) -> bool:
-    """Whether an object of so many bytes is better joined here: not where numpy is there already."""
+    """Whether an object of so many bytes is better done here: not where numpy is there already."""
     return length <= MOST and "numpy" not in sys.modules and sys.byteorder == "little"
+
+
+def split(data: memoryview, dtype: DType) -> list[bytes]:
+    """The bytes of the elements, those of one place together; of floats the sign is the lowest bit first."""
+    if dtype.rotate:
+        top = 8 * dtype.itemsize - 1
+        rest = (1 << top) - 1
+        words = array(_WORDS[dtype.itemsize], bytes(data))
+        data = memoryview(array(words.typecode, [(word & rest) << 1 | word >> top for word in words])).cast(
+            "B"
+        )
+    return [bytes(data[place :: dtype.itemsize]) for place in range(dtype.itemsize)]
 
 
 def join(planes: Sequence[Buffer], dtype: DType, into: memoryview) -> None:

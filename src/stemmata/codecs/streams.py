@@ -22,13 +22,13 @@ _RAW, _ZSTD = 0, 1
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 
 
-def write(data: Bytes, *, entropy: bool = True, repeats: bool = True) -> list[Buffer]:
+def write(data: Bytes | bytes, *, entropy: bool = True, repeats: bool = True) -> list[Buffer]:
     """The stream, in parts, the smallest of what is tried: as it is, and
 
     `entropy`: by the frequencies of bytes alone; zstd gives up on noise at once, so that trying costs
     little. `repeats`: by repeats too, which takes longer.
     """
-    raw = data.data
+    raw = memoryview(data) if isinstance(data, bytes) else data.data
     best: Buffer = raw
     if len(data):
         for tried, compress in ((entropy, zstd.compress_entropy), (repeats, zstd.compress_general)):

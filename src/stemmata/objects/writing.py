@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from stemmata.codecs import bytecode
-from stemmata.codecs.dtypes import BYTES, DType, dtype_of
+from stemmata.codecs.dtypes import DType, dtype_of
 from stemmata.codecs.frames import most_stored, read_header
 from stemmata.codecs.hashing import Buffer, digest_of
 from stemmata.codecs.workers import Threads, frame_pool, object_pool
@@ -321,8 +321,8 @@ class ObjectWriter:
             if survey is not None:
                 survey.whole()
             return _Encoded(digest, len(data), pack)
-        if dtype is BYTES and len(data) <= bytecode.MOST and survey is None:
-            return _Encoded(digest, len(data), None, memoryview(bytecode.encode(data)))
+        if not candidates and survey is None and bytecode.suits(len(data), dtype):
+            return _Encoded(digest, len(data), None, memoryview(bytecode.encode(data, dtype)))
         from stemmata.objects.choosing import chosen
 
         room = self._buffers.lend(most_stored(len(data), dtype))
