@@ -6,7 +6,7 @@ import importlib
 import inspect
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -120,6 +120,23 @@ def test_an_error_of_the_trainer_stays_the_trainers(wrapped: Settings, tmp_path:
     with pytest.raises(TypeError, match="no_such_argument"):
         Trainer(no_such_argument=1)
     assert found(wrapped, "trainer") == []
+
+
+@pytest.mark.parametrize("trial", [(), (None,), (None, ["logits"])])
+def test_what_a_script_gives_train_by_its_place_stays_in_its_place(
+    monkeypatch: pytest.MonkeyPatch, trial: tuple[Any, ...]
+) -> None:
+    went: list[tuple[Any, ...]] = []
+
+    def train(_self: Any, resume_from_checkpoint: Any = None, *rest: Any) -> None:
+        went.append((resume_from_checkpoint, *rest))
+
+    monkeypatch.setitem(sys.modules, hook._CALLBACK_MODULE, SimpleNamespace(begin=lambda *_: "state"))
+    again: Any = hook._going_on(train)
+    again(object(), None, *trial)
+    again(object(), resume_from_checkpoint=None)
+    again(object())
+    assert went == [("state", *trial), ("state",), ("state",)]
 
 
 def test_the_hook_waits_for_its_module_and_goes(

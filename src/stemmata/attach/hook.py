@@ -60,8 +60,10 @@ def _going_on(theirs: Any) -> Any:
         trial = args[1] if len(args) > 1 else kwargs.get("trial")
         if module is not None and trial is None:
             state = module.begin(self, given)
-            if state is not None:
-                args, kwargs = args[1:], {**kwargs, "resume_from_checkpoint": state}
+            if state is not None and args:
+                args = (state, *args[1:])
+            elif state is not None:
+                kwargs = {**kwargs, "resume_from_checkpoint": state}
         return theirs(self, *args, **kwargs)
 
     return train
