@@ -46,6 +46,19 @@ def test_a_full_disk_under_the_output_is_told_in_words(shop: Path, words: list[s
     assert "Exception ignored" not in said.stderr
 
 
+def test_an_error_that_cannot_be_said_keeps_its_exit_code(shop: Path) -> None:
+    with open("/dev/full", "w") as full:
+        said = subprocess.run(
+            [*STEMMATA, "show", "nosuch", "--json"],
+            cwd=shop,
+            stdout=subprocess.PIPE,
+            stderr=full,
+            check=False,
+        )
+    assert said.returncode == 3
+    assert b"model-not-found" in said.stdout
+
+
 def test_it_runs_as_a_module_too() -> None:
     said = subprocess.run(
         [sys.executable, "-m", "stemmata", "log", "--help"], capture_output=True, text=True, check=True

@@ -116,6 +116,27 @@ def test_json_is_one_document_whatever_the_command_prints(run: Run) -> None:
     assert done.returncode == 3
 
 
+@pytest.mark.parametrize(
+    ("ends", "status"), [("exit 0", 0), ("exit 3", 3), ("exit 130", 130), ("kill -9 $$", 137)]
+)
+@pytest.mark.parametrize("options", [(), ("--json",)])
+@pytest.mark.parametrize("where", ["full", "left"])
+def test_the_exit_status_is_the_commands_where_nothing_can_be_said(
+    storing: WarmPython, ends: str, status: int, options: tuple[str, ...], where: str
+) -> None:
+    """A disk that is full, a reader that has left: the command's own result counts."""
+    if where == "full":
+        stream = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, stream = os.pipe()
+        os.close(reader)
+    try:
+        words = ("run", "m", *options, "--", "sh", "-c", ends)
+        assert storing.start(MAIN, *words, files={1: stream, 2: stream}).wait() == status
+    finally:
+        os.close(stream)
+
+
 def test_an_option_of_the_command_is_not_ours(run: Run) -> None:
     done = run("sh", "-c", "exit 4", "--json")
     assert done.returncode == 4

@@ -14,7 +14,7 @@ import typer
 from stemmata import __version__
 from stemmata.cli.help import sections
 from stemmata.cli.options import Json, Repo, Session
-from stemmata.cli.output import Output, error_document, report_error, report_failure
+from stemmata.cli.output import Output, error_document, report_error, report_failure, report_unwritten
 from stemmata.cli.registry import COMMANDS, HELP_NAMES, LazyGroup
 from stemmata.errors import StemmataError, StorageFailed
 
@@ -131,30 +131,18 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         report_failure("interrupted", "what was not finished was not made visible")
         return INTERRUPTED
-    except BrokenPipeError:
-        return _pipe_closed()
     except OSError as error:
-        # The result itself could not be written, as on a full disk; the error can, to stderr.
-        if _debug():
+        left = isinstance(error, BrokenPipeError)
+        if _debug() and not left:
             raise
-        report_failure(f"the output cannot be written: {error.strerror or error}")
-        _drop_stdout()
-        return StorageFailed.exit_code
+        report_unwritten(error)
+        return BROKEN_PIPE if left else StorageFailed.exit_code
     except SystemExit as stop:
         # What prints for us ends the process itself when the reader has left.
         if isinstance(stop.__context__, BrokenPipeError):
-            return _pipe_closed()
+            report_unwritten(stop.__context__)
+            return BROKEN_PIPE
         raise
-
-
-def _pipe_closed() -> int:
-    _drop_stdout()
-    return BROKEN_PIPE
-
-
-def _drop_stdout() -> None:
-    # Point stdout away, or the interpreter complains while it exits.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _debug() -> bool:

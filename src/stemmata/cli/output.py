@@ -85,7 +85,7 @@ class Output:
         if not self.json:
             indent = len(words) - len(words.lstrip(" "))
             wrapped = " " * indent + _hanging(words.strip(" "), width_of(sys.stderr), indent)
-            _print(sys.stderr, Text(wrapped, "dim"))
+            _say(Text(wrapped, "dim"))
 
     @contextmanager
     def progress(
@@ -127,6 +127,19 @@ def _print(stream: TextIO, *lines: Text, end: str = "\n") -> None:
     written = [escaped(line, colours=colours) if styled else line.plain for line in lines]
     stream.write("\n".join(written) + end)
     stream.flush()
+
+
+def _say(line: Text) -> None:
+    """A line on stderr. Where that cannot be written, what the command does and its exit code stay."""
+    try:
+        _print(sys.stderr, line)
+    except OSError:
+        _give_up(sys.stderr)
+
+
+def _give_up(stream: TextIO) -> None:
+    # Point it away, or the interpreter tries once more while it exits, and complains.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def styles_of(stream: TextIO) -> tuple[bool, bool]:
@@ -199,7 +212,7 @@ def _point_at(expression: str, position: int) -> None:
     rest = text.plain(expression[position - 1 :])[: max(1, room - 9)]
     lead = "…" if begin else ""
     line = Text(f"  {lead}{before}{rest}\n" + " " * (2 + cell_len(lead + before)))
-    _print(sys.stderr, line.append("^", "bold red"))
+    _say(line.append("^", "bold red"))
 
 
 def report_failure(what: str, untouched: str = "", next_step: str = "") -> None:
@@ -212,7 +225,14 @@ def report_failure(what: str, untouched: str = "", next_step: str = "") -> None:
     if next_step:
         lines.append("\n   next: ", "bold cyan")
         lines.append(_hanging(next_step, width, 9))
-    _print(sys.stderr, lines)
+    _say(lines)
+
+
+def report_unwritten(error: OSError) -> None:
+    """Stdout could not be written, as on a full disk. That its reader has left is not worth a word."""
+    if not isinstance(error, BrokenPipeError):
+        report_failure(f"the output cannot be written: {error.strerror or error}")
+    _give_up(sys.stdout)
 
 
 def _hanging(words: str, width: int, indent: int) -> str:

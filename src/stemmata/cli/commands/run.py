@@ -10,7 +10,7 @@ import typer
 from stemmata.cli import text
 from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.options import Json, Model, Repo, output_for, repo_folder
-from stemmata.cli.output import Output
+from stemmata.cli.output import Output, report_unwritten
 from stemmata.cli.registry import command_app
 from stemmata.errors import InvalidArgument
 
@@ -84,7 +84,11 @@ def run(
         str(folder), name, _every(every), run_name, report="", keep=_keep(keep), resume=resume
     )
     outcome = launch.run(command, settings, stdout=sys.stderr.fileno() if output.json else None)
-    _tell(output, outcome, name, folder)
+    try:
+        _tell(output, outcome, name, folder)
+        sys.stdout.flush()
+    except OSError as error:
+        report_unwritten(error)  # the command's own result counts
     raise typer.Exit(outcome.status)
 
 
@@ -144,5 +148,5 @@ def _count(folder: Path, model: str, run: str) -> int:
         with open_repository(folder) as repository:
             quoted = run.replace("\\", "\\\\").replace('"', '\\"')
             return len(repository.versions(model).where(f'run == "{quoted}"'))
-    except StemmataError:
+    except (StemmataError, OSError):
         return 0  # moved, or damaged meanwhile: the command's own result counts
