@@ -15,6 +15,7 @@ from transformers import TrainerCallback, TrainerState
 import tiny_models as tiny
 from stemmata.hf import VersionCallback, interruption
 from stemmata.hf.interruption import Patience
+from stemmata.hf.recorder import Account, Recorder
 from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
 from warm import WarmPython
@@ -165,3 +166,56 @@ def test_a_process_that_was_forked_during_a_write_can_be_terminated() -> None:
     finally:
         patience.end()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("fails", ["waiting", "starting"])
+def test_a_signal_that_cannot_be_waited_for_is_passed_on_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """As while the interpreter ends: it takes no new work and starts no thread."""
+    passed_on = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: passed_on.set())
+
+    def wait() -> None:
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading, "excepthook", lambda _told: None)
+    training = TrainerState()
+    patience = Patience(lambda: True, wait, training)
+    try:
+        patience.begin()
+        with monkeypatch.context() as patched:
+            if fails == "starting":
+                patched.setattr(threading.Thread, "start", start)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert passed_on.wait(30)
+        passed_on.clear()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert passed_on.wait(30), "nor is a later one lost"
+    finally:
+        for thread in threading.enumerate():
+            if thread.name == "stemmata-sigterm":
+                thread.join()
+        patience.end()
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_what_cannot_be_tried_again_stays_listed(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(repo, "m", "r", Account())
+
+    def broken(*_a: Any, **_k: Any) -> Any:
+        raise OSError("the cable was cut")
+
+    monkeypatch.setattr(repo, "save", broken)
+    saved = {"step": 1, "epoch": 1.0, "event": "epoch", "metrics": {}}
+    recorder.save(tiny.gpt2(), None, name="epoch-1", **saved)
+    recorder.wait()
+    recorder._writer._pool.shutdown()  # as when the interpreter ends
+    recorder.settle()
+    recorder.failures.leave()
+    assert list(recorder.failures.missing) == ["r/epoch-1"]

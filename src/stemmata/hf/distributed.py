@@ -11,7 +11,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -69,6 +69,7 @@ class Meeting:
         self._count = 0
         self._store: Any = None
         self._gone = False
+        """Whether the store has ended with the process that held it: at the end rank 0 may leave first."""
         if self.size > 1 and torch.distributed.is_initialized():
             # Every process counts the same trainings: its number keeps theirs apart.
             store = torch.distributed.distributed_c10d._get_default_store()
@@ -77,8 +78,7 @@ class Meeting:
     def arrive(self) -> None:
         """Say that this process has done its part of what led here."""
         self._count += 1
-        if self._store is not None:
-            self._store.set(f"{self._count}/here/{self.rank}", b"1")
+        self._tell(f"{self._count}/here/{self.rank}")
 
     def all_here(self) -> list[int]:
         """On rank 0: wait for the others' parts; the ranks that did not come in time."""
@@ -86,21 +86,17 @@ class Meeting:
 
     def leave(self) -> None:
         """Rank 0: let the others go. The others: wait until they may."""
-        if self._store is None:
-            return
         if self.rank == 0:
-            self._store.set(f"{self._count}/done", b"1")
             old = self._count - _KEPT
-            if old > 0:
-                for key in (f"{old}/done", *(f"{old}/here/{rank}" for rank in range(self.size))):
-                    self._store.delete_key(key)
+            past = (f"{old}/done", *(f"{old}/here/{rank}" for rank in range(self.size)))
+            self._tell(f"{self._count}/done", past if old > 0 else ())
         elif not self._see(f"{self._count}/done") and not self._gone:
             _log.warning("rank %d waited %s for the save of rank 0 and goes on without it", self.rank, WAIT)
 
     def abandon(self) -> None:
         """Rank 0: come to no meeting any more; the others need not wait."""
-        if self._store is not None and self.rank == 0:
-            self._store.set(_ABANDONED, b"1")
+        if self.rank == 0:
+            self._tell(_ABANDONED)
 
     def word(self, decide: Callable[[], str]) -> str:
         """What rank 0 decides, which is the same in every process; empty if it did not come.
@@ -115,9 +111,20 @@ class Meeting:
             return said
         return bytes(self._store.get("word")).decode()[1:] if self._see("word") else ""
 
+    def _tell(self, key: str, past: Sequence[str] = ()) -> None:
+        """Write `key`, and take away what nobody asks for any more."""
+        if self._store is None or self._gone:
+            return
+        try:
+            self._store.set(key, b"1")
+            for old in past:
+                self._store.delete_key(old)
+        except RuntimeError:
+            self._gone = True
+
     def _see(self, key: str) -> bool:
-        if self._store is None:
-            return True
+        if self._store is None or self._gone:
+            return self._store is None
         end = time.monotonic() + WAIT.total_seconds()
         pause = threading.Event()
         try:
@@ -127,7 +134,7 @@ class Meeting:
                     return False
                 pause.wait(_POLL)
         except RuntimeError:
-            self._gone = True  # the store, with its host: at the end rank 0 may leave first
+            self._gone = True
             return False
         return True
 

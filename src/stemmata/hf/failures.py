@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -111,6 +111,11 @@ class Failures:
         with self._lock:
             waiting, self._waiting = self._waiting, []
         return waiting
+
+    def put_back(self, tasks: Sequence[Task]) -> None:
+        """What was taken and could not be begun."""
+        with self._lock:
+            self._waiting[:0] = tasks
 
     def leave(self) -> None:
         """Of a training that never came to its end: what was to be tried again is missing too."""

@@ -55,21 +55,32 @@ class Patience:
         ours = os.getpid() == self._process
         if ours and self._waiting:
             return  # it will be passed on
-        if ours and not self._waited and self._busy():
-            # Not waited for here: the training may hold a lock that the writer needs.
-            self._waiting = True
-            threading.Thread(target=self._finish, args=(number,), name="stemmata-sigterm").start()
-        elif callable(self._before):
+        if ours and not self._waited and self._busy() and self._begin_to_wait(number):
+            return
+        if callable(self._before):
             self._waited = False
             self._before(number, frame)
         else:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
+    def _begin_to_wait(self, number: int) -> bool:
+        """Wait in a thread of its own: the training may hold a lock that the writer needs. Whether it began:
+        an interpreter that ends starts none."""
+        self._waiting = True
+        try:
+            threading.Thread(target=self._finish, args=(number,), name="stemmata-sigterm").start()
+        except RuntimeError:
+            self._waiting = False
+        return self._waiting
+
     def _finish(self, number: int) -> None:
-        self._wait()
-        self._waited, self._waiting = True, False
-        os.kill(os.getpid(), number)
+        try:
+            self._wait()
+        finally:
+            # Whatever became of the wait: who sent the signal wants an answer.
+            self._waited, self._waiting = True, False
+            os.kill(os.getpid(), number)
 
     def before_if_left(self, owner: Any) -> Any:
         """The handler in front of which this one stands, if its own training is over; else itself."""

@@ -348,8 +348,8 @@ class Recorder:
 
     def settle(self) -> None:
         """Wait for what was asked for so far, and what failed of it once more. Of any thread."""
-        for task in self.failures.take_waiting():
-            self._writer.add(self._guarded(task))
+        with suppress(RuntimeError):  # the interpreter ends and takes no more work
+            self._begin_again(self._writer.add)
         self._writer.settle()
 
     def finish(self, live: Any, held: Saved | None) -> None:
@@ -397,9 +397,17 @@ class Recorder:
             _log.warning("%s", short)
 
     def _try_again(self) -> None:
-        for task in self.failures.take_waiting():
-            self._writer.save(self._guarded(task))
+        self._begin_again(self._writer.save)
         self._writer.wait_for_room()
+
+    def _begin_again(self, begin: Callable[[Callable[[], None]], None]) -> None:
+        waiting = self.failures.take_waiting()
+        try:
+            while waiting:
+                begin(self._guarded(waiting[0]))
+                del waiting[0]
+        finally:
+            self.failures.put_back(waiting)  # what could not be begun is told as missing at the exit
 
     # --- on the writer's thread -------------------------------------------------------------
 
