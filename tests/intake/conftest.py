@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +37,29 @@ def state(step: int) -> str:
     ]
     rows.append({"step": step + 2, "loss": 99.0})
     return json.dumps({"global_step": step, "epoch": step / 2, "log_history": rows})
+
+
+@pytest.fixture
+def unreachable(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
+    """Folders below which nothing can be looked at, as on a share whose server is away."""
+    away: set[Path] = set()
+    seen, listed = os.stat, os.listdir
+
+    def hold(path: Any) -> None:
+        if not isinstance(path, int) and any(Path(path).is_relative_to(each) for each in away):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+
+    def stat(path: Any, *more: Any, **named: Any) -> os.stat_result:
+        hold(path)
+        return seen(path, *more, **named)
+
+    def listdir(path: Any = ".") -> list[str]:
+        hold(path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(os, "listdir", listdir)
+    return away
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from makers import adapter_folder, model_folder
-from stemmata.errors import EmptySource, InvalidArgument, SourceMissing
+from stemmata.errors import EmptySource, InvalidArgument, SourceMissing, UnsupportedFile
 from stemmata.intake import find, import_folders
 from stemmata.intake import taking as taking_module
 from stemmata.repository import Repository
@@ -300,6 +300,52 @@ def test_what_is_not_there_or_holds_nothing_is_refused_before_anything(
     for wrong, error in (("nowhere", SourceMissing), ("empty", EmptySource)):
         with pytest.raises(error):
             import_folders(repo, [tmp_path / "out", tmp_path / wrong])
+    assert repo.models() == []
+
+
+def test_a_file_system_that_fails_is_a_named_error_with_its_reason(
+    repo: Repository, tmp_path: Path, checkpoint: Any, unreachable: set[Path]
+) -> None:
+    checkpoint(tmp_path / "out", 2)
+    unreachable.add(tmp_path / "out")
+    for look in (lambda: find(tmp_path / "out"), lambda: import_folders(repo, [tmp_path / "out"])):
+        with pytest.raises(UnsupportedFile, match="Stale file handle"):
+            look()
+    with pytest.raises(UnsupportedFile, match="File name too long"):
+        import_folders(repo, [tmp_path / ("x" * 300)])
+
+
+def test_one_folder_that_cannot_be_looked_at_costs_itself_alone(
+    repo: Repository, tmp_path: Path, checkpoint: Any, unreachable: set[Path]
+) -> None:
+    for step in (2, 4):
+        checkpoint(tmp_path / "out", step)
+    unreachable.add(tmp_path / "out" / "checkpoint-2")
+    stale, taken = import_folders(repo, [tmp_path / "out"])
+    assert (stale.status, taken.status) == ("incomplete", "new")
+    assert "Stale file handle" in stale.reason
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_what_fails_between_the_look_and_the_reading_is_named(
+    repo: Repository,
+    tmp_path: Path,
+    checkpoint: Any,
+    unreachable: set[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    dry_run: bool,
+) -> None:
+    folder, before = checkpoint(tmp_path / "out", 2), taking_module._known
+
+    def leave(*given: Any) -> Any:
+        unreachable.add(folder)
+        os.stat(folder)
+        return before(*given)
+
+    monkeypatch.setattr(taking_module, "_known", leave)
+    (outcome,) = import_folders(repo, [tmp_path / "out"], dry_run=dry_run)
+    assert outcome.status == "failed"
+    assert "Stale file handle" in outcome.reason
     assert repo.models() == []
 
 

@@ -174,6 +174,26 @@ def test_a_checkpoint_that_was_taken_may_be_deleted_without_a_word(
     assert watched.look() == []
 
 
+@pytest.mark.parametrize("below", ["", "checkpoint-2"])
+def test_a_share_that_is_away_for_a_while_ends_nothing_and_is_told_once(
+    repo: Repository, tmp_path: Path, checkpoint: Any, unreachable: set[Path], below: str
+) -> None:
+    out = tmp_path / "out"
+    checkpoint(out, 2)
+    watched = Watched(repo, out)
+    watched.look(1)
+    unreachable.add(out / below)
+    watched.look(3)
+    assert watched.watcher.unfinished() == [] or below
+    if not below:
+        (told,) = watched.told
+        assert (told.found.path, told.status) == (out, "failed")
+        assert "Stale file handle" in told.reason
+    watched.told.clear()
+    unreachable.clear()
+    assert watched.look() == [("out/step-2", "new")]
+
+
 def test_another_training_in_the_folder_is_told_once(
     repo: Repository, tmp_path: Path, checkpoint: Any
 ) -> None:

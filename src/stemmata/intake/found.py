@@ -7,7 +7,9 @@ and names its step, whose safetensors headers fit their files and whose index la
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -23,13 +25,15 @@ from stemmata.errors import (
     InvalidName,
     SourceMissing,
     StemmataError,
+    UnsupportedFile,
 )
 from stemmata.intake import state as states
 from stemmata.intake.state import Broken, Metadata, State
 from stemmata.names import clean_name
 from stemmata.recording import LEAVE_OUT
 from stemmata.sources import Source
-from stemmata.sources.files import OpenedFile
+from stemmata.sources.files import OpenedFile, unsupported
+from stemmata.storage.failures import reason_of
 
 TO_RESUME = (
     *("optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "rng_state*.pth", "optimizer_*"),
@@ -83,12 +87,15 @@ class Found:
 def find(
     folder: Path, *, model: str | None = None, run: str | None = None, include: Sequence[str] = ()
 ) -> list[Found]:
-    """What `folder` holds, a run's versions in the order of their steps. Raises SourceMissing, EmptySource.
+    """What `folder` holds, a run's versions in the order of their steps.
+
+    Raises SourceMissing, EmptySource; UnsupportedFile where the file system fails, or nobody may look.
 
     A Trainer's output, a `checkpoint-N` itself, the tutorial's `model_versions`, a folder of such
     folders, or any other folder of files, which is one version.
     """
-    if not folder.is_dir():
+    about = looked_at(folder)
+    if about is None or not stat.S_ISDIR(about.st_mode):
         raise SourceMissing(path=str(folder))
     here = Path(folder).resolve()
     found: list[Found] = []
@@ -101,6 +108,16 @@ def find(
     if not found:
         raise EmptySource(path=str(folder))
     return found
+
+
+def looked_at(path: Path) -> os.stat_result | None:
+    """What is there; None if nothing is. Raises UnsupportedFile where the file system does not say."""
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    except OSError as error:
+        raise unsupported(path, reason_of(error)) from None
 
 
 def usable(text: str) -> str:
@@ -118,23 +135,30 @@ def usable(text: str) -> str:
 
 def _places(folder: Path) -> Iterator[Path]:
     """The folders that are an output each: `folder` itself, or those in it if it is only a shelf."""
-    inside = sorted(p for p in _listed(folder) if p.is_dir() and not p.name.startswith("."))
+    inside = sorted(p for p in _listed(folder) if _may_be_folder(p) and not p.name.startswith("."))
     if any(_CHECKPOINT.fullmatch(p.name) for p in inside) or holds_weights(folder):
         yield folder
         return
-    shelf = [p for p in inside if holds_weights(p) or any(_CHECKPOINT.fullmatch(q.name) for q in _listed(p))]
-    only_metadata = all(p.is_dir() or fnmatchcase(p.name, "metadata_*.json") for p in _listed(folder))
+    shelf = [p for p in inside if _is_output(p)]
+    only_metadata = all(_may_be_folder(p) or fnmatchcase(p.name, "metadata_*.json") for p in _listed(folder))
     if shelf and only_metadata:
         yield from shelf
     else:
         yield folder
 
 
+def _is_output(folder: Path) -> bool:
+    try:
+        return holds_weights(folder) or any(_CHECKPOINT.fullmatch(p.name) for p in _listed(folder))
+    except UnsupportedFile:
+        return False  # as a disk's lost+found: nobody may look, and no training wrote there
+
+
 def _of_output(place: Path, model: str, run: str, include: Sequence[str]) -> Iterator[Found]:
     if _CHECKPOINT.fullmatch(place.name):
         yield examine(Found(place, model, run, ""), include)
         return
-    numbered = ((p, _CHECKPOINT.fullmatch(p.name)) for p in _listed(place) if p.is_dir())
+    numbered = ((p, _CHECKPOINT.fullmatch(p.name)) for p in _listed(place) if _may_be_folder(p))
     steps = sorted((int(match[1]), path) for path, match in numbered if match)
     for _, path in steps:
         yield examine(Found(path, model, run, ""), include)
@@ -161,6 +185,8 @@ def examine(found: Found, include: Sequence[str] = ()) -> Found:
         return replace(found, problem=f"{error.data['path']}: {error.data['reason']}")
     except StemmataError as error:
         return replace(found, problem=str(error))
+    except OSError as error:
+        return replace(found, problem=reason_of(error))
     return replace(_with_metadata(found), source=source)
 
 
@@ -246,8 +272,20 @@ def holds_weights(folder: Path) -> bool:
     )
 
 
+def _may_be_folder(path: Path) -> bool:
+    """Whether it is a folder, or cannot be looked at, which its examination says."""
+    try:
+        about = looked_at(path)
+    except UnsupportedFile:
+        return True
+    return about is not None and stat.S_ISDIR(about.st_mode)
+
+
 def _listed(folder: Path) -> list[Path]:
+    """Raises UnsupportedFile where it is there and cannot be listed."""
     try:
         return list(folder.iterdir())
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []  # it vanished, which its examination says
+    except OSError as error:
+        raise unsupported(folder, f"it cannot be listed: {reason_of(error)}") from None

@@ -7,6 +7,7 @@ made it; with other content it is refused. So any number of importers and watche
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +15,16 @@ from pathlib import Path
 from blake3 import blake3
 
 from stemmata.catalog import queries
-from stemmata.errors import InvalidArgument, NameTaken, NotFound, StemmataError
+from stemmata.errors import InvalidArgument, NameTaken, NotFound, StemmataError, UnsupportedFile
 from stemmata.ids import Digest, VersionId
-from stemmata.intake.found import Found, find, to_leave
+from stemmata.intake.found import Found, find, looked_at, to_leave
 from stemmata.names import name_key
 from stemmata.recording import SaveRequest
 from stemmata.records import Run
 from stemmata.repository import Repository
 from stemmata.sources import Source
-from stemmata.sources.files import OpenedFile
+from stemmata.sources.files import OpenedFile, unsupported
+from stemmata.storage.failures import reason_of
 from stemmata.trees import content_digest
 
 _PIECE = 16 << 20
@@ -59,12 +61,14 @@ def import_folders(
     """Take in everything complete in `folders`: a run each, its versions in a line.
 
     With `dry_run` nothing is written and "new" means "would be". A finding that fails costs no
-    other one. Raises SourceMissing, EmptySource, InvalidArgument before anything is taken.
+    other one. Raises SourceMissing, EmptySource, UnsupportedFile, InvalidArgument before anything is taken.
     """
     folders = list(folders)
-    for folder in filter(Path.is_file, folders):
-        reason = f"{folder} is a file; give the folder that it lies in, or save it alone: stemmata save"
-        raise InvalidArgument(argument="folder", reason=reason)
+    for folder in folders:
+        about = looked_at(folder)
+        if about is not None and stat.S_ISREG(about.st_mode):
+            reason = f"{folder} is a file; give the folder that it lies in, or save it alone: stemmata save"
+            raise InvalidArgument(argument="folder", reason=reason)
     everything = [f for folder in folders for f in find(folder, model=model, run=run, include=include)]
     outcomes = []
     for found in everything:
@@ -76,7 +80,7 @@ def import_folders(
 
 
 def take(repository: Repository, found: Found, include: Sequence[str] = ()) -> Outcome:
-    """Make a version of a finding, unless its run has it. Raises nothing of the error tree."""
+    """Make a version of a finding, unless its run has it. Raises nothing of the error tree or of files."""
     if found.problem or found.source is None:
         return _missed(found, found.problem)
     try:
@@ -86,21 +90,32 @@ def take(repository: Repository, found: Found, include: Sequence[str] = ()) -> O
         # Another process may have taken in the very same folder just now.
         try:
             return _known(repository, found, found.source) or _failed(found, lost)
-        except StemmataError as error:
+        except (StemmataError, OSError) as error:
             return _failed(found, error)
-    except StemmataError as error:
+    except (StemmataError, OSError) as error:
         return _failed(found, error)
 
 
+def gone(path: Path) -> bool:
+    """Whether no folder is there. Where nobody can look one may be."""
+    try:
+        about = looked_at(path)
+    except UnsupportedFile:
+        return False
+    return about is None or not stat.S_ISDIR(about.st_mode)
+
+
 def _missed(found: Found, problem: str) -> Outcome:
-    if not found.path.is_dir():
+    if gone(found.path):
         return Outcome(found, "gone", reason="it vanished while it was read")
     return Outcome(found, "incomplete", reason=problem)
 
 
-def _failed(found: Found, error: StemmataError) -> Outcome:
-    if not found.path.is_dir():
+def _failed(found: Found, error: StemmataError | OSError) -> Outcome:
+    if gone(found.path):
         return _missed(found, "")
+    if isinstance(error, OSError):
+        error = unsupported(found.path, reason_of(error))
     return Outcome(found, "failed", reason=str(error), error=error)
 
 
@@ -109,7 +124,7 @@ def _foreseen(repository: Repository, found: Found) -> Outcome:
         return _missed(found, found.problem)
     try:
         return _known(repository, found, found.source) or Outcome(found, "new")
-    except StemmataError as error:
+    except (StemmataError, OSError) as error:
         return _failed(found, error)
 
 

@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from stemmata.errors import EmptySource, NameTaken, SourceMissing
-from stemmata.intake.found import Found, find, holds_weights
-from stemmata.intake.taking import Outcome, Tell, take
+from stemmata.errors import EmptySource, NameTaken, SourceMissing, UnsupportedFile
+from stemmata.intake.found import Found, find, holds_weights, usable
+from stemmata.intake.taking import Outcome, Tell, gone, take
 from stemmata.recording import TRAINING_ARGS
 from stemmata.repository import Repository
+from stemmata.sources.files import unsupported
+from stemmata.storage.failures import reason_of
 
 _SOON = 0.5
 """Seconds to the second look at a checkpoint."""
@@ -44,13 +46,21 @@ class Watcher:
         self._told: dict[Path, str] = {}
 
     def look(self) -> bool:
-        """Look once; take in what is complete and unchanged since the last look. Whether anything moved."""
-        everything = self._found()
+        """Look once; take in what is complete and unchanged since the last look. Whether anything moved.
+
+        A file system that fails for a while, as a share's does, is told, and is no look.
+        """
+        try:
+            everything = self._found()
+        except UnsupportedFile as error:
+            folder = Found(self._folder, self._model, self._run or usable(self._folder.name), "final")
+            self._say(Outcome(folder, "failed", reason=str(error), error=error))
+            return False
         now = {found.path: _marks(found) for found in everything}
         before, self._before = self._before, now
         moved = now != before
         for path in self._complete.keys() - now.keys():
-            if path not in self._settled:
+            if path not in self._settled and gone(path):
                 self._say(Outcome(self._complete[path], "gone", reason=_TOO_LATE))
         self._complete = {f.path: f for f in everything if not f.problem}
         # What is complete by the Trainer's own mark needs no long second look, and may be rotated away.
@@ -72,15 +82,24 @@ class Watcher:
 
     def unfinished(self) -> list[Outcome]:
         """What is there and not complete."""
-        return [Outcome(f, "incomplete", reason=f.problem) for f in self._found() if f.problem]
+        try:
+            return [Outcome(f, "incomplete", reason=f.problem) for f in self._found() if f.problem]
+        except UnsupportedFile:
+            return []  # the look before has told it
 
     def _found(self) -> list[Found]:
+        """Raises UnsupportedFile."""
         try:
             everything = find(self._folder, model=self._model, run=self._run, include=self._include)
         except (SourceMissing, EmptySource):
             return []
         # A training that has just begun left a tokenizer or a log there: that is no final save.
-        return [f for f in everything if f.label != "final" or (holds_weights(f.path) and _closed(f.path))]
+        try:
+            return [
+                f for f in everything if f.label != "final" or (holds_weights(f.path) and _closed(f.path))
+            ]
+        except OSError as error:
+            raise unsupported(self._folder, reason_of(error)) from None
 
     def follow(
         self,
