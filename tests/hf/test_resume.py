@@ -203,6 +203,25 @@ def test_an_epoch_whose_state_alone_was_written_gets_its_version_when_the_run_go
         assert version.metrics["loss"] == other.metrics["loss"]
 
 
+def test_a_copy_that_somebody_took_from_is_no_state(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stemmata.hf import resume
+
+    before = resume._copy
+
+    def copy(source: Path, target: Path) -> None:
+        before(source, target)
+        (target / "scheduler.pt").unlink()
+
+    monkeypatch.setattr(resume, "_copy", copy)
+    trainer = training(repo, tmp_path / "out", num_train_epochs=1)
+    callback = next(c for c in trainer.callback_handler.callbacks if isinstance(c, VersionCallback))
+    trainer.train()
+    assert "scheduler.pt" in callback.missing["r/the state of step 2"]
+    assert repo.models() == ["m"]
+
+
 def test_a_state_is_not_copied_where_there_is_no_room_for_it(
     repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

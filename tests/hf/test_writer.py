@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -232,3 +235,62 @@ def test_folders_of_killed_processes_are_removed_and_those_of_living_ones_are_no
     Workspace.remove(made)
     Workspace.remove(made)
     assert not made.exists()
+
+
+def test_a_folder_lives_as_long_as_the_process_that_holds_it_whatever_its_number_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in containers: one name for all of them, and numbers that mean something in each alone."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(os, "getpid", lambda: gone.pid)
+        os.write(theirs, str(Workspace(tmp_path).folder()).encode())
+        signal.pause()
+    try:
+        held = Path(os.read(ours, 4096).decode())
+        (held / "config.json").write_text("{}")
+        Workspace(tmp_path)
+        assert (held / "config.json").exists()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(ours)
+        os.close(theirs)
+    Workspace(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_host_whose_name_begins_alike_keeps_its_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "node-4194399")
+    made = Workspace(tmp_path).folder()
+    old = tmp_path / "saving-node-4194399-4194400-x"
+    old.mkdir()
+    for host in ("node", "node-4194399-4194400"):
+        monkeypatch.setattr(socket, "gethostname", lambda host=host: host)
+        Workspace(tmp_path)
+    assert made.is_dir()
+    assert old.is_dir()
+    Workspace.remove(made)
+
+
+def test_where_nothing_can_be_locked_a_folder_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "no locks")
+
+    def other(name: str) -> Path:
+        return tmp_path / name.replace(str(os.getpid()), "4194400")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", refuse)
+        made = Workspace(tmp_path).folder()
+    for left in list(tmp_path.iterdir()):  # as another process's that is gone
+        left.rename(other(left.name))
+    Workspace(tmp_path)
+    assert other(made.name).is_dir()

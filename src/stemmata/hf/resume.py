@@ -234,6 +234,7 @@ class States:
         return sum(sizes.values())
 
     def _store(self, folder: Path, step: int, epoch: float | None, before: Saved | None) -> None:
+        self._hold(folder, step)  # the copy too: it lay there for a while
         recorder = self._recorder
         parents = [before.version] if before is not None and before.version is not None else []
         number = 1

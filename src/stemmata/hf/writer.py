@@ -10,14 +10,16 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from stemmata.codecs.workers import stay_behind
+from stemmata.ids import random_hex
 
 _PREFIX = "saving"
+_LOCK = ".lock"
 
 
 class Writer:
@@ -79,28 +81,84 @@ class Writer:
 
 
 class Workspace:
-    """Temporary folders beside the repository, where there is room for weights."""
+    """Temporary folders beside the repository, where there is room for weights.
+
+    Beside each lies a file that its process holds a lock on, as the sign that it lives: containers may share
+    a host's name and count their processes each for itself.
+    """
 
     def __init__(self, parent: Path) -> None:
         self.parent = parent
-        self._mark = f"{_PREFIX}-{socket.gethostname()}-"
+        self._host = socket.gethostname()
         self._remove_stale()
 
     def folder(self) -> Path:
         """A new, empty folder; remove it with `remove`."""
         self.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f"{self._mark}{os.getpid()}-", dir=self.parent))
+        folder = self.parent / f"{_PREFIX}-{self._host}-{os.getpid()}-{random_hex(8)}"
+        _held[folder] = _hold(_lock_of(folder))  # first: a folder without it may be taken for a dead one's
+        try:
+            folder.mkdir(0o700)
+        except OSError:
+            self.remove(folder)
+            raise
+        return folder
 
     @staticmethod
     def remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            _lock_of(folder).unlink(missing_ok=True)
+        held = _held.pop(folder, None)
+        if held is not None:
+            os.close(held)
 
     def _remove_stale(self) -> None:
-        """Folders of processes of this host that were killed."""
-        for left in self.parent.glob(f"{self._mark}*"):
-            process = left.name.removeprefix(self._mark).partition("-")[0]
-            if process.isdigit() and int(process) != os.getpid() and not _alive(int(process)):
-                self.remove(left)
+        """What processes of this host left that were killed."""
+        for name in {left.name.removesuffix(_LOCK) for left in self.parent.glob(f"{_PREFIX}-*")}:
+            host, _, process = name.removeprefix(f"{_PREFIX}-").rpartition("-")[0].rpartition("-")
+            if host == self._host and not _in_use(self.parent / name, process):
+                self.remove(self.parent / name)
+
+
+_held: dict[Path, int] = {}
+"""The folders of this process, each with its open lock."""
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(folder.name + _LOCK)
+
+
+def _hold(lock: Path) -> int:
+    """Make and lock it. It is empty unless that came off: nobody else can tell then who lives."""
+    opened = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        os.write(opened, b"held")
+    return opened
+
+
+def _in_use(folder: Path, process: str) -> bool:
+    """Whether its process may live still; one that does not lock is asked for by its number."""
+    if folder in _held:
+        return True
+    try:
+        import fcntl
+
+        opened = os.open(_lock_of(folder), os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return not process.isdigit() or int(process) == os.getpid() or _alive(int(process))
+    except (ImportError, OSError):
+        return True
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.fstat(opened).st_size == 0
+    except OSError:
+        return True
+    finally:
+        os.close(opened)
 
 
 def _alive(process: int) -> bool:
