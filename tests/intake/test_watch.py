@@ -15,12 +15,13 @@ import pytest
 
 from campaigns import LONG
 from makers import model_folder
-from stemmata.intake import Outcome, Watcher
+from stemmata.intake import Outcome, Watcher, import_folders
 from stemmata.intake import taking as taking_module
 from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
 from warm import WarmPython
 
+NOW = 2e9
 TRAINING = """
 import sys
 from pathlib import Path
@@ -83,6 +84,64 @@ def test_a_state_cut_in_half_is_waited_for(repo: Repository, tmp_path: Path, che
     state.write_bytes(whole)
     assert watched.look() == [("out/step-2", "new")]
     assert watched.watcher.unfinished() == []
+
+
+def written(folder: Path, ago: float, *names: str) -> None:
+    """Let files look written so long ago; all of them where none is named."""
+    at = NOW - ago
+    for name in names or [p.name for p in folder.iterdir()]:
+        os.utime(folder / name, (at, at))
+
+
+def test_new_weights_are_no_version_with_the_state_of_an_earlier_training(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    """A training that writes over what is there: its state comes last, long after its weights."""
+    folder = checkpoint(tmp_path / "out", 2)
+    old = (folder / "trainer_state.json").read_bytes()
+    written(folder, 3600)
+    model_folder(folder, 50)
+    written(folder, 1, "config.json", "model.safetensors")
+    watched = Watched(repo, tmp_path / "out", now=lambda: NOW)
+    assert watched.look(3) == []
+    (incomplete,) = watched.watcher.unfinished()
+    assert "trainer_state.json is older than" in incomplete.reason
+    (folder / "trainer_state.json").write_bytes(old.replace(b'"eval_loss": 1.0', b'"eval_loss": 0.5'))
+    written(folder, 0, "trainer_state.json")
+    assert watched.look() == [("out/step-2", "new")]
+    assert repo["m@out/step-2"].metrics["eval_loss"] == 0.5
+
+
+def test_while_what_is_left_out_is_written_a_checkpoint_is_not_taken(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    folder = checkpoint(tmp_path / "out", 2)
+    watched = Watched(repo, tmp_path / "out")
+    for size in range(1, 4):
+        (folder / "optimizer.pt").write_bytes(b"x" * size)
+        assert watched.look(1) == []
+    assert watched.look(1) == [("out/step-2", "new")]
+    (folder / "optimizer.pt").write_bytes(b"read by nobody")
+    assert watched.look(3) == [], "what was taken is not read again for it"
+
+
+def test_what_was_copied_or_touched_is_taken_when_it_has_been_left_alone(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    """A copy has its files in any order, and a callback may add some after the Trainer's last."""
+    copied, added = checkpoint(tmp_path / "out", 2), checkpoint(tmp_path / "out", 4)
+    written(copied, 90)
+    written(copied, 30, "model.safetensors")
+    written(added, 90)
+    written(added, 85, "config.json")
+    now = [NOW]
+    watched = Watched(repo, tmp_path / "out", now=lambda: now[0])
+    assert watched.look(3) == [("out/step-4", "new")]
+    now[0] += 600
+    assert watched.look() == [("out/step-2", "new")]
+    now[0] = NOW
+    written(checkpoint(tmp_path / "out", 6), 30, "trainer_state.json")
+    assert [o.status for o in import_folders(repo, [tmp_path / "out"], model="m")] == ["known"] * 2 + ["new"]
 
 
 def test_what_a_beginning_training_left_is_no_final_save(repo: Repository, tmp_path: Path) -> None:

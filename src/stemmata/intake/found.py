@@ -6,6 +6,7 @@ and names its step, whose safetensors headers fit their files and whose index la
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -270,6 +271,19 @@ def holds_weights(folder: Path) -> bool:
         p.suffix in WEIGHTS and not any(fnmatchcase(p.name, pattern) for pattern in _NO_WEIGHTS)
         for p in _listed(folder)
     )
+
+
+def last_writes(folder: Path) -> dict[str, tuple[int, int]]:
+    """Of every file in a folder, what is left out of a version included: its bytes, and when it was last
+    written, in ns."""
+    writes = {}
+    for above, _, names in os.walk(folder):
+        for name in names:
+            path = Path(above, name)
+            with contextlib.suppress(OSError):  # it vanished: the next look sees another folder
+                about = path.stat()
+                writes[path.relative_to(folder).as_posix()] = (about.st_size, about.st_mtime_ns)
+    return writes
 
 
 def _may_be_folder(path: Path) -> bool:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from stemmata.errors import EmptySource, NameTaken, SourceMissing, UnsupportedFile
-from stemmata.intake.found import Found, find, holds_weights, usable
+from stemmata.intake.found import Found, find, holds_weights, last_writes, usable
+from stemmata.intake.state import FILE_NAME
 from stemmata.intake.taking import Outcome, Tell, gone, take
 from stemmata.recording import TRAINING_ARGS
 from stemmata.repository import Repository
@@ -20,6 +22,12 @@ from stemmata.storage.failures import reason_of
 
 _SOON = 0.5
 """Seconds to the second look at a checkpoint."""
+_APART = 10.0
+"""Seconds by which a state is older than its checkpoint's other files if it may be an earlier training's:
+callbacks that add files after the Trainer's last one do so at once."""
+_LEFT_ALONE = 600.0
+"""Seconds without a write after which nobody is writing such a checkpoint: it was copied, or touched.
+Between its weights and its state a large training may gather the optimizer's for minutes."""
 _TOO_LATE = "it was complete, and deleted before it could be taken; a shorter --interval sees it in time"
 _SETTLED = frozenset({"new", "named", "known"})
 
@@ -36,7 +44,9 @@ class Watcher:
         run: str | None = None,
         include: Sequence[str] = (),
         tell: Tell,
+        now: Callable[[], float] = time.time,
     ) -> None:
+        self._now = now
         self._repository, self._folder, self._model = repository, folder, model
         self._run, self._include, self._tell = run, include, tell
         self._before: dict[Path, object] = {}
@@ -67,15 +77,15 @@ class Watcher:
         fresh = [f for path, f in self._complete.items() if before.get(path) != now[path]]
         self._soon = bool(fresh) and all(f.state.step is not None and f.label != "final" for f in fresh)
         for found in everything:
-            marks = now[found.path]
-            if before.get(found.path) == marks and self._settled.get(found.path) != marks:
+            taken = _marks_of_taken(found)
+            if before.get(found.path) == now[found.path] and self._settled.get(found.path) != taken:
                 if found.problem:
                     continue
                 outcome = take(self._repository, found, self._include)
                 taken_name = isinstance(outcome.error, NameTaken)
                 if outcome.status in _SETTLED or taken_name:
                     # A name that another content has stays taken: no need to read it all at every look.
-                    self._settled[found.path] = marks
+                    self._settled[found.path] = taken
                     moved = True
                 self._say(outcome)
         return moved
@@ -95,11 +105,26 @@ class Watcher:
             return []
         # A training that has just begun left a tokenizer or a log there: that is no final save.
         try:
-            return [
+            kept = [
                 f for f in everything if f.label != "final" or (holds_weights(f.path) and _closed(f.path))
             ]
+            return [self._unless_written_over(f) for f in kept]
         except OSError as error:
             raise unsupported(self._folder, reason_of(error)) from None
+
+    def _unless_written_over(self, found: Found) -> Found:
+        """A checkpoint with the problem that its weights may be of another training than its state, which
+        comes last."""
+        if found.label == "final" or found.problem:
+            return found
+        writes = last_writes(found.path)
+        state = writes.pop(FILE_NAME, None)
+        name, (_, newest) = max(writes.items(), key=lambda each: each[1][1], default=("", (0, 0)))
+        left_alone = self._now() - newest / 1e9 >= _LEFT_ALONE
+        if state is None or newest - state[1] <= _APART * 1e9 or left_alone:
+            return found
+        words = f"its {FILE_NAME} is older than {name}: a training may be writing over it"
+        return replace(found, problem=words)
 
     def follow(
         self,
@@ -144,6 +169,10 @@ def _closed(output: Path) -> bool:
 
 
 def _marks(found: Found) -> object:
-    """What differs as soon as anybody writes to it."""
+    """What differs as soon as anybody writes to it, be it to what is left out."""
+    return _marks_of_taken(found), None if found.label == "final" else last_writes(found.path)
+
+
+def _marks_of_taken(found: Found) -> object:
     files = found.source.files if found.source is not None else None
     return files, found.state.content, found.problem
