@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,38 @@ def test_signals_reach_the_command_and_its_answer_comes_back(
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
         assert process.wait() == 40 + number
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+@pytest.mark.parametrize("how", ["typed", "sent"])
+def test_at_a_terminal_a_signal_reaches_the_command_once(number: signal.Signals, how: str) -> None:
+    """The terminal sends what is typed to both, `kill` sends to one."""
+    child = (
+        "import signal, time\n"
+        "came = []\n"
+        f"signal.signal({number.value}, lambda n, f: came.append(n))\n"
+        "print('ready', flush=True)\n"
+        "while not came: time.sleep(0.01)\n"
+        "time.sleep(0.3)\n"  # for a second one
+        "raise SystemExit(40 + len(came))\n"
+    )
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [*STEMMATA, "run", "m", "--", sys.executable, "-c", child])
+    try:
+        said = b""
+        while b"ready" not in said:
+            said += os.read(terminal, 4096)
+        if how == "sent":
+            os.kill(pid, number)
+        else:
+            os.write(terminal, b"\x03" if number == signal.SIGINT else b"\x1c")
+        with suppress(OSError):  # the end of a terminal
+            while os.read(terminal, 4096):
+                pass
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 41
+    finally:
+        os.close(terminal)
 
 
 def test_what_nohup_ignores_stays_ignored() -> None:
