@@ -55,7 +55,7 @@ def redact(
         gone = {r.item: r for r in deletions.redactions(connection, row.seq)}
         items: dict[VersionId, list[str]] = {version: _with_pieces(kinds, there)}
         elsewhere: set[VersionId] = set()
-        for kind in items[version]:
+        for kind in tuple(items[version]):
             if kind not in there:
                 has = ", ".join(sorted(there)) or "none"
                 raise NotFound(
@@ -65,14 +65,14 @@ def redact(
                 raise redacted(gone[kind], row.id)
             for other, same in deletions.holders_of(connection, there[kind]):
                 done = queries.redacted_items(connection, other.seq)
-                if other.id == version or same in done:
+                if same in done:
                     continue
-                if everywhere:
-                    items.setdefault(other.id, []).append(same)
-                else:
+                if not everywhere:
                     elsewhere.add(other.id)
+                elif same not in items.setdefault(other.id, []):
+                    items[other.id].append(same)  # of two kinds with the same bytes each finds both
         found[:] = [_erased(catalog, each, names) for each, names in items.items()]
-        others[0] = len(elsewhere)
+        others[0] = len(elsewhere - {version})
         said = mask(text_of(why))
         return [VersionRedact(version=v.hex, items=names, why=said) for v, names in items.items()]
 

@@ -92,6 +92,7 @@ def retain(
 
 
 def _spared(verdicts: Sequence[Verdict], only: Collection[VersionId]) -> list[Verdict]:
+    only = frozenset(only)  # asked for every version
     return [
         replace(v, kept=("it was not among those shown",), why="") if v.goes and v.version not in only else v
         for v in verdicts

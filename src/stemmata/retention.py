@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from stemmata.errors import InvalidArgument, NothingKept
+from stemmata.errors import BestOfNothing, InvalidArgument, NothingKept
 from stemmata.ids import VersionId
 from stemmata.metricnames import Direction
 
@@ -25,7 +25,7 @@ DAY = 86_400
 _TOLERATED = DAY
 """Seconds by which versions may be out of order: saves in the background end as they come."""
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": DAY, "w": 7 * DAY, "y": 365 * DAY}
-_LENGTH = re.compile(r"([0-9]{1,9}) ?(s|min|h|d|w|y)", re.ASCII)
+_LENGTH = re.compile(r"([0-9]{1,11}) ?(s|min|h|d|w|y)", re.ASCII)
 _BEST = re.compile(r"([1-9][0-9]{0,8})(?::(.+?))?(?::(min|max))?", re.ASCII)
 _LONGEST = 1000 * _UNITS["y"]
 
@@ -180,7 +180,8 @@ def judge(
     is history, no need: a child is read without it. `now` only bounds what counts as the present from
     above, so that another clock can keep more and never less.
 
-    Raises NothingKept if no rule keeps anything, names and bases aside.
+    Raises NothingKept if no rule keeps anything, names and bases aside, BestOfNothing for the best by a
+    metric that no version has.
     """
     line = sorted(history, key=lambda past: past.place, reverse=True)
     kept: dict[VersionId, list[str]] = {past.version: [] for past in line}
@@ -196,6 +197,10 @@ def judge(
     if line and not any(rule.counted for rule in rules):
         reason = "; ".join(rule.empty for rule in rules) or "it has no rule"
         raise NothingKept(policy=str(policy), count=len(line), model=model, reason=reason)
+    for best in policy.best if line else ():
+        # Most likely mistyped: beside other rules it would keep nothing, without a word.
+        if not any((best.metric or "") in past.metrics for past in line):
+            raise BestOfNothing(policy=str(policy), metric=best.metric or "", model=model)
     for past in line:
         kept[past.version] += past.pins
     _keep_bases(line, kept)

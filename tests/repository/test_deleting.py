@@ -10,11 +10,13 @@ import pytest
 import stemmata
 from faults import FaultyStorage
 from makers import adapter_folder, contents, model_folder
-from stemmata import deleting, errors, retaining
+from stemmata import deleting, errors, redacting, retaining
+from stemmata.attaching import attach
 from stemmata.catalog import queries
 from stemmata.hf.runnames import free_name
+from stemmata.ids import Digest, PackName
 from stemmata.intake import import_folders
-from stemmata.log.ops import ModelConfigure, VersionForget
+from stemmata.log.ops import ModelConfigure, VersionAnnotate, VersionForget
 from stemmata.records import Base, Run
 from stemmata.repository import Repository
 from stemmata.storage.memory import MemoryStorage
@@ -386,3 +388,47 @@ def test_a_redacted_object_leaves_a_tombstone_and_no_byte(repo: Repository, line
     told = repo.diff(line[0], line[1]).to_dict()["provenance"]
     assert line[0].record.provenance["command"] not in str(told)
     assert repo.check().sound
+
+
+def test_what_was_attached_since_is_redacted_everywhere_too(repo: Repository, line: list[Version]) -> None:
+    for version in line[:3]:
+        attached(repo, version, "eval:x#1", b"a secret row")
+    attached(repo, line[3], "eval:y#1", b"a secret row")
+    found, others = redacting.redact(repo.session, line[0].id, ["eval:x#1"])
+    assert [(e.version, e.kinds) for e in found] == [(line[0].id, ("eval:x#1",))]
+    assert others == 3
+    erased = repo.redact(line[1], ["eval:x#1"], everywhere=True)
+    assert {(e.version, e.kinds) for e in erased} == {
+        (line[1].id, ("eval:x#1",)),
+        (line[2].id, ("eval:x#1",)),
+        (line[3].id, ("eval:y#1",)),
+    }
+    digest = Digest.of(b"a secret row")
+    repo.gc(grace=0)
+    packs = [PackName.in_key(key.key) for key in repo.session.storage.list("packs/")]
+    assert all(repo.session.reader.find(digest, [pack]) is None for pack in packs if pack is not None)
+    assert repo.check().sound
+
+
+def test_two_kinds_of_the_same_bytes_are_redacted_everywhere(repo: Repository, tmp_path: Path) -> None:
+    twice = {"k1": b"the same", "k2": b"the same"}
+    one, two = (
+        repo.save(model_folder(tmp_path / f"out{i}", i), "n", name=f"v{i}", provenance=twice)
+        for i in range(2)
+    )
+    erased = repo.redact(one, ["k1"], everywhere=True)
+    assert {(e.version, e.kinds) for e in erased} == {(one.id, ("k1", "k2")), (two.id, ("k1", "k2"))}
+    three = repo.save(model_folder(tmp_path / "out2", 2), "n", name="v2", provenance=twice)
+    four = repo.save(model_folder(tmp_path / "out3", 3), "n", name="v3", provenance=twice)
+    assert len(repo.redact(three, ["k1", "k2"], everywhere=True)) == 2
+    assert four.redactions
+
+
+def attached(repo: Repository, version: Version, kind: str, data: bytes) -> None:
+    attach(
+        repo.session,
+        lambda writer: writer.put(data).hex,
+        lambda _, digest, packs: [
+            VersionAnnotate(version=version.id.hex, objects={kind: digest}, packs=packs)
+        ],
+    )

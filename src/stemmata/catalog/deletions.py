@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from stemmata.catalog import contents
 from stemmata.catalog.asking import made, versions_numbered, versions_where
 from stemmata.catalog.chunks import records_in
 from stemmata.catalog.rows import VersionRow
@@ -82,17 +83,25 @@ def needs(connection: sqlite3.Connection) -> list[Need]:
 
 
 def holders_of(connection: sqlite3.Connection, digest: str) -> list[tuple[VersionRow, str]]:
-    """Versions, visible or deleted, whose record has this object as provenance: each with its kind."""
+    """Versions, visible or deleted, that have this object as provenance, of their record or attached since:
+    each with its kind."""
 
     def mentioning(row: tuple[int, bytes]) -> list[int]:
         first, data = row
         return [seq for seq, record in enumerate(records_in(data), first) if digest.encode() in record]
 
     chunks = made(connection, mentioning, "SELECT first, data FROM records ORDER BY first")
+    attached: dict[int, dict[str, str]] = {}
+    for seq, objects in contents.attached(connection):
+        if digest in objects:
+            attached.setdefault(seq, {}).update(msgspec.json.decode(objects, type=dict[str, str]))
     found: list[tuple[VersionRow, str]] = []
-    for row in versions_numbered(connection, [seq for chunk in chunks for seq in chunk]):
+    for row in versions_numbered(
+        connection, sorted({*attached, *(seq for chunk in chunks for seq in chunk)})
+    ):
         if row.state != FORGOTTEN:
-            held = msgspec.json.decode(row.record, type=_Held).provenance
+            of_record = msgspec.json.decode(row.record, type=_Held).provenance
+            held = {**attached.get(row.seq, {}), **of_record}
             found += [(row, kind) for kind, other in sorted(held.items()) if other == digest]
     return found
 
