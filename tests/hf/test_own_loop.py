@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,76 @@ def test_wrong_arguments_are_refused_at_once(repo: Repository) -> None:
         for wrong in (None, {"w": torch.ones(1)}):
             with pytest.raises(InvalidArgument, match="neither a model nor a folder"):
                 run.save(wrong)
+
+
+def test_several_saves_of_an_epoch_or_a_step_are_all_kept(repo: Repository, base: Path) -> None:
+    """A loop that saves every so many steps says the epoch too."""
+    model = torch.nn.Linear(2, 2)
+    with repo.run("m", "r") as run:
+        for epoch in (1, 2):
+            for step in (10, 20):
+                run.save(model, epoch=epoch, step=100 * epoch + step)
+                with torch.no_grad():
+                    model.weight.add_(1.0)
+        run.save(model, epoch=2)
+        run.save(model, epoch=2)
+        run.save(model, step=120)
+        run.save(base, epoch=1, step=120)
+        run.save(model, name="mine")
+        run.save(model)
+    assert run.missing == {}
+    names = [v.name.removeprefix("r/") for v in reversed(repo.versions("m"))]
+    assert names[:4] == ["epoch-1", "step-120", "epoch-2", "step-220"]
+    assert names[4:] == ["epoch-2-2", "epoch-2-3", "step-120-2", "step-120-3", "mine", "save-10"]
+
+
+def test_a_name_that_was_given_twice_is_not_changed(repo: Repository) -> None:
+    with repo.run("m", "r") as run:
+        run.save(torch.nn.Linear(1, 1), name="mine")
+        run.save(torch.nn.Linear(1, 1), name="mine")
+    assert run.missing.keys() == {"r/mine"}
+    assert [v.name for v in repo.versions("m")] == ["r/mine"]
+
+
+def test_metrics_are_those_of_the_call(repo: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those that a tensor, or the dict, has when the writer comes to them."""
+    go, save = threading.Event(), repo.save
+
+    def late(*a: Any, **k: Any) -> Any:
+        assert go.wait(30)
+        return save(*a, **k)
+
+    monkeypatch.setattr(repo, "save", late)
+    total, seen = torch.tensor(1.0), {"acc": 0.5}
+    with repo.run("m", "r") as run:
+        run.save(torch.nn.Linear(1, 1), step=1, metrics={"loss": total})
+        run.log(seen)
+        run.log({"score": total})
+        total.zero_()
+        seen["acc"] = seen["later"] = 2.0
+        go.set()
+    assert repo["m@r/step-1"].metrics == {"loss": 1.0, "acc": 0.5, "score": 1.0}
+
+
+def test_what_no_version_can_have_is_refused_at_the_call(repo: Repository, base: Path) -> None:
+    model = torch.nn.Linear(1, 1)
+    nan, none = float("nan"), {"loss": None}
+    wrong: list[dict[str, Any]] = [
+        *({"step": step} for step in ("3", 3.0, 2**70)),
+        *({"epoch": epoch} for epoch in (nan, float("inf"), "one", [])),
+        *({"metrics": metrics} for metrics in (none, {"loss": "low"}, {"acc ": 1.0}, {"a": torch.ones(2)})),
+    ]
+    with repo.run("m", "r") as run:
+        run.save(model, epoch=torch.tensor(1.0), step=torch.tensor(5), metrics={"nan": nan})
+        for said in wrong:
+            for source in (model, base):
+                with pytest.raises(InvalidArgument):
+                    run.save(source, **said)
+        with pytest.raises(InvalidArgument):
+            run.log(none)  # type: ignore[arg-type]
+        run.save(model, epoch=2)
+    assert run.missing == {}
+    assert [(v.name, v.step, v.epoch) for v in reversed(repo.versions("m"))] == [
+        ("r/epoch-1", 5, 1.0),
+        ("r/epoch-2", None, 2.0),
+    ]

@@ -8,6 +8,7 @@ with repo.run("sentiment") as run:
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from stemmata.hf.keeping import Keep
 from stemmata.hf.recorder import Account, Recorder, Saved
 from stemmata.hf.runnames import run_name
 from stemmata.ids import VersionId
-from stemmata.names import clean_name
+from stemmata.names import clean_name, name_key
 from stemmata.repository import Repository
 
 
@@ -58,6 +59,8 @@ class TrainingRun:
         )
         self._given = dict(config)
         self._count = 0
+        self._names: set[str] = set()
+        """Of its saves, as they are compared."""
         self._last: tuple[Any, Saved] | None = None
         self._at: int | None = None
         """The step that was logged last."""
@@ -86,32 +89,36 @@ class TrainingRun:
         """Make a version of a model as it is now, or of a folder.
 
         A model is cloned to host memory and written in the background: it may be trained on at
-        once. A folder is written before this returns. `name` defaults to `epoch-N`, `step-N` or a
-        count; `tokenizer` (or a processor) is saved beside the weights. What was logged at `step` last is
-        among its metrics.
+        once. A folder is written before this returns. `name` defaults to `epoch-N`, to `step-N` where
+        there is no whole epoch or a save before has that name, or a count; `tokenizer` (or a processor) is
+        saved beside the weights. What was logged at `step` last is among its metrics.
 
-        Raises TrainingSaveFailed with `on_error="raise"` only.
+        Raises InvalidArgument for a step, an epoch or a metric that is no number, TrainingSaveFailed with
+        `on_error="raise"` only.
         """
-        self._count += 1
-        said: dict[str, Any] = {
-            "name": clean_name(name) if name is not None else self._name(step, epoch),
-            "step": step,
-            "epoch": epoch,
-            "metrics": {**(self._logged if step is not None and step == self._at else {}), **(metrics or {})},
-        }
-        if isinstance(source, str | os.PathLike):
-            saved = self._recorder.take_in(Path(source), **said)
-            self._last = (None, saved)
-            return
-        if not isinstance(source, torch.nn.Module) and not hasattr(source, "save_pretrained"):
+        step, epoch = whole_of("step", step), finite_of("epoch", epoch)
+        logged = self._logged if step is not None and step == self._at else {}
+        folder = isinstance(source, str | os.PathLike)
+        if not folder and not isinstance(source, torch.nn.Module) and not hasattr(source, "save_pretrained"):
             reason = (
                 f"{type(source).__name__} is neither a model nor a folder; of a state dict give the model"
             )
             raise InvalidArgument(argument="source", reason=reason)
-        inner = filesets.unwrap(source)
-        self._recorder.account.config = {**facts.model_config(inner), **self._given}
-        saved = self._recorder.save(source, tokenizer, event="manual", **said)
-        self._last = (source, saved)
+        said: dict[str, Any] = {
+            "name": clean_name(name) if name is not None else self._name(step, epoch),
+            "step": step,
+            "epoch": epoch,
+            "metrics": {**logged, **_numbers(metrics or {})},
+        }
+        if folder:
+            saved = self._recorder.take_in(Path(source), **said)
+        else:
+            inner = filesets.unwrap(source)
+            self._recorder.account.config = {**facts.model_config(inner), **self._given}
+            saved = self._recorder.save(source, tokenizer, event="manual", **said)
+        self._last = (None if folder else source, saved)
+        self._count += 1
+        self._names.add(name_key(saved.name))
 
     def log(
         self, metrics: Mapping[str, float], *, step: int | None = None, epoch: float | None = None
@@ -129,14 +136,12 @@ class TrainingRun:
         if self._last is None:
             reason = "this run has no version yet; give the step too, and the next version keeps it"
             raise InvalidArgument(argument="log", reason=reason)
-        self._recorder.annotate(self._last[1], metrics, "log")
+        self._recorder.annotate(self._last[1], _numbers(metrics), "log")
 
     def _log_at(self, step: int, epoch: float | None, metrics: Mapping[str, Any]) -> None:
         if step < 0:
             raise InvalidArgument(argument="step", reason="it is below 0")
-        metrics_of(metrics)
-        # A tensor's one number too; an integer stays one.
-        values = {k: v if isinstance(v, int | float) else float(v) for k, v in metrics.items()}
+        values = _numbers(metrics)
         self._recorder.log(step, epoch, values)
         self._logged = {**(self._logged if step == self._at else {}), **values}
         self._at = step
@@ -161,6 +166,16 @@ class TrainingRun:
             self._recorder.keep_last_rows()  # the loop's own error is the one to tell
 
     def _name(self, step: int | None, epoch: float | None) -> str:
-        if epoch is not None and epoch == round(epoch):
-            return f"epoch-{round(epoch)}"
-        return f"step-{step}" if step is not None else f"save-{self._count}"
+        """The first of the usual names that no save of this run has, else the last of them with a number."""
+        usual = [f"epoch-{int(epoch)}"] if epoch is not None and epoch.is_integer() else []
+        usual += [f"step-{step}"] if step is not None else []
+        usual = usual or [f"save-{self._count + 1}"]
+        numbered = (f"{usual[-1]}-{number}" for number in itertools.count(2))
+        return next(name for name in itertools.chain(usual, numbered) if name_key(name) not in self._names)
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, int | float]:
+    """Metrics as they are now: what is written later is not to follow a tensor that is set to zero, or a dict
+    that is filled anew. An integer stays one. Raises InvalidArgument for what is no number."""
+    metrics_of(metrics)
+    return {str(k): v if isinstance(v, int | float) else float(v) for k, v in metrics.items()}
