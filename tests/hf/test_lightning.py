@@ -98,6 +98,30 @@ def test_when_it_saves(repo: Repository, tmp_path: Path, every: Any, settings: A
     )
 
 
+class Unkeepable(Validated):
+    """Logs metrics under names that no version could have."""
+
+    def training_step(self, batch: Any, number: int) -> Any:
+        self.log("acc ", 0.5)
+        return super().training_step(batch, number)
+
+    def validation_step(self, batch: Any, number: int) -> None:
+        self.log("val\nacc", 0.5)
+        super().validation_step(batch, number)
+
+
+def test_a_metric_whose_name_cannot_be_kept_costs_no_version(
+    repo: Repository, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = VersionCallback(repo, "m", run_name="r")
+    trainer(tmp_path, callback).fit(Unkeepable(), numbers(), numbers(4))
+    assert callback.missing == {}
+    assert [v.name for v in reversed(repo.versions("m"))] == ["r/epoch-1", "r/epoch-2"]
+    assert repo["m@r/final"].metrics.keys() == {"loss", "loss_step", "loss_epoch", "late", "val_loss"}
+    for name in ("acc ", "val\nacc"):
+        assert caplog.text.count(f"the metric {name!r} is left out") == 1
+
+
 def test_a_validation_is_of_its_step_alone(repo: Repository, tmp_path: Path) -> None:
     """In the middle of an epoch: not of the version that the epoch's end makes two steps later."""
     callback = VersionCallback(repo, "m", run_name="r", every=1)

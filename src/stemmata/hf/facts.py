@@ -115,7 +115,7 @@ def metrics(logs: Mapping[str, Any] | None) -> dict[str, float]:
         except OverflowError:
             kept = None
         if kept is None:
-            _leave_out(repr(key)[:80])
+            leave_out(repr(key)[:80])
         else:
             found[str(key)] = kept
     return found
@@ -133,7 +133,8 @@ def numbers(logs: Mapping[str, Any] | None) -> dict[str, int | float]:
 
 
 @functools.cache
-def _leave_out(key: str) -> None:
+def leave_out(key: str) -> None:
+    """Tell, once for each key, of a metric that no version could have."""
     _log.warning("the metric %s is left out of the versions: its name or number cannot be kept", key)
 
 

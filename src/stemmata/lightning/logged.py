@@ -12,6 +12,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from stemmata.arguments import is_key
+from stemmata.hf.facts import leave_out
 from stemmata.hf.recorder import Saved
 
 
@@ -71,10 +73,14 @@ def _new(metrics: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """As numbers; what is none, or more than one, is no metric."""
+    """As numbers; what is none, or more than one, is no metric. One under a name that no version could have
+    is left out and told once: it is not to cost the others."""
     numbers: dict[str, float] = {}
     for name, value in metrics.items():
         if getattr(value, "numel", lambda: 1)() != 1:
+            continue
+        if not is_key(name):
+            leave_out(repr(name)[:80])
             continue
         try:
             numbers[str(name)] = float(value)
