@@ -6,14 +6,16 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from transformers import AutoModelForCausalLM, EarlyStoppingCallback, TrainerCallback
+import torch
+from transformers import AutoModelForCausalLM, EarlyStoppingCallback, Trainer, TrainerCallback
 
 import tiny_models as tiny
 from stemmata.errors import EmptyDataset, InvalidArgument, InvalidName
-from stemmata.hf import VersionCallback
+from stemmata.hf import VersionCallback, checkpoints
 from stemmata.repository import Repository
 
 HF = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWx"
@@ -179,6 +181,43 @@ def test_training_that_stops_early_keeps_its_last_state_too(repo: Repository, tm
     trainer.train()
     assert repo["m@r/best"].step == 2
     assert repo["m@r/final"].step == 4
+
+
+class Dot(torch.nn.Module):
+    """One weight: a thousand steps of it take a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": (self.weight * x - labels).pow(2).mean()}
+
+
+def test_a_step_of_a_long_epoch_is_not_its_end(repo: Repository, tmp_path: Path) -> None:
+    """A step after an epoch of 1100 steps is epoch 1.0009."""
+    rows = [{"x": torch.ones(1), "labels": torch.ones(1)}] * 1100
+    callback = VersionCallback(repo, "m", run_name="r", on_error="raise")
+    said = {"max_steps": 1101, "per_device_train_batch_size": 1, "logging_strategy": "no", "optim": "sgd"}
+    arguments = tiny.arguments(tmp_path / "out", **said)
+    Trainer(model=Dot(), args=arguments, train_dataset=rows, callbacks=[callback]).train()
+    assert names(repo) == [["r/epoch-1"], ["r/step-1101", "r/final"]]
+
+
+@pytest.mark.parametrize(
+    ("epoch", "name"),
+    [
+        (3.0, "epoch-3"),
+        (sum([0.1] * 10), "epoch-1"),
+        (1 + 1 / 2000, None),
+        (1999 / 2000, None),
+        (7 - 1e-6, None),
+        (0.0, None),
+        (None, None),
+    ],
+)
+def test_only_a_whole_epoch_is_called_one(epoch: float | None, name: str | None) -> None:
+    assert checkpoints.epoch_name(SimpleNamespace(epoch=epoch)) == name
 
 
 def test_an_evaluation_after_the_training_goes_to_the_weights_it_measured(

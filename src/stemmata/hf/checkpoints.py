@@ -24,7 +24,8 @@ from stemmata.session import seen_files
 if TYPE_CHECKING:
     from stemmata.hf.recorder import Recorder
 
-_WHOLE_EPOCH = 1e-3
+_ROUNDING = 1e-9
+"""Of epochs that somebody's own loop adds up; those of the Trainer are exact. A step is more than that."""
 
 
 def output_of(arguments: Any, state: Any) -> Path:
@@ -81,7 +82,7 @@ def note_twins(recorder: Recorder, arguments: Any, state: Any) -> None:
 def epoch_name(state: Any) -> str | None:
     """`epoch-3` at the end of an epoch, else None."""
     epoch = state.epoch or 0.0
-    whole = abs(epoch - round(epoch)) < _WHOLE_EPOCH and round(epoch) > 0
+    whole = abs(epoch - round(epoch)) < _ROUNDING and round(epoch) > 0
     return f"epoch-{round(epoch)}" if whole else None
 
 
