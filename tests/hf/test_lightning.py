@@ -295,6 +295,29 @@ def test_a_training_that_goes_on_continues_its_run_and_a_fork_names_its_source(
     assert fork.parents == [line[0].id.hex]
 
 
+def test_a_run_whose_name_another_got_goes_on_under_its_own(repo: Repository, tmp_path: Path) -> None:
+    """The checkpoint is older than the first commit, which decides the name."""
+    rival = repo.run("m", "r")
+
+    def save(epoch: int) -> None:
+        rival.save(torch.nn.Linear(1, 1), epoch=epoch)
+        rival._recorder.drain()
+
+    class Early(pl.Callback):
+        def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+            save(1)
+            trainer.save_checkpoint(tmp_path / "early.ckpt")
+
+    first = VersionCallback(repo, "m", run_name="r")
+    trainer(tmp_path, Early(), first, max_epochs=1).fit(Line(), numbers())
+    again = VersionCallback(repo, "m", run_name="r")
+    trainer(tmp_path, again, max_epochs=2).fit(Line(), numbers(), ckpt_path=str(tmp_path / "early.ckpt"))
+    save(2)
+    rival.close()
+    assert (first.run_name, again.run_name, rival.missing) == ("r-2", "r-2", {})
+    assert [v.name for v in repo.versions("m") if v.name.startswith("r/")] == ["r/epoch-2", "r/epoch-1"]
+
+
 # --- what goes wrong ------------------------------------------------------------------------------------
 
 

@@ -21,12 +21,14 @@ from stemmata.resuming import missing_parts
 PARTS = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "model.safetensors")
 
 
-def training(repo: Repository, out: Path, *callbacks: Any, run: str | None = "r", **more: Any) -> Any:
+def training(
+    repo: Repository, out: Path, *callbacks: Any, run: str | None = "r", every: Any = "epoch", **more: Any
+) -> Any:
     model = tiny.gpt2()
     for part in model.modules():
         if isinstance(part, torch.nn.Dropout):
             part.p = 0.2
-    callback = VersionCallback(repo, "m", resume=True)
+    callback = VersionCallback(repo, "m", every=every, resume=True)
     settings = {"save_strategy": "epoch", "num_train_epochs": 3, "run_name": run, **more}
     return tiny.trainer(model, out, [*callbacks, callback], **settings)
 
@@ -220,6 +222,53 @@ def test_a_copy_that_somebody_took_from_is_no_state(
     trainer.train()
     assert "scheduler.pt" in callback.missing["r/the state of step 2"]
     assert repo.models() == ["m"]
+
+
+class Rival(TrainerCallback):
+    """Another training under the same name: it commits first, and is not over at the end of this one."""
+
+    def __init__(self, repo: Repository) -> None:
+        self.run = repo.run("m", "r")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **live: Any) -> None:
+        if state.global_step == 1:
+            self.save(1)
+
+    def save(self, epoch: int) -> None:
+        self.run.save(torch.nn.Linear(1, 1), epoch=epoch)
+        self.run._recorder.drain()
+
+
+@pytest.mark.parametrize("every", ["epoch", "end"])
+def test_a_run_whose_name_another_got_goes_on_under_its_own(
+    repo: Repository, tmp_path: Path, every: str
+) -> None:
+    """What a checkpoint says of the name is older than the first commit, which decides it."""
+    rival = Rival(repo)
+    dying = training(repo, tmp_path / "out", rival, every=every)
+    dying.add_callback(Die())
+    with pytest.raises(RuntimeError, match="killed"):
+        dying.train()
+    for callback in dying.callback_handler.callbacks:
+        if isinstance(callback, VersionCallback):
+            callback.wait()
+    state = repo.resume("m", run="r")
+    assert state is not None
+    training(repo, tmp_path / "out", every=every).train(resume_from_checkpoint=state)
+    for epoch in (2, 3):
+        rival.save(epoch)
+    rival.run.close()
+    assert rival.run.missing == {}
+    (mine,) = {v.run.id for v in repo.versions("m.resume") if v.run is not None}
+    line = [v for v in reversed(repo.versions("m")) if v.run is not None and v.run.id == mine]
+    expected = {
+        "epoch": [["r-2/epoch-1"], ["r-2/epoch-2"], ["r-2/epoch-3", "r-2/final"]],
+        "end": [["r-2/final"]],
+    }
+    assert [v.names for v in line] == expected[every]
+    assert [v.parents for v in line] == [[], *([v.id.hex] for v in line[:-1])]
+    others = [v.name for v in reversed(repo.versions("m")) if v not in line]
+    assert others == ["r/epoch-1", "r/epoch-2", "r/epoch-3"]
 
 
 def test_a_state_is_not_copied_where_there_is_no_room_for_it(

@@ -40,6 +40,13 @@ def versions(connection: sqlite3.Connection, model: str, run: Run) -> list[Versi
     return [row for row in reversed(rows) if row.run_id == run.id]
 
 
+def name_of(connection: sqlite3.Connection, model: str, run_id: str) -> str | None:
+    """The name of the run with this id, deleted versions included; None if the model has none of it."""
+    sql = "SELECT run FROM versions WHERE model = ? AND run_id = ? ORDER BY seq DESC LIMIT 1"
+    found = connection.execute(sql, (model, run_id)).fetchone()
+    return None if found is None else str(found[0])
+
+
 def metric(connection: sqlite3.Connection, model: str, run: Run, name: str) -> dict[VersionId, float]:
     """The metric's value of each version that has one; NaN is a value."""
     rows = _facts(connection, model, run, "metric", name)

@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stemmata.catalog import lines
 from stemmata.errors import IncompleteState, NameTaken, SpaceShort, TrainingSetup
 from stemmata.hf import checkpoints
 from stemmata.hf.distributed import Meeting
 from stemmata.hf.origin import version_of_checkpoint
 from stemmata.hf.recorder import Recorder, Saved
+from stemmata.hf.runnames import free_name
 from stemmata.ids import VersionId
-from stemmata.names import slug
+from stemmata.names import name_key, slug
 from stemmata.records import Run
 from stemmata.repository import Repository
 from stemmata.resuming import ASKED, COMMAND, PROCESSES, TRAINER_STATE, missing_parts, states_of
@@ -73,10 +75,21 @@ def mark_of(state: Any, repository: Repository, model: str) -> Mark | None:
     """Which run of this repository and model the Trainer goes on with; None at a first start."""
     marks = (state.stateful_callbacks or {}).get(_KEY)
     found = marks.get(f"{repository.id}:{model}") if isinstance(marks, Mapping) else None
+    return mark_from(found, repository, model) if found else None
+
+
+def mark_from(found: Any, repository: Repository, model: str) -> Mark | None:
+    """The mark that a checkpoint says; None if it says none.
+
+    Its run is known by the id. The name in it is the one of the training's begin: another training that began
+    then too may have got it since.
+    """
     try:
-        return Mark(Run(found["id"], found["run"]), found["asked"], found["processes"]) if found else None
+        run, asked, processes = Run(str(found["id"]), str(found["run"])), found["asked"], found["processes"]
     except (KeyError, TypeError):
         return None  # of another release
+    name = _name_of(repository, model, run) or free_name(repository, model, run.name)
+    return Mark(Run(run.id, name), asked, processes)
 
 
 def goes_on(mark: Mark, wanted: str | None) -> bool:
@@ -132,8 +145,17 @@ def source_of(
 def _versions(repository: Repository, model: str, run: Run) -> list[Any]:
     if model not in repository.models():
         return []
-    rows = repository.versions(model).where(f"run == {json.dumps(run.name, ensure_ascii=False)}")
+    name = _name_of(repository, model, run)
+    if name is None or model not in repository.models():
+        return []
+    rows = repository.versions(model).where(f"run == {json.dumps(name, ensure_ascii=False)}")
     return [v for v in rows if v.run is not None and v.run.id == run.id]
+
+
+def _name_of(repository: Repository, model: str, run: Run) -> str | None:
+    """The run's name, as its versions of this model have it; None if there are none."""
+    repository.session.refresh()
+    return lines.name_of(repository.session.catalog.connection, name_key(model), run.id)
 
 
 class States:

@@ -27,14 +27,13 @@ from stemmata.hf.interruption import Patience, take_left_away
 from stemmata.hf.keeping import Keep
 from stemmata.hf.origin import ids_of
 from stemmata.hf.recorder import Account, Recorder, Saved
-from stemmata.hf.resume import Mark, go_on, goes_on, version_at, warn_of_other_size
+from stemmata.hf.resume import Mark, go_on, goes_on, mark_from, version_at, warn_of_other_size
 from stemmata.hf.runnames import run_name as name_of_run
 from stemmata.hf.serving import NotTransformers
 from stemmata.lightning import facts
 from stemmata.lightning.chosen import Choice, chosen, tokenizer_of
 from stemmata.lightning.logged import Logged, news
 from stemmata.names import clean_name, slug
-from stemmata.records import Run
 from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
 from stemmata.storage.local import LocalStorage
@@ -377,13 +376,9 @@ class VersionCallback(NotTransformers, _Callback):
 
     def _mark(self) -> Mark | None:
         """Which run of this repository the training goes on with; None at a first start."""
-        found = self._loaded
-        if found.get("repository") != self.repository.id:
+        if self._loaded.get("repository") != self.repository.id:
             return None
-        try:
-            return Mark(Run(found["id"], found["run"]), found["asked"], found["processes"])
-        except (KeyError, TypeError):
-            return None  # of another release
+        return mark_from(self._loaded, self.repository, self.model)
 
     def _ours(self, trainer: Any) -> bool:
         return trainer is self._trainer
