@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import sys
@@ -10,12 +11,13 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from transformers import Trainer
+import torch
+from transformers import Trainer, TrainerCallback
 
 import tiny_models as tiny
 from stemmata.attach import hook
 from stemmata.attach.settings import Settings, encode, read_report, report
-from stemmata.hf import VersionCallback
+from stemmata.hf import VersionCallback, attached
 from stemmata.hf.attached import AttachedCallback
 from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
@@ -61,6 +63,51 @@ def test_every_trainer_gets_one_callback_and_a_run_of_its_own(wrapped: Settings,
     assert len(found(wrapped, "trainer")) == 2
     assert set(found(wrapped, "run")) == {"r", "r-2"}
     assert found(wrapped, "warning") == []
+
+
+class Rival(TrainerCallback):
+    """Another training under the same name, which commits first."""
+
+    def __init__(self, repository: str) -> None:
+        self.repository = repository
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **live: Any) -> None:
+        if state.global_step == 1:
+            with open_repository(self.repository) as repo, repo.run("m", "r") as run:
+                run.save(torch.nn.Linear(1, 1), epoch=1)
+
+
+class Die(TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **live: Any) -> None:
+        if state.global_step == self.step:
+            raise RuntimeError("died")
+
+
+@pytest.mark.parametrize("step", [3, 100])
+def test_the_name_that_a_run_got_is_told_and_not_the_one_it_asked_for(
+    wrapped: Settings, tmp_path: Path, step: int
+) -> None:
+    """Of one that dies after its first version, and one that comes to its end."""
+    rival = Rival(wrapped.repository)
+    trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [rival, Die(step)], run_name="r")
+    with contextlib.suppress(RuntimeError):
+        trainer.train()
+    (callback,) = mine(trainer)
+    callback.wait()
+    attached._tell_rest()
+    assert set(found(wrapped, "run")) == {"r-2"}
+
+
+def test_a_run_without_a_version_is_told_when_its_process_ends(wrapped: Settings, tmp_path: Path) -> None:
+    trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [Die(1)], run_name="r")
+    with pytest.raises(RuntimeError, match="died"):
+        trainer.train()
+    assert found(wrapped, "run") == []
+    attached._tell_rest()
+    assert found(wrapped, "run") == ["r"]
 
 
 def test_a_trainer_with_a_callback_keeps_that_one(

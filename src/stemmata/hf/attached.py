@@ -6,12 +6,14 @@ where its trainings go on, since the script does not say that either.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hashlib
 import itertools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from stemmata import resuming
@@ -21,11 +23,14 @@ from stemmata.capture import mask_command
 from stemmata.errors import Damage, IncompleteState, StemmataError, TrainingSetup
 from stemmata.hf.callback import Every, VersionCallback
 from stemmata.hf.distributed import Meeting
+from stemmata.hf.recorder import Recorder, Saved
 from stemmata.ids import VersionId
 from stemmata.records import Record
 
 _ANEW = "it starts from the beginning"
 _trainings = itertools.count(1)
+_untold: dict[str, tuple[Settings, str]] = {}
+"""Names of runs, by their ids, that have begun and of which the parent has not heard."""
 
 
 class AttachedCallback(VersionCallback):
@@ -46,8 +51,31 @@ class AttachedCallback(VersionCallback):
 
     def told(self, event: str, state: Any) -> None:
         """After an event that went well."""
-        if event in ("on_train_begin", "on_train_end") and state.is_world_process_zero and self.run_name:
-            report(self.settings, "run", self.run_name)
+        recorder = self._recorder
+        if recorder is None or not state.is_world_process_zero:
+            return
+        if event == "on_train_begin":
+            _untold[recorder.run.id] = self.settings, recorder.run.name
+        if event == "on_train_end" or (event == "on_train_begin" and recorder.saved):
+            self._tell_run(recorder)
+
+    def _record(
+        self, recorder: Recorder, live: Mapping[str, Any], checkpoint: Path | None, **said: Any
+    ) -> Saved:
+        """As inherited. The parent hears of the run when a version is there: before the first one another
+        training may still get the name."""
+        saved = super()._record(recorder, live, checkpoint, **said)
+
+        def tell() -> None:
+            if saved.version is not None:
+                self._tell_run(recorder)
+
+        recorder.aside(tell)
+        return saved
+
+    def _tell_run(self, recorder: Recorder) -> None:
+        _untold.pop(recorder.run.id, None)
+        report(self.settings, "run", recorder.run.name)
 
     def _makes_states(self, args: Any) -> bool:
         """As inherited; settings that make none are a warning, and the versions are saved all the same."""
@@ -136,6 +164,14 @@ def _harmless(event: str) -> Callable[..., Any]:
 # Every event that the callback has, now and later.
 for _event in [name for name in vars(VersionCallback) if name.startswith("on_")]:
     setattr(AttachedCallback, _event, _harmless(_event))
+
+
+@atexit.register
+def _tell_rest() -> None:
+    """Of runs that died before their first version."""
+    while _untold:
+        _, (settings, name) = _untold.popitem()
+        report(settings, "run", name)
 
 
 def attach(trainer: Any, settings: Settings) -> None:
