@@ -34,7 +34,7 @@ from stemmata.packindex import ROW, IndexRow, NoIndex, PackIndex, TooLarge, chec
 from stemmata.storage.base import Storage
 
 MAX_OBJECTS = 2 << 20
-"""Objects of the largest pack that is read."""
+"""Objects of the largest pack that is written or read."""
 
 _MAGIC, _END = b"STMPACK1", b"STMPKEND"
 _FOOTER = struct.Struct("<QQ32sQ8s")
@@ -86,10 +86,12 @@ class PackWriter:
     ) -> None:
         """Append an encoded object, which leans on one of the pack `base`.
 
-        Raises ValueError for one that is in here, and as storages do.
+        Raises ValueError for one that is in here and for one more than is read, and as storages do.
         """
         if self.contains(digest):
             raise ValueError(f"pack {self.name} holds {digest} already")
+        if len(self) >= MAX_OBJECTS:
+            raise ValueError(f"a pack holds at most {MAX_OBJECTS} objects")
         if base is not None:
             self.lean_on(base)
         offset = self.size

@@ -104,6 +104,15 @@ def test_a_digest_is_added_once() -> None:
         writer.add(Digest.of(b"a"), [raw_object(b"a")], 1)
 
 
+def test_no_pack_is_written_that_would_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packs, "MAX_OBJECTS", 3)
+    storage = MemoryStorage()
+    with pytest.raises(ValueError, match="at most 3 objects"):
+        write(storage, contents(4))
+    assert not list(storage.list(""))
+    assert len(PackReader(storage, write(storage, contents(3)).name).index) == 3
+
+
 def test_i5_nothing_is_visible_before_the_commit() -> None:
     storage = MemoryStorage()
     writer = PackWriter(storage, NAME)
