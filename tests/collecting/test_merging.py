@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from faults import Fault, FaultyStorage, contents, memory_of, run_into
+from faults import Damage, Fault, FaultyStorage, contents, damage, memory_of, run_into
 from shop import Epochs, live, packs_bytes, require_sound
 from stemmata.codecs.dtypes import BYTES
+from stemmata.codecs.frames import MIN_STORED
 from stemmata.codecs.hashing import digest_of
 from stemmata.codecs.objectcode import encode_object
 from stemmata.collecting import merging, small
+from stemmata.collecting.copies import LivePack
 from stemmata.collecting.picture import live_packs
 from stemmata.errors import DamagedObject, InvalidArgument
 from stemmata.ids import Digest
 from stemmata.log.identity import create_identity
 from stemmata.objects import ObjectReader
-from stemmata.packs import PackWriter
+from stemmata.objects.writing import PACK_BYTES
+from stemmata.packindex import ROW
+from stemmata.packs import MAX_OBJECTS, PackSummary, PackWriter
 from stemmata.repository import Repository
+from stemmata.session import Session
 from stemmata.storage.memory import MemoryStorage
 
 
@@ -123,6 +128,76 @@ def test_a_merge_that_is_killed_at_any_write_costs_nothing(small_epochs: Epochs)
                     small_epochs.require(repo, 2)
             require_sound(inner)
     assert packs_bytes(whole)
+
+
+def test_of_many_small_packs_one_save_takes_a_bounded_part(
+    small_epochs: Epochs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = Repository.in_memory()
+    with monkeypatch.context() as off:
+        off.setenv(small.VARIABLE, "off")
+        for k in range(14):
+            small_epochs.save(repo, k)
+    monkeypatch.setattr(small, "MOST", 5)
+    counts = [live(repo)]
+    for k in range(14, 18):
+        small_epochs.save(repo, k)
+        counts.append(live(repo))
+    assert counts[:4] == [14, 11, 8, 5]
+    assert counts[4] < counts[3]
+    for k in range(18):
+        small_epochs.require(repo, k)
+    require_sound(repo.session.storage)
+
+
+def test_what_leans_on_what_is_put_together_is_part_of_it(
+    small_epochs: Epochs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = Repository.in_memory()
+    with monkeypatch.context() as off:
+        off.setenv(small.VARIABLE, "off")
+        small_epochs.history(repo, 8)
+    packs = live_packs(repo.session.catalog)
+    monkeypatch.setattr(small, "MOST", 5)
+    assert merging.choose(repo.session.catalog) == packs[-5:]
+    monkeypatch.setattr(small, "SINGLE", (sum(p.size for p in packs[-4:]) + packs[-5].size // 2) // 3)
+    monkeypatch.setattr(small, "GROWN", 0)
+    assert merging.choose(repo.session.catalog) == []
+    monkeypatch.setattr(small, "GROWN", small.SINGLE)
+    monkeypatch.setattr(small, "GROWNS", 0)
+    assert merging.choose(repo.session.catalog) == packs[-4:]
+
+
+def test_the_most_that_is_put_together_is_no_more_than_a_pack_may_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()
+    assert small.most_bytes() // (ROW.size + MIN_STORED) < MAX_OBJECTS
+    assert small.most_bytes() < PACK_BYTES
+    # It always gets on: of the largest there are enough, of the smallest too.
+    assert small.most_bytes() >= (small.GROWNS - 1) * small.GROWN + small.SINGLES * small.SINGLE
+    assert small.MOST >= small.GROWNS + small.SINGLES
+
+
+def test_a_merged_pack_is_read_back_before_the_log_names_it(
+    small_epochs: Epochs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = Repository.in_memory()
+    small_epochs.history(repo, 2)
+    write = merging._write
+
+    def rotten(session: Session, chosen: list[LivePack]) -> PackSummary:
+        new = write(session, chosen)
+        damage(session.storage, new.name.key, Damage.FLIP, new.size // 2)
+        return new
+
+    monkeypatch.setattr(merging, "_write", rotten)
+    small_epochs.save(repo, 2)
+    assert live(repo) == 3
+    assert len(list(repo.session.storage.list("packs/"))) == 3
+    for k in range(3):
+        small_epochs.require(repo, k)
+    require_sound(repo.session.storage)
 
 
 def test_i7_one_of_two_copies_goes_only_if_the_other_was_read(monkeypatch: pytest.MonkeyPatch) -> None:

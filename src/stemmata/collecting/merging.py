@@ -23,7 +23,7 @@ from stemmata.collecting.clocks import StoreClock
 from stemmata.collecting.copies import LivePack
 from stemmata.collecting.picture import live_packs
 from stemmata.collecting.rewriting import moved
-from stemmata.errors import StemmataError
+from stemmata.errors import Damage, StemmataError
 from stemmata.ids import Digest, PackName
 from stemmata.log.ops import Op, PackAdd, PackRetire, VersionPlace
 from stemmata.packs import PackReader, PackSummary, PackWriter
@@ -60,7 +60,7 @@ def merge_small(session: Session) -> int:
 
 
 def choose(catalog: Catalog) -> list[LivePack]:
-    """The packs to put together now, oldest first; none if there are few."""
+    """The packs to put together now, oldest first; none if there are few, of very many a part."""
     with catalog.lock:
         packs = live_packs(catalog)
         little = {pack.name for pack in packs if pack.size < small.GROWN}
@@ -79,7 +79,19 @@ def choose(catalog: Catalog) -> list[LivePack]:
     while pinned := {base for p in packs if p.name not in chosen for base in p.bases} & chosen:
         chosen -= pinned
     found = [p for p in packs if p.name in chosen]
-    return found if len(found) >= small.SINGLES else []
+    return _newest(found) if len(found) >= small.SINGLES else []
+
+
+def _newest(packs: Sequence[LivePack]) -> list[LivePack]:
+    """As many of them as one save puts together: the newest, for what leans on a pack must go with it."""
+    taken: list[LivePack] = []
+    room = small.most_bytes()
+    for pack in reversed(packs[-small.MOST :]):
+        room -= pack.size
+        if room < 0:
+            break
+        taken.append(pack)
+    return taken[::-1]
 
 
 def merge(session: Session, chosen: Sequence[LivePack]) -> PackSummary:
@@ -87,6 +99,11 @@ def merge(session: Session, chosen: Sequence[LivePack]) -> PackSummary:
     changed."""
     names = {pack.name for pack in chosen}
     new = _write(session, chosen)
+    try:
+        PackReader(session.storage, new.name).verify_all(new.size, new.digest)
+    except Damage:
+        session.storage.delete(new.name.key)  # no log has named it
+        raise
 
     def ops(catalog: Catalog) -> Sequence[Op]:
         live = {pack.name: pack for pack in live_packs(catalog)}

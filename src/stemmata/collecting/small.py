@@ -15,9 +15,17 @@ GROWN = 16 << 20
 """And of the second; larger ones are left alone."""
 SINGLES, GROWNS = 16, 4
 """So many of a tier are put together."""
+MOST = SINGLES * GROWNS
+"""Packs that one save puts together, however many there are."""
 USERS = SINGLES * GROWNS
 """Versions that name a pack which is left alone, whatever its size: it was put together twice, and each of
 them would be placed anew."""
+
+
+def most_bytes() -> int:
+    """Bytes that one save puts together: what a merge of both tiers comes to. Of the smallest objects that is
+    less than a pack may hold."""
+    return SINGLES * SINGLE + GROWNS * GROWN
 
 
 def are_many(catalog: Catalog) -> bool:
