@@ -34,6 +34,18 @@ def test_the_window_is_over_by_the_stores_own_times(dated: Dated, epochs: Epochs
     assert repo.gc(grace=0).forgotten
 
 
+@pytest.mark.parametrize("foreign", ["log/notes.txt", "log/17.json"])
+def test_what_is_no_entry_has_no_say(dated: Dated, epochs: Epochs, foreign: str) -> None:
+    repo = deleted(dated, epochs)
+    dated.inner.put_new(foreign, b"of somebody else")
+    dated.times[foreign] = dated.now + 800 * DAY
+    dated.now += 13 * DAY
+    assert not repo.gc(grace=0).forgotten
+    dated.now += 2 * DAY
+    assert repo.gc(grace=0).forgotten
+    assert dated.get(foreign) == b"of somebody else"
+
+
 @pytest.mark.parametrize("days", [-40, 800])
 def test_a_present_before_or_far_after_the_last_entry(dated: Dated, epochs: Epochs, days: int) -> None:
     repo = deleted(dated, epochs)

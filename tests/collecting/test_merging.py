@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from faults import Damage, Fault, FaultyStorage, contents, damage, memory_of, run_into
@@ -198,6 +200,34 @@ def test_a_merged_pack_is_read_back_before_the_log_names_it(
     for k in range(3):
         small_epochs.require(repo, k)
     require_sound(repo.session.storage)
+
+
+def test_a_foreign_file_beside_the_log_is_no_obstacle(
+    small_epochs: Epochs, caplog: pytest.LogCaptureFixture
+) -> None:
+    repo = Repository.in_memory()
+    repo.session.storage.put_new("log/notes.txt", b"of somebody else")
+    with caplog.at_level(logging.DEBUG, "stemmata"):
+        for k in range(12):
+            small_epochs.save(repo, k)
+    assert live(repo) <= 7
+    assert "merged" not in caplog.text
+
+
+def test_no_error_of_a_merge_is_one_of_the_save(
+    small_epochs: Epochs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    repo = Repository.in_memory()
+    small_epochs.history(repo, 2)
+
+    def fails(*_: object) -> None:
+        raise ValueError("nobody thought of this")
+
+    monkeypatch.setattr(merging, "merge", fails)
+    with caplog.at_level(logging.WARNING, "stemmata"):
+        small_epochs.save(repo, 2)
+    assert "nobody thought of this" in caplog.text
+    small_epochs.require(repo, 2)
 
 
 def test_i7_one_of_two_copies_goes_only_if_the_other_was_read(monkeypatch: pytest.MonkeyPatch) -> None:

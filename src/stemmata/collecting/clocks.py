@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from stemmata.errors import ClockDoubted, StorageProblem
 from stemmata.ids import random_hex
-from stemmata.log.entries import log_key
+from stemmata.log.reader import number_of
 from stemmata.storage.base import Storage
 
 YEAR = 366 * 86400.0
@@ -29,26 +29,26 @@ class StoreClock:
         self, storage: Storage, *, now: float | None = None, trusted: bool = False, writable: bool = True
     ) -> None:
         self._trusted = trusted
-        listed = list(storage.list("log/"))
-        self._times = {entry.key: entry.modified for entry in listed}
-        self._order = [entry.key for entry in listed]
+        listed = [(number_of(found.key), found.modified) for found in storage.list("log/")]
+        # Whatever else lies there is no entry, and its time says nothing.
+        self._times = {n: modified for n, modified in listed if n is not None}
+        self._order = list(self._times)
         newest = max(self._times.values(), default=0.0)
         if now is not None:
             self.now = now
         else:
             self.now = _probe(storage) if writable else newest
         self._latest = self._running()
-        self._places = {key: place for place, key in enumerate(self._order)}
+        self._places = {n: place for place, n in enumerate(self._order)}
         self._doubts = list(self._find_doubts())
 
     def age_of(self, entry: int) -> float:
         """Seconds since entry `entry` was written. Raises ClockDoubted where times make no sense."""
-        key = log_key(entry)
-        if key not in self._times:
+        if entry not in self._times:
             return 0.0  # of what the store does not tell the time nothing is said
         if not self._trusted:
-            self._require_sense(key)
-        return self.now - (self._times[key] if self._trusted else self._latest[key])
+            self._require_sense(entry)
+        return self.now - (self._times if self._trusted else self._latest)[entry]
 
     def is_over(self, entry: int, window: float) -> bool:
         """Did a window of so many seconds, begun by an entry, end? One of no length has, whatever any clock
@@ -61,15 +61,15 @@ class StoreClock:
             self._require_sense(self._order[-1])
         return self.now - modified
 
-    def _running(self) -> Mapping[str, float]:
+    def _running(self) -> Mapping[int, float]:
         """For each entry the latest time up to it: an entry is no older than what came before."""
         latest, found = 0.0, {}
-        for key in self._order:
-            latest = max(latest, self._times[key])
-            found[key] = latest
+        for n, modified in self._times.items():
+            latest = max(latest, modified)
+            found[n] = latest
         return found
 
-    def _require_sense(self, begin: str) -> None:
+    def _require_sense(self, begin: int) -> None:
         """Raise what is wrong with the times from an entry to the present."""
         place = self._places[begin]
         for at, doubt in self._doubts:
@@ -78,9 +78,9 @@ class StoreClock:
 
     def _find_doubts(self) -> Iterator[tuple[int, ClockDoubted]]:
         before = None
-        for place, key in enumerate([*self._order, None]):
-            moment = self._times[key] if key is not None else self.now
-            what = f"entry {_number(key)}" if key is not None else "the present"
+        for place, n in enumerate([*self._order, None]):
+            moment = self._times[n] if n is not None else self.now
+            what = f"entry {n}" if n is not None else "the present"
             if before is not None and moment < before - SLACK:
                 yield place, _doubt(what, moment, before, "before")
             elif before is not None and moment > before + YEAR:
@@ -107,10 +107,6 @@ def _probe(storage: Storage) -> float:
             storage.delete(key)
         except StorageProblem:
             pass  # the next run deletes it
-
-
-def _number(key: str) -> int:
-    return int(key.removeprefix("log/").removesuffix(".json"))
 
 
 def _doubt(what: str, moment: float, before: float, how: str) -> ClockDoubted:

@@ -56,6 +56,10 @@ def merge_small(session: Session) -> int:
     except StemmataError as error:
         _log.debug("small packs were not merged: %s", error)
         return 0
+    except Exception:  # noqa: BLE001
+        # The version is saved: whatever this is, the save did not fail.
+        _log.warning("small packs were not merged", exc_info=True)
+        return 0
     return len(chosen)
 
 
