@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,12 +17,12 @@ from stemmata.collecting import merging, small
 from stemmata.collecting.copies import LivePack
 from stemmata.collecting.picture import live_packs
 from stemmata.errors import DamagedObject, InvalidArgument
-from stemmata.ids import Digest
+from stemmata.ids import Digest, PackName
 from stemmata.log.identity import create_identity
 from stemmata.objects import ObjectReader
 from stemmata.objects.writing import PACK_BYTES
 from stemmata.packindex import ROW
-from stemmata.packs import MAX_OBJECTS, PackSummary, PackWriter
+from stemmata.packs import MAX_OBJECTS, PackReader, PackSummary, PackWriter
 from stemmata.repository import Repository
 from stemmata.session import Session
 from stemmata.storage.memory import MemoryStorage
@@ -214,6 +215,66 @@ def test_a_foreign_file_beside_the_log_is_no_obstacle(
     assert "merged" not in caplog.text
 
 
+def lay(repo: Repository, *contents: bytes) -> PackName:
+    """A pack of its own for these, in one entry."""
+    writer = PackWriter(repo.session.storage)
+    for data in contents:
+        writer.add(digest_of(data), [encode_object(data, BYTES)], len(data))
+    made = writer.commit()
+    repo.session.commit(lambda _: [], new_packs=[made])
+    return made.name
+
+
+def test_damaged_packs_stay_as_they_are_and_the_others_are_put_together(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries: list[int] = []
+    write = merging._write
+
+    def counted(session: Session, chosen: list[LivePack]) -> PackSummary:
+        tries.append(len(chosen))
+        return write(session, chosen)
+
+    monkeypatch.setattr(merging, "_write", counted)
+    with Repository.in_memory() as repo, caplog.at_level(logging.WARNING, "stemmata"):
+        packs = [lay(repo, b"%d, and more of it" % i) for i in range(6)]
+        for name in packs[1:3]:
+            damage(repo.session.storage, name.key, Damage.FLIP, 20)
+        assert merging.merge_small(repo.session) == 4
+        assert tries == [6, 5, 4]
+        live = {pack.name for pack in live_packs(repo.session.catalog)}
+        assert live & set(packs) == set(packs[1:3])
+        assert len(live) == 3
+        for i in range(6, 12):
+            lay(repo, b"%d, and more of it" % i)
+            merging.merge_small(repo.session)
+        assert len(tries) == 6  # of the damaged ones none was tried again
+        assert len(caplog.records) == 2
+        assert all(str(name) in caplog.text for name in packs[1:3])
+
+
+def test_a_pack_that_leans_on_what_is_missing_stays_as_it_is(
+    small_epochs: Epochs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its base was in a pack that is to be merged, and is not there."""
+    repo = Repository.in_memory()
+    with monkeypatch.context() as off:
+        off.setenv(small.VARIABLE, "off")
+        small_epochs.history(repo, 2)
+    first, second = live_packs(repo.session.catalog)
+    assert second.bases == (first.name,)
+    for i in range(3):
+        lay(repo, b"%d, and more of it" % i)
+    read_all = PackReader.read_all
+
+    def lost(reader: PackReader) -> Iterator[tuple[Digest, int, memoryview]]:
+        return iter(()) if reader.name == first.name else read_all(reader)
+
+    monkeypatch.setattr(PackReader, "read_all", lost)
+    assert merging.merge_small(repo.session) == 3
+    assert {first.name, second.name} < {pack.name for pack in live_packs(repo.session.catalog)}
+
+
 def test_no_error_of_a_merge_is_one_of_the_save(
     small_epochs: Epochs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -247,6 +308,6 @@ def test_i7_one_of_two_copies_goes_only_if_the_other_was_read(monkeypatch: pytes
             raise DamagedObject(digest=digest, pack="of a base", reason="it leans on damage")
 
         monkeypatch.setattr(ObjectReader, "read", unreadable)
-        with pytest.raises(DamagedObject):
+        with pytest.raises(merging._Unfit, match="it leans on damage"):
             merging._write(session, chosen)
         assert len(live_packs(session.catalog)) == 2

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -23,7 +23,7 @@ from stemmata.collecting.clocks import StoreClock
 from stemmata.collecting.copies import LivePack
 from stemmata.collecting.picture import live_packs
 from stemmata.collecting.rewriting import moved
-from stemmata.errors import Damage, StemmataError
+from stemmata.errors import Damage, MissingObject, NewerFormat, StemmataError
 from stemmata.ids import Digest, PackName
 from stemmata.log.ops import Op, PackAdd, PackRetire, VersionPlace
 from stemmata.packs import PackReader, PackSummary, PackWriter
@@ -32,6 +32,19 @@ from stemmata.session import Session
 _log = logging.getLogger("stemmata")
 _looked: WeakKeyDictionary[Session, float] = WeakKeyDictionary()
 """When each session last deleted what had been merged away."""
+
+
+_unfit: WeakKeyDictionary[Session, set[PackName]] = WeakKeyDictionary()
+"""Packs at which each session's merges failed: nothing else waits for them to be mended."""
+
+
+class _Unfit(StemmataError):
+    kind = "unfit"
+    what = "pack {pack} cannot be put together with others: {reason}"
+
+    def __init__(self, pack: PackName, reason: str) -> None:
+        super().__init__(pack=pack, reason=reason)
+        self.pack = pack
 
 
 class _Overtaken(StemmataError):
@@ -46,13 +59,18 @@ def merge_small(session: Session) -> int:
     """
     if not small.are_many(session.catalog):
         return 0
+    unfit = _unfit.setdefault(session, set())
     try:
-        chosen = choose(session.catalog)
-        if not chosen:
-            return 0
-        merge(session, chosen)
-        if any(pack.size >= small.SINGLE for pack in chosen):
-            _drop_old(session)
+        while chosen := choose(session.catalog, unfit):
+            try:
+                merge(session, chosen)
+            except _Unfit as error:
+                _log.warning("%s", error)
+                unfit.add(error.pack)
+                continue
+            if any(pack.size >= small.SINGLE for pack in chosen):
+                _drop_old(session)
+            break
     except StemmataError as error:
         _log.debug("small packs were not merged: %s", error)
         return 0
@@ -63,11 +81,12 @@ def merge_small(session: Session) -> int:
     return len(chosen)
 
 
-def choose(catalog: Catalog) -> list[LivePack]:
-    """The packs to put together now, oldest first; none if there are few, of very many a part."""
+def choose(catalog: Catalog, unfit: Collection[PackName] = ()) -> list[LivePack]:
+    """The packs to put together now, oldest first; none if there are few, of very many a part. Those that are
+    `unfit` stay."""
     with catalog.lock:
         packs = live_packs(catalog)
-        little = {pack.name for pack in packs if pack.size < small.GROWN}
+        little = {pack.name for pack in packs if pack.size < small.GROWN and pack.name not in unfit}
         little -= {name for name in little if _is_used_by_many(catalog, name)}
     # What a pack that stays leans on stays as well.
     while pinned := {base for p in packs if p.name not in little for base in p.bases} & little:
@@ -99,8 +118,8 @@ def _newest(packs: Sequence[LivePack]) -> list[LivePack]:
 
 
 def merge(session: Session, chosen: Sequence[LivePack]) -> PackSummary:
-    """Put packs together, in one entry. Raises Damage, and as storages and commits do; then nothing
-    changed."""
+    """Put packs together, in one entry. Raises _Unfit, Damage if the new one cannot be read back, and as
+    storages and commits do; then nothing changed."""
     names = {pack.name for pack in chosen}
     new = _write(session, chosen)
     try:
@@ -137,7 +156,7 @@ def merge(session: Session, chosen: Sequence[LivePack]) -> PackSummary:
 
 def _write(session: Session, chosen: Sequence[LivePack]) -> PackSummary:
     """All objects of these packs in a new one, durable; of several copies the oldest, which is read before
-    another is let go: it may lean on what is damaged. Raises Damage then."""
+    another is let go: it may lean on what is damaged. Raises _Unfit for the pack where that is met."""
     names = {pack.name for pack in chosen}
     writer = PackWriter(session.storage)
     there: dict[Digest, PackName] = {}
@@ -146,20 +165,23 @@ def _write(session: Session, chosen: Sequence[LivePack]) -> PackSummary:
         if base.pack not in names:
             return base.pack
         if base.digest not in there:
-            raise _Overtaken()  # it lies behind what leans on it: a collection can do that, this cannot
+            raise MissingObject(digest=base.digest)  # or it lies behind this one: a collection can do that
         return writer.name
 
     try:
         for pack in chosen:
-            for digest, raw, stored in PackReader(session.storage, pack.name).read_all():
-                if digest in there:
-                    session.reader.read(digest, [there[digest]])
-                    continue
-                parts, bases = moved(stored, digest, pack.name, where)
-                writer.add(digest, parts, raw)
-                for base in bases:
-                    writer.lean_on(base)
-                there[digest] = pack.name
+            try:
+                for digest, raw, stored in PackReader(session.storage, pack.name).read_all():
+                    if digest in there:
+                        session.reader.read(digest, [there[digest]])
+                        continue
+                    parts, bases = moved(stored, digest, pack.name, where)
+                    writer.add(digest, parts, raw)
+                    for base in bases:
+                        writer.lean_on(base)
+                    there[digest] = pack.name
+            except (Damage, NewerFormat) as error:
+                raise _Unfit(pack.name, str(error)) from error
         return writer.commit()
     except BaseException:
         writer.abort()
