@@ -32,8 +32,6 @@ from stemmata.session import Session
 _log = logging.getLogger("stemmata")
 _looked: WeakKeyDictionary[Session, float] = WeakKeyDictionary()
 """When each session last deleted what had been merged away."""
-
-
 _unfit: WeakKeyDictionary[Session, set[PackName]] = WeakKeyDictionary()
 """Packs at which each session's merges failed: nothing else waits for them to be mended."""
 

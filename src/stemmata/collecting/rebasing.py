@@ -5,8 +5,10 @@ Version by version, the oldest first, each against versions before it: as if onl
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from stemmata.candidates import Candidates, among
 from stemmata.catalog.catalog import Catalog
@@ -19,8 +21,35 @@ from stemmata.objects import ObjectWriter
 from stemmata.trees import Segment, Tree
 
 _NEAR = 4
-"""Versions of the same model that are looked at beside the parents."""
+"""Versions of the same model that are looked at beside the parents, and of any."""
 _TREES = 16
+
+
+class Before:
+    """Of versions in their order, those before one that it may be coded against; what it takes to find them
+    does not grow with how many there are."""
+
+    def __init__(self, stay: Sequence[Kept]) -> None:
+        self._stay = stay
+        self._places = {version.id.hex: at for at, version in enumerate(stay)}
+        self._models: dict[str, list[int]] = {}
+        for at, version in enumerate(stay):
+            self._models.setdefault(version.model, []).append(at)
+
+    def near(self, at: int, parents: Iterable[str]) -> tuple[list[Kept], list[Kept]]:
+        """Its parents, then the newest of the model; then the newest of all. Each the newest first."""
+        places = {self._places[parent] for parent in parents if parent in self._places}
+        near = sorted((place for place in places if place < at), reverse=True)
+        model = self._models[self._stay[at].model]
+        of_model = (model[i] for i in reversed(range(bisect_left(model, at))))
+        near += _first(of_model, set(near))
+        others = _first(reversed(range(at)), set(near))
+        return [self._stay[place] for place in near], [self._stay[place] for place in others]
+
+
+def _first(places: Iterator[int], known: set[int]) -> list[int]:
+    """The first few that are not known."""
+    return list(islice((place for place in places if place not in known), _NEAR))
 
 
 class Rebasing:
@@ -28,6 +57,7 @@ class Rebasing:
 
     def __init__(self, picture: Picture, plan: Plan, moving: Moving) -> None:
         self._picture, self._plan, self._moving = picture, plan, moving
+        self._before = Before(plan.stay)
         self._trees: OrderedDict[Kept, Tree] = OrderedDict()
         copies = picture.copies
         self._due = {copies.digest_at(row) for c in plan.clusters for row in c.leaning.tolist()}
@@ -40,7 +70,7 @@ class Rebasing:
         """
         for i, version in enumerate(self._plan.stay):
             if self._of(version):
-                self._code(version, self._plan.stay[:i])
+                self._code(version, i)
         worse: set[bytes] = set()
         copies = self._picture.copies
         for cluster in self._plan.clusters:
@@ -55,10 +85,10 @@ class Rebasing:
         digests = map(self._picture.copies.digest_at, self._picture.rows(version).tolist())
         return {digest for digest in digests if digest in self._due and digest not in self._stored}
 
-    def _code(self, version: Kept, before: Sequence[Kept]) -> None:
+    def _code(self, version: Kept, place: int) -> None:
         session = self._picture.session
         todo = self._of(version)
-        alike = self._relatives(version, before)
+        alike = self._relatives(version, place)
         writer = ObjectWriter(session.storage, lambda _: (), session.reader)
         try:
             for file in self._tree(version).files:
@@ -83,13 +113,9 @@ class Rebasing:
                 self._stored[digest] = found.stored if found is not None else 0
             self._moving.take(pack)
 
-    def _relatives(self, version: Kept, before: Sequence[Kept]) -> Candidates:
-        """Of the versions before it: its parents, then the newest of the model, then of all."""
-        parents = set(self._picture.session.record(row_of(self._catalog, version.id)).parents)
-        newest = list(reversed(before))
-        near = [v for v in newest if v.id.hex in parents]
-        near += [v for v in newest if v.model == version.model and v not in near][:_NEAR]
-        others = [v for v in newest if v not in near][:_NEAR]
+    def _relatives(self, version: Kept, place: int) -> Candidates:
+        parents = self._picture.session.record(row_of(self._catalog, version.id)).parents
+        near, others = self._before.near(place, parents)
         return among(
             ((self._tree(v), self._packs(v)) for v in near), ((self._tree(v), self._packs(v)) for v in others)
         )
