@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from faults import FaultyStorage
 from shop import Dated, Epochs, delete
 from stemmata.errors import ClockDoubted
+from stemmata.log import ops
 from stemmata.log.identity import create_identity
+from stemmata.packs import PackWriter
 from stemmata.repository import Repository
 from stemmata.storage.memory import MemoryStorage
 
@@ -83,6 +86,31 @@ def test_a_clock_a_little_behind_is_no_reason_to_stop(dated: Dated, epochs: Epoc
     repo = deleted(dated, epochs)
     dated.now -= 60
     assert not repo.gc().forgotten
+
+
+def test_a_window_begins_anew_with_a_deletion_that_comes_while_a_collection_runs(epochs: Epochs) -> None:
+    inner = MemoryStorage()
+    create_identity(inner)
+    faulty = FaultyStorage(inner)
+    dated = Dated(faulty, now=100 * DAY)  # type: ignore[arg-type]
+    repo = deleted(dated, epochs)
+    version = repo.deleted("m")[0].version
+    PackWriter(inner).commit()  # to be retired: a write between the look at the windows and the plan
+    dated.now += 20 * DAY
+    happened: list[str] = []
+
+    def delete_anew(write: str) -> None:
+        if not happened and write.startswith("put_new log/"):
+            happened.append(write)
+            other = Repository(dated)  # type: ignore[arg-type]
+            other.session.commit(lambda _: [ops.VersionRestore(version=version.hex)])
+            other.session.commit(lambda _: [ops.VersionDelete(version=version.hex)])
+
+    faulty.before_write = delete_anew
+    assert not repo.gc(grace=0).forgotten
+    assert happened
+    repo.session.commit(lambda _: [ops.VersionRestore(version=version.hex)])
+    epochs.require(repo, 0)
 
 
 def test_what_overrides_it(dated: Dated, epochs: Epochs) -> None:

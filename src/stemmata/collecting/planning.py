@@ -7,7 +7,7 @@ leans on such a pack goes with it, for it names the pack.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from stemmata.collecting.copies import Copies, Mask, Rows
 from stemmata.collecting.picture import Kept, Picture
 from stemmata.ids import PackName, VersionId
+from stemmata.log.fold import DELETED
 from stemmata.objects.writing import PACK_BYTES
 
 TOLERANCE = 0.05
@@ -56,21 +57,21 @@ class Plan:
 
 def plan(
     picture: Picture,
-    forget: Iterable[VersionId] = (),
+    forget: Mapping[VersionId, int],
     *,
     apart: frozenset[bytes] = frozenset(),
     repack: bool = False,
     model: str | None = None,
 ) -> Plan:
-    """Which packs go once these deleted versions are forgotten.
+    """Which packs go once these versions are forgotten, each as long as that entry's deletion still stands.
 
     `apart`: tensors, by digest, that were found to be no smaller when coded anew. `repack`: try that with all
     tensors, or those of versions of a model (by its key), and put together what is in small packs.
     Raises Damage if it cannot be told what a version needs.
     """
     copies = picture.copies
-    over = set(forget)
-    gone = [v for v in picture.kept if v.id in over]
+    gone = [v for v in picture.kept if v.state == DELETED and forget.get(v.id) == v.state_n]
+    over = {v.id for v in gone}
     stay = [v for v in picture.kept if v.id not in over]
     roots = picture.roots(stay)
     needed = copies.mask(copies.closure(roots))
@@ -157,8 +158,3 @@ def _clusters(copies: Copies, roots: Rows, needed: Mask, scope: Rows | None) -> 
 
 def _is_apart(copies: Copies, cluster: Cluster, apart: frozenset[bytes]) -> bool:
     return any(bytes(copies.digest[row]) in apart for row in cluster.leaning.tolist())
-
-
-def due(kept: Sequence[Kept], is_over: dict[VersionId, bool]) -> list[VersionId]:
-    """Deleted versions whose undo window is over."""
-    return [version.id for version in kept if is_over.get(version.id, False)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Mapping
 
 from stemmata.catalog import checkpointing, queries
 from stemmata.checkouts import eviction
@@ -72,7 +72,7 @@ class _Run:
         readers = dropping.READERS if grace is None else grace
         writers = dropping.WRITERS if grace is None else grace
         # Decided before anything is done: a clock in doubt stops the whole run.
-        due = [version for version in self._due(window) if only is None or version in only]
+        due = {v: n for v, n in self._due(window).items() if only is None or v in only}
         left = dropping.look(self._session, self._clock, readers=readers, writers=writers)
         self._drop(left)
         self._retire_orphans(left)
@@ -89,18 +89,18 @@ class _Run:
         return self.report
 
     def repack(self, model: str | None) -> Collection:
-        self._decide_and_apply([], repack=True, model=model, why="repacked")
+        self._decide_and_apply({}, repack=True, model=model, why="repacked")
         return self.report
 
-    def _due(self, window: float | None) -> list[VersionId]:
-        """Deleted versions whose undo window is over."""
+    def _due(self, window: float | None) -> dict[VersionId, int]:
+        """Deleted versions whose undo window is over, and the entries that deleted them."""
         with self._session.catalog.lock:
             self._session.refresh()
             found = self._session.catalog.connection
             sql = "SELECT id, model, state_n FROM versions WHERE state = ? ORDER BY seq"
             rows = found.execute(sql, (DELETED,)).fetchall()
             windows = {m: _window(queries.settings(found, m), window) for m in {row[1] for row in rows}}
-        return [VersionId(v) for v, model, n in rows if self._clock.is_over(n, windows[model])]
+        return {VersionId(v): n for v, model, n in rows if self._clock.is_over(n, windows[model])}
 
     def _drop(self, left: dropping.Leftovers) -> None:
         self.report.waiting = left.waiting
@@ -116,9 +116,8 @@ class _Run:
             self.report.orphans = len(dropping.retire_orphans(self._session, left.orphans))
 
     def _decide_and_apply(
-        self, due: Iterable[VersionId], *, why: str, repack: bool = False, model: str | None = None
+        self, over: Mapping[VersionId, int], *, why: str, repack: bool = False, model: str | None = None
     ) -> None:
-        over = list(due)
         for _ in range(_ATTEMPTS):
             seen = self._session.catalog.position
             try:
@@ -133,7 +132,7 @@ class _Run:
         raise CommitContention(attempts=_ATTEMPTS)
 
     def _decide_upon(
-        self, picture: Picture, over: Sequence[VersionId], why: str, repack: bool, model: str | None
+        self, picture: Picture, over: Mapping[VersionId, int], why: str, repack: bool, model: str | None
     ) -> bool:
         """Plan and apply; False: others were faster, and it is to be done again."""
 
