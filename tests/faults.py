@@ -97,6 +97,10 @@ class FaultyStorage:
         self.act(f"start_new {key}", key, lambda: made.append(self.inner.start_new(key)), _nothing)
         return _FaultyObject(self, key, made[0])
 
+    def make_durable(self, key: str) -> None:
+        self._alive()
+        self.inner.make_durable(key)
+
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         self._alive()
         return self.inner.get(key, start, length)

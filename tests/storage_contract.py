@@ -187,6 +187,14 @@ class StorageContract:
         assert seen == [f"log/{i}" for i in range(10)]
         assert list(storage.list("")) == []
 
+    def test_i1_what_was_written_is_made_durable_again(self, storage: Storage) -> None:
+        storage.put_new("packs/aa/x", b"1")
+        storage.make_durable("packs/aa/x")
+        storage.make_durable("packs/aa/x")
+        assert storage.get("packs/aa/x") == b"1"
+        with pytest.raises(KeyMissing):
+            storage.make_durable("packs/aa/y")
+
     def test_deleting_is_idempotent(self, storage: Storage) -> None:
         storage.put_new("packs/aa/x", b"1")
         storage.delete("packs/aa/x")
@@ -205,7 +213,7 @@ class StorageContract:
         ],
     )
     def test_strange_keys_are_refused(self, storage: Storage, key: str) -> None:
-        for use in (storage.get, storage.size, storage.delete, storage.start_new):
+        for use in (storage.get, storage.size, storage.delete, storage.start_new, storage.make_durable):
             with pytest.raises(ValueError, match="is no key"):
                 use(key)
         with pytest.raises(ValueError, match="is no key"):

@@ -129,7 +129,8 @@ class PackWriter:
         """Names are never reused, so a pack of this name with these bytes is the one just written."""
         try:
             PackReader(self._storage, self.name).verify_all(summary.size, summary.digest)
-        except MissingPack:
+            self._storage.make_durable(self.name.key)
+        except (MissingPack, KeyMissing):
             raise StorageFailed(where=self._storage.where, reason=str(error)) from error
         except Damage:
             raise error from None

@@ -182,6 +182,9 @@ def _settle(storage: Storage, n: int, data: bytes, txn: str) -> _Outcome:
     for attempt in range(_PUTS):
         try:
             found = fetch(storage, n)
+            if found == data:
+                # What is read may come out of memory: nobody has said that it stays (I1).
+                storage.make_durable(log_key(n))
         except StorageProblem:
             _pause(attempt)
             continue

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faults import Damage, Fault, FaultyStorage, damage, replace
-from stemmata.errors import DamagedRepository, NewerFormat, RepositoryNotFound, StorageProblem
+from stemmata.errors import DamagedRepository, NewerFormat, RepositoryNotFound, StorageFailed, StorageProblem
 from stemmata.log.entries import seal, unseal
 from stemmata.log.identity import KEY, MAX_BYTES, create_identity, read_identity
 from stemmata.storage.memory import MemoryStorage
@@ -112,6 +112,15 @@ def test_a_single_fault_is_settled_by_reading(fault: Fault) -> None:
     storage = FaultyStorage(MemoryStorage(), 0, fault)
     assert create_identity(storage)
     assert read_identity(storage).format == 1
+
+
+def test_i1_an_identity_that_cannot_be_made_durable_is_no_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: FaultyStorage, key: str) -> None:
+        raise StorageFailed(where="there", reason=f"too many open files for {key}")
+
+    monkeypatch.setattr(FaultyStorage, "make_durable", refuse)
+    with pytest.raises(StorageFailed):
+        create_identity(FaultyStorage(MemoryStorage(), 0, Fault.REPLY_LOST))
 
 
 @pytest.mark.parametrize("fault", [Fault.ENOSPC, Fault.EIO])

@@ -174,6 +174,18 @@ def test_i1_a_lost_reply_is_settled_by_reading_the_pack() -> None:
     assert Digest.of(inner.get(NAME.key)) == summary.digest
 
 
+def test_i1_a_pack_that_can_be_read_back_and_not_made_durable_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: FaultyStorage, key: str) -> None:
+        raise StorageFailed(where="there", reason=f"too many open files for {key}")
+
+    monkeypatch.setattr(FaultyStorage, "make_durable", refuse)
+    inner = MemoryStorage()
+    with pytest.raises(StorageFailed, match=NAME.key):
+        last_write_fails(Fault.REPLY_LOST, inner)
+
+
 def test_i1_an_unknown_outcome_without_a_pack_is_a_failure() -> None:
     inner = MemoryStorage()
     with pytest.raises(StorageFailed):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+import stemmata
 from faults import Fault, FaultyStorage, contents, memory_of, run_into
 from makers import model_folder
 from stemmata import errors
 from stemmata.log.identity import create_identity
 from stemmata.repository import Repository
+from stemmata.storage import local
 from stemmata.storage.memory import MemoryStorage
 
 
@@ -109,3 +112,36 @@ def test_an_outcome_that_stays_unknown_is_reported_as_unknown(tmp_path: Path) ->
         save_second(FaultyStorage(inner, last, Fault.UNKNOWN, lasting=True), second)
     assert str(caught.value.data["txn"]) in str(caught.value)
     assert [v.name for v in Repository(inner).versions("m")] == ["first"]
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"), [("log", errors.CommitUnknown), ("packs", errors.StorageFailed)]
+)
+@pytest.mark.parametrize("times", [2, 10_000])
+def test_i1_no_save_succeeds_while_the_folder_of_what_it_wrote_cannot_be_synced(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    expected: type[errors.StemmataError],
+    times: int,
+) -> None:
+    with stemmata.open(tmp_path / "r", create=True) as repo:
+        repo.save(model_folder(tmp_path / "a", 1), "m", name="first", provenance={})
+        whole, failures = local.sync_folder, []
+
+        def sync(folder: Path) -> None:
+            # A new folder's own name is synced in `packs` itself, before there is anything in it.
+            if where in (folder.name, folder.parent.name) and folder.name != "packs":
+                failures.append(folder)
+                if len(failures) <= times:
+                    raise OSError(errno.EMFILE, "too many open files")
+            whole(folder)
+
+        monkeypatch.setattr(local, "sync_folder", sync)
+        monkeypatch.setattr(local, "_BETWEEN_SYNCS", 0)
+        if times > 1000:
+            with pytest.raises(expected):
+                repo.save(model_folder(tmp_path / "b", 2), "m", name="second", provenance={})
+        else:
+            repo.save(model_folder(tmp_path / "b", 2), "m", name="second", provenance={})
+            assert len(failures) > times

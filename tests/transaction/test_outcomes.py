@@ -102,6 +102,36 @@ def test_what_cannot_be_settled_is_unknown(world: World, fault: Fault) -> None:
         world.commit(configure(1), storage=storage)
 
 
+class Unsynced(FaultyStorage):
+    """What is written can be read, and so often it cannot be made durable."""
+
+    failures = 0
+
+    def make_durable(self, key: str) -> None:
+        if self.failures > 0:
+            self.failures -= 1
+            raise StorageFailed(where=self.where, reason="too many open files")
+        super().make_durable(key)
+
+
+@pytest.mark.parametrize("fault", [Fault.REPLY_LOST, Fault.AFTER])
+def test_i1_an_entry_that_is_read_back_is_committed_once_it_is_durable(world: World, fault: Fault) -> None:
+    storage = Unsynced(world.storage, 0, fault)
+    storage.failures = 2
+    done = world.commit(configure(1), storage=storage)
+    assert storage.failures == 0
+    assert [e["txn"] for e in world.entries()] == [done.txn]
+
+
+@pytest.mark.parametrize("fault", [Fault.REPLY_LOST, Fault.AFTER])
+def test_i1_an_entry_that_can_only_be_read_back_is_unknown(world: World, fault: Fault) -> None:
+    storage = Unsynced(world.storage, 0, fault)
+    storage.failures = 100
+    with pytest.raises(CommitUnknown):
+        world.commit(configure(1), storage=storage)
+    assert storage.writes == 1
+
+
 class Script(MemoryStorage):
     """Answers puts of entries as scripted: (is it written?, what is raised)."""
 

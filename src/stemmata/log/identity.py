@@ -55,15 +55,23 @@ def create_identity(storage: Storage, *, now: datetime | None = None) -> bool:
             return True
         except KeyExists:
             # Also the answer to our own bytes, when the reply to an earlier attempt was lost.
-            return storage.get(KEY, 0, MAX_BYTES + 1) == data
+            return _is_there(storage, data)
         except StorageProblem:
             try:
-                return storage.get(KEY, 0, MAX_BYTES + 1) == data
+                return _is_there(storage, data)
             except KeyMissing:
                 pass
             if attempt == _ATTEMPTS:
                 raise
     raise AssertionError("the last attempt returns or raises")
+
+
+def _is_there(storage: Storage, data: bytes) -> bool:
+    """Do these bytes lie there, durably? Raises KeyMissing, and as storages do."""
+    if storage.get(KEY, 0, MAX_BYTES + 1) != data:
+        return False
+    storage.make_durable(KEY)
+    return True
 
 
 def encode_identity(repository: str, format: int, created: str) -> bytes:

@@ -43,10 +43,13 @@ def put_right(storage: Storage, key: str, data: bytes) -> None:
             storage.put_new(key, data)
         else:
             storage.replace(key, data)
+        told = True
     except (OutcomeUnknown, KeyExists):
-        pass  # reading it back decides
+        told = False  # reading it back decides
     if storage.get(key) != data:
         raise StorageFailed(where=storage.where, reason=f"{key} was changed by another, or not written")
+    if not told:
+        storage.make_durable(key)
 
 
 def _there(storage: Storage, key: str) -> bytes | None:
@@ -68,3 +71,4 @@ def _put_aside(storage: Storage, key: str, data: bytes) -> None:
     except (OutcomeUnknown, KeyExists):
         if storage.get(aside) != data:
             raise
+        storage.make_durable(aside)

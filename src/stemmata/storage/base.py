@@ -65,6 +65,13 @@ class Storage(Protocol):
         StorageFull, StorageFailed, StorageReadOnly.
         """
 
+    def make_durable(self, key: str) -> None:
+        """Wait until a key is durable that this process wrote, though it was not told so.
+
+        Reading back says that it is there, not that it stays. Raises StorageFailed and the other errors of a
+        write if that cannot be told, KeyMissing.
+        """
+
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Bytes from `start`; fewer than `length` only where the key ends. Raises KeyMissing."""
 

@@ -36,6 +36,9 @@ class LayeredStorage:
     def replace(self, key: str, data: Buffer) -> None:
         self._above.replace(key, data)
 
+    def make_durable(self, key: str) -> None:
+        self._above.make_durable(key)
+
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         try:
             return self._above.get(key, start, length)

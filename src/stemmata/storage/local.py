@@ -10,6 +10,7 @@ import contextlib
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -46,6 +47,9 @@ from stemmata.storage.publish import Means, NoMeans
 
 _SYNCED_AT_ONCE = 8 << 20
 """Bytes of a file that is being written after which the disk is told to begin with them."""
+_SYNCS = 4
+_BETWEEN_SYNCS = 0.05
+"""How often a name is synced before it counts as lost, and seconds between."""
 _ABSENT = (FileNotFoundError, NotADirectoryError)
 _T = TypeVar("_T")
 
@@ -114,6 +118,20 @@ class LocalStorage:
         except OSError as error:
             raise write_failure(error, self.where) from error
         return _LocalObject(self, key, path, temp, fd, means)
+
+    def make_durable(self, key: str) -> None:
+        folder = self._path(key).parent
+        self.size(key)
+        for left in reversed(range(_SYNCS)):
+            try:
+                # Its bytes were synced before it had a name, and the folders above before that.
+                sync_folder(folder)
+                return
+            except OSError as error:
+                # Too many open files pass; a file system whose journal failed refuses every time.
+                if not left:
+                    raise write_failure(error, self.where) from error
+                time.sleep(_BETWEEN_SYNCS)
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         check_range(start, length)

@@ -40,6 +40,9 @@ class MemoryStorage:
     def start_new(self, key: str) -> NewObject:
         return _MemoryObject(self, check_key(key))
 
+    def make_durable(self, key: str) -> None:
+        self._find(key)
+
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         check_range(start, length)
         data = self._find(key)[0]

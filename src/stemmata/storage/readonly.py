@@ -46,6 +46,9 @@ class ReadOnlyStorage:
     def delete(self, key: str) -> None:  # noqa: ARG002 - the interface's
         self._refuse()
 
+    def make_durable(self, key: str) -> None:  # noqa: ARG002 - the interface's
+        self._refuse()
+
     def require_writable(self) -> None:
         self._refuse()
 
