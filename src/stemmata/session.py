@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,6 +87,25 @@ class Session:
         if here.n == 0 and read_identity(self.storage) != self.identity:
             reason = "another repository has come in its place since it was opened"
             raise DamagedRepository(where=self.storage.where, reason=reason)
+
+    @contextmanager
+    def afresh(self) -> Iterator[Session]:
+        """This session upon a fold of the log that no cache or checkpoint had a part in: what nobody can get
+        back is decided by nothing else (I8). Itself, if it is one already; else of 100,000 versions seconds.
+
+        Raises as `refresh`.
+        """
+        if self.catalog.file is None:  # in memory there is only what this process has folded
+            yield self
+            return
+        sure = copy(self)
+        sure.reader = self.reader  # one for both: it has to forget what is deleted
+        sure.catalog = Catalog(self.storage, self.identity, [])
+        try:
+            sure.refresh()
+            yield sure
+        finally:
+            sure.catalog.close()
 
     def commit(
         self, plan: Callable[[Catalog], Sequence[Op]], *, new_packs: Sequence[PackSummary] = ()

@@ -7,7 +7,7 @@
     drop        after the readers' grace: commit, then delete   dropping
 
 Every step may be cut off at any moment and is taken up by the next run. A byte is deleted only after the
-log says that nobody can need it, and never because of what a clock alone says.
+log says that nobody can need it, folded anew for that, and never because of what a cache or a clock says.
 """
 
 from importlib import import_module

@@ -29,6 +29,8 @@ class Lying(NamedTuple):
 
     name: PackName
     stored: StoredKey
+    retired: int = 0
+    """The entry that retired it, if it is due."""
 
 
 class Leftovers(NamedTuple):
@@ -38,8 +40,8 @@ class Leftovers(NamedTuple):
     dropped: list[Lying]
     due: list[Lying]
     orphans: list[Lying]
-    unlisted: list[PackName]
-    """Due as well, and not there any more."""
+    unlisted: dict[PackName, int]
+    """Due as well, and not there any more; the entries that retired them."""
     waiting: int
     """Bytes of retired packs whose grace is not over."""
 
@@ -54,7 +56,7 @@ def look(session: Session, clock: StoreClock, *, readers: float, writers: float)
     # Listed before the log is read: a pack whose save has ended since is known by then.
     session.refresh()
     states = _states(session.catalog)
-    over = {name for name, (state, n) in states.items() if state == RETIRED and clock.is_over(n, readers)}
+    over = {name: n for name, (state, n) in states.items() if state == RETIRED and clock.is_over(n, readers)}
     there = {each.name for each in lying}
     # A log without any entry names no pack: it may be the log that is gone.
     known = lying if session.catalog.position.n else []
@@ -65,9 +67,9 @@ def look(session: Session, clock: StoreClock, *, readers: float, writers: float)
     ]
     return Leftovers(
         dropped=[each for each in lying if states.get(each.name, ("",))[0] == DROPPED],
-        due=[each for each in lying if each.name in over],
+        due=[each._replace(retired=over[each.name]) for each in lying if each.name in over],
         orphans=orphans,
-        unlisted=sorted(over - there),
+        unlisted={name: over[name] for name in sorted(over.keys() - there)},
         waiting=sum(
             each.stored.size
             for each in lying
@@ -77,16 +79,21 @@ def look(session: Session, clock: StoreClock, *, readers: float, writers: float)
 
 
 def drop(session: Session, found: Leftovers) -> int:
-    """Drop what is due, then delete the bytes; how many."""
-    names = [*(each.name for each in found.due), *found.unlisted]
-    for part in _parts(names):
+    """Drop what is due, then delete the bytes; how many. As far as a fold without any cache says the same."""
+    if not (found.due or found.unlisted or found.dropped):
+        return 0
+    with session.afresh() as sure:
+        states = _states(sure.catalog)
+        retired = {each.name: each.retired for each in found.due} | found.unlisted
+        names = [name for name, n in retired.items() if states.get(name) == (RETIRED, n)]
+        for part in _parts(names):
 
-        def ops(catalog: Catalog, part: Sequence[PackName] = part) -> Sequence[Op]:
-            left = [name.hex for name in part if catalog.pack_state(name) == RETIRED]
-            return [PackDrop(packs=left)] if left else []
+            def ops(catalog: Catalog, part: Sequence[PackName] = part) -> Sequence[Op]:
+                left = [name.hex for name in part if catalog.pack_state(name) == RETIRED]
+                return [PackDrop(packs=left)] if left else []
 
-        session.commit(ops)
-    return _delete(session, [*found.dropped, *found.due])
+            sure.commit(ops)
+        return _delete(sure, [*found.dropped, *found.due])
 
 
 def retire_orphans(session: Session, orphans: Sequence[Lying]) -> list[PackName]:

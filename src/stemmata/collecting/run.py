@@ -1,8 +1,12 @@
-"""Run: a whole collection, step by step. Each may be cut off, and is taken up by the next run."""
+"""Run: a whole collection, step by step. Each may be cut off, and is taken up by the next run.
+
+It folds the log anew and goes by that alone: of a wrong row in a cached catalog nothing is deleted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
 
 from stemmata.catalog import checkpointing, queries
 from stemmata.checkouts import eviction
@@ -41,11 +45,12 @@ def gc(
     long bytes stay that a reader or a save may still be at (None: an hour for readers, a day for saves).
     `only`: no other version is forgotten, as when somebody was shown these.
 
-    Raises ClockDoubted, Damage (it cannot be told what a version needs), StorageReadOnly, StorageFull,
-    CommitContention and the storage's other errors; whatever was done until then stands, nothing needed is
-    lost.
+    Raises ClockDoubted, Damage (of the log, or it cannot be told what a version needs), StorageReadOnly,
+    StorageFull, CommitContention and the storage's other errors; whatever was done until then stands, nothing
+    needed is lost.
     """
-    return _Run(session, dry_run, now, trust_clock).collect(undo_window, grace, only)
+    with _afresh(session, dry_run) as sure:
+        return _Run(sure, dry_run, now, trust_clock).collect(undo_window, grace, only)
 
 
 def repack(session: Session, model: str | None = None, *, dry_run: bool = False) -> Collection:
@@ -54,14 +59,25 @@ def repack(session: Session, model: str | None = None, *, dry_run: bool = False)
     The store's live packs never become larger. A dry run tells what is looked at: how much smaller it
     becomes is known when it is done. Raises as `gc`.
     """
-    return _Run(session, dry_run, None, False).repack(model)
+    with _afresh(session, dry_run) as sure:
+        return _Run(sure, dry_run, None, False).repack(model)
+
+
+@contextmanager
+def _afresh(session: Session, dry: bool) -> Iterator[Session]:
+    """For a collection: no cache has a say in what is deleted (I8). Of its new packs the cache learns."""
+    if not dry:
+        session.storage.require_writable()
+    with session.afresh() as sure:
+        yield sure
+    session.refresh()
+    if not dry:
+        session.learn_packs()
 
 
 class _Run:
     def __init__(self, session: Session, dry_run: bool, now: float | None, trusted: bool) -> None:
         self._session, self._dry = session, dry_run
-        if not dry_run:
-            session.storage.require_writable()
         session.refresh()
         self._clock = StoreClock(session.storage, now=now, trusted=trusted, writable=not dry_run)
         self.report = Collection(dry=dry_run)
