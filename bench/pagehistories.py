@@ -55,9 +55,10 @@ ELSE = "See bench/README.md."
 CONSTRUCTED = """The histories were made for this page, small enough for one machine to train and repeat.
 {short} An *epoch* is here what lies between two versions that are saved: a number of optimizer steps, not a
 pass over the texts. Each training was run once, from a fixed seed; the rates are ordinary ones, not tuned.
-On another processor a training need not come to the same bits. *Values changed* is the share of the values
-whose bits differ from those of the version under *from*, of the tensors that both have: an adapter has none
-of its base's.{loss}"""
+On another processor a training need not come to the same bits. The weights of a version are one
+`model.safetensors`, those of an adapter one `adapter_model.safetensors`. *Values changed* is the share of
+the values whose bits differ from those of the version under *from*, of the tensors that both have: an
+adapter has none of its base's.{loss}"""
 LOSS = """ *Loss* is that of the training's task, before and after: the parent's and the version's own on the
 same {batches} batches of the texts that are trained on, nothing dropped out, computed in fp32."""
 SHORT = {

@@ -38,8 +38,9 @@ Half of the weights of H and L are a table of tokens, of which most rows hardly 
 kept of them. *Without embeddings* is what is kept of all other weights, as a share of their own bytes: the
 figure to look at where embeddings are a small part, as in a large decoder. Not measured were a fine-tuning
 of a decoder of billions of parameters, and epochs of one LoRA: the two of H are adapters of their own.
-Optimizer states are in no version here. No history has more than four versions in a row; what a longer row
-costs stands under *Along a chain of versions*."""
+Optimizer states are in no version here. No history has more than four trained versions in a line after its
+first, and the shares hold as far as that: where the limit of a chain is met, a version keeps more, as *Along
+a chain of versions* tells, and how that goes on was not measured."""
 HALF = {
     True: """Weights that are loaded in bf16 and trained so, without a copy in
 fp32: B, whose four epochs are short: 160 steps in all change few values, and more steps change more, which
@@ -87,6 +88,11 @@ version has no parent; its numbers are taken apart into planes, bytes of the sam
 with the exponents compress while the last bits hardly do. Of a tensor that equals its parent's rounded to
 a smaller type, bit for bit, only the note that it does is kept.
 
+A difference is that of the numbers as integers in the same order, so that a small step is a small integer
+whatever the signs. Their sizes are sorted by the exponent of what they differ from and coded by zstd, level 3
+or with parameters that leave a Huffman coder of it; the bits below are kept as they are
+([FORMAT.md](../FORMAT.md), section 5, tells all of it). There is no other compressor in it.
+
 {told}
 """
 TOLD = {
@@ -97,10 +103,12 @@ as in a training: a save takes the parent's bytes from there, checked against th
 stored hash, and does not decode them. *stemmata, parent's folder gone* has to: where that folder lies is
 forgotten before each save. Bringing a version back takes nothing from outside of the store.""",
     "stemmata-alone": """*stemmata, no parent told* gets no such hint: it looks for tensors that are alike in
-versions of the same model, newest first, and in the newest of other models. All versions of a history are
-saved as one model here, and the search finds parents that are as good: it keeps as much. To tell the parent
-is worth it where nothing changed, for only what a parent has is known without being read, and where what it
-came from is not among the newest; and the record says then what came from what.""",
+the four newest versions of the same model, in the newest of up to 64 others, and in what those lean on. All
+versions of a history are saved as one model here, and the search finds parents that are as good: it keeps as
+much, and is no slower, for a save that knows the parent also measures how far each tensor has moved from it,
+which `stemmata diff` and `blame` tell then without reading weights. To tell the parent is worth it for that,
+where nothing changed, for only what a parent has is known without being read, and where what a version came
+from is not among the newest.""",
     "zstd-patch": "Of the others *zstd 3 --patch-from* is told the same parents, the rest get no such hint.",
     "": "The others get no such hint.",
 }
@@ -115,24 +123,26 @@ their work tree), and compared with the original with `diff -r`.
 - Whole processes: a time is what a user waits for: the start of the program, reading, hashing,
   compressing, writing, and then `sync`, so that each pays for its own bytes. Before a time begins, all
   that is unwritten goes to the disk. Making the empty store is not timed.
-- Just before each save the same folder is copied with `cp -r` and `sync`, in every tool's walk: where those
-  copies took a quarter longer than in the other walks, that is told under the table; else there was none.
+- Just before each save the same folder is copied with `cp -r` and `sync`, in every tool's walk, to see
+  whether the disk was as fast for every tool: a walk whose copies took a quarter longer than the others' is
+  told under the table. What a tool leaves in memory for the next one, it does not see.
 - {warm}
 - *s per save* and *s per restore* are means over all versions of a history. *s to save nothing new*: the last
   large version is saved once more under a new name, as a child of itself; it is in no mean, and stands as
   `{again}` where versions are listed.
   stemmata that is told the parent, restic and borg do not read it again: they have noted its size, its inode
   and its times, and nothing touched it since. The other rows of stemmata lack the parent, or the notes.
-- *MB kept*: what the store grew by, with all its files. Left aside are caches that may be deleted:
+- *MB kept*: what the store grew by, the sizes of all its files. Left aside are caches that may be deleted:
   stemmata's `cache/` in the repository, and what restic, borg and DVC have outside theirs; they are in use
   while times are taken. git-lfs and DVC keep a version in their work tree besides: it is not counted, and
   writing it there, which is the training's part, is not timed.{aside}
 - *MB of memory*: the most resident memory that any one process of the tool had, over all
   versions, pages of files that it maps included; a tool of several processes has more in all. A process
-  that lives for a few milliseconds only is not seen. stemmata's
+  that lives for a few milliseconds only is not seen. stemmata's to save
   grows with the pieces of up to 64 MiB that it cuts tensors into, of which three at most are coded at a time
-  on any number of cores, and not further with the model; each core has some MB of its own beside. Measured
-  on this machine's cores alone.
+  on any number of cores, and not further with the model; each core has some MB of its own beside. To
+  restore, blocks of half a MB (of fp32) are decoded, each along its whole chain, on their way to the file.
+  Measured on this machine's cores alone.
 {files}
 - Isolated: each tool has its own `HOME` and a clean environment, telemetry and look-ups of
   newer versions are off, nothing goes over a network. The tools take turns: one walk of each, then the
@@ -180,7 +190,9 @@ FOLLOWED = {
 CHAIN = """## Along a chain of versions
 
 stemmata's restores get slower along a chain: a version is read with its parent, that with its own parent, and
-so on; a save whose parent's folder does not lie there any more reads the parent in this way. {example}
+so on; a save whose parent's folder does not lie there any more reads the parent in this way. One whose
+parent's folder does still holds what is stored of the chain against its checksums, without decoding it.
+{example}
 Which version leans on which stands under each history, at *Version by version*.
 
 It ends where reading a version would decode more than 4 times its own bytes
@@ -191,7 +203,9 @@ get slower up to the limit, and by design not beyond it; the price is space, for
 older one keeps more. {cost}Which older one is taken, a sample of each tensor decides, tensor by tensor: the
 first of the chain is always among them, so that a tensor is kept whole only where no difference from any is
 smaller. Where the limit is met, *Version by version* shows it: a version that leans on another than its
-parent. What that costs after many more versions no history here shows.
+parent. (What has bf16-base or rounded-base as its parent always does: that is a mere note of how base rounds,
+so that the next leans on base itself, rounded as it is read.) What the limit costs after many more versions
+no history here shows.
 """
 
 STARTS = """## Start-up
@@ -199,16 +213,17 @@ STARTS = """## Start-up
 What a process costs before it does anything is in every save and restore above, and in those of small
 versions it is most of it. In a script that trains and saves in one process, the start is paid once.
 """
-SPENT = """What a save by `stemmata save` takes its time for, the version's parent told: medians of five saves
-in a row, after the walk. *Loading modules* is what a Python takes that loads what the save loads and ends
-(the save itself loads numpy beside reading, so the work takes longer than is said by as much);
-*sync* comes after the command has ended; *the work itself* is the rest: opening the repository,
-reading, hashing, comparing with the parent, coding, decoding once to check, and writing until the disk has
-it, which leaves `sync` nothing to do."""
+SPENT = """What a save by `stemmata save` takes its time for, the version's parent told: medians of five
+saves, after the walk, each into a new copy of the store as it was before that version. *Loading modules* is
+what a Python takes that loads what the save loads and ends; *sync* comes after the command has ended; *the
+work itself* is the rest. (The save loads numpy while it reads, so that some of the one is in the other.) It
+is opening the repository, reading, hashing, comparing with the parent, coding, decoding once to check, and
+writing until the disk has it, which leaves `sync` nothing to do."""
 
-OPENED = """A Python process that had saved before saved {name} in {opened} s; as a process of its own
-that took {whole} s in the walks above: a new process loads modules, opens the repository, asks git about
-the folder that it runs in, and meets memory and files that it has not touched before."""
+OPENED = """A Python process that had saved the versions before it, into a store of its own, saved {name} in
+{opened} s; as a process of its own that took {whole} s in the walks above: a new process loads modules,
+opens the repository, asks git about the folder that it runs in, and meets memory and files that it has not
+touched before."""
 
 LOADS = """*s to start* is of a command that does next to nothing, and may load less than a save does: the
 columns beside it are what counts."""
