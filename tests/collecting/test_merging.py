@@ -13,7 +13,7 @@ from stemmata.codecs.dtypes import BYTES
 from stemmata.codecs.frames import MIN_STORED
 from stemmata.codecs.hashing import digest_of
 from stemmata.codecs.objectcode import encode_object
-from stemmata.collecting import merging, small
+from stemmata.collecting import dropping, merging, small
 from stemmata.collecting.copies import LivePack
 from stemmata.collecting.picture import live_packs
 from stemmata.errors import DamagedObject, InvalidArgument
@@ -53,6 +53,28 @@ def test_packs_stay_few_and_every_version_reads(small_epochs: Epochs) -> None:
     for k in range(20):
         small_epochs.require(repo, k)
     require_sound(repo.session.storage)
+
+
+@pytest.mark.parametrize("most", [4000, 0])
+def test_what_was_merged_away_goes_with_a_later_save_unless_the_log_is_long(
+    small_epochs: Epochs, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """It folds all of the log; of a long one that is left to a collection."""
+    monkeypatch.setattr(dropping, "READERS", 0)
+    monkeypatch.setattr(merging, "_MOST_ENTRIES", most)
+    repo = Repository.in_memory()
+    last = None
+    for k in range(20):
+        last = small_epochs.save(repo, k, last)
+    sql = "SELECT COUNT(*) FROM packs WHERE state = ?"
+    (dropped,), (retired,) = (
+        repo.session.catalog.connection.execute(sql, (state,)).fetchone() for state in ("dropped", "retired")
+    )
+    assert (dropped > 0) is (most > 0)
+    assert dropped + retired > 10
+    require_sound(repo.session.storage)
+    for k in range(20):
+        small_epochs.require(repo, k)
 
 
 def test_nothing_is_merged_where_that_is_not_wanted(

@@ -29,6 +29,8 @@ from stemmata.log.ops import Op, PackAdd, PackRetire, VersionPlace
 from stemmata.packs import PackReader, PackSummary, PackWriter
 from stemmata.session import Session
 
+_MOST_ENTRIES = 4000
+"""Of a log that a save folds to delete what was merged away: a quarter of a second."""
 _log = logging.getLogger("stemmata")
 _looked: WeakKeyDictionary[Session, float] = WeakKeyDictionary()
 """When each session last deleted what had been merged away."""
@@ -210,7 +212,10 @@ def _is_used_by_many(catalog: Catalog, pack: PackName) -> bool:
 
 def _drop_old(session: Session) -> None:
     """Delete what was merged away before the readers' grace: else ten thousand saves would lie there
-    thrice. Once in such a time is enough, for it goes through all that lies in the store."""
+    thrice. Once in such a time is enough, for it goes through all that lies in the store. It folds the whole
+    log, too: of a long one that is left to `gc`."""
+    if session.catalog.position.n > _MOST_ENTRIES:
+        return
     now, last = time.monotonic(), _looked.get(session)
     if last is not None and now - last < dropping.READERS:
         return
