@@ -540,13 +540,6 @@ class NothingKept(SafetyRefusal):
     next_step = "widen it, or name what is to go with: stemmata delete"
 
 
-class BestOfNothing(SafetyRefusal):
-    kind = "best-of-nothing"
-    what = "the policy ({policy}) keeps the best by {metric!r}, which no version of {model} has"
-    untouched = "nothing was deleted and the policy was not set"
-    next_step = "name a metric that stemmata log {model} shows, or leave that rule out"
-
-
 class Redacted(SafetyRefusal):
     kind = "redacted"
     what = "{item} of version {version} was redacted on {at} by {by}{why}"

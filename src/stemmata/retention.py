@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from stemmata.errors import BestOfNothing, InvalidArgument, NothingKept
+from stemmata.errors import InvalidArgument, NothingKept
 from stemmata.ids import VersionId
 from stemmata.metricnames import Direction
 
@@ -180,8 +180,8 @@ def judge(
     is history, no need: a child is read without it. `now` only bounds what counts as the present from
     above, so that another clock can keep more and never less.
 
-    Raises NothingKept if no rule keeps anything, names and bases aside, BestOfNothing for the best by a
-    metric that no version has.
+    Raises NothingKept if no rule keeps anything, names and bases aside, InvalidArgument for the best by
+    a metric that no version has.
     """
     line = sorted(history, key=lambda past: past.place, reverse=True)
     kept: dict[VersionId, list[str]] = {past.version: [] for past in line}
@@ -200,7 +200,9 @@ def judge(
     for best in policy.best if line else ():
         # Most likely mistyped: beside other rules it would keep nothing, without a word.
         if not any((best.metric or "") in past.metrics for past in line):
-            raise BestOfNothing(policy=str(policy), metric=best.metric or "", model=model)
+            raise InvalidArgument(
+                argument="best", reason=f"no version of {model} has the metric {best.metric!r}"
+            )
     for past in line:
         kept[past.version] += past.pins
     _keep_bases(line, kept)
