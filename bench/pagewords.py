@@ -216,8 +216,8 @@ versions it is most of it. In a script that trains and saves in one process, the
 SPENT = """What a save by `stemmata save` takes its time for, the version's parent told: medians of five
 saves, after the walk, each into a new copy of the store as it was before that version. *Loading modules* is
 what a Python takes that loads what the save loads and ends; *sync* comes after the command has ended; *the
-work itself* is the rest. (The save loads numpy while it reads, so that some of the one is in the other.) It
-is opening the repository, reading, hashing, comparing with the parent, coding, decoding once to check, and
+work itself* is the rest:
+opening the repository, reading, hashing, comparing with the parent, coding, decoding once to check, and
 writing until the disk has it, which leaves `sync` nothing to do."""
 
 OPENED = """A Python process that had saved the versions before it, into a store of its own, saved {name} in
