@@ -37,6 +37,13 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(small, "GROWN", 30_000)
 
 
+def require_whole(epochs: Epochs, repo: Repository, count: int) -> None:
+    """Every version reads, and `check` finds nothing."""
+    for k in range(count):
+        epochs.require(repo, k)
+    require_sound(repo.session.storage)
+
+
 def test_packs_stay_few_and_every_version_reads(small_epochs: Epochs) -> None:
     repo = Repository.in_memory()
     counts = []
@@ -45,14 +52,10 @@ def test_packs_stay_few_and_every_version_reads(small_epochs: Epochs) -> None:
         last = small_epochs.save(repo, k, last)
         counts.append(live(repo))
     assert max(counts) <= 7
-    for k in range(20):
-        small_epochs.require(repo, k)
-    require_sound(repo.session.storage)
+    require_whole(small_epochs, repo, 20)
     repo.gc(grace=0)
     assert len(list(repo.session.storage.list("packs/"))) <= max(counts)
-    for k in range(20):
-        small_epochs.require(repo, k)
-    require_sound(repo.session.storage)
+    require_whole(small_epochs, repo, 20)
 
 
 @pytest.mark.parametrize("most", [4000, 0])
@@ -72,9 +75,7 @@ def test_what_was_merged_away_goes_with_a_later_save_unless_the_log_is_long(
     )
     assert (dropped > 0) is (most > 0)
     assert dropped + retired > 10
-    require_sound(repo.session.storage)
-    for k in range(20):
-        small_epochs.require(repo, k)
+    require_whole(small_epochs, repo, 20)
 
 
 def test_nothing_is_merged_where_that_is_not_wanted(
@@ -170,9 +171,7 @@ def test_of_many_small_packs_one_save_takes_a_bounded_part(
         counts.append(live(repo))
     assert counts[:4] == [14, 11, 8, 5]
     assert counts[4] < counts[3]
-    for k in range(18):
-        small_epochs.require(repo, k)
-    require_sound(repo.session.storage)
+    require_whole(small_epochs, repo, 18)
 
 
 def test_what_leans_on_what_is_put_together_is_part_of_it(
@@ -220,9 +219,7 @@ def test_a_merged_pack_is_read_back_before_the_log_names_it(
     small_epochs.save(repo, 2)
     assert live(repo) == 3
     assert len(list(repo.session.storage.list("packs/"))) == 3
-    for k in range(3):
-        small_epochs.require(repo, k)
-    require_sound(repo.session.storage)
+    require_whole(small_epochs, repo, 3)
 
 
 def test_a_foreign_file_beside_the_log_is_no_obstacle(

@@ -180,13 +180,8 @@ class Die(TrainerCallback):
             raise RuntimeError("killed")
 
 
-def test_an_epoch_whose_state_alone_was_written_gets_its_version_when_the_run_goes_on(
-    repo: Repository, tmp_path: Path
-) -> None:
-    """Saves by steps come before the epoch's end: a process that is killed then has no version of it."""
-    more = {"save_strategy": "steps", "save_steps": 2, "logging_strategy": "steps", "logging_steps": 1}
-    training(repo, tmp_path / "whole", run="whole", **more).train()
-    dying = training(repo, tmp_path / "out", **more)
+def left_by(dying: Any, repo: Repository) -> Path:
+    """The newest state of a training that is killed."""
     dying.add_callback(Die())
     with pytest.raises(RuntimeError, match="killed"):
         dying.train()
@@ -195,6 +190,17 @@ def test_an_epoch_whose_state_alone_was_written_gets_its_version_when_the_run_go
             callback.wait()
     state = repo.resume("m", run="r")
     assert state is not None
+    return state
+
+
+def test_an_epoch_whose_state_alone_was_written_gets_its_version_when_the_run_goes_on(
+    repo: Repository, tmp_path: Path
+) -> None:
+    """Saves by steps come before the epoch's end: a process that is killed then has no version of it."""
+    more = {"save_strategy": "steps", "save_steps": 2, "logging_strategy": "steps", "logging_steps": 1}
+    training(repo, tmp_path / "whole", run="whole", **more).train()
+    dying = training(repo, tmp_path / "out", **more)
+    state = left_by(dying, repo)
     training(repo, tmp_path / "out", **more).train(resume_from_checkpoint=state)
     line = [v for v in reversed(repo.versions("m")) if v.name.startswith("r/")]
     assert [v.name for v in line] == ["r/epoch-1", "r/epoch-2", "r/epoch-3"]
@@ -246,14 +252,7 @@ def test_a_run_whose_name_another_got_goes_on_under_its_own(
     """What a checkpoint says of the name is older than the first commit, which decides it."""
     rival = Rival(repo)
     dying = training(repo, tmp_path / "out", rival, every=every)
-    dying.add_callback(Die())
-    with pytest.raises(RuntimeError, match="killed"):
-        dying.train()
-    for callback in dying.callback_handler.callbacks:
-        if isinstance(callback, VersionCallback):
-            callback.wait()
-    state = repo.resume("m", run="r")
-    assert state is not None
+    state = left_by(dying, repo)
     training(repo, tmp_path / "out", every=every).train(resume_from_checkpoint=state)
     for epoch in (2, 3):
         rival.save(epoch)

@@ -235,40 +235,6 @@ def test_a_name_whose_folder_cannot_be_synced_is_unknown(
     assert store.get("log/1") == b"x"
 
 
-def _failing_syncs(monkeypatch: pytest.MonkeyPatch, times: int) -> list[Path]:
-    """Syncing a folder fails so often; those that were synced afterwards."""
-    whole, failures, done = local.sync_folder, [0], []
-
-    def sync(folder: Path) -> None:
-        failures[0] += 1
-        if failures[0] <= times:
-            raise OSError(errno.EMFILE, "too many open files")
-        whole(folder)
-        done.append(folder)
-
-    monkeypatch.setattr(local, "sync_folder", sync)
-    monkeypatch.setattr(local, "_BETWEEN_SYNCS", 0)
-    return done
-
-
-def test_i1_a_name_is_made_durable_by_syncing_its_folder_until_that_succeeds(
-    root: Path, store: LocalStorage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store.put_new("log/0", b"")
-    done = _failing_syncs(monkeypatch, 3)
-    store.make_durable("log/0")
-    assert done == [root / "log"]
-
-
-def test_i1_a_name_that_cannot_be_made_durable_is_said_so(
-    store: LocalStorage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store.put_new("log/0", b"")
-    _failing_syncs(monkeypatch, 1000)
-    with pytest.raises(StorageFailed, match="too many open files"):
-        store.make_durable("log/0")
-
-
 # --- means of put-if-absent ---------------------------------------------------------------------
 
 

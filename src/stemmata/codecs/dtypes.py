@@ -15,8 +15,8 @@ BLOCK = 128
 LITTLE = 64 << 10
 """Bytes of data below which calls cost more than what they do with it."""
 SAMPLE = 8 << 10
-"""Elements that are coded in every way to find out which pays. Four times as many choose what is smaller by
-less than a thousandth, and take a tenth of what a save does where tensors are of a few frames."""
+"""Elements that are coded in every way to find out which pays. More choose nothing smaller that is worth the
+name, and cost more than coding does where tensors are of a few frames."""
 
 
 class DType(msgspec.Struct, frozen=True):

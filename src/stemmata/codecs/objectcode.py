@@ -17,7 +17,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from blake3 import blake3
 
-from stemmata.codecs import bytecode, cast, delta, planes, zstd
+from stemmata.codecs import cast, delta, littlecode, planes, zstd
 from stemmata.codecs.decoding import ObjectDecoder, comes_back
 from stemmata.codecs.dtypes import BYTES, LITTLE, MAX_FRAME_BYTES, SAMPLE, DType
 from stemmata.codecs.faults import DamagedFault, translated
@@ -211,8 +211,8 @@ def encode_object(
         raise ValueError(f"an object of {dtype.word} is at most {limit} bytes, not {len(view)}")
     if base is not None and not fits(dtype, len(view), base.dtype, base.length):
         raise ValueError(f"{base.length} bytes of {base.dtype.word} are no base for {dtype.word}")
-    if dtype is BYTES and len(view) <= bytecode.MOST and watch is None:
-        whole = bytecode.encode(view)
+    if dtype is BYTES and len(view) <= littlecode.MOST and watch is None:
+        whole = littlecode.encode(view)
         if into is None:
             return memoryview(bytearray(whole))
         into[: len(whole)] = whole

@@ -30,7 +30,7 @@ from stemmata.packs import PackReader, PackSummary, PackWriter
 from stemmata.session import Session
 
 _MOST_ENTRIES = 4000
-"""Of a log that a save folds to delete what was merged away: a quarter of a second."""
+"""Of a log that a save folds to delete what was merged away: a longer one would be felt."""
 _log = logging.getLogger("stemmata")
 _looked: WeakKeyDictionary[Session, float] = WeakKeyDictionary()
 """When each session last deleted what had been merged away."""

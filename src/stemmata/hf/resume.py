@@ -143,8 +143,6 @@ def source_of(
 
 
 def _versions(repository: Repository, model: str, run: Run) -> list[Any]:
-    if model not in repository.models():
-        return []
     name = _name_of(repository, model, run)
     if name is None or model not in repository.models():
         return []

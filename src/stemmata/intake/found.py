@@ -136,12 +136,12 @@ def usable(text: str) -> str:
 
 def _places(folder: Path) -> Iterator[Path]:
     """The folders that are an output each: `folder` itself, or those in it if it is only a shelf."""
-    inside = sorted(p for p in _listed(folder) if _may_be_folder(p) and not p.name.startswith("."))
+    inside = sorted(p for p in _listed(folder) if may_be_folder(p) and not p.name.startswith("."))
     if any(_CHECKPOINT.fullmatch(p.name) for p in inside) or holds_weights(folder):
         yield folder
         return
     shelf = [p for p in inside if _is_output(p)]
-    only_metadata = all(_may_be_folder(p) or fnmatchcase(p.name, "metadata_*.json") for p in _listed(folder))
+    only_metadata = all(may_be_folder(p) or fnmatchcase(p.name, "metadata_*.json") for p in _listed(folder))
     if shelf and only_metadata:
         yield from shelf
     else:
@@ -159,7 +159,7 @@ def _of_output(place: Path, model: str, run: str, include: Sequence[str]) -> Ite
     if _CHECKPOINT.fullmatch(place.name):
         yield examine(Found(place, model, run, ""), include)
         return
-    numbered = ((p, _CHECKPOINT.fullmatch(p.name)) for p in _listed(place) if _may_be_folder(p))
+    numbered = ((p, _CHECKPOINT.fullmatch(p.name)) for p in _listed(place) if may_be_folder(p))
     steps = sorted((int(match[1]), path) for path, match in numbered if match)
     for _, path in steps:
         yield examine(Found(path, model, run, ""), include)
@@ -286,7 +286,7 @@ def last_writes(folder: Path) -> dict[str, tuple[int, int]]:
     return writes
 
 
-def _may_be_folder(path: Path) -> bool:
+def may_be_folder(path: Path) -> bool:
     """Whether it is a folder, or cannot be looked at, which its examination says."""
     try:
         about = looked_at(path)

@@ -15,9 +15,9 @@ from pathlib import Path
 from blake3 import blake3
 
 from stemmata.catalog import queries
-from stemmata.errors import InvalidArgument, NameTaken, NotFound, StemmataError, UnsupportedFile
+from stemmata.errors import InvalidArgument, NameTaken, NotFound, StemmataError
 from stemmata.ids import Digest, VersionId
-from stemmata.intake.found import Found, find, looked_at, to_leave
+from stemmata.intake.found import Found, find, looked_at, may_be_folder, to_leave
 from stemmata.names import name_key
 from stemmata.recording import SaveRequest
 from stemmata.records import Run
@@ -96,23 +96,14 @@ def take(repository: Repository, found: Found, include: Sequence[str] = ()) -> O
         return _failed(found, error)
 
 
-def gone(path: Path) -> bool:
-    """Whether no folder is there. Where nobody can look one may be."""
-    try:
-        about = looked_at(path)
-    except UnsupportedFile:
-        return False
-    return about is None or not stat.S_ISDIR(about.st_mode)
-
-
 def _missed(found: Found, problem: str) -> Outcome:
-    if gone(found.path):
+    if not may_be_folder(found.path):
         return Outcome(found, "gone", reason="it vanished while it was read")
     return Outcome(found, "incomplete", reason=problem)
 
 
 def _failed(found: Found, error: StemmataError | OSError) -> Outcome:
-    if gone(found.path):
+    if not may_be_folder(found.path):
         return _missed(found, "")
     if isinstance(error, OSError):
         error = unsupported(found.path, reason_of(error))

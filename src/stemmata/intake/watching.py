@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from stemmata.errors import EmptySource, NameTaken, SourceMissing, UnsupportedFile
-from stemmata.intake.found import Found, find, holds_weights, last_writes, usable
+from stemmata.intake.found import Found, find, holds_weights, last_writes, may_be_folder, usable
 from stemmata.intake.state import FILE_NAME
-from stemmata.intake.taking import Outcome, Tell, gone, take
+from stemmata.intake.taking import Outcome, Tell, take
 from stemmata.recording import TRAINING_ARGS
 from stemmata.repository import Repository
 from stemmata.sources.files import unsupported
@@ -70,7 +70,7 @@ class Watcher:
         before, self._before = self._before, now
         moved = now != before
         for path in self._complete.keys() - now.keys():
-            if path not in self._settled and gone(path):
+            if path not in self._settled and not may_be_folder(path):
                 self._say(Outcome(self._complete[path], "gone", reason=_TOO_LATE))
         self._complete = {f.path: f for f in everything if not f.problem}
         # What is complete by the Trainer's own mark needs no long second look, and may be rotated away.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from stemmata.codecs import bytecode
+from stemmata.codecs import littlecode
 from stemmata.codecs.dtypes import DType, dtype_of
 from stemmata.codecs.frames import most_stored, read_header
 from stemmata.codecs.hashing import Buffer, digest_of
@@ -38,7 +38,7 @@ PACK_BYTES = 1 << 30
 PACK_OBJECTS = 1 << 20
 
 _CHOOSING = "stemmata.objects.choosing"
-"""What brings numpy along, whose import takes as long as hashing 200 MB."""
+"""What brings numpy along, whose import takes longer than reading and hashing the first tensors."""
 
 _WORTH_A_THREAD = 64 << 10
 """Bytes of an object from which coding it beside others gains more than handing over costs."""
@@ -170,7 +170,7 @@ class ObjectWriter:
                 f"an object of {kind.word} is at most {kind.max_object_bytes} bytes, not {len(view)}"
             )
         ready = self._prepared is None or self._prepared.done()
-        # Who is not ready would wait for that: whoever hands over may go on reading instead.
+        # Until that is imported whoever codes waits for it: another thread, so that this one reads on.
         pool = object_pool() if len(view) >= _WORTH_A_THREAD or not ready else None
         with self._lock:
             self._lock.wait_for(lambda: self._unwritten <= _UNWRITTEN or self._failure is not None)
@@ -321,8 +321,8 @@ class ObjectWriter:
             if survey is not None:
                 survey.whole()
             return _Encoded(digest, len(data), pack)
-        if not candidates and survey is None and bytecode.suits(len(data), dtype):
-            return _Encoded(digest, len(data), None, memoryview(bytecode.encode(data, dtype)))
+        if not candidates and survey is None and littlecode.suits(len(data), dtype):
+            return _Encoded(digest, len(data), None, memoryview(littlecode.encode(data, dtype)))
         from stemmata.objects.choosing import chosen
 
         room = self._buffers.lend(most_stored(len(data), dtype))

@@ -5,6 +5,7 @@ statistics. Its import takes longer than all else of a save in which nothing cha
 from __future__ import annotations
 
 from stemmata.codecs import plain, streams, zstd
+from stemmata.codecs.decoding import decode_payload
 from stemmata.codecs.dtypes import BYTES, LITTLE, SAMPLE, DType
 from stemmata.codecs.faults import Fault
 from stemmata.codecs.frames import PLANES, RAW, ZSTD, write_frame_head, write_header
@@ -48,13 +49,7 @@ def _smallest(view: memoryview, dtype: DType) -> tuple[int, bytes]:
 def _comes_back(view: memoryview, codec: int, payload: bytes, dtype: DType) -> bool:
     decoded = memoryview(bytearray(len(view)))
     try:
-        if codec == ZSTD:
-            decoded[:] = zstd.decompress(payload, len(view))
-        else:
-            reader = streams.Reader(memoryview(payload))
-            count = len(view) // dtype.itemsize
-            plain.join([reader.take_plain(count) for _ in range(dtype.itemsize)], dtype, decoded)
-            reader.require_end()
+        decode_payload(codec, memoryview(payload), None, dtype, decoded)
     except Fault:
         return False
     return decoded == view
