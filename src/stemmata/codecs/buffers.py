@@ -5,6 +5,8 @@ from __future__ import annotations
 import mmap
 import threading
 
+from stemmata.codecs.pages import fresh
+
 _LEAST = 1 << 20
 _SLACK = 32
 _INLINE = 64 << 10
@@ -59,14 +61,4 @@ def _fresh(size: int) -> mmap.mmap:
     # Few sizes, so that one fits the next as well: powers of two, and a little more, for an object that is
     # stored as it is takes that. What is not touched takes no memory.
     power = 1 << (-(-size * _SLACK // (_SLACK + 1)) - 1).bit_length()
-    length = max(_LEAST, power + power // _SLACK)
-    if not hasattr(mmap, "MAP_PRIVATE"):
-        return mmap.mmap(-1, length)
-    # Private: shared memory, Python's default, has no huge pages.
-    made = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        try:
-            made.madvise(mmap.MADV_HUGEPAGE)
-        except OSError:
-            return made  # a kernel without huge pages: as good, a little slower
-    return made
+    return fresh(max(_LEAST, power + power // _SLACK))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from stemmata.codecs.pages import fresh_array
 from stemmata.codecs.workers import Threads
 
 SLAB = 64 << 20
@@ -163,8 +164,8 @@ class Copier:
 
     def slab(self, size: int) -> Any:
         """Memory for `size` bytes."""
-        # numpy asks the kernel for huge pages: touching new memory is most of what a copy takes.
-        return torch.from_numpy(np.empty(size, dtype=np.uint8))
+        # Touching new memory is most of what a copy takes.
+        return torch.from_numpy(fresh_array(size))
 
     def flat(self, tensor: Any) -> Any:
         """A tensor's bytes in one row, on its device."""

@@ -11,10 +11,10 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load
 
+from stemmata.codecs.pages import fresh_array
 from stemmata.containers.safetensors import Extent
 from stemmata.errors import TensorNotInVersion
 from stemmata.hf.weightfiles import WORDS
@@ -73,8 +73,7 @@ def _room_for(extent: Extent) -> Any:
     # As far from a cache line's begin as in its file, which is where libraries map it: some kernels add
     # in another order elsewhere, and a model's outputs would differ in their last bit.
     place = extent.begin if extent.begin % dtype.itemsize == 0 else 0
-    # numpy asks the kernel for huge pages.
-    memory = np.empty(size + _LINE, np.uint8)
+    memory = fresh_array(size + _LINE)
     skipped = (place - memory.ctypes.data) % _LINE
     return torch.from_numpy(memory[skipped : skipped + size]).view(dtype).reshape(extent.shape)
 
