@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import stemmata
+from stemmata.codecs import pages
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = Path(sys.executable).with_name("stemmata")
@@ -43,12 +44,21 @@ def machine_facts(work: Path) -> dict[str, str]:
         "processor": processor(cpu),
         "clock": clock(cpu),
         "cores": f"{os.cpu_count()}{', of a virtual machine' if 'hypervisor' in cpu else ''}",
-        "memory": f"{int(total[0]) * 1024 / 1e9:.1f} GB" if total else "unknown",
+        "memory": memory(int(total[0]) if total else 0),
         "disk": disk(_mounted("SOURCE", work)),
         "file system": _mounted("FSTYPE", work) or "unknown",
         "system": f"{platform.system()} {platform.release().split('-')[0]} {platform.machine()}",
         "Python": platform.python_version(),
     }
+
+
+def memory(kib: int) -> str:
+    """Its size, and whether what is new in it costs more than elsewhere."""
+    if not kib:
+        return "unknown"
+    size = f"{kib * 1024 / 1e9:.1f} GB"
+    taken = ", of which the host takes back what is free: touching new memory takes long (bench/touching.py)"
+    return size if pages.huge_pages_pay() else size + taken
 
 
 def processor(cpu: str) -> str:
