@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import stemmata
-from measuring import keep, load, machine, repository_bytes
+from measuring import keep, load, machine, repository_bytes, timed
 from stemmata import collecting
 from stemmata.collecting import merging
 
@@ -115,11 +115,18 @@ def measured(count: int, kilobytes: int, work: Path) -> tuple[str, bool]:
     ).fetchall()
     packs = {str(name): (int(number), int(size)) for name, number, size in rows}
     raw = count * sum(a.nbytes for a in state)
-    return _page(saves, packs, raw, repository_bytes(work / "models"), len(kept))
+    stored = repository_bytes(work / "models")
+    collected = timed(repo.gc)
+    return _page(saves, packs, raw, stored, len(kept), collected)
 
 
 def _page(
-    saves: list[Save], packs: dict[str, tuple[int, int]], raw: int, stored: int, checked: int
+    saves: list[Save],
+    packs: dict[str, tuple[int, int]],
+    raw: int,
+    stored: int,
+    checked: int,
+    collected: float,
 ) -> tuple[str, bool]:
     live, size = packs.get("live", (0, 0))
     late = saves[-min(1000, len(saves)) :]
@@ -154,6 +161,7 @@ def _page(
             most = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
             middle = statistics.median(times)
             lines.append(f"| {words} | {len(times)} | {middle:.3f} | {most:.3f} | {ordered[-1]:.3f} |")
+    lines += ["", f"A collection after them, which begins with folding the log anew: {collected:.1f} s."]
     return "\n".join(lines), met
 
 

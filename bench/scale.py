@@ -75,6 +75,7 @@ COLD_LOG, WITHOUT = "`stemmata log` without a catalog, a process", "cold open wi
 CHECKPOINT = "writing a checkpoint"
 MADE = "-with-checkpoints.made"
 FIRST_METRIC, FIRST_CONFIG = "top 50 by a metric, first after it", "sort by a config key, first after it"
+FRESH = "the log folded anew, as a collection does"
 MEMORY = ("cold open", "list every version", "commit")
 """Of what the peak of memory is told."""
 
@@ -109,6 +110,8 @@ def measure(work: Path, size: int, repeat: int) -> dict[str, float]:
     commits = process("commit", folder)
     found |= commits["answers"]
     found["peak: commit"] = commits["peak"]
+    folded = process("afresh", folder)
+    found[FRESH], found["peak: folded anew"] = folded["seconds"], folded["peak"]
     with put_aside(folder, copied=True):
         made = process("checkpoint", folder)
     found[CHECKPOINT], found["peak: checkpoint"] = made["seconds"], made["peak"]
@@ -290,8 +293,22 @@ def job_checkpoint(folder: Path) -> dict:
     return {"seconds": timed(lambda: checkpointing.write(storage, identity)), "peak": peak_of()}
 
 
+def job_afresh(folder: Path) -> dict:
+    """What a collection begins with: it deletes by the log itself and by no cache (I8)."""
+
+    def afresh(repo: Repository) -> None:
+        with repo.session.afresh():
+            pass
+
+    with stemmata.open(folder) as repo:
+        repo.models()
+        seconds = median(timed(lambda: afresh(repo)) for _ in range(3))
+    return {"seconds": seconds, "peak": peak_of()}
+
+
 JOBS = {
     "open": job_open,
+    "afresh": job_afresh,
     "ask": job_ask,
     "list": job_list,
     "commit": job_commit,
