@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from stemmata.codecs import kernels, native, numpy_kernels, payloads
+from stemmata.codecs import kernels, native, native_kernels, numpy_kernels, payloads
 
 FUNCTIONS = ("delta_split", "delta_groups", "delta_join", "split", "join", "narrow", "same")
 
@@ -16,7 +16,7 @@ needs_native = pytest.mark.skipif(
 )
 CHOICES = [
     pytest.param(numpy_kernels, id="numpy"),
-    pytest.param(native, id="native", marks=needs_native),
+    pytest.param(native_kernels, id="native", marks=needs_native),
 ]
 WAYS = [
     *CHOICES,

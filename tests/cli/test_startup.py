@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from makers import model_folder
+from stemmata.codecs import payloads
 from stemmata.repository import open as open_repository
 
 PACKAGES = {"blake3", "msgspec", "typer", "typing_extensions", "zstandard"}
@@ -121,6 +124,27 @@ def test_a_save_in_which_nothing_changed_needs_no_numpy(shop: Path, tmp_path: Pa
     assert foreign(found - at_start()) - PACKAGES - OF_TYPER == set()
     with open_repository(".stemmata") as repo:
         assert repo["m@two"].files == files
+
+
+@pytest.mark.skipif(bool(payloads.why_not), reason=payloads.why_not or "they are there")
+def test_a_checkout_needs_no_numpy(shop: Path, tmp_path: Path) -> None:
+    """Not even along a chain: what is compiled reads every frame of it."""
+    rng, kept = np.random.default_rng(0), [0]
+    weights = rng.normal(0, 0.02, 300_000)
+    with open_repository(".stemmata") as repo:
+        for number in range(3):
+            folder = tmp_path / f"m{number}"
+            folder.mkdir()
+            tensors = {"w": weights.astype("<f4"), "little": weights[:900].astype("<f4")}
+            save_file(tensors, folder / "model.safetensors")
+            repo.save(folder, "m", name=f"v{number}", parents=[f"m@v{number - 1}"] if number else [])
+            weights += rng.normal(0, 1e-5, len(weights))
+            kept.append(sum(pack.stat().st_size for pack in Path(".stemmata/packs").rglob("*.pack")))
+    assert kept[3] - kept[2] < 0.6 * (kept[1] - kept[0]), "it leans on the one before"
+    found = imported("checkout", "m@v2", "-o", "back")
+    assert foreign(found - at_start()) - PACKAGES - OF_TYPER - {"cffi"} == set()
+    written = Path("back/model.safetensors").read_bytes()
+    assert written == (tmp_path / "m2" / "model.safetensors").read_bytes()
 
 
 BEGIN = """

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from crafted_objects import frame, header
 from golden.second_reader import cast as told
 from kernel_choices import CHOICES
-from stemmata.codecs import cast, native, numpy_kernels
+from stemmata.codecs import cast, native, native_kernels, numpy_kernels
 from stemmata.codecs.decoding import Stored, decode_object
 from stemmata.codecs.dtypes import DType, dtype_of
 from stemmata.codecs.faults import DamagedFault
@@ -74,7 +74,7 @@ def test_i3_numbers_that_become_denormal_or_nothing_round_as_those_of_torch(
 def test_all_agree_on_any_bits_and_on_what_is_nan(dtype: DType, bits: list[int]) -> None:
     wide = np.array(bits, "<u4").view(np.uint8)
     holds_nan = any(v & 0x7FFFFFFF > 0x7F800000 for v in bits)
-    for kernel in (numpy_kernels, native) if native.library is not None else (numpy_kernels,):
+    for kernel in (numpy_kernels, native_kernels) if native.library is not None else (numpy_kernels,):
         found = kernel.narrow(wide, dtype)
         assert (found is None) == holds_nan
         assert found is None or found.tobytes() == told(wide.tobytes(), dtype.code)

@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kernel_choices import CHOICES, needs_native
-from stemmata.codecs import kernels, native, numpy_kernels
+from stemmata.codecs import kernels, native, native_kernels, numpy_kernels
 from stemmata.codecs.dtypes import DTYPES, DType, dtype_of
 from stemmata.codecs.faults import DamagedFault
 from stemmata.codecs.numpy_kernels import DeltaParts
@@ -58,8 +58,8 @@ def hold(data: Bytes, base: Bytes, dtype: DType) -> DeltaParts:
     for suffix in native.suffixes if native.library is not None else ():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(native, "suffix", suffix)
-            assert same(parts, kept(native.delta_split(data, base, dtype)))
-            assert np.array_equal(joined(native, base, parts, dtype), data)
+            assert same(parts, kept(native_kernels.delta_split(data, base, dtype)))
+            assert np.array_equal(joined(native_kernels, base, parts, dtype), data)
     return parts
 
 
@@ -75,7 +75,9 @@ def test_where_there_is_a_compiler_the_compiled_ones_run(tmp_path: Path) -> None
     flags = ["-std=c11", "-O1", "-Wall", "-Werror", "-fPIC", "-shared", "-fvisibility=hidden"]
     made = [compiler, *flags, "-o", str(folder / native.FILE.name), str(folder / "kernels.c")]
     subprocess.run(made, check=True)
-    code = "from stemmata.codecs import kernels as k, native; print(k.delta_join is native.delta_join)"
+    code = (
+        "from stemmata.codecs import kernels as k, native_kernels as n; print(k.delta_join is n.delta_join)"
+    )
     env = {k: v for k, v in os.environ.items() if k != native.VARIABLE} | {
         "PYTHONPATH": str(tmp_path / "src")
     }
@@ -97,8 +99,8 @@ def test_where_there_is_a_compiler_the_compiled_ones_run(tmp_path: Path) -> None
 @needs_native
 def test_what_was_compiled_at_installation_is_what_runs() -> None:
     assert os.environ.get(native.VARIABLE) != "0"
-    assert kernels.delta_split is native.delta_split
-    assert kernels.narrow is native.narrow
+    assert kernels.delta_split is native_kernels.delta_split
+    assert kernels.narrow is native_kernels.narrow
 
 
 # --- the same bytes -----------------------------------------------------------------------------------
@@ -298,7 +300,7 @@ def test_any_content_of_the_streams_is_refused_or_joined_alike(
     raw = noise("raw", wanted if wanted <= dtype.max_frame_bytes else 0)
     parts = DeltaParts(classes, groups, tokens, raw, noise("low", drifted), noise("high", drifted))
     answers = []
-    for kernel in (numpy_kernels, native) if native.library is not None else (numpy_kernels,):
+    for kernel in (numpy_kernels, native_kernels) if native.library is not None else (numpy_kernels,):
         into = np.zeros(len(base), np.uint8)
         try:
             kernel.delta_join(base, kernel.delta_groups(base, classes, dtype), parts, dtype, into)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernel_choices import needs_native
-from stemmata.codecs import native, numpy_moments
+from stemmata.codecs import native_kernels, numpy_moments
 from stemmata.codecs.dtypes import DTYPES, DType, dtype_of
 from stemmata.codecs.moments import Moments
 
@@ -33,7 +33,7 @@ WORDS = {
 }
 CHOICES = [
     pytest.param(numpy_moments, id="numpy"),
-    pytest.param(native, id="native", marks=needs_native),
+    pytest.param(native_kernels, id="native", marks=needs_native),
 ]
 
 
@@ -149,7 +149,7 @@ def test_whatever_a_run_of_numbers_is_like_both_tell_the_same(
         others.append(y)
     x, y = (np.concatenate(each)[: 1024 * len(chunks) - short] for each in (parts, others))
     f64 = dtype_of("F64")
-    told = native.moments(x.view(np.uint8), f64, y.view(np.uint8), f64)
+    told = native_kernels.moments(x.view(np.uint8), f64, y.view(np.uint8), f64)
     wanted = numpy_moments.moments(x.view(np.uint8), f64, y.view(np.uint8), f64)
     # What rounding a sum takes from a mean is small beside the largest number, not beside that mean.
     rounding = 1e-13 * max(abs(wanted[3]), abs(wanted[4])) if wanted[0] else 0.0
@@ -186,7 +186,9 @@ def test_both_implementations_agree_on_any_bytes(dtype: DType) -> None:
     random = np.random.default_rng(dtype.code)
     for count in (1, 3, 1023, 1025):
         a, b = (random.integers(0, 256, count * dtype.itemsize, dtype=np.uint8) for _ in range(2))
-        one, other = (_bounded(module.moments(a, dtype, b, dtype)) for module in (native, numpy_moments))
+        one, other = (
+            _bounded(module.moments(a, dtype, b, dtype)) for module in (native_kernels, numpy_moments)
+        )
         assert one == pytest.approx(other, rel=1e-9)
 
 

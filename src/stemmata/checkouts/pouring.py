@@ -40,7 +40,7 @@ class Decoder(Protocol):
     @property
     def frames(self) -> Sequence[Frame]: ...
 
-    def decode_frame(self, frame: Frame, into: memoryview) -> None: ...
+    def decode_into(self, frame: Frame, into: memoryview) -> None: ...
 
 
 Open = Callable[[str], AbstractContextManager[Decoder]]
@@ -127,7 +127,7 @@ class _Stream:
     def _take(self, decoder: Decoder, frame: Frame, slot: memoryview, at: int) -> None:
         part = slot[: frame.raw_length]
         try:
-            decoder.decode_frame(frame, part)
+            decoder.decode_into(frame, part)
             write_at(self._fd, part, at)
         except BaseException:
             self._free.put(None)  # whoever waits for a slot learns of it

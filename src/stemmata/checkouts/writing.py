@@ -17,6 +17,7 @@ from pathlib import Path
 
 from stemmata.checkouts.pouring import LEAST, Open, pour
 from stemmata.checkouts.reading import ReadObject, bodies_of, verified
+from stemmata.codecs.decoding import prepare
 from stemmata.errors import InvalidArgument, NamesCollide, StorageReadOnly, TargetNotEmpty, UnsafePath
 from stemmata.ids import random_hex
 from stemmata.storage.base import Buffer
@@ -76,6 +77,7 @@ def fill(
         if path.count("/") > _MAX_DEPTH:
             raise UnsafePath(path=path, reason=f"it lies more than {_MAX_DEPTH} folders deep")
     progress = progress or _nobody
+    prepare()
     made = {""}
     for path in folders:
         _make_folders(folder, path, made)

@@ -6,31 +6,56 @@ a narrow tensor may lean on a wide one too: on its rounding.
 
 from __future__ import annotations
 
-from stemmata.codecs import kernels
+from typing import TYPE_CHECKING
+
+from stemmata.codecs import payloads
 from stemmata.codecs.dtypes import DType, dtype_of
 from stemmata.codecs.faults import DamagedFault
-from stemmata.codecs.streams import Bytes
+from stemmata.codecs.streams import Memory, view
+from stemmata.deferred import deferred
+
+if TYPE_CHECKING:
+    from stemmata.codecs import kernels
+else:
+    kernels = deferred("stemmata.codecs.kernels")  # numpy comes with them
 
 WIDE = dtype_of("F32")
 NARROW = frozenset({"F16", "BF16"})
 
 
-def is_rounding(data: Bytes, wide: Bytes, dtype: DType) -> bool:
+def is_rounding(data: Memory, wide: Memory, dtype: DType) -> bool:
     """Whether a frame is what `decode` makes of `wide`, twice as long."""
-    rounded = kernels.narrow(wide, dtype)
-    return rounded is not None and len(rounded) == len(data) and bool(kernels.same(rounded, data))
+    rounded = _narrow(wide, dtype)
+    return rounded is not None and len(rounded) == len(data) and _same(rounded, data)
 
 
-def as_wide_as(dtype: DType, base: Bytes, base_dtype: DType) -> Bytes | None:
+def as_wide_as(dtype: DType, base: Memory, base_dtype: DType) -> Memory | None:
     """A base's bytes as elements of `dtype`: as they are, or rounded to it; None if there is a NaN."""
-    return base if base_dtype == dtype else kernels.narrow(base, dtype)
+    return base if base_dtype == dtype else _narrow(base, dtype)
 
 
-def decode(payload: memoryview, wide: Bytes, dtype: DType, into: Bytes) -> None:
+def decode(payload: memoryview, wide: Memory, dtype: DType, into: memoryview) -> None:
     """Fill `into`, half as long as `wide`. Raises DamagedFault."""
     if len(payload):
         raise DamagedFault("bytes follow the reference of a cast")
-    rounded = kernels.narrow(wide, dtype)
+    rounded = _narrow(wide, dtype)
     if rounded is None:
         raise DamagedFault("a cast of NaN")
-    into[:] = rounded
+    into[:] = view(rounded)
+
+
+def _narrow(wide: Memory, dtype: DType) -> Memory | None:
+    if payloads.are_here():
+        return payloads.narrow(wide, dtype)
+    import numpy as np
+
+    rounded = kernels.narrow(np.frombuffer(wide, np.uint8), dtype)
+    return None if rounded is None else rounded.data
+
+
+def _same(a: Memory, b: Memory) -> bool:
+    if payloads.are_here():
+        return payloads.same(a, b)
+    import numpy as np
+
+    return bool(kernels.same(np.frombuffer(a, np.uint8), np.frombuffer(b, np.uint8)))

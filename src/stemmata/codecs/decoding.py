@@ -30,18 +30,20 @@ from stemmata.codecs.frames import (
     read_frames,
 )
 from stemmata.codecs.hashing import Buffer, digest_of
-from stemmata.codecs.streams import Bytes
+from stemmata.codecs.pages import small
+from stemmata.codecs.streams import Memory, view
 from stemmata.codecs.workers import each
 from stemmata.deferred import deferred
 from stemmata.ids import Digest
 
 if TYPE_CHECKING:
     from stemmata.codecs import cast, delta, kernels, payloads
+    from stemmata.codecs.streams import Bytes
 else:
-    # numpy comes with them; trees, small files and tables of statistics do without.
+    # What is compiled comes with them; trees, small files and tables of statistics do without.
     cast = deferred("stemmata.codecs.cast")
     delta = deferred("stemmata.codecs.delta")
-    kernels = deferred("stemmata.codecs.kernels")
+    kernels = deferred("stemmata.codecs.kernels")  # and numpy
     payloads = deferred("stemmata.codecs.payloads")
 
 
@@ -57,7 +59,7 @@ class Stored:
 
 Fetch = Callable[[Reference], Stored]
 """Reads a base. Raises as reading any object does."""
-Known: TypeAlias = "tuple[Digest, Bytes]"
+Known: TypeAlias = "tuple[Digest, Memory]"
 """An object, and the decoded bytes of the frame of it that is leant on."""
 
 
@@ -66,18 +68,20 @@ def no_bases(base: Reference) -> Stored:
     raise DamagedFault(f"it leans on {base.digest} of pack {base.pack}, which is out of reach")
 
 
+def prepare() -> None:
+    """More is about to be decoded than a page of JSON: import what does that fastest."""
+    _ = payloads.why_not
+
+
 class Scratch(threading.local):
     """A frame's memory for each place in a chain, per thread: new memory is dear."""
 
     def __init__(self) -> None:
-        self._levels: list[Bytes] = []
+        self._levels: list[memoryview] = []
 
-    def at(self, level: int, size: int) -> Bytes:
-        import numpy as np
-
+    def at(self, level: int, size: int) -> memoryview:
         while len(self._levels) <= level:
-            # Not zeroed by numpy where the system hands out fresh memory: touched as far as it is used.
-            self._levels.append(np.empty(MAX_FRAME_BYTES, np.uint8))
+            self._levels.append(small(MAX_FRAME_BYTES))
         return self._levels[level][:size]
 
 
@@ -139,7 +143,7 @@ class ObjectDecoder:
             self._at = {f.raw_offset // f.dtype.itemsize: f for f in self.frames}
         # Asked for again and again: by those that may lean on it, and by what leans on those.
         self._is_kept = len(self.frames) == 1 and self.header.raw_length <= LITTLE
-        self._kept: Bytes | None = None
+        self._kept: bytes | None = None
 
     def lineage(self, reference: Reference) -> list[tuple[Reference, ObjectDecoder]]:
         """Itself, which lies at `reference`, then what it leans on, nearest first."""
@@ -148,33 +152,27 @@ class ObjectDecoder:
             found += base.lineage(self.header.references[k])
         return found
 
-    def decode_into(self, frame: Frame, into: Bytes | memoryview, known: Known | None = None) -> None:
-        """Fill `into` with one frame's bytes. Not verified: see `content`. Where that is no array of numpy,
-        it does without it, which some frames cannot: see `_is_plain`. What is `known` is not decoded."""
-        if self._kept is not None and not isinstance(into, memoryview):
+    def decode_into(self, frame: Frame, into: Memory, known: Known | None = None) -> None:
+        """Fill `into` with one frame's bytes. Not verified: see `content`. What is `known` is not decoded."""
+        into = view(into)
+        if self._kept is not None:
             into[:] = self._kept
             return
         with translated(self.digest.hex, self.where):
             if frame.codec == RAW:
-                self._encoded.fill(frame.at, into if isinstance(into, memoryview) else into.data)
+                self._encoded.fill(frame.at, into)
             else:
                 base = self._base_frame(frame, known)
                 # After the bases': payloads of one thread are read into the same memory.
                 payload = self._encoded.payload(frame.at, frame.stored)
                 decode_payload(frame.codec, payload, base, frame.dtype, into)
-        if self._is_kept and not isinstance(into, memoryview):
-            self._kept = into.copy()
+        if self._is_kept:
+            self._kept = bytes(into)
 
     @property
     def length(self) -> int:
         """Bytes that it stands for."""
         return self.header.raw_length
-
-    def decode_frame(self, frame: Frame, into: memoryview) -> None:
-        """As `decode_into`, into any memory."""
-        import numpy as np
-
-        self.decode_into(frame, np.frombuffer(into, np.uint8))
 
     def content(self, threads: Executor | None = None) -> bytearray:
         """All bytes, verified as `fill` does."""
@@ -187,7 +185,7 @@ class ObjectDecoder:
 
         Whoever gave the memory shows it to nobody if this raises; also where it is not of the object's size.
         """
-        whole = self._as_numbers(into)
+        whole = memoryview(into).cast("B")
         with translated(self.digest.hex, self.where):
             if len(whole) != self.header.raw_length:
                 raise DamagedFault(
@@ -201,21 +199,6 @@ class ObjectDecoder:
         with translated(self.digest.hex, self.where):
             if digest_of(into) != self.digest:
                 raise DamagedFault("its content is not what its digest says")
-
-    def _as_numbers(self, into: memoryview) -> Bytes | memoryview:
-        """The memory as what decodes into it wants it."""
-        if self._is_plain():
-            return memoryview(into).cast("B")
-        import numpy as np
-
-        return np.frombuffer(into, np.uint8)
-
-    def _is_plain(self) -> bool:
-        """Whether its frames can be decoded without numpy, in no more time."""
-        codecs = {frame.codec for frame in self.frames}
-        return codecs <= {RAW, ZSTD} or (
-            codecs <= {RAW, ZSTD, PLANES} and plain.suits(self.header.raw_length)
-        )
 
     def require_sound(self) -> None:
         """Hold every frame, of the bases first, against its checksum. Raises DamagedObject."""
@@ -244,7 +227,7 @@ class ObjectDecoder:
         if found is None or found.dtype not in kinds or found.raw_length != count * found.dtype.itemsize:
             raise DamagedFault("a frame leans on one of another kind or size")
 
-    def _base_frame(self, frame: Frame, known: Known | None) -> Bytes | None:
+    def _base_frame(self, frame: Frame, known: Known | None) -> Memory | None:
         base = self.base_of(frame)
         if base is None:
             return None
@@ -252,28 +235,25 @@ class ObjectDecoder:
         if found is None:
             raise DamagedFault("a frame leans on none")
         if known is not None and known[0] == base.digest and len(known[1]) == found.raw_length:
-            into = known[1]
+            under = known[1]
         else:
-            into = _scratch.at(self._level, found.raw_length)
-            base.decode_into(found, into, known)
+            under = _scratch.at(self._level, found.raw_length)
+            base.decode_into(found, under, known)
         if frame.codec == CAST:
-            return into
-        fitted = cast.as_wide_as(frame.dtype, into, found.dtype)
+            return under
+        fitted = cast.as_wide_as(frame.dtype, under, found.dtype)
         if fitted is None:
             raise DamagedFault("a frame leans on the rounding of NaN")
         return fitted
 
 
 def decode_payload(
-    codec: int, payload: memoryview, base: Bytes | None, dtype: DType, into: Bytes | memoryview
+    codec: int, payload: memoryview, base: Memory | None, dtype: DType, into: memoryview
 ) -> None:
-    """Fill `into`, whose length the frame's head states, from a payload that is not RAW; an array of numpy
-    unless the frame leans on nothing and is small. Raises a Fault."""
+    """Fill `into`, whose length the frame's head states, from a payload that is not RAW. Raises a Fault."""
     if codec == ZSTD:
-        if isinstance(into, memoryview) or not payloads.zstd_read(payload, into):
+        if not plain.is_compiled_there() or not payloads.zstd_read(payload, into):
             into[:] = memoryview(zstd.decompress(payload, len(into)))
-    elif isinstance(into, memoryview):
-        planes.decode_plainly(payload, dtype, into)
     elif codec == PLANES:
         planes.decode(payload, dtype, into)
     else:
@@ -283,14 +263,16 @@ def decode_payload(
         decode(payload[1:], base, dtype, into)
 
 
-def comes_back(data: Bytes, codec: int, payload: memoryview, base: Bytes | None, dtype: DType) -> bool:
+def comes_back(data: Bytes, codec: int, payload: memoryview, base: Memory | None, dtype: DType) -> bool:
     """Whether what was just encoded, and not as it is, decodes to `data`."""
+    import numpy as np
+
     decoded = _scratch.at(MAX_CHAIN, len(data))
     try:
         decode_payload(codec, payload, base, dtype, decoded)
     except Fault:
         return False
-    return bool(kernels.same(decoded, data))
+    return bool(kernels.same(np.frombuffer(decoded, np.uint8), data))
 
 
 def decode_object(

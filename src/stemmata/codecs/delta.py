@@ -10,14 +10,21 @@ mantissa tells the difference almost to the unit.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from stemmata.codecs import kernels, payloads, streams
+from stemmata.codecs import payloads, streams
 from stemmata.codecs.dtypes import BLOCK, DType
 from stemmata.codecs.hashing import Buffer
-from stemmata.codecs.numpy_kernels import DeltaParts
-from stemmata.codecs.streams import Bytes
+from stemmata.codecs.streams import Memory
+from stemmata.deferred import deferred
+
+if TYPE_CHECKING:
+    from stemmata.codecs import kernels, numpy_kernels
+    from stemmata.codecs.numpy_kernels import DeltaParts
+else:
+    # numpy comes with them
+    kernels = deferred("stemmata.codecs.kernels")
+    numpy_kernels = deferred("stemmata.codecs.numpy_kernels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +37,24 @@ class Habits:
 UNKNOWN = Habits(repeats=True)
 """Where a sample says nothing: everything is tried."""
 _HABITS = (Habits(repeats=False), UNKNOWN)
-_NOTHING = np.zeros(0, np.uint8)
 
 
-def encode(data: Bytes, base: Bytes, dtype: DType, habits: Habits) -> list[Buffer]:
+def encode(data: Memory, base: Memory, dtype: DType, habits: Habits) -> list[Buffer]:
     """The payload without the reference, in parts that are good until this thread encodes again.
 
     `base` is as long as `data`.
     """
     found = payloads.delta_write(data, base, dtype, habits.repeats)
-    return _written(kernels.delta_split(data, base, dtype), habits) if found is None else [found]
+    return _written(_split(data, base, dtype), habits) if found is None else [found]
+
+
+def _split(data: Memory, base: Memory, dtype: DType) -> DeltaParts:
+    import numpy as np
+
+    found: DeltaParts = kernels.delta_split(
+        np.frombuffer(data, np.uint8), np.frombuffer(base, np.uint8), dtype
+    )
+    return found
 
 
 def _written(found: DeltaParts, habits: Habits) -> list[Buffer]:
@@ -55,31 +70,34 @@ def _written(found: DeltaParts, habits: Habits) -> list[Buffer]:
     return parts
 
 
-def habits_of(data: Bytes, base: Bytes, dtype: DType, *, little: bool) -> tuple[Habits, int]:
+def habits_of(data: Memory, base: Memory, dtype: DType, *, little: bool) -> tuple[Habits, int]:
     """What to try on frames like this one, and the bytes that this one takes; of a little object, all."""
     if little:
         return UNKNOWN, _size(data, base, dtype, UNKNOWN)
     tried = [(_size(data, base, dtype, habits), habits.repeats, habits) for habits in _HABITS]
     size, _, habits = min(tried, key=lambda row: row[:2])
-    return habits if len(kernels.delta_split(data, base, dtype).tokens) else UNKNOWN, size
+    return habits if len(_split(data, base, dtype).tokens) else UNKNOWN, size
 
 
-def _size(data: Bytes, base: Bytes, dtype: DType, habits: Habits) -> int:
+def _size(data: Memory, base: Memory, dtype: DType, habits: Habits) -> int:
     return sum(map(len, encode(data, base, dtype, habits)))
 
 
-def decode(payload: memoryview, base: Bytes, dtype: DType, into: Bytes) -> None:
+def decode(payload: memoryview, base: Memory, dtype: DType, into: memoryview) -> None:
     """Fill `into`, which is as long as `base`. Raises DamagedFault and HostileFault."""
     if payloads.delta_read(payload, base, dtype, into):
         return
+    import numpy as np
+
     reader = streams.Reader(payload)
     count = len(into) // dtype.itemsize
     classes = reader.take(-(-count // BLOCK))
-    groups = kernels.delta_groups(base, classes, dtype)
+    under, nothing = np.frombuffer(base, np.uint8), np.zeros(0, np.uint8)
+    groups = kernels.delta_groups(under, classes, dtype)
     tokens = [reader.take(size) for size in groups.counts]
     raw = reader.take_raw(len(into))
-    low, high = (reader.take(groups.drifted) if groups.drifted else _NOTHING for _ in range(2))
+    low, high = (reader.take(groups.drifted) if groups.drifted else nothing for _ in range(2))
     reader.require_end()
-    joined = np.concatenate(tokens) if len(tokens) > 1 else tokens[0] if tokens else _NOTHING
-    parts = DeltaParts(classes, groups.counts, joined, raw, low, high)
-    kernels.delta_join(base, groups, parts, dtype, into)
+    joined = np.concatenate(tokens) if len(tokens) > 1 else tokens[0] if tokens else nothing
+    parts = numpy_kernels.DeltaParts(classes, groups.counts, joined, raw, low, high)
+    kernels.delta_join(under, groups, parts, dtype, np.frombuffer(into, np.uint8))

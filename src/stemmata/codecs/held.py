@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
 from blake3 import blake3
 
 from stemmata.codecs.decoding import ObjectDecoder, Scratch
@@ -49,9 +50,9 @@ class HeldBase:
         if found is None or found.raw_length != count * self.dtype.itemsize:
             raise Elsewhere
         into = _scratch.at(0, found.raw_length)
-        if not self._read(element * self.dtype.itemsize, into.data):
+        if not self._read(element * self.dtype.itemsize, into):
             raise Elsewhere
-        return into
+        return np.frombuffer(into, np.uint8)
 
     def seen(self, frame: Bytes) -> None:
         self._hasher.update(frame.data)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from stemmata.codecs import native, numpy_kernels, numpy_moments
+from stemmata.codecs import native, native_kernels, numpy_kernels, numpy_moments
 
-_chosen = numpy_kernels if native.library is None else native
+_chosen = numpy_kernels if native.library is None else native_kernels
 
 delta_split = _chosen.delta_split
 delta_groups = _chosen.delta_groups
@@ -13,4 +13,4 @@ split = _chosen.split
 join = _chosen.join
 narrow = _chosen.narrow
 same = _chosen.same
-moments = numpy_moments.moments if native.library is None else native.moments
+moments = numpy_moments.moments if native.library is None else native_kernels.moments

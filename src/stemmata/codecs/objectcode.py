@@ -36,7 +36,7 @@ from stemmata.codecs.frames import (
     write_header,
 )
 from stemmata.codecs.hashing import Buffer
-from stemmata.codecs.streams import Bytes
+from stemmata.codecs.streams import Bytes, Memory
 from stemmata.codecs.workers import each
 
 _NUMBER = bytes([0])
@@ -371,7 +371,7 @@ def _place(parts: Sequence[Buffer], into: memoryview) -> memoryview:
     return into[FRAME_OVERHEAD:end]
 
 
-def _smallest(data: Bytes, under: Bytes | None, dtype: DType, plan: Plan) -> tuple[int, list[Buffer]]:
+def _smallest(data: Bytes, under: Memory | None, dtype: DType, plan: Plan) -> tuple[int, list[Buffer]]:
     """The payload is good until this thread encodes again."""
     codec, size = RAW, len(data)
     payload: list[Buffer] = [data.data]

@@ -3,7 +3,7 @@
 A frame has dozens of streams. Coded one by one from Python, threads wait for the interpreter between them
 for longer than coding takes. Where nothing was compiled, zstd's functions are out of reach, or a payload is
 not plainly sound, these functions say so, and whoever called does the same in Python: that is the reference,
-and what tells a reader what is wrong.
+and what tells a reader what is wrong. They take any memory, and need no numpy.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import ctypes
 import threading
 
-import numpy as np
-
 from stemmata.codecs import native, zstd_library
 from stemmata.codecs.dtypes import MAX_FRAME_BYTES, DType
-from stemmata.codecs.native import at, call
-from stemmata.codecs.streams import Bytes
+from stemmata.codecs.native import PLANE, call
+from stemmata.codecs.pages import small
+from stemmata.codecs.streams import Memory
+from stemmata.codecs.zstd_library import address
 
 why_not = native.why_not or zstd_library.why_not
 """Why all is done in Python here; empty where it is not."""
@@ -59,17 +59,13 @@ class _Own(threading.local):
 
     def __init__(self) -> None:
         parts = native.scratch
-        self.spare = np.empty(_ROOM // 2, np.uint8)
-        # Half a page away from where other large memory begins: a processor that copies between places whose
-        # addresses have the same last twelve bits waits for itself.
-        self.payload = np.empty(_ROOM + _AWAY, np.uint8)[_AWAY:]
+        self.spare = small(_ROOM // 2)
+        # Half a page away from where other large memory begins: see `pages.small`.
+        self.payload = small(_ROOM + _AWAY)[_AWAY:]
         self.contexts = zstd_library.Contexts()
         pointers = [getattr(self if name == "spare" else parts, name) for name in _POINTERS]
         self.space = _Space(
-            *zstd_library.addresses(),
-            *self.contexts.addresses(),
-            *(p.ctypes.data if isinstance(p, np.ndarray) else ctypes.addressof(p) for p in pointers),
-            parts.planes.shape[1],
+            *zstd_library.addresses(), *self.contexts.addresses(), *map(address, pointers), PLANE
         )
         self.space.held = (*pointers, self.payload, self.contexts)
 
@@ -77,31 +73,40 @@ class _Own(threading.local):
 _own = _Own() if not why_not else None
 
 
-def delta_write(data: Bytes, base: Bytes, dtype: DType, repeats: bool) -> memoryview | None:
+def are_here() -> bool:
+    """Whether these functions do anything."""
+    return _own is not None
+
+
+def _at(memory: Memory) -> ctypes.c_void_p:
+    return ctypes.c_void_p(address(memory))
+
+
+def delta_write(data: Memory, base: Memory, dtype: DType, repeats: bool) -> memoryview | None:
     """As `delta.encode`; good until this thread writes another."""
     if _own is None:
         return None
     write, count = call("stm_delta_write", dtype), ctypes.c_int64(len(data) // dtype.itemsize)
     write.restype = ctypes.c_int64
     size = write(
-        *(ctypes.byref(_own.space), at(data), at(base), count),
-        *(dtype.mantissa, int(repeats), at(_own.payload)),
+        *(ctypes.byref(_own.space), _at(data), _at(base), count),
+        *(dtype.mantissa, int(repeats), _at(_own.payload)),
     )
-    return _own.payload.data[:size]
+    return _own.payload[:size]
 
 
-def delta_read(payload: memoryview, base: Bytes, dtype: DType, into: Bytes) -> bool:
+def delta_read(payload: memoryview, base: Memory, dtype: DType, into: Memory) -> bool:
     """As `delta.decode`; False where that has to look."""
     if _own is None:
         return False
     count = ctypes.c_int64(len(into) // dtype.itemsize)
     return not call("stm_delta_read", dtype)(
-        *(ctypes.byref(_own.space), at(np.frombuffer(payload, np.uint8)), ctypes.c_int64(len(payload))),
-        *(at(base), count, dtype.mantissa, at(into)),
+        *(ctypes.byref(_own.space), _at(payload), ctypes.c_int64(len(payload))),
+        *(_at(base), count, dtype.mantissa, _at(into)),
     )
 
 
-def planes_write(data: Bytes, dtype: DType, repeats: tuple[bool, ...]) -> memoryview | None:
+def planes_write(data: Memory, dtype: DType, repeats: tuple[bool, ...]) -> memoryview | None:
     """As `planes.encode`; good until this thread writes another."""
     if _own is None:
         return None
@@ -109,26 +114,39 @@ def planes_write(data: Bytes, dtype: DType, repeats: tuple[bool, ...]) -> memory
     write.restype = ctypes.c_int64
     wanted = sum(pays << k for k, pays in enumerate(repeats))
     size = write(
-        *(ctypes.byref(_own.space), at(data), count, int(dtype.rotate), wanted, at(_own.payload)),
+        *(ctypes.byref(_own.space), _at(data), count, int(dtype.rotate), wanted, _at(_own.payload)),
     )
-    return _own.payload.data[:size]
+    return _own.payload[:size]
 
 
-def planes_read(payload: memoryview, dtype: DType, into: Bytes) -> bool:
+def planes_read(payload: memoryview, dtype: DType, into: Memory) -> bool:
     """As `planes.decode`; False where that has to look."""
     if _own is None:
         return False
     count = ctypes.c_int64(len(into) // dtype.itemsize)
     return not call("stm_planes_read", dtype)(
-        *(ctypes.byref(_own.space), at(np.frombuffer(payload, np.uint8)), ctypes.c_int64(len(payload))),
-        *(count, int(dtype.rotate), at(into)),
+        *(ctypes.byref(_own.space), _at(payload), ctypes.c_int64(len(payload))),
+        *(count, int(dtype.rotate), _at(into)),
     )
 
 
-def zstd_read(payload: memoryview, into: Bytes) -> bool:
+def zstd_read(payload: memoryview, into: Memory) -> bool:
     """As `zstd.decompress`, without memory of its own; False where that has to look."""
     if _own is None:
         return False
     size, expected = ctypes.c_int64(len(payload)), ctypes.c_int64(len(into))
-    found = at(np.frombuffer(payload, np.uint8))
-    return not native.library.stm_zstd_read(ctypes.byref(_own.space), found, size, expected, at(into))
+    found = _at(payload)
+    return not native.library.stm_zstd_read(ctypes.byref(_own.space), found, size, expected, _at(into))
+
+
+def narrow(wide: Memory, dtype: DType) -> memoryview | None:
+    """As `numpy_kernels.narrow`, where these functions are here; good until this thread narrows again."""
+    count = len(wide) // 4
+    into = native.scratch.narrowed[: 2 * count]
+    round_to = native.library.stm_narrow_bf16 if dtype.word == "BF16" else native.library.stm_narrow_f16
+    return None if round_to(_at(wide), ctypes.c_int64(count), _at(into)) else into
+
+
+def same(a: Memory, b: Memory) -> bool:
+    """Whether two of one length hold the same bytes, where these functions are here."""
+    return bool(native.library.stm_same(_at(a), _at(b), ctypes.c_int64(len(a))))

@@ -12,12 +12,29 @@ from stemmata.codecs.hashing import Buffer
 
 MOST = 512 << 10
 """Bytes of an object up to which this is quicker than what it does without."""
+_left = MOST
+"""Bytes that this process will decode here."""
 _WORDS = {2: "H", 4: "I", 8: "Q"}
 
 
 def suits(length: int) -> bool:
-    """Whether an object of so many bytes is better done here: not where numpy is there already."""
+    """Whether an object of so many bytes is better encoded here: not where numpy is there already."""
     return length <= MOST and "numpy" not in sys.modules and sys.byteorder == "little"
+
+
+def reads(length: int) -> bool:
+    """Whether so many bytes are better decoded here: not where what is compiled is there already, and not
+    where so much was decoded here before that it had better be."""
+    global _left
+    if not suits(length) or is_compiled_there():
+        return False
+    _left -= length
+    return _left >= 0
+
+
+def is_compiled_there() -> bool:
+    """Whether `payloads` has been imported, which reads anything without numpy."""
+    return "stemmata.codecs.payloads" in sys.modules
 
 
 def split(data: memoryview, dtype: DType) -> list[bytes]:

@@ -43,21 +43,26 @@ def repeats_pay(data: Bytes, dtype: DType) -> tuple[bool, ...]:
     return tuple(map(streams.repeats_pay, kernels.split(data, dtype)))
 
 
-def decode(payload: memoryview, dtype: DType, into: Bytes) -> None:
+def decode(payload: memoryview, dtype: DType, into: memoryview) -> None:
     """Fill `into`, whose length is bounded and a whole number of elements, with their bytes.
 
     Raises DamagedFault and HostileFault.
     """
+    if plain.reads(len(into)):
+        decode_plainly(payload, dtype, into)
+        return
     if payloads.planes_read(payload, dtype, into):
         return
+    import numpy as np
+
     reader = streams.Reader(payload)
     planes = [reader.take(len(into) // dtype.itemsize) for _ in range(dtype.itemsize)]
     reader.require_end()
-    kernels.join(planes, dtype, into)
+    kernels.join(planes, dtype, np.frombuffer(into, np.uint8))
 
 
 def decode_plainly(payload: memoryview, dtype: DType, into: memoryview) -> None:
-    """As `decode`, of few numbers and without numpy."""
+    """As `decode`, of few numbers, with nothing but Python."""
     reader = streams.Reader(payload)
     planes = [reader.take_plain(len(into) // dtype.itemsize) for _ in range(dtype.itemsize)]
     reader.require_end()

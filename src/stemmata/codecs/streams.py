@@ -20,6 +20,13 @@ _HEAD = struct.Struct("<BI")
 _RAW, _ZSTD = 0, 1
 
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
+Memory: TypeAlias = "Buffer | Bytes"
+"""Bytes in a row, whoever holds them: what needs no numpy takes these."""
+
+
+def view(memory: Memory) -> memoryview:
+    """The bytes where they lie."""
+    return memoryview(memory)  # type: ignore[arg-type]  # an array's too, which its stubs do not tell
 
 
 def write(data: Bytes | bytes, *, entropy: bool = True, repeats: bool = True) -> list[Buffer]:

@@ -27,6 +27,11 @@ def _load() -> tuple[Any, Any, str]:
 ffi, lib, why_not = _load()
 
 
+def address(memory: Any) -> int:
+    """Where the bytes of any memory lie, as long as that is there."""
+    return int(ffi.cast("uintptr_t", ffi.from_buffer(memory)))
+
+
 def addresses() -> list[int]:
     """Of FUNCTIONS."""
     return [int(ffi.cast("uintptr_t", ffi.addressof(lib, name))) for name in FUNCTIONS]

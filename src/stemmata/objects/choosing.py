@@ -182,7 +182,8 @@ class _Frames:
         under = base.frame_at(self._element) if base is not None else None
         if base is not None and under is not None:
             known = base.digest, self._decoded(base, under)
-        found = _scratch.at(len(self._found), frame.raw_length)
-        decoder.decode_into(frame, found, known)
+        into = _scratch.at(len(self._found), frame.raw_length)
+        decoder.decode_into(frame, into, known)
+        found = np.frombuffer(into, np.uint8)
         self._found[key] = found
         return found
