@@ -162,7 +162,7 @@ class Surveyor(msgspec.Struct):
 def _row(tensor: _Tensor) -> TensorStatistics | None:
     if tensor.before is not None and tensor.looks and _is_unmoved(tensor.looks):
         return statistics.unmoved(tensor.before, tensor.count)
-    from stemmata.codecs.moments import Moments  # numpy comes with it
+    from stemmata.codecs.moments import Moments  # what is compiled comes with it
 
     if not tensor.looks:
         return statistics.of_moments(Moments(), compared=False)

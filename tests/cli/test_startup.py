@@ -109,7 +109,8 @@ def test_an_error_needs_no_more(shop: Path) -> None:
 
 def test_a_save_imports_nothing_of_training(shop: Path) -> None:
     found = imported("save", "out", "sentiment")
-    assert foreign(found) - PACKAGES - OF_TYPER - foreign(at_start()) == {"numpy"}
+    needed = {"numpy"} if payloads.why_not else set()
+    assert foreign(found) - PACKAGES - OF_TYPER - foreign(at_start()) <= needed
     # What tells of the packages that are installed reads their folders itself.
     assert (found - at_start()) & {"email", "importlib.metadata", "zipfile", "asyncio", "ssl"} == set()
 
@@ -127,22 +128,23 @@ def test_a_save_in_which_nothing_changed_needs_no_numpy(shop: Path, tmp_path: Pa
 
 
 @pytest.mark.skipif(bool(payloads.why_not), reason=payloads.why_not or "they are there")
-def test_a_checkout_needs_no_numpy(shop: Path, tmp_path: Path) -> None:
-    """Not even along a chain: what is compiled reads every frame of it."""
+def test_a_save_and_a_checkout_need_no_numpy(shop: Path, tmp_path: Path) -> None:
+    """Not even along a chain: what is compiled writes and reads every frame of it."""
     rng, kept = np.random.default_rng(0), [0]
     weights = rng.normal(0, 0.02, 300_000)
-    with open_repository(".stemmata") as repo:
-        for number in range(3):
-            folder = tmp_path / f"m{number}"
-            folder.mkdir()
-            tensors = {"w": weights.astype("<f4"), "little": weights[:900].astype("<f4")}
-            save_file(tensors, folder / "model.safetensors")
-            repo.save(folder, "m", name=f"v{number}", parents=[f"m@v{number - 1}"] if number else [])
-            weights += rng.normal(0, 1e-5, len(weights))
-            kept.append(sum(pack.stat().st_size for pack in Path(".stemmata/packs").rglob("*.pack")))
+    found: set[str] = set()
+    for number in range(3):
+        folder = tmp_path / f"m{number}"
+        folder.mkdir()
+        tensors = {"w": weights.astype("<f4"), "little": weights[:900].astype("<f4")}
+        save_file(tensors, folder / "model.safetensors")
+        parents = ("--parent", f"m@v{number - 1}") if number else ()
+        found |= imported("save", str(folder), "m", "--name", f"v{number}", *parents)
+        weights += rng.normal(0, 1e-5, len(weights))
+        kept.append(sum(pack.stat().st_size for pack in Path(".stemmata/packs").rglob("*.pack")))
     assert kept[3] - kept[2] < 0.6 * (kept[1] - kept[0]), "it leans on the one before"
-    found = imported("checkout", "m@v2", "-o", "back")
-    assert foreign(found - at_start()) - PACKAGES - OF_TYPER - {"cffi"} == set()
+    found |= imported("checkout", "m@v2", "-o", "back")
+    assert foreign(found - at_start()) - PACKAGES - OF_TYPER == set()
     written = Path("back/model.safetensors").read_bytes()
     assert written == (tmp_path / "m2" / "model.safetensors").read_bytes()
 

@@ -52,9 +52,11 @@ def test_a_table_of_numbers_up_to_the_largest_that_is_little(word: str) -> None:
     assert len(stored) < len(numbers)
 
 
-def test_it_suits_few_numbers_only_where_numpy_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_suits_few_numbers_only_where_nothing_faster_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert littlecode.suits(littlecode.MOST, BYTES)
     assert not littlecode.suits(littlecode.MOST + 1, BYTES)
+    assert not littlecode.suits(80, dtype_of("F64")), "what is compiled is quicker"
+    monkeypatch.delitem(sys.modules, "stemmata.codecs.payloads", raising=False)
     assert not littlecode.suits(80, dtype_of("F64")), "numpy is quicker"
     monkeypatch.delitem(sys.modules, "numpy")
     assert littlecode.suits(LITTLE, dtype_of("F64"))

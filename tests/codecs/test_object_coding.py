@@ -17,7 +17,7 @@ from stemmata.codecs.decoding import decode_object, verify_stored
 from stemmata.codecs.dtypes import BYTES, DTYPES, DType, dtype_of
 from stemmata.codecs.hashing import Buffer
 from stemmata.codecs.objectcode import encode_object
-from stemmata.codecs.streams import Bytes
+from stemmata.codecs.streams import Memory
 from stemmata.ids import Digest
 
 FLOAT_BITS = {
@@ -197,8 +197,8 @@ def test_a_frame_that_does_not_come_back_is_stored_raw(monkeypatch: pytest.Monke
     content = normal(200_000).tobytes()
     honest = planes.encode
 
-    def lying(data: Bytes, dtype: DType, try_repeats: tuple[bool, ...]) -> list[Buffer]:
-        other = data.copy()
+    def lying(data: Memory, dtype: DType, try_repeats: tuple[bool, ...]) -> list[Buffer]:
+        other = np.frombuffer(data, np.uint8).copy()
         other[7] ^= 1
         return honest(other, dtype, try_repeats)
 

@@ -6,18 +6,10 @@ a narrow tensor may lean on a wide one too: on its rounding.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from stemmata.codecs import payloads
+from stemmata.codecs import loops
 from stemmata.codecs.dtypes import DType, dtype_of
 from stemmata.codecs.faults import DamagedFault
 from stemmata.codecs.streams import Memory, view
-from stemmata.deferred import deferred
-
-if TYPE_CHECKING:
-    from stemmata.codecs import kernels
-else:
-    kernels = deferred("stemmata.codecs.kernels")  # numpy comes with them
 
 WIDE = dtype_of("F32")
 NARROW = frozenset({"F16", "BF16"})
@@ -25,37 +17,20 @@ NARROW = frozenset({"F16", "BF16"})
 
 def is_rounding(data: Memory, wide: Memory, dtype: DType) -> bool:
     """Whether a frame is what `decode` makes of `wide`, twice as long."""
-    rounded = _narrow(wide, dtype)
-    return rounded is not None and len(rounded) == len(data) and _same(rounded, data)
+    rounded = loops.narrow(wide, dtype)
+    return rounded is not None and len(rounded) == len(data) and loops.same(rounded, data)
 
 
 def as_wide_as(dtype: DType, base: Memory, base_dtype: DType) -> Memory | None:
     """A base's bytes as elements of `dtype`: as they are, or rounded to it; None if there is a NaN."""
-    return base if base_dtype == dtype else _narrow(base, dtype)
+    return base if base_dtype == dtype else loops.narrow(base, dtype)
 
 
 def decode(payload: memoryview, wide: Memory, dtype: DType, into: memoryview) -> None:
     """Fill `into`, half as long as `wide`. Raises DamagedFault."""
     if len(payload):
         raise DamagedFault("bytes follow the reference of a cast")
-    rounded = _narrow(wide, dtype)
+    rounded = loops.narrow(wide, dtype)
     if rounded is None:
         raise DamagedFault("a cast of NaN")
     into[:] = view(rounded)
-
-
-def _narrow(wide: Memory, dtype: DType) -> Memory | None:
-    if payloads.are_here():
-        return payloads.narrow(wide, dtype)
-    import numpy as np
-
-    rounded = kernels.narrow(np.frombuffer(wide, np.uint8), dtype)
-    return None if rounded is None else rounded.data
-
-
-def _same(a: Memory, b: Memory) -> bool:
-    if payloads.are_here():
-        return payloads.same(a, b)
-    import numpy as np
-
-    return bool(kernels.same(np.frombuffer(a, np.uint8), np.frombuffer(b, np.uint8)))

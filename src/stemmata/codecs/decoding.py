@@ -37,13 +37,12 @@ from stemmata.deferred import deferred
 from stemmata.ids import Digest
 
 if TYPE_CHECKING:
-    from stemmata.codecs import cast, delta, kernels, payloads
-    from stemmata.codecs.streams import Bytes
+    from stemmata.codecs import cast, delta, loops, payloads
 else:
     # What is compiled comes with them; trees, small files and tables of statistics do without.
     cast = deferred("stemmata.codecs.cast")
     delta = deferred("stemmata.codecs.delta")
-    kernels = deferred("stemmata.codecs.kernels")  # and numpy
+    loops = deferred("stemmata.codecs.loops")
     payloads = deferred("stemmata.codecs.payloads")
 
 
@@ -263,16 +262,14 @@ def decode_payload(
         decode(payload[1:], base, dtype, into)
 
 
-def comes_back(data: Bytes, codec: int, payload: memoryview, base: Memory | None, dtype: DType) -> bool:
+def comes_back(data: Memory, codec: int, payload: memoryview, base: Memory | None, dtype: DType) -> bool:
     """Whether what was just encoded, and not as it is, decodes to `data`."""
-    import numpy as np
-
     decoded = _scratch.at(MAX_CHAIN, len(data))
     try:
         decode_payload(codec, payload, base, dtype, decoded)
     except Fault:
         return False
-    return bool(kernels.same(np.frombuffer(decoded, np.uint8), data))
+    return loops.same(decoded, data)
 
 
 def decode_object(

@@ -12,9 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stemmata.codecs import payloads, streams
+from stemmata.codecs import loops, payloads, streams
 from stemmata.codecs.dtypes import BLOCK, DType
 from stemmata.codecs.hashing import Buffer
+from stemmata.codecs.loops import array
 from stemmata.codecs.streams import Memory
 from stemmata.deferred import deferred
 
@@ -45,16 +46,9 @@ def encode(data: Memory, base: Memory, dtype: DType, habits: Habits) -> list[Buf
     `base` is as long as `data`.
     """
     found = payloads.delta_write(data, base, dtype, habits.repeats)
-    return _written(_split(data, base, dtype), habits) if found is None else [found]
-
-
-def _split(data: Memory, base: Memory, dtype: DType) -> DeltaParts:
-    import numpy as np
-
-    found: DeltaParts = kernels.delta_split(
-        np.frombuffer(data, np.uint8), np.frombuffer(base, np.uint8), dtype
-    )
-    return found
+    if found is not None:
+        return [found]
+    return _written(kernels.delta_split(array(data), array(base), dtype), habits)
 
 
 def _written(found: DeltaParts, habits: Habits) -> list[Buffer]:
@@ -76,7 +70,7 @@ def habits_of(data: Memory, base: Memory, dtype: DType, *, little: bool) -> tupl
         return UNKNOWN, _size(data, base, dtype, UNKNOWN)
     tried = [(_size(data, base, dtype, habits), habits.repeats, habits) for habits in _HABITS]
     size, _, habits = min(tried, key=lambda row: row[:2])
-    return habits if len(_split(data, base, dtype).tokens) else UNKNOWN, size
+    return habits if loops.delta_tokens(data, base, dtype) else UNKNOWN, size
 
 
 def _size(data: Memory, base: Memory, dtype: DType, habits: Habits) -> int:
@@ -92,7 +86,7 @@ def decode(payload: memoryview, base: Memory, dtype: DType, into: memoryview) ->
     reader = streams.Reader(payload)
     count = len(into) // dtype.itemsize
     classes = reader.take(-(-count // BLOCK))
-    under, nothing = np.frombuffer(base, np.uint8), np.zeros(0, np.uint8)
+    under, nothing = array(base), np.zeros(0, np.uint8)
     groups = kernels.delta_groups(under, classes, dtype)
     tokens = [reader.take(size) for size in groups.counts]
     raw = reader.take_raw(len(into))
@@ -100,4 +94,4 @@ def decode(payload: memoryview, base: Memory, dtype: DType, into: memoryview) ->
     reader.require_end()
     joined = np.concatenate(tokens) if len(tokens) > 1 else tokens[0] if tokens else nothing
     parts = numpy_kernels.DeltaParts(classes, groups.counts, joined, raw, low, high)
-    kernels.delta_join(under, groups, parts, dtype, np.frombuffer(into, np.uint8))
+    kernels.delta_join(under, groups, parts, dtype, array(into))

@@ -12,6 +12,8 @@ _FRAME_ELEMENTS = 128 << 10
 _FRAME_BYTES = 1 << 20
 BLOCK = 128
 """Elements of one frame that a delta treats alike."""
+MOMENTS = 15
+"""How many numbers tell what many are: see `numpy_moments.moments`."""
 LITTLE = 64 << 10
 """Bytes of data below which calls cost more than what they do with it."""
 SAMPLE = 8 << 10

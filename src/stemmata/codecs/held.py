@@ -6,12 +6,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import numpy as np
 from blake3 import blake3
 
 from stemmata.codecs.decoding import ObjectDecoder, Scratch
 from stemmata.codecs.frames import Reference
-from stemmata.codecs.streams import Bytes
 
 
 class Read(Protocol):
@@ -44,7 +42,7 @@ class HeldBase:
         self._read = read
         self._hasher = blake3()
 
-    def frame(self, element: int, count: int) -> Bytes:
+    def frame(self, element: int, count: int) -> memoryview:
         """Raises Elsewhere; also where the stored base's frames are cut otherwise."""
         found = self._decoder.frame_at(element)
         if found is None or found.raw_length != count * self.dtype.itemsize:
@@ -52,10 +50,10 @@ class HeldBase:
         into = _scratch.at(0, found.raw_length)
         if not self._read(element * self.dtype.itemsize, into):
             raise Elsewhere
-        return np.frombuffer(into, np.uint8)
+        return into
 
-    def seen(self, frame: Bytes) -> None:
-        self._hasher.update(frame.data)
+    def seen(self, frame: memoryview) -> None:
+        self._hasher.update(frame)
 
     def require_whole(self) -> None:
         """Raises Elsewhere, and Damage if the base as it is stored would not come back."""

@@ -1,5 +1,5 @@
-"""Little objects, encoded without numpy: a header, a page of JSON, a chunk of a tokenizer, a table of
-statistics. Its import takes longer than all else of a save in which nothing changed.
+"""Little objects, encoded in Python: a header, a page of JSON, a chunk of a tokenizer, a table of statistics.
+To import anything faster takes longer than that, of a save in which nothing changed.
 """
 
 from __future__ import annotations

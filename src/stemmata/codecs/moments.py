@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from stemmata.codecs import kernels
+from stemmata.codecs import loops
 from stemmata.codecs.dtypes import DType
-from stemmata.codecs.streams import Bytes
+from stemmata.codecs.streams import Memory
 
 
 @dataclass(slots=True)
@@ -38,9 +38,11 @@ class Moments:
     """Sums of squares, of this side and of the other."""
 
     @classmethod
-    def of(cls, data: Bytes, dtype: DType, other: Bytes | None = None, like: DType | None = None) -> Moments:
+    def of(
+        cls, data: Memory, dtype: DType, other: Memory | None = None, like: DType | None = None
+    ) -> Moments:
         """Of the elements in `data`, held against those of `other`, which are `like` (as `data` if None)."""
-        told = kernels.moments(data, dtype, other, like or dtype)
+        told = loops.moments(data, dtype, other, like or dtype)
         counts = {0, 1, 2, 8, 9}
         return cls(*(int(x) if k in counts else x for k, x in enumerate(told)))  # type: ignore[arg-type]
 

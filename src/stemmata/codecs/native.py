@@ -1,5 +1,5 @@
-"""Native: the compiled inner loops of the codecs, and the memory that they work in. `native_kernels` and
-`payloads` call them; numpy is not needed here.
+"""Native: the compiled inner loops of the codecs, and the memory that they work in. Those here take any
+memory; `native_kernels` has those that make arrays, `payloads` what does all of a frame.
 
 `library` is None where nothing was compiled at installation, on big-endian machines, and with
 STEMMATA_NATIVE=0. The code is kernels.c; calls let other threads run.
@@ -14,8 +14,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from stemmata.codecs.dtypes import BLOCK, MAX_FRAME_BYTES, DType
+from stemmata.codecs.dtypes import BLOCK, MAX_FRAME_BYTES, MOMENTS, DType
 from stemmata.codecs.pages import small
+from stemmata.codecs.streams import Memory
+from stemmata.codecs.zstd_library import address
 
 VARIABLE = "STEMMATA_NATIVE"
 FILE = Path(__file__).with_name("_kernels.so")
@@ -74,6 +76,11 @@ suffix = suffixes[-1]
 """Of those that run: the fastest."""
 
 
+def at(memory: Memory) -> ctypes.c_void_p:
+    """Where its bytes lie."""
+    return ctypes.c_void_p(address(memory))
+
+
 class _Scratch(threading.local):
     """One frame's parts per thread: fresh memory for each frame costs more than the work."""
 
@@ -98,3 +105,54 @@ scratch = _Scratch()
 def call(name: str, dtype: DType) -> Any:
     """The function for elements of a width, of those that run."""
     return getattr(library, f"{name}_{8 * dtype.itemsize}{suffix}")
+
+
+def split(data: Memory, dtype: DType) -> list[memoryview]:
+    """As `numpy_kernels.split`; the planes are good until this thread splits again."""
+    planes, count = scratch.planes, len(data) // dtype.itemsize
+    call("stm_split", dtype)(
+        *(at(data), ctypes.c_int64(count), int(dtype.rotate), at(planes), ctypes.c_int64(PLANE))
+    )
+    return [planes[k * PLANE : k * PLANE + count] for k in range(dtype.itemsize)]
+
+
+def narrow(wide: Memory, dtype: DType) -> memoryview | None:
+    """As `numpy_kernels.narrow`; good until this thread narrows again."""
+    count = len(wide) // 4
+    into = scratch.narrowed[: 2 * count]
+    round_to = library.stm_narrow_bf16 if dtype.word == "BF16" else library.stm_narrow_f16
+    return None if round_to(at(wide), ctypes.c_int64(count), at(into)) else into
+
+
+def same(a: Memory, b: Memory) -> bool:
+    """As `numpy_kernels.same`."""
+    return bool(library.stm_same(at(a), at(b), ctypes.c_int64(len(a))))
+
+
+def moments(data: Memory, dtype: DType, other: Memory | None, other_dtype: DType) -> list[float]:
+    """As `numpy_moments.moments`."""
+    out = (ctypes.c_double * MOMENTS)()
+    count = ctypes.c_int64(len(data) // dtype.itemsize)
+    getattr(library, f"stm_moments{suffix or '_any'}")(
+        *(at(data), dtype.code, dtype.itemsize),
+        *(None if other is None else at(other), other_dtype.code, other_dtype.itemsize),
+        *(count, out),
+    )
+    return list(out)
+
+
+def delta_tokens(data: Memory, base: Memory, dtype: DType) -> int:
+    """How many tokens `numpy_kernels.delta_split` makes."""
+    groups = delta_split(data, base, dtype)
+    return sum(scratch.groups[:groups])
+
+
+def delta_split(data: Memory, base: Memory, dtype: DType) -> int:
+    """The parts of a delta into this thread's memory; the number of its groups."""
+    own = scratch
+    parts = (own.words, own.sorted, own.classes, own.tokens)
+    found = call("stm_delta_split", dtype)(
+        *(at(data), at(base), ctypes.c_int64(len(data) // dtype.itemsize), dtype.mantissa),
+        *(*map(at, parts), own.groups, at(own.raw), at(own.low), at(own.high), own.sizes),
+    )
+    return int(found)

@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stemmata.codecs.dtypes import DType
+from stemmata.codecs.dtypes import MOMENTS, DType
 
-MOMENTS = 15
-"""How many numbers `moments` tells."""
 _DIRECT = {
     "I8": "<i1",
     "I16": "<i2",

@@ -14,10 +14,9 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Protocol, TypeAlias
 
-import numpy as np
 from blake3 import blake3
 
-from stemmata.codecs import cast, delta, littlecode, planes, zstd
+from stemmata.codecs import cast, delta, littlecode, loops, planes, zstd
 from stemmata.codecs.decoding import ObjectDecoder, comes_back
 from stemmata.codecs.dtypes import BYTES, LITTLE, MAX_FRAME_BYTES, SAMPLE, DType
 from stemmata.codecs.faults import DamagedFault, translated
@@ -36,7 +35,8 @@ from stemmata.codecs.frames import (
     write_header,
 )
 from stemmata.codecs.hashing import Buffer
-from stemmata.codecs.streams import Bytes, Memory
+from stemmata.codecs.pages import small
+from stemmata.codecs.streams import Memory
 from stemmata.codecs.workers import each
 
 _NUMBER = bytes([0])
@@ -55,11 +55,11 @@ class Under(Protocol):
     @property
     def length(self) -> int: ...
 
-    def frame(self, element: int, count: int) -> Bytes:
+    def frame(self, element: int, count: int) -> memoryview:
         """The bytes of the elements of one frame, good until this thread asks for others."""
         ...
 
-    def seen(self, frame: Bytes) -> None:
+    def seen(self, frame: memoryview) -> None:
         """Told of each frame that was asked for, in their order."""
         ...
 
@@ -68,7 +68,7 @@ class Under(Protocol):
         ...
 
 
-Watch: TypeAlias = "Callable[[int, Bytes, Bytes | None], Callable[[], None] | None]"
+Watch: TypeAlias = "Callable[[int, memoryview, memoryview | None], Callable[[], None] | None]"
 """Takes a frame's number, its bytes, and those of what it leans on, not verified yet; on any thread. What it
 answers is called on that thread before its next frame, for one frame after another."""
 
@@ -85,11 +85,11 @@ class Base:
     def length(self) -> int:
         return len(self.content)
 
-    def frame(self, element: int, count: int) -> Bytes:
+    def frame(self, element: int, count: int) -> memoryview:
         size = self.dtype.itemsize
-        return np.frombuffer(self.content, np.uint8)[element * size : (element + count) * size]
+        return self.content[element * size : (element + count) * size]
 
-    def seen(self, frame: Bytes) -> None:
+    def seen(self, frame: memoryview) -> None:
         pass
 
     def require_whole(self) -> None:
@@ -106,7 +106,7 @@ class StoredBase:
         self._decoder = decoder
         self._hasher = blake3()
 
-    def frame(self, element: int, count: int) -> Bytes:
+    def frame(self, element: int, count: int) -> memoryview:
         """Raises Damage; also where its frames are cut otherwise."""
         size = count * self.dtype.itemsize
         found = self._decoder.frame_at(element)
@@ -117,8 +117,8 @@ class StoredBase:
         self._decoder.decode_into(found, into)
         return into
 
-    def seen(self, frame: Bytes) -> None:
-        self._hasher.update(frame.data)
+    def seen(self, frame: memoryview) -> None:
+        self._hasher.update(frame)
 
     def require_whole(self) -> None:
         if self._hasher.digest() != self._decoder.digest.raw:
@@ -133,7 +133,7 @@ class _Scratch(threading.local):
     """One frame's memory per thread: it stays in the processor's cache."""
 
     def __init__(self) -> None:
-        self.under = np.empty(MAX_FRAME_BYTES, np.uint8)
+        self.under = small(MAX_FRAME_BYTES)
         self.stored = memoryview(bytearray(MAX_FRAME_BYTES + FRAME_OVERHEAD))
 
 
@@ -217,11 +217,10 @@ def encode_object(
             return memoryview(bytearray(whole))
         into[: len(whole)] = whole
         return into[: len(whole)]
-    content = np.frombuffer(view, np.uint8)
     if plan is None:
-        plan = _planned(content, dtype, base)
+        plan = _planned(view, dtype, base)
     room = memoryview(bytearray(most_stored(len(view), dtype))) if into is None else into
-    frames = _encode_frames(content, dtype, plan, base, np.frombuffer(room, np.uint8), threads, watch)
+    frames = _encode_frames(view, dtype, plan, base, room, threads, watch)
     references = [base.reference] if base is not None and frames.lean else []
     header = write_header(dtype, frames.count, len(view), references)
     begin = MAX_HEADER - len(header)
@@ -239,11 +238,11 @@ class _Frames:
 
 
 def _encode_frames(
-    content: Bytes,
+    content: memoryview,
     dtype: DType,
     plan: Plan,
     base: Under | None,
-    room: Bytes,
+    room: memoryview,
     threads: Executor | None,
     watch: Watch | None,
 ) -> _Frames:
@@ -271,8 +270,7 @@ def _encode_frames(
                 return begin
 
             begin = turns.take(number, take_place)
-            # By numpy: while it copies, and the system finds the memory, others may run.
-            room[begin : begin + len(stored)] = np.frombuffer(stored, np.uint8)
+            loops.copy(stored, room[begin : begin + len(stored)])
         except BaseException as error:
             turns.break_off(error)
             raise
@@ -283,7 +281,7 @@ def _encode_frames(
     return written
 
 
-def _planned(content: Bytes, dtype: DType, base: Under | None) -> Plan:
+def _planned(content: memoryview, dtype: DType, base: Under | None) -> Plan:
     middle, sample = sample_of(content, dtype)
     plan = plan_alone(sample, dtype, len(content))
     if base is None or not len(sample):
@@ -294,7 +292,7 @@ def _planned(content: Bytes, dtype: DType, base: Under | None) -> Plan:
     return plan_against(plan, sample, under, dtype, base.dtype)[0]
 
 
-def sample_of(content: Bytes, dtype: DType) -> tuple[int, Bytes]:
+def sample_of(content: memoryview, dtype: DType) -> tuple[int, memoryview]:
     """The beginning of the middle frame, and where that is."""
     step = dtype.max_frame_bytes
     begin = -(-len(content) // step) // 2 * step
@@ -308,11 +306,11 @@ def fits(dtype: DType, length: int, base: DType, base_length: int) -> bool:
     return base == cast.WIDE and dtype.word in cast.NARROW and 2 * length == base_length
 
 
-def plan_alone(sample: Bytes, dtype: DType, length: int) -> Plan:
+def plan_alone(sample: memoryview, dtype: DType, length: int) -> Plan:
     """What to try on an object of `length` bytes that has no base."""
     if not len(sample):
         return Plan(False, (), 1.0)
-    whole = len(zstd.compress_general(sample.data))
+    whole = len(zstd.compress_general(sample))
     if not dtype.has_planes:
         return Plan(True, (), min(1.0, whole / len(sample)))
     little = length <= LITTLE
@@ -323,7 +321,7 @@ def plan_alone(sample: Bytes, dtype: DType, length: int) -> Plan:
 
 
 def plan_against(
-    alone: Plan, sample: Bytes, under: Bytes, dtype: DType, base_dtype: DType
+    alone: Plan, sample: memoryview, under: memoryview, dtype: DType, base_dtype: DType
 ) -> tuple[Plan, float]:
     """What to try against a base, given a frame of as many elements; the bytes that the sample takes so."""
     if base_dtype != dtype and cast.is_rounding(sample, under, dtype):
@@ -341,7 +339,7 @@ def _size(parts: Sequence[Buffer]) -> int:
 
 
 def _encode_frame(
-    data: Bytes, dtype: DType, plan: Plan, base: Under | None, under: Bytes | None
+    data: memoryview, dtype: DType, plan: Plan, base: Under | None, under: memoryview | None
 ) -> tuple[int, memoryview]:
     """A frame in its smallest form, proved by decoding it, and its codec; good until this thread's next."""
     fitted = None
@@ -356,7 +354,7 @@ def _encode_frame(
     into = _scratch.stored
     stored = _place(payload, into)
     if codec not in (RAW, CAST) and not comes_back(data, codec, stored, fitted, dtype):
-        codec, stored = RAW, _place([data.data], into)
+        codec, stored = RAW, _place([data], into)
     head = write_frame_head(codec, dtype, len(data), [stored])
     into[: len(head)] = head
     return codec, into[: len(head) + len(stored)]
@@ -371,10 +369,10 @@ def _place(parts: Sequence[Buffer], into: memoryview) -> memoryview:
     return into[FRAME_OVERHEAD:end]
 
 
-def _smallest(data: Bytes, under: Memory | None, dtype: DType, plan: Plan) -> tuple[int, list[Buffer]]:
+def _smallest(data: memoryview, under: Memory | None, dtype: DType, plan: Plan) -> tuple[int, list[Buffer]]:
     """The payload is good until this thread encodes again."""
     codec, size = RAW, len(data)
-    payload: list[Buffer] = [data.data]
+    payload: list[Buffer] = [data]
     if plan.habits is not None and under is not None:
         found = [_NUMBER, *delta.encode(data, under, dtype, plan.habits)]
         if _size(found) < size:
@@ -383,7 +381,7 @@ def _smallest(data: Bytes, under: Memory | None, dtype: DType, plan: Plan) -> tu
                 return codec, payload
             # Coding it in planes may use the same memory.
             payload = [b"".join(found)]
-    if plan.whole and len(whole := zstd.compress_general(data.data)) < size:
+    if plan.whole and len(whole := zstd.compress_general(data)) < size:
         codec, payload, size = ZSTD, [whole], len(whole)
     if dtype.has_planes and _size(split := planes.encode(data, dtype, plan.repeats)) < size:
         codec, payload = PLANES, split

@@ -13,7 +13,7 @@ import threading
 
 from stemmata.codecs import native, zstd_library
 from stemmata.codecs.dtypes import MAX_FRAME_BYTES, DType
-from stemmata.codecs.native import PLANE, call
+from stemmata.codecs.native import PLANE, at, call
 from stemmata.codecs.pages import small
 from stemmata.codecs.streams import Memory
 from stemmata.codecs.zstd_library import address
@@ -78,10 +78,6 @@ def are_here() -> bool:
     return _own is not None
 
 
-def _at(memory: Memory) -> ctypes.c_void_p:
-    return ctypes.c_void_p(address(memory))
-
-
 def delta_write(data: Memory, base: Memory, dtype: DType, repeats: bool) -> memoryview | None:
     """As `delta.encode`; good until this thread writes another."""
     if _own is None:
@@ -89,8 +85,8 @@ def delta_write(data: Memory, base: Memory, dtype: DType, repeats: bool) -> memo
     write, count = call("stm_delta_write", dtype), ctypes.c_int64(len(data) // dtype.itemsize)
     write.restype = ctypes.c_int64
     size = write(
-        *(ctypes.byref(_own.space), _at(data), _at(base), count),
-        *(dtype.mantissa, int(repeats), _at(_own.payload)),
+        *(ctypes.byref(_own.space), at(data), at(base), count),
+        *(dtype.mantissa, int(repeats), at(_own.payload)),
     )
     return _own.payload[:size]
 
@@ -101,8 +97,8 @@ def delta_read(payload: memoryview, base: Memory, dtype: DType, into: Memory) ->
         return False
     count = ctypes.c_int64(len(into) // dtype.itemsize)
     return not call("stm_delta_read", dtype)(
-        *(ctypes.byref(_own.space), _at(payload), ctypes.c_int64(len(payload))),
-        *(_at(base), count, dtype.mantissa, _at(into)),
+        *(ctypes.byref(_own.space), at(payload), ctypes.c_int64(len(payload))),
+        *(at(base), count, dtype.mantissa, at(into)),
     )
 
 
@@ -114,7 +110,7 @@ def planes_write(data: Memory, dtype: DType, repeats: tuple[bool, ...]) -> memor
     write.restype = ctypes.c_int64
     wanted = sum(pays << k for k, pays in enumerate(repeats))
     size = write(
-        *(ctypes.byref(_own.space), _at(data), count, int(dtype.rotate), wanted, _at(_own.payload)),
+        *(ctypes.byref(_own.space), at(data), count, int(dtype.rotate), wanted, at(_own.payload)),
     )
     return _own.payload[:size]
 
@@ -125,8 +121,8 @@ def planes_read(payload: memoryview, dtype: DType, into: Memory) -> bool:
         return False
     count = ctypes.c_int64(len(into) // dtype.itemsize)
     return not call("stm_planes_read", dtype)(
-        *(ctypes.byref(_own.space), _at(payload), ctypes.c_int64(len(payload))),
-        *(count, int(dtype.rotate), _at(into)),
+        *(ctypes.byref(_own.space), at(payload), ctypes.c_int64(len(payload))),
+        *(count, int(dtype.rotate), at(into)),
     )
 
 
@@ -135,18 +131,5 @@ def zstd_read(payload: memoryview, into: Memory) -> bool:
     if _own is None:
         return False
     size, expected = ctypes.c_int64(len(payload)), ctypes.c_int64(len(into))
-    found = _at(payload)
-    return not native.library.stm_zstd_read(ctypes.byref(_own.space), found, size, expected, _at(into))
-
-
-def narrow(wide: Memory, dtype: DType) -> memoryview | None:
-    """As `numpy_kernels.narrow`, where these functions are here; good until this thread narrows again."""
-    count = len(wide) // 4
-    into = native.scratch.narrowed[: 2 * count]
-    round_to = native.library.stm_narrow_bf16 if dtype.word == "BF16" else native.library.stm_narrow_f16
-    return None if round_to(_at(wide), ctypes.c_int64(count), _at(into)) else into
-
-
-def same(a: Memory, b: Memory) -> bool:
-    """Whether two of one length hold the same bytes, where these functions are here."""
-    return bool(native.library.stm_same(_at(a), _at(b), ctypes.c_int64(len(a))))
+    found = at(payload)
+    return not native.library.stm_zstd_read(ctypes.byref(_own.space), found, size, expected, at(into))

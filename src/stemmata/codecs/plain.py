@@ -1,5 +1,5 @@
-"""Plain: the planes of few numbers, split and joined without numpy, whose import takes longer than that. Does
-for a table of statistics what `numpy_kernels` does for tensors."""
+"""Plain: the planes of few numbers, split and joined in Python: to import anything faster takes longer than
+that. Does for a table of statistics what the kernels do for tensors."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ _WORDS = {2: "H", 4: "I", 8: "Q"}
 
 
 def suits(length: int) -> bool:
-    """Whether an object of so many bytes is better encoded here: not where numpy is there already."""
-    return length <= MOST and "numpy" not in sys.modules and sys.byteorder == "little"
+    """Whether so many bytes are better coded here: not where something faster is there already."""
+    there = "numpy" in sys.modules or is_compiled_there()
+    return length <= MOST and not there and sys.byteorder == "little"
 
 
 def reads(length: int) -> bool:
-    """Whether so many bytes are better decoded here: not where what is compiled is there already, and not
-    where so much was decoded here before that it had better be."""
+    """Whether so many bytes are better decoded here: nor where so much was decoded here before that what is
+    faster had better be imported."""
     global _left
-    if not suits(length) or is_compiled_there():
-        return False
-    _left -= length
-    return _left >= 0
+    if suits(length):
+        _left -= length
+        return _left >= 0
+    return False
 
 
 def is_compiled_there() -> bool:
-    """Whether `payloads` has been imported, which reads anything without numpy."""
+    """Whether `payloads` has been imported, which reads and writes anything."""
     return "stemmata.codecs.payloads" in sys.modules
 
 

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 from stemmata.codecs import plain, streams
 from stemmata.codecs.dtypes import DType
 from stemmata.codecs.hashing import Buffer
-from stemmata.codecs.streams import Bytes
+from stemmata.codecs.streams import Memory
 from stemmata.deferred import deferred
 
 if TYPE_CHECKING:
-    from stemmata.codecs import kernels, payloads
+    from stemmata.codecs import kernels, loops, payloads
 else:
-    # numpy comes with them
-    kernels = deferred("stemmata.codecs.kernels")
+    kernels = deferred("stemmata.codecs.kernels")  # numpy comes with them
+    loops = deferred("stemmata.codecs.loops")
     payloads = deferred("stemmata.codecs.payloads")
 
 
-def encode(data: Bytes, dtype: DType, try_repeats: tuple[bool, ...]) -> list[Buffer]:
+def encode(data: Memory, dtype: DType, try_repeats: tuple[bool, ...]) -> list[Buffer]:
     """The payload, in parts that are good until this thread encodes again.
 
     `try_repeats` says for which planes repeats are looked for as well. Huffman coding is tried on every
@@ -33,14 +33,14 @@ def encode(data: Bytes, dtype: DType, try_repeats: tuple[bool, ...]) -> list[Buf
     if found is not None:
         return [found]
     parts: list[Buffer] = []
-    for plane, repeats in zip(kernels.split(data, dtype), try_repeats, strict=True):
+    for plane, repeats in zip(loops.split(data, dtype), try_repeats, strict=True):
         parts += streams.write(plane, repeats=repeats)
     return parts
 
 
-def repeats_pay(data: Bytes, dtype: DType) -> tuple[bool, ...]:
+def repeats_pay(data: Memory, dtype: DType) -> tuple[bool, ...]:
     """For each plane of a sample, whether looking for repeats beats Huffman coding alone."""
-    return tuple(map(streams.repeats_pay, kernels.split(data, dtype)))
+    return tuple(map(streams.repeats_pay, loops.split(data, dtype)))
 
 
 def decode(payload: memoryview, dtype: DType, into: memoryview) -> None:
@@ -53,12 +53,10 @@ def decode(payload: memoryview, dtype: DType, into: memoryview) -> None:
         return
     if payloads.planes_read(payload, dtype, into):
         return
-    import numpy as np
-
     reader = streams.Reader(payload)
     planes = [reader.take(len(into) // dtype.itemsize) for _ in range(dtype.itemsize)]
     reader.require_end()
-    kernels.join(planes, dtype, np.frombuffer(into, np.uint8))
+    kernels.join(planes, dtype, loops.array(into))
 
 
 def decode_plainly(payload: memoryview, dtype: DType, into: memoryview) -> None:

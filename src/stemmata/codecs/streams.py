@@ -29,13 +29,13 @@ def view(memory: Memory) -> memoryview:
     return memoryview(memory)  # type: ignore[arg-type]  # an array's too, which its stubs do not tell
 
 
-def write(data: Bytes | bytes, *, entropy: bool = True, repeats: bool = True) -> list[Buffer]:
+def write(data: Memory, *, entropy: bool = True, repeats: bool = True) -> list[Buffer]:
     """The stream, in parts, the smallest of what is tried: as it is, and
 
     `entropy`: by the frequencies of bytes alone; zstd gives up on noise at once, so that trying costs
     little. `repeats`: by repeats too, which takes longer.
     """
-    raw = memoryview(data) if isinstance(data, bytes) else data.data
+    raw = view(data)
     best: Buffer = raw
     if len(data):
         for tried, compress in ((entropy, zstd.compress_entropy), (repeats, zstd.compress_general)):
@@ -44,12 +44,12 @@ def write(data: Bytes | bytes, *, entropy: bool = True, repeats: bool = True) ->
     return [_HEAD.pack(_RAW if best is raw else _ZSTD, len(best)), best]
 
 
-def repeats_pay(data: Bytes) -> bool:
+def repeats_pay(data: Memory) -> bool:
     """Whether repeats are worth looking for in streams like this one."""
     if not len(data):
         return False
-    without = min(len(data), len(zstd.compress_entropy(data.data)))
-    return len(zstd.compress_general(data.data)) < without
+    without = min(len(data), len(zstd.compress_entropy(view(data))))
+    return len(zstd.compress_general(view(data))) < without
 
 
 class Reader:

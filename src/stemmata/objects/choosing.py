@@ -11,14 +11,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-import numpy as np
-
 from stemmata.codecs.decoding import ObjectDecoder, Scratch
 from stemmata.codecs.dtypes import DType
 from stemmata.codecs.frames import CAST, Frame, Reference
 from stemmata.codecs.held import HeldBase, Read
 from stemmata.codecs.objectcode import Plan, StoredBase, fits, plan_against, plan_alone, sample_of
-from stemmata.codecs.streams import Bytes
 from stemmata.errors import StemmataError
 from stemmata.ids import Digest, PackName
 from stemmata.objects.reading import ObjectReader
@@ -30,7 +27,7 @@ Held: TypeAlias = "Callable[[Digest], Read | None]"
 WORK = 4
 """What reading an object may decode, its bases included, in multiples of its own bytes."""
 _SMALLEST = 1024
-"""Bytes of an object below which a base gains next to nothing."""
+"""memoryview of an object below which a base gains next to nothing."""
 _GAIN = 0.97
 """A base has to make of an object less than this part of what it takes alone."""
 _STEP = 1.04
@@ -79,8 +76,7 @@ def chosen(
     if not candidates or len(data) < _SMALLEST or len(data) % dtype.itemsize or not dtype.has_planes:
         yield Chosen()
         return
-    whole = np.frombuffer(data, np.uint8)
-    begin, sample = sample_of(whole, dtype)
+    begin, sample = sample_of(data, dtype)
     alone = plan_alone(sample, dtype, len(data))
     limit = _GAIN * _STEP * alone.alone * len(sample)
     best: tuple[Reference, ObjectDecoder, Plan, Read | None] | None = None
@@ -147,11 +143,11 @@ def _kin(
     return [each for each in fresh if not all(frame.codec == CAST for frame in each[1].frames)]
 
 
-def _held(read: Read, decoder: ObjectDecoder, element: int, count: int) -> Bytes | None:
+def _held(read: Read, decoder: ObjectDecoder, element: int, count: int) -> memoryview | None:
     """The bytes of `count` elements of an object from an element on, from where they are held."""
     size = decoder.header.dtype.itemsize
-    into = np.empty(count * size, np.uint8)
-    return into if read(element * size, into.data) else None
+    into = memoryview(bytearray(count * size))
+    return into if read(element * size, into) else None
 
 
 class _Frames:
@@ -160,9 +156,9 @@ class _Frames:
 
     def __init__(self, element: int) -> None:
         self._element = element
-        self._found: dict[tuple[Digest, int, int], Bytes] = {}
+        self._found: dict[tuple[Digest, int, int], memoryview] = {}
 
-    def sample(self, decoder: ObjectDecoder, count: int) -> Bytes | None:
+    def sample(self, decoder: ObjectDecoder, count: int) -> memoryview | None:
         """The first `count` elements of an object's; None where they cannot be had."""
         frame = decoder.frame_at(self._element)
         length = count * decoder.header.dtype.itemsize
@@ -173,7 +169,7 @@ class _Frames:
         except StemmataError:
             return None
 
-    def _decoded(self, decoder: ObjectDecoder, frame: Frame) -> Bytes:
+    def _decoded(self, decoder: ObjectDecoder, frame: Frame) -> memoryview:
         key = decoder.digest, frame.raw_offset, frame.raw_length
         found = self._found.get(key)
         if found is not None:
@@ -182,8 +178,7 @@ class _Frames:
         under = base.frame_at(self._element) if base is not None else None
         if base is not None and under is not None:
             known = base.digest, self._decoded(base, under)
-        into = _scratch.at(len(self._found), frame.raw_length)
-        decoder.decode_into(frame, into, known)
-        found = np.frombuffer(into, np.uint8)
+        found = _scratch.at(len(self._found), frame.raw_length)
+        decoder.decode_into(frame, found, known)
         self._found[key] = found
         return found

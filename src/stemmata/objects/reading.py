@@ -143,7 +143,7 @@ class ObjectReader:
     def _decoder(
         self, pack: PackReader, digest: Digest, row: IndexRow, buffers: Room
     ) -> Iterator[ObjectDecoder]:
-        # Imported here: numpy costs a tenth of a second, and much is asked that reads no object.
+        # Imported here: much is asked that reads no object.
         from stemmata.codecs.decoding import ObjectDecoder, Stored
         from stemmata.codecs.encoded import Pieces
 

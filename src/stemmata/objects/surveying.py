@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from stemmata.codecs.dtypes import DType
+from stemmata.codecs.pages import small
 from stemmata.errors import StemmataError
 from stemmata.ids import Digest, PackName
 from stemmata.objects.reading import ObjectReader
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from stemmata.codecs.held import Read
     from stemmata.codecs.moments import Moments
     from stemmata.codecs.objectcode import Under, Watch
-    from stemmata.codecs.streams import Bytes
     from stemmata.objects.choosing import Held
 
 
@@ -73,7 +73,7 @@ class Survey:
         self._parts.clear()
         with self._other(base, against) as (other, like):
 
-            def watch(number: int, data: Bytes, under: Bytes | None) -> Callable[[], None] | None:
+            def watch(number: int, data: memoryview, under: memoryview | None) -> Callable[[], None] | None:
                 seen = None
                 if other is not None:
                     begin = number * self._dtype.max_frame_bytes // self._dtype.itemsize
@@ -98,9 +98,7 @@ class Survey:
 
     def whole(self) -> None:
         """Of an object that is there already, and so is not coded."""
-        import numpy as np
-
-        content, step = np.frombuffer(self._data, np.uint8), self._dtype.max_frame_bytes
+        content, step = self._data, self._dtype.max_frame_bytes
         with self.watching(None) as watch:
             for begin in range(0, len(content), step):
                 seen = watch(begin // step, content[begin : begin + step], None)
@@ -155,17 +153,15 @@ class Beside:
         self._sound = True
         self._own = threading.local()
 
-    def frame(self, element: int, count: int, under: Bytes | None) -> Bytes:
+    def frame(self, element: int, count: int, under: memoryview | None) -> memoryview:
         """The bytes of the elements of one frame, good until this thread asks for the next."""
-        import numpy as np
-
         header = self._decoder.header
-        into = getattr(self._own, "into", None)
+        into: memoryview | None = getattr(self._own, "into", None)
         if into is None or len(into) < count * header.dtype.itemsize:
-            into = self._own.into = np.empty(count * header.dtype.itemsize, np.uint8)
+            into = self._own.into = small(count * header.dtype.itemsize)
         into = into[: count * header.dtype.itemsize]
         if self._read is not None:
-            self._sound &= self._read(element * header.dtype.itemsize, into.data)
+            self._sound &= self._read(element * header.dtype.itemsize, into)
             return into
         found = self._decoder.frame_at(element)
         try:
@@ -178,8 +174,8 @@ class Beside:
             self._sound = False
         return into
 
-    def seen(self, frame: Bytes) -> None:
-        self._hasher.update(frame.data)
+    def seen(self, frame: memoryview) -> None:
+        self._hasher.update(frame)
 
     def is_not_where_it_was(self) -> bool:
         """Once all were seen: whether something else was read where its bytes are said to be held."""

@@ -38,7 +38,7 @@ PACK_BYTES = 1 << 30
 PACK_OBJECTS = 1 << 20
 
 _CHOOSING = "stemmata.objects.choosing"
-"""What brings numpy along, whose import takes longer than reading and hashing the first tensors."""
+"""What brings all that codes along, and numpy where nothing was compiled."""
 
 _WORTH_A_THREAD = 64 << 10
 """Bytes of an object from which coding it beside others gains more than handing over costs."""
