@@ -25,7 +25,7 @@ import corpus
 import patches
 import peers
 import trackers
-from figures import LARGE, USUAL, USUAL_WALKS
+from figures import LARGE, LINES, ONCE, USUAL, USUAL_WALKS
 from keeping import Conditions, Measured, Results, Shelf, conditions, measure
 from manifests import BRANCHES, RECIPES, Entry
 from measuring import ROOT, machine_facts
@@ -50,9 +50,13 @@ TOOLS = (
     "trackio",
     "mlflow",
 )
-OF_LARGE = ("stemmata", "cp", "zstd", "borg-zstd", "dvc")
-"""The tools that walk the large history, once: it tells how memory grows with a model, and a walk through
-versions of GBs takes minutes. So: ours, the floor, and one of each kind of the others."""
+OF_ONCE = {
+    LARGE: ("stemmata", "cp", "zstd", "borg-zstd", "dvc"),
+    LINES: ("stemmata", "cp", "zstd-patch", "restic", "borg-zstd", "dvc"),
+}
+"""The tools that walk those of ONCE: the large one tells how memory grows with a model, the long one what a
+version takes far down a line, and both take minutes. So: ours, the floor, and one of each kind of the
+others."""
 
 
 def main() -> int:
@@ -90,12 +94,13 @@ def target(shelf: Shelf, options: argparse.Namespace, work: Path) -> tuple[Path,
         return ours, RESULTS, Results.read(RESULTS)
     results = Results.of(kept)
     walked = {(history.name, *history.walks) for history in results.histories}
-    whole = walked == {(name, *(OF_LARGE if name == LARGE else TOOLS)) for name in USUAL}
+    whole = walked == {(name, *OF_ONCE.get(name, TOOLS)) for name in USUAL}
     docs = Path(options.docs).resolve() if options.docs else ours if whole else work / "benchmarks" / "docs"
     return docs, RESULTS if docs == ours else docs / RESULTS.name, results
 
 
 def parse_options(words: Sequence[str] | None = None) -> argparse.Namespace:
+    both = " and ".join(ONCE)
     parser = argparse.ArgumentParser(description="Measure stemmata beside other tools, and write the page.")
     parser.add_argument(
         "--histories",
@@ -105,12 +110,12 @@ def parse_options(words: Sequence[str] | None = None) -> argparse.Namespace:
         help=f"default: {' '.join(USUAL)}",
     )
     parser.add_argument("--only-tools", nargs="+", choices=TOOLS, metavar="TOOL",
-                        help=f"of {', '.join(TOOLS)}; default: all, on {LARGE} some")  # fmt: skip
+                        help=f"of {', '.join(TOOLS)}; default: all, on {both} some")  # fmt: skip
     parser.add_argument(
         "--repeat",
         type=int,
         default=USUAL_WALKS,
-        help=f"walks of each tool, one on {LARGE}; medians count; default: {USUAL_WALKS}",
+        help=f"walks of each tool, one on {both}; medians count; default: {USUAL_WALKS}",
     )
     parser.add_argument("--work", default="bench-work", help="folder for everything that is written")
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page of what is kept")
@@ -125,7 +130,7 @@ def parse_options(words: Sequence[str] | None = None) -> argparse.Namespace:
 def walkers(history: str, options: argparse.Namespace) -> Sequence[str]:
     """The tools that walk a history: what was asked for, else all that are to."""
     asked: Sequence[str] | None = options.only_tools
-    return asked or (OF_LARGE if history == LARGE else TOOLS)
+    return asked or OF_ONCE.get(history, TOOLS)
 
 
 def rounds(options: argparse.Namespace) -> list[tuple[str, str, int]]:
@@ -134,7 +139,7 @@ def rounds(options: argparse.Namespace) -> list[tuple[str, str, int]]:
         (name, key, number)
         for number in range(1, options.repeat + 1)
         for name in options.histories
-        if number == 1 or name != LARGE
+        if number == 1 or name not in ONCE
         for key in mixed(walkers(name, options), f"{name} {number}")
     ]
 

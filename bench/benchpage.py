@@ -16,6 +16,7 @@ from figures import (
     GONE,
     LARGE,
     MEASURES,
+    ONCE,
     OURS,
     USUAL,
     USUAL_WALKS,
@@ -29,7 +30,7 @@ from figures import (
     tools_of,
 )
 from keeping import History, Results, Walk
-from pagechain import the_chain, the_cost
+from pagechain import the_chain, the_cost, the_lines
 from pagehistories import the_histories
 from pagelarge import the_large
 from pagepictures import pictures
@@ -94,7 +95,11 @@ def page(results: Results, file: str) -> str:
         lines += of_history(results, history)
     lines += the_large(results)
     if OURS in results.tools:
-        lines.append(pagewords.CHAIN.format(example=the_chain(results), cost=the_cost(results)))
+        lines.append(
+            pagewords.CHAIN.format(
+                example=the_chain(results), cost=the_cost(results), lines=the_lines(results)
+            )
+        )
     lines += the_starts(results)
     names = [history.name for history in results.histories]
     options = "" if set(names) == set(USUAL) else f" --histories {' '.join(names)}"
@@ -158,11 +163,11 @@ def the_walks(walks: Sequence[Walk], results: Results) -> str:
     most_walks = max(walk.number for walk in walks)
     if most_walks == 1:
         return "The figures are of one walk of each tool."
-    large = any(history.name == LARGE for history in results.histories)
+    once = " and ".join(history.name for history in results.histories if history.name in ONCE)
     what = "mean of two" if most_walks == 2 else f"median of {most_walks}"
     both = "both follow" if most_walks == 2 else "least and most follow"
     return (
-        f"A figure is the {what} walks{f', on {LARGE} of one' if large else ''}; {both} in brackets where "
+        f"A figure is the {what} walks{f', on {once} of one' if once else ''}; {both} in brackets where "
         "they read otherwise. Each is taken by itself: a total need not be the exact sum of its parts."
     )
 

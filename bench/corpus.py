@@ -1,10 +1,10 @@
 """Makes the histories that stemmata is measured on, by training them.
 
-    .venv/bin/python bench/corpus.py [H] [H2] [L] [G] [G4] [tiny] [--work bench-work/corpus]
+    .venv/bin/python bench/corpus.py [H] [H2] [L] [T] [G] [G4] [tiny] [--work bench-work/corpus]
 
-Without names: H, H2 and G; L (long), G4 (4 GB) and tiny (made up) on request alone. What is complete is
-not made again. How they are trained stands in finetuning.py and lengthy.py, what a version is in
-manifests.py. Other scripts walk one with
+Without names: H, H2 and G; L (long), T (ten in a line), G4 (4 GB) and tiny (made up) on request alone.
+What is complete is not made again. How they are trained stands in finetuning.py and lengthy.py, what a
+version is in manifests.py. Other scripts walk one with
 
     for entry in corpus.history("H"): entry.name, entry.folder, entry.parents, entry.kind
 """
@@ -20,7 +20,7 @@ from manifests import BRANCHES, RECIPES, Entry, Shelf, branch
 
 USUAL = ("H", "H2", "G")
 WORK = Path("bench-work/corpus")
-_RECIPES = {"L": "lengthy", "tiny": "madeup"}
+_RECIPES = {"L": "lengthy", "T": "lengthy", "tiny": "madeup"}
 """Modules of the histories that are not finetuning's."""
 
 

@@ -17,10 +17,14 @@ CHAIN = "G"
 """The history that is one chain."""
 LARGE = "G4"
 """The history of versions of several GB; CHAIN's are of the same kind and a fraction as large."""
-USUAL = ("H", "B", "L", "R", CHAIN, LARGE)
+LINES = "T"
+"""The history whose versions follow one another longest."""
+ONCE = (LINES, LARGE)
+"""Histories that a few tools walk once: they tell of sizes and of memory, not of seconds."""
+USUAL = ("H", "B", "L", "R", LINES, CHAIN, LARGE)
 """The histories of the whole page."""
 USUAL_WALKS = 3
-"""Of each tool through each history, of LARGE one."""
+"""Of each tool through each history, of those of ONCE one."""
 COPIES = "cp"
 """The tool whose times tell the noise: it does the same work each time."""
 OURS, ALONE, GONE = "stemmata", "stemmata-alone", "stemmata-gone"

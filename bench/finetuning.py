@@ -189,14 +189,19 @@ def encoder_lora(shelf: Shelf) -> None:
     for rank in (4, 8):
         torch.manual_seed(rank)
         model, tokenizer = encoder(shelf.folder("base"))
-        adapted = get_peft_model(
-            model,
-            LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules=["query", "value"]),
-        )
+        adapted = adapted_by(model, rank)
         training = contrastive_training(adapted, tokenizer, rank, 2e-4, 1, f"H LoRA r={rank}")
         training.epoch(STEPS)
         what = f"LoRA of rank {rank} on query and value, AdamW 2e-4 linear"
         shelf.put(f"lora-r{rank}", ("base",), "adapter", what, saver(adapted, tokenizer))
+
+
+def adapted_by(model: Any, rank: int) -> Any:
+    """The encoder with a LoRA on query and value."""
+    return get_peft_model(
+        model,
+        LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules=["query", "value"]),
+    )
 
 
 def epochs(
@@ -208,12 +213,13 @@ def epochs(
     what: str,
     write: Callable[[Path], None],
     start: str = "base",
+    kind: str = "model",
 ) -> None:
     """Train and put `name`-1 … `name`-`count`, each the child of the one before."""
     parent = start
     for number in range(1, count + 1):
         training.epoch(steps)
-        shelf.put(f"{name}-{number}", (parent,), "model", f"epoch {number}: {what}", write)
+        shelf.put(f"{name}-{number}", (parent,), kind, f"epoch {number}: {what}", write)
         parent = f"{name}-{number}"
 
 

@@ -1,7 +1,8 @@
-"""How the history L of corpus.py is trained: the encoder of H from its base, epochs of an ordinary length.
+"""How the histories L and T of corpus.py are trained: the encoder of H from its base, over epochs of an
+ordinary length, and over many in a line.
 
-Owns two ways: all in fp32, and mixed precision as most people train, whose weights stay in fp32 and are
-saved in bf16.
+Owns two ways for L: all in fp32, and mixed precision as most people train, whose weights stay in fp32 and are
+saved in bf16; for T one rate throughout, so that each version moves as far as the one before.
 """
 
 from __future__ import annotations
@@ -13,9 +14,19 @@ from typing import Any
 
 import torch
 
-from finetuning import contrastive, contrastive_training, encoder, encoder_base, epochs, saver
+from finetuning import (
+    Training,
+    adapted_by,
+    constant,
+    contrastive,
+    contrastive_training,
+    encoder,
+    encoder_base,
+    epochs,
+    saver,
+)
 from manifests import Line, Shelf
-from recipes import LONG_STEPS
+from recipes import LONG_STEPS, LORA_EPOCHS, STEPS, TEN_EPOCHS
 
 EPOCHS = 3
 
@@ -54,4 +65,30 @@ def rounding(model: Any, tokenizer: Any) -> Callable[[Path], None]:
     return write
 
 
-HISTORIES: dict[str, list[Line]] = {"L": [("base", encoder_base), ("fp32", fp32), ("mixed", mixed)]}
+def ten(shelf: Shelf) -> None:
+    torch.manual_seed(61)
+    model, tokenizer = encoder(shelf.folder("base"))
+    training = at_one_rate(contrastive_training(model, tokenizer, 61, 2e-5, TEN_EPOCHS, "T fp32"))
+    what = "all weights in fp32, AdamW 2e-5 constant"
+    epochs(shelf, training, "ten", TEN_EPOCHS, STEPS, what, saver(model, tokenizer))
+
+
+def one_lora(shelf: Shelf) -> None:
+    torch.manual_seed(62)
+    model, tokenizer = encoder(shelf.folder("base"))
+    adapted = adapted_by(model, 8)
+    training = at_one_rate(contrastive_training(adapted, tokenizer, 62, 2e-4, LORA_EPOCHS, "T LoRA"))
+    what = "LoRA of rank 8 on query and value, AdamW 2e-4 constant"
+    epochs(shelf, training, "lora", LORA_EPOCHS, STEPS, what, saver(adapted, tokenizer), kind="adapter")
+
+
+def at_one_rate(training: Training) -> Training:
+    """One step in ten of the first epoch warms up."""
+    training.scheduler = constant(training.optimizer, STEPS)
+    return training
+
+
+HISTORIES: dict[str, list[Line]] = {
+    "L": [("base", encoder_base), ("fp32", fp32), ("mixed", mixed)],
+    "T": [("base", encoder_base), ("ten", ten), ("lora", one_lora)],
+}

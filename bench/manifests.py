@@ -15,7 +15,7 @@ from pathlib import Path
 
 from measuring import folder_bytes
 
-RECIPES = {"H": 1, "H2": 1, "L": 1, "G": 1, "G4": 1, "tiny": 1}
+RECIPES = {"H": 1, "H2": 1, "L": 1, "T": 1, "G": 1, "G4": 1, "tiny": 1}
 """Counted up with every change of what is trained: a history of an older recipe is made anew."""
 BRANCHES = {"B": ("H", "bf16-*"), "R": ("L", "rounded-*")}
 """Histories that are part of another: which, and the names of its versions. Nothing more is trained for them;

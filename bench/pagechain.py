@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from figures import CHAIN, GONE, OURS, mb, ours_of, tools_of
+from figures import CHAIN, GONE, LINES, OURS, mb, ours_of, tools_of
 from keeping import Results
 from manifests import BRANCHES
+from pagekinds import FIRST, kinds_of
 
 _COST = """*{name}* takes {less} MB in {part}, and {more} MB in {whole}, where the limit is met sooner. """
+_LINE = """{kind}: of {first} {one} MB were kept, of those after it {least} to {most} MB, {mean} in the
+mean, and of the last, {last}, {end}"""
+_UNKNOWN = "What the limit costs after many more versions no history here shows."
 _WORTH_TELLING = 1.05
 """By how much a version must take more for its limit to be told as a cost."""
 
@@ -52,3 +56,22 @@ def the_cost(results: Results) -> str:
             found.append((more / less, _COST.format(**words)))
     times, told = max(found, default=(0.0, ""))
     return told if times > _WORTH_TELLING else ""
+
+
+def the_lines(results: Results) -> str:
+    """What each version of the long lines takes, as a sentence of each line."""
+    history = next((h for h in results.histories if h.name == LINES and OURS in h.walks), None)
+    if history is None:
+        return _UNKNOWN
+    ours = ours_of(tools_of(results, history))
+    assert ours is not None
+    told = []
+    for kind, places in kinds_of(history).items():
+        first, *others = [ours.walked.rows[at] for at in places]
+        if kind == FIRST or not others:
+            continue
+        sizes = [row.kept for row in others]
+        words = {"kind": kind, "first": first.name, "one": mb(first.kept), "last": others[-1].name}
+        words |= {"least": mb(min(sizes)), "most": mb(max(sizes)), "mean": mb(sum(sizes) / len(sizes))}
+        told.append(_LINE.format(**words, end=mb(others[-1].kept)))
+    return f"On {history.name}, whose rate does not fall, stemmata kept this. {'. '.join(told)}."

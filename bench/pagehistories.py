@@ -14,9 +14,11 @@ from recipes import (
     GPT_STEPS,
     GPT_TOKENS,
     LONG_STEPS,
+    LORA_EPOCHS,
     LOSS_BATCHES,
     PAIRS,
     STEPS,
+    TEN_EPOCHS,
     TOKENS,
     WARM_UP,
 )
@@ -39,6 +41,10 @@ the first version leans on nothing, and the epochs on it.""",
 {LONG_STEPS} optimizer steps (H: {STEPS}). Once in fp32, and once in mixed precision: products are taken in
 bf16, the weights stay in fp32, and after each epoch a copy rounded to bf16 is saved; the training goes on
 from those in fp32.""",
+    "T": f"""The same encoder from the same base at the same task: {TEN_EPOCHS} epochs of {STEPS} steps,
+each the child of the one before, and {LORA_EPOCHS} of one LoRA. The rate stays as it is from the fifth step
+on, so that a version moves about as far as the one before. A few tools walked it, once: it is here for what
+a version takes far down a line.""",
     "R": """Those versions of L that are in bf16, saved by themselves.""",
     "G": f"""GPT-2's architecture, 124 million parameters in fp32, from random weights: registries of packages
 could be reached where this was measured, a hub with models could not. So it is the beginning of a training

@@ -9,6 +9,7 @@ KINDS = {
     "full": "all weights in fp32",
     "epoch": "all weights in fp32",
     "long": "all weights in fp32",
+    "ten": "all weights in fp32, ten epochs in a line",
     "frozen": "two of six layers trained, all in fp32",
     "bf16-base": "the first version, rounded to bf16",
     "bf16": "trained in bf16 alone",

@@ -9,7 +9,9 @@ import pagewords
 from figures import (
     GONE,
     LARGE,
+    LINES,
     MEASURES,
+    ONCE,
     PATCHES,
     Measure,
     Noise,
@@ -36,21 +38,21 @@ def in_short(results: Results) -> list[str]:
         if history.name == LARGE or ours is None:
             continue
         rows += _kept_of(history, ours, others_of(tools))
-        times += _times_of(history, tools) if others_of(tools) else []
+        times += _times_of(history, tools) if others_of(tools) and history.name not in ONCE else []
     if not rows:
         return ["stemmata itself was not measured.", ""]
     heads = ["history", "versions", "MB", "stemmata keeps MB", "of the bytes", "without embeddings"]
     names = {history.name for history in results.histories}
     half = pagewords.HALF[names.issuperset(BRANCHES)]
     lines = [*table([*heads, "least of the others, MB"], rows, (2, 3, 4, 5)), ""]
-    lines += [pagewords.SMALL.format(half=half), ""]
+    lines += [pagewords.SMALL.format(half=half, line=pagewords.LINE[LINES in names]), ""]
     heads = ["history", "mean seconds", "stemmata", "faster", "slower", "not to be told apart"]
     return [*lines, _how_timed(results), "", *table(heads, times), ""] if times else lines
 
 
 def _how_timed(results: Results) -> str:
     """What *faster* means, by the walks that each tool made at least."""
-    usual = [history for history in results.histories if history.name != LARGE]
+    usual = [history for history in results.histories if history.name not in ONCE]
     walks = min(len(walks) for history in usual for walks in history.walks.values())
     middle = "mean" if walks == 2 else "median"
     # So many orders of the walks of two tools there are; in two of them all of the one come first.

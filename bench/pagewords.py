@@ -24,7 +24,8 @@ machine* tells. What it comes to stands under *In short*, where others win under
 
 Every measured figure here and in the pictures is made from [{name}]({file}) by `bench/benchmarks.py`. MB is
 10^6 bytes. Bold is, in the tables of tools, the least figure of a column (*By kind*: of a row), even where
-the next cannot be told from it; in the first table it is the share of a kind. *Kept* is what a
+the next cannot be told from it; in the first table it is the share of a kind of version that has a
+relative in the store. *Kept* is what a
 store grew by, *a version* a whole folder as `save_pretrained` leaves it, with config and tokenizer.
 """
 
@@ -36,11 +37,24 @@ what is saved in fp32 after products in bf16 was not measured. {half} fp16 was n
 
 Half of the weights of H and L are a table of tokens, of which most rows hardly move, so that little is
 kept of them. *Without embeddings* is what is kept of all other weights, as a share of their own bytes: the
-figure to look at where embeddings are a small part, as in a large decoder. Not measured were a fine-tuning
-of a decoder of billions of parameters, and epochs of one LoRA: the two of H are adapters of their own.
-Optimizer states are in no version here. No history has more than four trained versions in a line after its
+figure to look at where embeddings are a small part, as in a large decoder. Not measured was a fine-tuning
+of a decoder of billions of parameters. Optimizer states are in no version here. {line}
+
+Little is gained where there is nothing to be a difference from: a first version, and an adapter of its own,
+of which little more is saved than zstd alone saves. What is the same bit for bit, file or tensor, takes
+next to nothing, here as in each store that knows contents. Weights that move further than these between two
+versions, by a higher rate or by many more steps, keep more of their bytes; how much more was not
+measured."""
+LINE = {
+    True: """No history but T has more than four trained
+versions in a line after its first: T is there to see how that goes on, in fp32 and for the epochs of one LoRA
+(the two of H are adapters of their own). *Along a chain of versions* tells what came of it.""",
+    False: """No history has more than four trained versions in a line after its
 first, and the shares hold as far as that: where the limit of a chain is met, a version keeps more, as *Along
-a chain of versions* tells, and how that goes on was not measured."""
+a chain of versions* tells, and how that goes on was not measured. Epochs of one LoRA were not, either: the
+two of H are adapters of their own.""",
+}
+"""By whether a long line was measured."""
 HALF = {
     True: """Weights that are loaded in bf16 and trained so, without a copy in
 fp32: B, whose four epochs are short: 160 steps in all change few values, and more steps change more, which
@@ -65,6 +79,7 @@ REBUILT = """ *zstd 3 --patch-from* rebuilds a version's parent from its store b
 beside it stands stemmata's time where it has to rebuild the parent, too."""
 KINDS = {
     ("H", "LoRA"): "LoRA: two adapters; most of their folders is the tokenizer, which is stored already",
+    ("T", "LoRA"): "LoRA: epochs of one adapter; the tokenizer beside it is stored already",
 }
 """Kinds of a history as the first table names them, where that is more."""
 
@@ -73,6 +88,7 @@ SHORT = {
     "B": "the versions of H in bf16, in a store without the others",
     "L": "the same encoder, longer epochs",
     "R": "the versions of L in bf16, in a store without the others",
+    "T": "the same encoder, many epochs in a line at one rate: all weights, and one LoRA",
     "G": "the first steps of a GPT-2 of 124 million parameters from random weights; no fine-tuning",
 }
 """The histories in a line."""
@@ -89,8 +105,8 @@ with the exponents compress while the last bits hardly do. Of a tensor that equa
 a smaller type, bit for bit, only the note that it does is kept.
 
 A difference is that of the numbers as integers in the same order, so that a small step is a small integer
-whatever the signs. Their sizes are sorted by the exponent of what they differ from and coded by zstd, level 3
-or with parameters that leave a Huffman coder of it; the bits below are kept as they are
+whatever the signs. Of each such integer its rough size is coded, by zstd (level 3, or as a Huffman coder
+alone), those that belong to one exponent together; its lower bits look like noise and are kept as they are
 ([FORMAT.md](../FORMAT.md), section 5, tells all of it). There is no other compressor in it.
 
 {told}
@@ -106,9 +122,9 @@ forgotten before each save. Bringing a version back takes nothing from outside o
 the four newest versions of the same model, in the newest of up to 64 others, and in what those lean on. All
 versions of a history are saved as one model here, and the search finds parents that are as good: it keeps as
 much, and is no slower, for a save that knows the parent also measures how far each tensor has moved from it,
-which `stemmata diff` and `blame` tell then without reading weights. To tell the parent is worth it for that,
-where nothing changed, for only what a parent has is known without being read, and where what a version came
-from is not among the newest.""",
+which `stemmata diff` and `blame` tell then without reading weights. That is one reason to tell the parent.
+Another is a save in which little changed: a file that the parent has, and that nothing has touched since, is
+not read. A third is a version whose origin is not among the newest.""",
     "zstd-patch": "Of the others *zstd 3 --patch-from* is told the same parents, the rest get no such hint.",
     "": "The others get no such hint.",
 }
@@ -190,8 +206,8 @@ FOLLOWED = {
 CHAIN = """## Along a chain of versions
 
 stemmata's restores get slower along a chain: a version is read with its parent, that with its own parent, and
-so on; a save whose parent's folder does not lie there any more reads the parent in this way. One whose
-parent's folder does still holds what is stored of the chain against its checksums, without decoding it.
+so on. A save whose parent's folder is gone reads the parent in this way. A save whose parent's folder still
+lies there reads the stored chain, too, but only to hold it against its checksums: nothing is decoded.
 {example}
 Which version leans on which stands under each history, at *Version by version*.
 
@@ -203,9 +219,8 @@ get slower up to the limit, and by design not beyond it; the price is space, for
 older one keeps more. {cost}Which older one is taken, a sample of each tensor decides, tensor by tensor: the
 first of the chain is always among them, so that a tensor is kept whole only where no difference from any is
 smaller. Where the limit is met, *Version by version* shows it: a version that leans on another than its
-parent. (What has bf16-base or rounded-base as its parent always does: that is a mere note of how base rounds,
-so that the next leans on base itself, rounded as it is read.) What the limit costs after many more versions
-no history here shows.
+parent. (In H and L what has bf16-base or rounded-base as its parent does so too: that is a mere note of how
+base rounds there, so that the next leans on base itself, rounded as it is read.) {lines}
 """
 
 STARTS = """## Start-up
@@ -225,8 +240,8 @@ OPENED = """A Python process that had saved the versions before it, into a store
 opens the repository, asks git about the folder that it runs in, and meets memory and files that it has not
 touched before."""
 
-LOADS = """*s to start* is of a command that does next to nothing, and may load less than a save does: the
-columns beside it are what counts."""
+LOADS = """In the last table of this section *s to start* is of a command that does next to nothing, and may
+load less than a save does: the columns to the right of it are what counts."""
 
 NOISE = {
     "several": "Where the least and the most of two tools overlap, these walks cannot tell which is better.",

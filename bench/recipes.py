@@ -9,6 +9,8 @@ STEPS = 40
 """Optimizer steps in an epoch of the encoder."""
 LONG_STEPS = 300
 """The same in L: an epoch of an ordinary length."""
+TEN_EPOCHS, LORA_EPOCHS = 10, 6
+"""Epochs in a line in T, each of STEPS: of all weights, and of one LoRA."""
 PAIRS, TOKENS = 16, 24
 """Pairs of a name and a docstring in its batch, tokens of each."""
 DECAY = 0.01
