@@ -267,3 +267,26 @@ def test_the_scale_is_peft_s(config: dict[str, Any] | None, scale: float | None,
     assert found.value == scale
     assert why in found.unknown
     assert bool(found.unknown) == bool(why)
+
+
+def test_a_diverged_adapter_is_compared_and_drawn_as_far_as_the_other_can_be_told(
+    repo: Repository, tmp_path: Path
+) -> None:
+    sound = {"h.0.q": pair(0), "h.1.q": pair(1)}
+    spoiled = {
+        name: {**sides, "lora_A": np.full_like(sides["lora_A"], np.nan)} for name, sides in sound.items()
+    }
+    a, b = saved(repo, tmp_path / "a", sound), saved(repo, tmp_path / "b", spoiled, name="diverged")
+    found = repo.diff(a, b)
+    drawn = found.spectra()
+    assert drawn is not None
+    assert drawn.finding.startswith("Of m@diverged nothing can be told; before it the median module had")
+    assert drawn.finding in drawn.text(200)
+    assert drawn.ranks.is_empty
+    assert drawn.finding in drawn._repr_html_()
+    for diff in (found, repo.diff(b, a), repo.diff(b, b)):
+        assert diff.to_html()
+        assert diff.spectra()
+    nothing = repo.get(b.id).spectra()
+    assert nothing is not None
+    assert nothing.finding == nothing.text(80).splitlines()[0] == "Nothing can be told."

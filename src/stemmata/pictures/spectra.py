@@ -106,15 +106,19 @@ class Spectra(Picture):
     @property
     def thin(self) -> tuple[Values, ...]:
         """Modules that get a line of their own; none where there are too many to see one."""
-        newest = tuple(m for m in self.modules if m.side == len(self.sides) - 1 and m.values)
-        return newest if len(newest) <= _EACH else newest[:: math.ceil(len(newest) / _EACH)]
+        newest = self._told(len(self.sides) - 1)
+        return tuple(newest[:: max(1, math.ceil(len(newest) / _EACH))])
 
     @cached_property
     def ranks(self) -> HeatMap:
         """Effective ranks of the last version, layer by module."""
-        last = [m for m in self.modules if m.side == len(self.sides) - 1 and m.values]
+        last = self._told(len(self.sides) - 1)
         entries = [Entry(m.module, "moved", m.effective) for m in last]
         return HeatMap.make(self.sides[-1], entries, kind="mean", of="effective rank", unit="effective rank")
+
+    def _told(self, side: int) -> list[Values]:
+        """Modules of a side that have values: none where a training diverged."""
+        return [m for m in self.modules if m.side == side and m.values]
 
     # --- words ----------------------------------------------------------------------------------
 
@@ -125,8 +129,12 @@ class Spectra(Picture):
     @cached_property
     def finding(self) -> str:
         if self.is_empty:
-            return "Delta-W is zero."
-        last = [m for m in self.modules if m.side == len(self.sides) - 1 and m.values]
+            return "Delta-W is zero." if any(m.values for m in self.modules) else "Nothing can be told."
+        last, before = self._told(len(self.sides) - 1), self._told(0)
+        if not last:
+            middle = statistics.median(m.effective for m in before)
+            told = f"Of {self.sides[-1]} nothing can be told; before it"
+            return f"{told} the median module had an effective rank of {middle:.1f}."
         median = statistics.median(m.effective for m in last)
         ranks = {m.rank for m in last}
         of = f"r={ranks.pop()}" if len(ranks) == 1 else f"r={min(ranks)} to {max(ranks)}"
@@ -134,9 +142,8 @@ class Spectra(Picture):
         if len(last) > 1:
             low, high = min(last, key=lambda m: m.effective), max(last, key=lambda m: m.effective)
             told += f"; from {low.effective:.1f} ({low.module}) to {high.effective:.1f} ({high.module})"
-        before = [m.effective for m in self.modules if m.side == 0 and m.values]
         if len(self.sides) == 2 and before:
-            told += f"; before it was {statistics.median(before):.1f}"
+            told += f"; before it was {statistics.median(m.effective for m in before):.1f}"
         return told + "."
 
     @property

@@ -14,7 +14,9 @@ _NAME = 32
 def lines(picture: Spectra, width: int, colours: int) -> str:
     found = [ink.bold(line, colours) for line in ink.wrapped(picture.finding, width)]
     if not picture.is_empty:
-        found += ["", *_kinds(picture, width, colours), "", heatmap.lines(picture.ranks, width, colours)]
+        found += ["", *_kinds(picture, width, colours)]
+        if not picture.ranks.is_empty:
+            found += ["", heatmap.lines(picture.ranks, width, colours)]
     for note in picture.notes:
         found += [ink.dim(line, colours) for line in ink.wrapped(note, width)]
     return "\n".join(found)

@@ -42,12 +42,10 @@ def charts(picture: Spectra) -> list[Chart]:
         ],
     )
     spectrum = Chart(option, 340, f"Singular values. {picture.finding}", _key(picture), "Singular values")
-    ranks = [
-        replace(c, heading="Effective rank, layer by layer")
-        for c in heatmap.charts(picture.ranks)
-        if len(picture.modules) > 1
-    ]
-    return [spectrum, *ranks]
+    if len(picture.modules) < 2 or picture.ranks.is_empty:
+        return [spectrum]
+    ranks = heatmap.charts(picture.ranks)
+    return [spectrum, *(replace(c, heading="Effective rank, layer by layer") for c in ranks)]
 
 
 def _key(picture: Spectra) -> tuple[tuple[str, str], ...]:
