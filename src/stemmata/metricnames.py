@@ -14,7 +14,7 @@ _LESS_WORDS = (
 )
 _LESS_IS_BETTER = frozenset(_LESS_WORDS.split())
 # What the Trainer and TRL log beside the results: speed, progress, how sure the model is. No quality.
-_ASIDE = ("_runtime", "_per_second", "total_flos", "num_tokens", "learning_rate", "grad_norm", "epoch")
+_ASIDE = ("_runtime", "_per_second", "total_flos", "num_tokens", "learning_rate", "grad_norm")
 
 
 def direction_of(metric: str) -> Direction:
@@ -25,7 +25,10 @@ def direction_of(metric: str) -> Direction:
 
 def is_aside(metric: str) -> bool:
     """Whether it says how a training went, not how good its result is."""
-    return any(part in metric for part in _ASIDE) or "entropy" in re.split(r"[^a-z]+", _joined(metric))
+    if any(part in metric for part in _ASIDE) or "entropy" in re.split(r"[^a-z]+", _joined(metric)):
+        return True
+    # Only as the whole name: Lightning's `val_loss_epoch` is a loss, told once an epoch.
+    return metric.rpartition("/")[2] == "epoch"
 
 
 def by_interest(metrics: Iterable[str], primary: str | None = None) -> list[str]:

@@ -180,6 +180,14 @@ def test_more_may_be_better(repo: Repository, save: Save) -> None:
     assert str(found) == "loss falls, eval_accuracy rises since b/3"
 
 
+def test_metrics_that_lightning_tells_once_an_epoch_are_results(repo: Repository, save: Save) -> None:
+    a, *_, b = saved(save, "a", VALLEY, "val_loss_epoch", "train_loss_epoch")
+    (found,) = repo.overfitting("m")
+    assert str(found) == "train_loss_epoch falls, val_loss_epoch rises since a/3"
+    better = {change.key: change.better for change in repo.diff(a, b).metrics}
+    assert better == dict.fromkeys(("train_loss_epoch", "val_loss_epoch"), True)
+
+
 def test_the_primary_metric_decides_added_later_or_not(repo: Repository, save: Save) -> None:
     versions = saved(save, "a", VALLEY)
     repo.configure("m", metric="f1")

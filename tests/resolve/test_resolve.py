@@ -12,7 +12,7 @@ from ledger import START, record, version_of
 from shelf import Shelf
 from stemmata.errors import AmbiguousReference, InvalidReference, InvalidTime, ModelNotFound, VersionNotFound
 from stemmata.ids import VersionId
-from stemmata.metricnames import direction_of
+from stemmata.metricnames import by_interest, direction_of, is_aside
 from stemmata.names import name_key
 from stemmata.records import Content
 from stemmata.resolve import Resolved, best_of, resolve
@@ -374,6 +374,12 @@ def test_ties_go_to_the_earlier_version_and_are_reported(shelf: Shelf) -> None:
 )  # fmt: skip
 def test_the_direction_is_told_from_the_name(metric: str, direction: str) -> None:
     assert direction_of(metric) == direction
+
+
+def test_a_metric_that_is_told_once_an_epoch_is_a_result_and_the_epoch_is_none() -> None:
+    logged = ["epoch", "train_loss_epoch", "train/epoch", "val_loss_epoch", "eval_runtime", "val_acc_epoch"]
+    assert [name for name in logged if is_aside(name)] == ["epoch", "train/epoch", "eval_runtime"]
+    assert by_interest(logged)[-3:] == ["eval_runtime", "epoch", "train/epoch"]
 
 
 def test_the_key_of_a_model_is_what_queries_take(shelf: Shelf) -> None:
