@@ -219,6 +219,22 @@ def test_ids_match_whatever_their_type_and_twice_is_not_compared(
     found = repo.diff_evals(old, new, "e")
     assert (found.better, found.only_a, found.only_b) == (2, 0, 1)
     assert (found.twice_a, found.twice_b, found.twice_named) == (2, 0, ("2", "a"))
+    # As a data frame writes them once one is missing.
+    old.add_eval("floats", examples=[{"id": i, "correct": 0} for i in (7.0, 7.5, -0.0)])
+    new.add_eval("floats", examples=[{"id": i, "correct": 1} for i in (7, 7.5, 0)])
+    assert repo.diff_evals(old, new, "floats").better == 3
+
+
+def test_text_that_was_cut_within_a_character_matches_like_any_other(
+    repo: Repository, pair: tuple[Version, Version], tmp_path: Path
+) -> None:
+    path = tmp_path / "out.jsonl"
+    for version, right in zip(pair, ("false", "true"), strict=True):
+        asked = (r'"abc \ud83d"', r'"abc \ud83c"', r'{"b": 1, "a": "\ude00"}', '"abc"')
+        path.write_text("".join(f'{{"input": {each}, "correct": {right}}}\n' for each in asked))
+        version.add_eval("e", examples=path)
+    found = repo.diff_evals(*pair, "e")
+    assert (found.matched_by, found.better, found.only_a, found.twice_a) == ("inputs", 4, 0, 0)
 
 
 def test_without_ids_the_inputs_match_and_without_them_the_lines(

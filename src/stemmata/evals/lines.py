@@ -176,13 +176,18 @@ class Key:
         if self.how == "id":
             value = field_of(example, self.fields[0])
             if _is_scalar(value):
-                # 7 and "7" are one id: tools do not agree on how they write it.
-                text = str(value).encode("utf-8", "surrogatepass")
+                # 7, 7.0 and "7" are one id: tools do not agree on how they write it.
+                whole = isinstance(value, float) and value.is_integer()
+                text = str(int(value) if whole else value).encode("utf-8", "surrogatepass")
                 return b"=" + text if len(text) <= 32 else Digest.of(text).raw
         values = [field_of(example, field) for field in self.fields]
         if any(value is None for value in values):
             return None
-        return Digest.of(_encode(values)).raw
+        try:
+            return Digest.of(_encode(values)).raw
+        except UnicodeEncodeError:
+            # Half of a surrogate pair, as text that was cut leaves it: JSON may hold it, UTF-8 may not.
+            return Digest.of(json.dumps(values, sort_keys=True).encode()).raw
 
 
 def _is_scalar(value: object) -> bool:
