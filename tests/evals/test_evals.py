@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from faults import Damage, damage
 from stemmata import errors
-from stemmata.evals import lines, storing
+from stemmata.evals import comparing, lines, storing
 from stemmata.evals.index import Index
 from stemmata.log.ops import VersionAnnotate
 from stemmata.repository import Repository
@@ -235,6 +235,19 @@ def test_text_that_was_cut_within_a_character_matches_like_any_other(
         version.add_eval("e", examples=path)
     found = repo.diff_evals(*pair, "e")
     assert (found.matched_by, found.better, found.only_a, found.twice_a) == ("inputs", 4, 0, 0)
+
+
+def test_choosing_examples_to_show_takes_no_longer_for_each_than_for_one() -> None:
+    class Counted(set[int]):
+        looks = 0
+
+        def __iter__(self) -> Iterator[int]:
+            self.looks += 1
+            return super().__iter__()
+
+    wanted = Counted({1, 3})
+    picked = comparing._picked((b'{"n": %d}' % n for n in range(9)), wanted)
+    assert (picked, wanted.looks) == ({1: {"n": 0}, 3: {"n": 2}}, 1)
 
 
 def test_without_ids_the_inputs_match_and_without_them_the_lines(

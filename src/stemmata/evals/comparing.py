@@ -226,10 +226,11 @@ def _picked(lines: Iterable[bytes], wanted: set[int]) -> dict[int, Example]:
     """The examples on these lines; no line after the last of them is read."""
     found: dict[int, Example] = {}
     if wanted:
+        last = max(wanted)
         for number, example in examples_in(lines):
             if number in wanted:
                 found[number] = example
-            if number >= max(wanted):
+            if number >= last:
                 break
     return found
 
