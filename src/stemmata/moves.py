@@ -24,7 +24,7 @@ from stemmata.errors import (
     VersionNotFound,
 )
 from stemmata.ids import VersionId
-from stemmata.log.ops import ModelConfigure, Op, RefDelete, VersionAnnotate
+from stemmata.log.ops import ModelConfigure, Op, RefDelete, RefSet, VersionAnnotate
 from stemmata.measurements import NO_DATASET, Dataset, details_of
 from stemmata.names import clean_name, name_key
 from stemmata.naming import alias_op
@@ -43,7 +43,7 @@ _LONGEST = 2000
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One move of an alias. `at` is RFC 3339 in UTC; None for "there was no value"."""
+    """One move of an alias. `at` is RFC 3339 in UTC, empty of a dry run; None for "there was no value"."""
 
     model: str
     name: str
@@ -67,12 +67,14 @@ def set_alias(
     expect: VersionId | Unset | None = UNSET,
     require: Sequence[str] = (),
     force: bool = False,
+    dry_run: bool = False,
 ) -> Move:
     """Point an alias at `to`, if `require` and its own policy hold; with `force` whatever they say.
 
-    The gate is judged at the log's end, and the move is the very next entry or judged anew: nothing that was
-    compared has changed when it takes effect. Raises AliasMoved, NameTaken, VersionNotFound, GateFailed,
-    AliasProtected, InvalidExpression, InvalidArgument.
+    With `dry_run` the move that would be made now; nothing moves. The gate is judged at the log's end, and
+    the move is the very next entry or judged anew: nothing that was compared has changed when it takes
+    effect. Raises AliasMoved, NameTaken, VersionNotFound, GateFailed, AliasProtected, InvalidExpression,
+    InvalidArgument.
     """
     from stemmata.gating import requirements_of
 
@@ -80,7 +82,7 @@ def set_alias(
     asked = requirements_of(require)
     _require_reason(force, why)
 
-    def plan(catalog: Catalog) -> list[Op]:
+    def plan(catalog: Catalog) -> list[RefSet]:
         row = _target(session, catalog, model, to)
         current = _current(catalog, model, name)
         if not isinstance(expect, Unset) and current != expect:
@@ -94,6 +96,9 @@ def set_alias(
             evidence = {"action": action, "gate": verdict.to_dict() if verdict is not None else None}
         return [alias_op(catalog, model, name, to, mask(text_of(why)), evidence=evidence)]
 
+    if dry_run:
+        session.refresh()
+        return _would_be(session, *plan(session.catalog))
     return _made_by(session.commit(plan), session, model, name)
 
 
@@ -235,6 +240,21 @@ def delete_alias(session: Session, model: str, name: str, *, why: str = "", forc
         return [RefDelete(model=model, kind="alias", name=name, expect=current.target.hex, why=said)]
 
     return _made_by(session.commit(plan), session, model, name)
+
+
+def _would_be(session: Session, op: RefSet) -> Move:
+    """The move that an op would make."""
+    return Move(
+        model=queries.model_name(session.catalog.connection, name_key(op.model)),
+        name=op.name,
+        before=VersionId.parse(op.expect) if op.expect else None,
+        after=VersionId.parse(op.to),
+        at="",
+        by=session.author,
+        why=op.why,
+        rollback=False,
+        evidence=op.evidence or {},
+    )
 
 
 def _made_by(committed: Committed, session: Session, model: str, name: str) -> Move:

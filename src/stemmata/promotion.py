@@ -42,11 +42,12 @@ class Promotion(Remaking):
         expect: Target | Unset | None = UNSET,
         require: Sequence[str] = (),
         force: bool = False,
+        dry_run: bool = False,
     ) -> Move:
         """Point an alias at a version; made if absent.
 
-        With `expect` (a version, or None for "absent") it moves only from there: AliasMoved else. `require`
-        and `force` as in `promote`. Raises NameTaken if the name is a tag's or a version's.
+        With `expect` (a version, or None for "absent") it moves only from there: AliasMoved else. `require`,
+        `force` and `dry_run` as in `promote`. Raises NameTaken if the name is a tag's or a version's.
         """
         return moves.set_alias(
             self._session,
@@ -57,6 +58,7 @@ class Promotion(Remaking):
             expect=expect if expect is None or isinstance(expect, Unset) else self.get(expect).id,
             require=require,
             force=force,
+            dry_run=dry_run,
         )
 
     def promote(
@@ -68,6 +70,7 @@ class Promotion(Remaking):
         why: str = "",
         expect: Target | Unset | None = UNSET,
         force: bool = False,
+        dry_run: bool = False,
     ) -> Move:
         """Point an alias of the version's model at it, if all of `require` holds.
 
@@ -75,13 +78,15 @@ class Promotion(Remaking):
         an alias (tag, name, `best`) names, as in `accuracy >= @production.accuracy - 0.01`. What is missing,
         NaN or measured on another dataset fails. What the alias's own policy asks for (`protect`) must hold
         as well. The gate as judged is kept in the move (`Move.evidence`). `force`, which wants a reason in
-        `why`, moves it whatever the gate says, and that is kept too.
+        `why`, moves it whatever the gate says, and that is kept too. With `dry_run` nothing moves: the answer
+        is the move that would be made, with an empty `at`, and what would be raised is.
 
         Raises GateFailed (its `data["evidence"]` is the gate as judged; nothing moved), AliasMoved,
         AliasProtected, InvalidExpression, NameTaken.
         """
         found = self.get(version)
-        return self.alias(found.model, alias, found, why=why, expect=expect, require=require, force=force)
+        more: dict[str, Any] = {"require": require, "force": force, "dry_run": dry_run}
+        return self.alias(found.model, alias, found, why=why, expect=expect, **more)
 
     def gate(self, version: Target, alias: str, require: Sequence[str] = ()) -> Verdict:
         """Judge what `promote` would, and move nothing."""

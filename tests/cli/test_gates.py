@@ -171,5 +171,34 @@ def test_a_trial_assumes_what_the_promotion_would(shop: Path, cli: Cli) -> None:
         assert "as assumed" in said.err
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("sentiment@r8/epoch-3", "v1"), 4),
+        (("sentiment@r8/epoch-3", "latest"), 2),
+        (("sentiment@r8/epoch-3", "production", "--require", "eval_f1 > 0.99"), 8),
+        (("sentiment@r8/epoch-3", "production", "--require", "eval_f1 > 0.99", "--force"), 2),
+        (("sentiment@r8/epoch-3", "production", "--require", "eval_f1 > 0.99", "--force", "--why", "x"), 0),
+        (("sentiment@r8/epoch-3", "held"), 8),
+        (("sentiment@r8/epoch-3", "held", "--force", "--why", "x"), 0),
+        (("sentiment@r8/epoch-3", "STRASSE", "--expect", "none"), 4),
+        (("sentiment@r8/epoch-3", "STRASSE", "--expect", "@straße"), 0),
+    ],
+)
+def test_a_trial_ends_as_the_promotion_does(shop: Path, cli: Cli, words: tuple[str, ...], code: int) -> None:
+    cli("alias", "set", "sentiment", "straße", "@production")
+    cli("protect", "sentiment", "held", "--lock")
+    before = cli("alias", "list", "--json").json
+    tried = cli("promote", *words, "--dry-run", "--json")
+    assert cli("alias", "list", "--json").json == before
+    done = cli("promote", *words, "--json")
+    assert (tried.code, done.code) == (code, code)
+    if code:
+        assert tried.json["error"]["message"] == done.json["error"]["message"]
+    else:
+        kept = {key: done.json[key] for key in ("model", "name", "from", "to", "gate")}
+        assert tried.json == {**kept, "dry_run": True}
+
+
 def test_a_reason_to_protect_goes_with_what_it_is_for(shop: Path, cli: Cli) -> None:
     assert cli("protect", "sentiment", "production", "--why", "because").code == 2

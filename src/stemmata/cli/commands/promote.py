@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,12 +12,7 @@ from stemmata.cli.gates import Force, Reason, Require, readable, show_gate
 from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.options import DryRun, Json, Ref, Repo, of_model, open_repo, output_for
 from stemmata.cli.registry import command_app
-from stemmata.errors import AliasMoved, GateFailed
-
-if TYPE_CHECKING:
-    from stemmata.cli.output import Output
-    from stemmata.repository import Repository
-    from stemmata.version import Version
+from stemmata.errors import GateFailed
 
 app = command_app()
 
@@ -61,49 +56,25 @@ def promote(
     output = output_for(context, as_json)
     with open_repo(context, repo) as repository:
         version = repository.get(reference)
-        if dry_run:
-            if expect is not None:
-                _require_there(repository, version.model, name, expect)
-            _judge(output, repository, version, name, require or [])
-            return
-        arguments: dict[str, Any] = {}
+        arguments: dict[str, Any] = {"require": require or [], "force": force, "dry_run": dry_run}
         if expect is not None:
             arguments["expect"] = None if expect == "none" else of_model(version.model, expect)
         try:
-            move = repository.promote(version, name, require=require or [], why=why, force=force, **arguments)
+            move = repository.promote(version, name, why=why, **arguments)
         except GateFailed as error:
             show_gate(output, error.data["evidence"])
             raise
         gate = move.evidence.get("gate")
         if output.json:
-            head = {"model": move.model, "name": move.name, **document(move)}
-            output.document({**head, "dry_run": False, "gate": readable(gate)})
+            told = document(move)
+            if dry_run:
+                told = {key: told[key] for key in ("from", "to")}
+            head = {"model": move.model, "name": move.name, **told}
+            output.document({**head, "dry_run": dry_run, "gate": readable(gate)})
             return
         show_gate(output, gate)
-        tell_move(output, repository, move)
-
-
-def _require_there(repository: Repository, model: str, name: str, expect: str) -> None:
-    """Raise AliasMoved as a promotion would."""
-    assumed = None if expect == "none" else repository.get(of_model(model, expect))
-    here = {alias.lower(): version for alias, version in repository.aliases(model).items()}.get(name.lower())
-    if here != assumed:
-        found, wanted = (each.short if each is not None else "no version" for each in (here, assumed))
-        raise AliasMoved(model=model, name=name, found=found, expected=wanted)
-
-
-def _judge(output: Output, repository: Repository, version: Version, name: str, require: list[str]) -> None:
-    """Show what would come of it. Raises GateFailed as a promotion would."""
-    from stemmata.moves import gate_failed
-
-    verdict = repository.gate(version, name, require)
-    if not verdict.passed:
-        show_gate(output, verdict.to_dict())
-        raise gate_failed(repository.session.catalog, verdict, version.model, name)
-    if output.json:
-        here = {alias.lower(): v.id.hex for alias, v in repository.aliases(version.model).items()}
-        head = {"model": version.model, "name": name, "from": here.get(name.lower()), "to": version.id.hex}
-        output.document({**head, "dry_run": True, "gate": readable(verdict.to_dict())})
-        return
-    show_gate(output, verdict.to_dict())
-    output.note("it would pass; nothing was moved")
+        if dry_run:
+            how = "would be forced" if force else "would pass"
+            output.note(f"it {how}; nothing was moved")
+        else:
+            tell_move(output, repository, move)
