@@ -188,6 +188,10 @@ def test_a_name_in_several_files_is_compared_file_by_file() -> None:
     assert [c.name for c in found.changed] == ["b/m.safetensors:w"]
     assert [t.path for t in found.added] == ["c/m.safetensors"]
     assert len(found.same) == 1
+    assert sorted(found.names()) == [f"{path}/m.safetensors:w" for path in "abc"]
+    gone = compare_tensors(b, tree(m_safetensors={"v": f32("y")}))
+    assert set(gone.to_dict()["removed"]) == set(found.names())
+    assert set(gone.to_dict()["added"]) == {"v"}
 
 
 def test_chunks_and_headers_are_no_tensors() -> None:

@@ -73,8 +73,8 @@ def _families(tensors: TensorsDiff, blocks: Mapping[str, str]) -> dict[str, list
     for style, what in (
         ("yellow", [(c.name, c.b, f"~ {_shape(c.b)}", "") for c in tensors.changed]),
         ("magenta", [(c.name, c.b, f"≠ {_shape(c.a)}", f"→ {_shape(c.b)}") for c in tensors.refitted]),
-        ("red", [(t.name, t, f"- {_shape(t)}", "") for t in tensors.removed]),
-        ("green", [(t.name, t, f"+ {_shape(t)}", "") for t in tensors.added]),
+        ("red", [(t.label, t, f"- {_shape(t)}", "") for t in tensors.removed]),
+        ("green", [(t.label, t, f"+ {_shape(t)}", "") for t in tensors.added]),
     ):
         for name, tensor, shown, became in what:
             family = text.unnumbered(blocks[name])
@@ -185,10 +185,10 @@ def _kept(unchanged: int, elements: int) -> Text:
 
 def _still(tensors: TensorsDiff, block_of: Mapping[str, str]) -> list[str]:
     """Blocks of which every tensor is the same, folded."""
-    still = {t.name for t in tensors.same}
+    still = {t.label for t in tensors.same}
     touched = {block for name, block in block_of.items() if name not in still}
     groups: dict[str, list[str]] = {}
-    for name in dict.fromkeys(block_of[t.name] for t in tensors.same):
+    for name in dict.fromkeys(block_of[t.label] for t in tensors.same):
         if name not in touched:
             groups.setdefault(text.unnumbered(name), []).append(name)
     return [text.fold(groups[family]) for family in sorted(groups)]

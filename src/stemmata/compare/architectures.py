@@ -54,7 +54,7 @@ def renamed_notes(tensors: TensorsDiff) -> Iterator[str]:
     def single(side: Sequence[Tensor]) -> dict[tuple[object, ...], str]:
         content = [(t.dtype, t.shape, t.objects) for t in side]
         counts = Counter(content)
-        return {key: t.name for key, t in zip(content, side, strict=True) if counts[key] == 1 and t.objects}
+        return {key: t.label for key, t in zip(content, side, strict=True) if counts[key] == 1 and t.objects}
 
     before, after = single(tensors.removed), single(tensors.added)
     found = [f"{name} → {after[key]}" for key, name in before.items() if key in after]

@@ -66,9 +66,9 @@ def _tensors(diff: Diff, *, whole: bool = True) -> Iterator[Entry]:
             yield way_of(change.name, moved, size)
     for tensor in diff.tensors.same:
         size = prod(tensor.shape)
-        yield Entry(tensor.name, "still", 0.0, norms.get((tensor.path, tensor.name), 0.0), size, size)
-    yield from (Entry(t.name, "added", elements=prod(t.shape)) for t in diff.tensors.added)
-    yield from (Entry(t.name, "removed", elements=prod(t.shape)) for t in diff.tensors.removed)
+        yield Entry(tensor.label, "still", 0.0, norms.get((tensor.path, tensor.name), 0.0), size, size)
+    yield from (Entry(t.label, "added", elements=prod(t.shape)) for t in diff.tensors.added)
+    yield from (Entry(t.label, "removed", elements=prod(t.shape)) for t in diff.tensors.removed)
 
 
 def way_of(name: str, moved: Movement, size: int) -> Entry:
@@ -138,7 +138,7 @@ def to_pandas(diff: Diff) -> Any:
         ("added", diff.tensors.added),
         ("removed", diff.tensors.removed),
     ):
-        rows += [_row(tensor.name, kind, tensor) for tensor in tensors]
+        rows += [_row(tensor.label, kind, tensor) for tensor in tensors]
     return frame(rows, "Diff.to_pandas()")
 
 

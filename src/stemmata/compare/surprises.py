@@ -67,7 +67,7 @@ def _growth(old: Sequence[Tensor], new: Sequence[Tensor], tensors: TensorsDiff) 
         return
     times = f"{after / before:.1f} times the weights of its parent" if before else "its parent had no weights"
     along = sorted(tensors.added, key=lambda t: -t.length)
-    came = f"; {_listed([t.name for t in along])} came along" if along else ""
+    came = f"; {_listed([t.label for t in along])} came along" if along else ""
     yield Surprise("grown", times + came)
 
 
@@ -79,7 +79,7 @@ def _types(tensors: TensorsDiff) -> Iterator[Surprise]:
 
 def _missing(tensors: TensorsDiff) -> Iterator[Surprise]:
     if tensors.removed:
-        names = [t.name for t in tensors.removed]
+        names = [t.label for t in tensors.removed]
         yield Surprise("missing", f"{_tensors(len(names))} missing that its parent has: {_listed(names)}")
 
 

@@ -53,6 +53,8 @@ class Tensor(msgspec.Struct, frozen=True):
     shape: tuple[int, ...]
     length: int
     objects: tuple[str, ...]
+    label: str = ""
+    """In a difference: what it is known by there, `path:name` where several files have one of that name."""
 
     def to_dict(self) -> dict[str, Any]:
         return {"dtype": self.dtype, "shape": list(self.shape), "bytes": self.length, "file": self.path}
@@ -75,7 +77,7 @@ class TensorChange(msgspec.Struct, frozen=True):
 
 
 class TensorsDiff(msgspec.Struct, frozen=True):
-    """Tensors by name, over all files. `changed` have the same dtype and shape but other values."""
+    """Tensors by name, over all files; each has its `label`. `changed`: other values alone."""
 
     added: tuple[Tensor, ...]
     removed: tuple[Tensor, ...]
@@ -89,13 +91,15 @@ class TensorsDiff(msgspec.Struct, frozen=True):
 
     def names(self) -> Iterator[str]:
         """Of all tensors of both sides."""
-        for part in (self.changed, self.refitted, self.removed, self.added, self.same):
-            yield from (each.name for each in part)
+        for changes in (self.changed, self.refitted):
+            yield from (change.name for change in changes)
+        for tensors in (self.removed, self.added, self.same):
+            yield from (tensor.label for tensor in tensors)
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "added": {t.name: t.to_dict() for t in self.added},
-            "removed": {t.name: t.to_dict() for t in self.removed},
+            "added": {t.label: t.to_dict() for t in self.added},
+            "removed": {t.label: t.to_dict() for t in self.removed},
             "changed": {c.name: c.b.to_dict() for c in self.changed},
             "refitted": {c.name: {"a": c.a.to_dict(), "b": c.b.to_dict()} for c in self.refitted},
             "same": len(self.same),
@@ -180,4 +184,5 @@ def compare_tensors(
 
 
 def _by_name(tensors: list[Tensor], twice: set[str]) -> dict[str, Tensor]:
-    return {t.name if t.name not in twice else f"{t.path}:{t.name}": t for t in tensors}
+    labels = (t.name if t.name not in twice else f"{t.path}:{t.name}" for t in tensors)
+    return {label: msgspec.structs.replace(t, label=label) for label, t in zip(labels, tensors, strict=True)}
