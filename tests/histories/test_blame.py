@@ -210,6 +210,50 @@ def test_a_line_that_is_not_whole_is_told_as_far_as_it_goes(repo: Repository, we
     assert [p.name for p in found.unreadable] == ["b"]
 
 
+def test_what_has_another_name_or_shape_than_in_a_forgotten_parent_is_not_said_to_have_come(
+    repo: Repository, weights: Save
+) -> None:
+    one = start()
+    two = {**one, "classifier.weight": one["head.weight"], "layer.0.weight": np.ones((9, 4), np.float32)}
+    del two["head.weight"]
+    a = weights("a", one)
+    weights("b", moved(two, "layer.1.bias"), a)
+    repo.delete([a])
+    for _ in range(2):
+        repo.gc(undo_window=0, grace=0)
+    found = of(repo.blame("m@b"))
+    assert found.pop("layer.1.bias") == ("moved", "b", 0)
+    assert set(found.values()) == {("earlier", "b", 0)}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "broke"),
+    [
+        ([np.nan, 1, 1], [1, np.nan, 1], 1),
+        ([np.nan, 1, 1], [np.nan, np.nan, 1], 1),
+        ([np.inf, 1, 1], [1, 1, 1], 0),
+        ([np.nan, 1, 1], [np.inf, 1, 1], 0),
+    ],
+)
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_number_that_is_none_any_more_counts_wherever_another_became_one(
+    repo: Repository,
+    weights: Save,
+    monkeypatch: pytest.MonkeyPatch,
+    before: list[float],
+    after: list[float],
+    broke: int,
+    kept: bool,
+) -> None:
+    if not kept:
+        monkeypatch.setattr(surveyor.Surveyor, "table", lambda _: {})
+    first = weights("p", {"w": np.array(before, np.float32)})
+    weights("q", {"w": np.array(after, np.float32)}, first)
+    (told,) = repo.blame("m@q", at_least=0.01, weights=True).tensors
+    assert (told.move.how, told.move.place.name) == ("moved", "q")
+    assert told.move.broke == (broke if kept else 0)
+
+
 def test_a_version_on_a_model_of_another_architecture_brought_all_its_tensors(
     repo: Repository, weights: Save
 ) -> None:

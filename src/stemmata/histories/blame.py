@@ -27,7 +27,7 @@ from stemmata.session import Session
 
 Progress = Callable[[int], None]
 _Told: TypeAlias = tuple[Movement | None, KnownBy, int]
-"""How far, what tells it, and how many elements more are not finite since."""
+"""How far, what tells it, and how many elements are not finite since."""
 _UNTOLD: _Told = (None, "digests", 0)
 _NAMED = 5
 """Tensors that an error names of those that there are."""
@@ -148,7 +148,7 @@ class _Walk:
         for number, change in changed.items():
             each = self.open[number]
             movement, source, broke = far.get(number, _UNTOLD)
-            if broke or self._counts(movement):
+            if broke or self._counts(movement, prod(change.b.shape)):
                 how: How = "refitted" if change.retyped or change.reshaped else "moved"
                 was = _fit(change) if how == "refitted" else _renamed(each)
                 each.moves.append(Move(how, here, movement, source, was, broke))
@@ -158,9 +158,11 @@ class _Walk:
         self._drop(gone)
         self._tensors = earlier
 
-    def _counts(self, movement: Movement | None) -> bool:
+    def _counts(self, movement: Movement | None, elements: int) -> bool:
         if movement is None or isnan(movement.relative):
             return True  # it moved; how far is not known
+        if not movement.change and movement.unchanged < elements:
+            return True  # what differs is not finite: no number tells how far
         return movement.relative >= self._at_least
 
     def _drop(self, gone: Iterable[_Open]) -> None:
@@ -182,7 +184,7 @@ class _Walk:
             kept = learnt.get((change.b.path, change.b.name))
             if kept is not None:
                 then = earlier.get((change.a.path, change.a.name))
-                broke = max(0, kept.nonfinite - then.nonfinite) if then is not None else 0
+                broke = _broke(kept, then, prod(change.b.shape)) if then is not None else 0
                 found[number] = (kept.movement, "statistics", broke)
         missing = {n: c for n, c in changed.items() if n not in found and not c.reshaped}
         if missing and self._weights:
@@ -213,10 +215,11 @@ class _Walk:
         for each in self.open:
             kept = learnt.get((each.now.path, each.now.name))
             if kept is None or (movement := kept.movement) is None:
-                each.moves.append(Move("came", here, was=_renamed(each)))
+                # It came with this version, or had another name or shape before: nothing tells which.
+                each.moves.append(Move("earlier", here, was=_renamed(each)))
                 continue
             still = not movement.change and movement.unchanged == each.elements
-            if not still and self._counts(movement):
+            if not still and self._counts(movement, each.elements):
                 each.moves.append(Move("moved", here, movement, "statistics", _renamed(each)))
                 if not self._most:
                     continue
@@ -269,6 +272,16 @@ def _counterpart(tensor: Tensor, earlier: dict[str, Tensor]) -> Tensor | None:
 
 def _numbers(tensor: Tensor) -> object:
     return tensor.objects, tensor.dtype, tensor.shape
+
+
+def _broke(now: TensorStatistics, then: TensorStatistics, elements: int) -> int:
+    """How many elements are finite no more, as far as counts tell: where others moved as well, those that
+    became finite hide as many."""
+    more, movement = now.nonfinite - then.nonfinite, now.movement
+    if movement is not None and not movement.largest:
+        # All that differ are not finite on one side: those that were not, and those that are not now.
+        return max(0, (elements - movement.unchanged + more) // 2)
+    return max(0, more)
 
 
 def _renamed(each: _Open) -> str:

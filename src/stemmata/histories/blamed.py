@@ -21,7 +21,7 @@ class Move:
 
     how: How
     """moved; refitted: it has another dtype or shape since; came: it is not in the version before; earlier:
-    it was not moved up to here, and what came before cannot be read."""
+    it was not moved up to here as far as is known, and what came before cannot be read."""
     place: Place
     movement: Movement | None = None
     """How far; None where nobody knows."""
@@ -30,7 +30,7 @@ class Move:
     was: str = ""
     """What it was before, such as another dtype; its name then, where that was another one."""
     broke: int = 0
-    """Elements more that are NaN or infinite since; what is known of how far leaves these out."""
+    """Elements that are NaN or infinite since; what is known of how far leaves these out."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
