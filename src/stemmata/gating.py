@@ -233,24 +233,33 @@ class _Judge:
 
     def compare(self, leaf: Leaf) -> Compared:
         if not isinstance(leaf, Comparison):
-            term = self.own(leaf.name)
             wanted = leaf.written[len(_written(leaf.name)) :].strip()
-            return self.asked(leaf, term, wanted, needs_value=isinstance(leaf, Member))
-        if isinstance(leaf.left, Name) and isinstance(leaf.right, Value):
-            term = self.own(leaf.left)
+            return self.asked(leaf, leaf.name, wanted, needs_value=isinstance(leaf, Member))
+        if isinstance(leaf.right, Value):
             wanted = f"{leaf.op} {leaf.right.written}"
-            return self.asked(leaf, term, wanted, needs_value=leaf.right.value is not None)
+            if isinstance(leaf.left, Name):
+                return self.asked(leaf, leaf.left, wanted, needs_value=leaf.right.value is not None)
+            if isinstance(leaf.left, Other) and isinstance(leaf.right.value, str | bool):
+                return self.asked(leaf, leaf.left, wanted, needs_value=True)
         return self.reckoned(leaf)
 
-    def asked(self, leaf: Leaf, term: Term, wanted: str, *, needs_value: bool) -> Compared:
+    def asked(self, leaf: Leaf, of: Name | Other, wanted: str, *, needs_value: bool) -> Compared:
         """A name and what is written there: as a filter decides it, but for values that are not there."""
-        reason = self.lack(term) if needs_value and term.written not in _MANY_VALUED else None
+        _, (term,) = self.terms(of)
+        name = of if isinstance(of, Name) else of.name
+        row = self.row if isinstance(of, Name) else self.other(of.selector)
+        if isinstance(row, str):
+            return Compared(leaf.written, None, None, wanted, (term,), row)
+        many = name.is_field and name.key in _MANY_VALUED
+        reason = self.lack(term) if needs_value and not many else None
         if reason is not None:
             return Compared(leaf.written, None, term.value, wanted, (term,), reason)
+        if isinstance(leaf, Comparison):
+            leaf = replace(leaf, left=name)
         clause = clause_of(leaf, self.scope)
         # The clause holds marks for values alone: see `conditions`.
         sql = f"SELECT {clause.sql} FROM versions v WHERE v.seq = ?"  # noqa: S608
-        holds = bool(self.connection.execute(sql, (*clause.parameters, self.row.seq)).fetchone()[0])
+        holds = bool(self.connection.execute(sql, (*clause.parameters, row.seq)).fetchone()[0])
         return Compared(leaf.written, holds, term.value, wanted, (term,))
 
     def reckoned(self, leaf: Comparison) -> Compared:

@@ -425,6 +425,8 @@ class _Parser:
             self.check_lineage(left, op, right, position)
         if op == "~" and not (isinstance(left, Name) and isinstance(right, Value)):
             raise self._error(position, "'~' stands between a name and a text")
+        if isinstance(left, Sum) and isinstance(right, Value) and isinstance(right.value, str | bool):
+            raise self._error(position, f"only numbers are reckoned with, and {right.written!r} is none")
         if isinstance(right, Value) and right.value is None:
             if op not in ("==", "!="):
                 raise self._error(position, "'none' has no order")
