@@ -286,6 +286,16 @@ def test_key_and_score_can_be_chosen_also_inside(repo: Repository, pair: tuple[V
         repo.diff_evals(old, new, "f")
 
 
+def test_of_errors_that_are_there_or_not_fewer_are_better(
+    repo: Repository, pair: tuple[Version, Version]
+) -> None:
+    for version, errs in zip(pair, ([0, 1, 1, 0, 0], [1, 0, 0, 0, 0]), strict=True):
+        version.add_eval("e", examples=[{"id": n, "error": err} for n, err in enumerate(errs)])
+    found = repo.diff_evals(*pair, "e", score="error")
+    assert (found.binary, found.direction, found.summary) == (True, "min", "2 fixed, 1 broken")
+    assert (found.right, found.wrong, [c.a["id"] for c in found.broken]) == (2, 0, [0])
+
+
 def test_other_data_is_said(repo: Repository, pair: tuple[Version, Version]) -> None:
     old, new = pair
     old.add_eval("e", examples=rows([1]), dataset="v1")

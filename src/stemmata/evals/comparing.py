@@ -35,8 +35,8 @@ class Changed:
 class EvalDiff:
     """What became of each example from version `a` to version `b`.
 
-    `binary`: every score is 0 or 1, so that better is fixed and worse is broken; `right` and `wrong` are
-    those that stayed so. Else `direction` says which way is better, and `unchanged` counts equal scores.
+    `direction` says which way is better. `binary`: every score is 0 or 1, so that better is fixed and worse
+    is broken; `right` and `wrong` are those that stayed so. `unchanged` counts equal scores.
     """
 
     name: str
@@ -155,15 +155,16 @@ def _difference(
     show: int,
 ) -> EvalDiff:
     binary = index.is_binary()
-    direction: Direction = "max" if binary else direction_of(field)
+    direction = direction_of(field)
+    right, wrong = (1, 0) if direction == "max" else (0, 1)
     better, worse = ("b.score > a.score", "b.score < a.score")[:: 1 if direction == "max" else -1]
     same = f"({SCORED} AND a.score = b.score)"
     counts = index.counts(
         better=f"({SCORED} AND {better})",
         worse=f"({SCORED} AND {worse})",
         unchanged=same,
-        right=f"({same} AND a.score = 1)",
-        wrong=f"({same} AND a.score = 0)",
+        right=f"({same} AND a.score = {right})",
+        wrong=f"({same} AND a.score = {wrong})",
         unscored=f"NOT ({SCORED})",
         all="1",
     )
