@@ -95,6 +95,8 @@ def test_an_answer_of_no_changes_nothing_and_yes_is_not_asked(shop: Path, cli: C
         (["retain", "sentiment", "--show", "--last", "1"], 2, "invalid-argument"),
         (["redact", "sentiment@best", "nope"], 3, "not-found"),
         (["log", "--deleted", "--run", "r4"], 2, "invalid-argument"),
+        (["log", "--deleted", "--html", "page.html"], 2, "invalid-argument"),
+        (["log", "--deleted", "--curves"], 2, "invalid-argument"),
     ],
 )
 def test_what_cannot_be_is_refused_by_its_kind(

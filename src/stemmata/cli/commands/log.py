@@ -77,8 +77,10 @@ def log(
     with open_repo(context, repo) as repository:
         repository.versions(model)  # refuses a model that is not there
         if deleted:
-            if run is not None or at is not None:
-                raise InvalidArgument(argument="--deleted", reason="neither --run nor --at goes with it")
+            others = {"--run": run is not None, "--at": at is not None, "--curves": curves, "--html": html}
+            if given := [option for option, is_there in others.items() if is_there]:
+                reason = f"{' and '.join(given)} cannot be given with it"
+                raise InvalidArgument(argument="--deleted", reason=reason)
             _tell_deleted(output, repository, model, limit or (None if everything or output.json else _SHOWN))
             return
         shown, total = _versions(
