@@ -287,3 +287,18 @@ def test_tokens_are_shown_so_that_nothing_hides_in_them() -> None:
     assert quoted("a\x1b[0m\n\u200b\u202e") == r"'a\x1b[0m\n\u200b\u202e'"
     assert quoted("Ġcafé") == "'Ġcafé'"
     assert len(quoted("x" * 1000)) == 42
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [([-0.0, 1.0], "not moved: zeros of another sign"), ([np.nan, 1.0], "but for what is not finite")],
+)
+def test_what_moved_by_nothing_is_said_to_be_what_it_is(
+    shop: Path, cli: Cli, tmp_path: Path, numbers: list[float], said: str
+) -> None:
+    (work := tmp_path / "zeros").mkdir()
+    for name, values in (("a", [0.0, 1.0]), ("b", numbers)):
+        tensors = {"w": np.array(values, np.float32)}
+        (work / "model.safetensors").write_bytes(safetensors_bytes(tensors))
+        assert cli("save", str(work), "zeros", "--name", name).code == 0
+    assert said in cli("diff", "zeros@a", "zeros@b").out
