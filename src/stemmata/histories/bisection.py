@@ -151,9 +151,11 @@ def bisect(
     """Find the first bad version of `line`, whose last is bad and before whose first `good` is.
 
     `foreknown` tells of versions what costs nothing to know (`skip`: nothing): it is asked of the ends,
-    and, in the end, of all. `check_ends`: the ends are judged first as well. Raises EndsDisagree, and what
-    `judge` raises.
+    of those whose verdict is kept, which it outweighs, and, in the end, of all. `check_ends`: the ends are
+    judged first as well. Raises EndsDisagree, and what `judge` raises.
     """
+    if foreknown is not None:
+        _forget_old_metrics(kept, (good, *line), foreknown)
     run = _Run(session, good, line, judge, kept, told)
     run.require_end(good, "good", foreknown, check=check_ends)
     run.require_end(line[-1], "bad", foreknown, check=check_ends)
@@ -161,6 +163,21 @@ def bisect(
         run.judge(number)
     kept.finish()
     return run.result(foreknown)
+
+
+def _forget_old_metrics(kept: Verdicts, rows: Sequence[VersionRow], foreknown: Judge) -> None:
+    """Metrics are judged as they are now, whatever they were, or were not, at an earlier call."""
+    visible = {row.id.hex: row for row in rows if row.state == "visible"}
+
+    def stale(judged: Judged) -> bool:
+        if (row := visible.get(judged.version)) is None:
+            return False
+        now = foreknown(row)
+        if now.verdict == "skip":
+            return not judged.ran
+        return (now.verdict, now.reason) != (judged.verdict, judged.reason)
+
+    kept.forget(stale)
 
 
 class _Run:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -109,6 +109,10 @@ class Verdicts:
     def add(self, judged: Judged) -> None:
         self.judged.append(judged)
         self._write(judged.to_dict())
+
+    def forget(self, stale: Callable[[Judged], bool]) -> None:
+        """Leave out verdicts that hold no more. They stay in the file until another one follows."""
+        self.judged = [each for each in self.judged if not stale(each)]
 
     def finish(self) -> None:
         """Nothing is left to judge: another question may be asked."""
@@ -246,11 +250,17 @@ def _read(file: IO[bytes]) -> tuple[Kept | None, int]:
             return None, 0
         fields: dict[str, Any] = {field: head[field] for field in Question.__dataclass_fields__}
         fields |= {field: tuple(fields[field]) for field in ("command", "require")}
-        judged = [Judged(**{**line, "before": True}) for line in lines[1:] if "verdict" in line]
-        if any(each.verdict not in ("good", "bad", "skip") for each in judged):
-            return None, 0
+        judged: dict[str, Judged] = {}
+        for line in lines[1:]:
+            if "verdict" in line:
+                each = Judged(**{**line, "before": True})
+                if each.verdict not in ("good", "bad", "skip"):
+                    return None, 0
+                # A later one stands for what is now: it takes its own place in the order.
+                judged.pop(each.version, None)
+                judged[each.version] = each
         done = any("done" in line for line in lines[1:])
-        return Kept(Question(**fields), tuple(judged), done), whole
+        return Kept(Question(**fields), tuple(judged.values()), done), whole
     except (IndexError, KeyError, TypeError):
         return None, 0
 
