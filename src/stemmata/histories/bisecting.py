@@ -118,6 +118,7 @@ def bisect(
     else:
         keeping = nullcontext(Verdicts(None))
     with keeping as kept:
+        kept.reconsider(wanted.timeout, wanted.timeout_is)
         judge = wanted.judge
         if wanted.command:
             judge = judging.CommandJudge(

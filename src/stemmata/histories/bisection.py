@@ -16,7 +16,7 @@ from stemmata.catalog import queries
 from stemmata.catalog.queries import VersionRow
 from stemmata.histories.problems import EndsDisagree
 from stemmata.histories.searching import Search, Verdict
-from stemmata.histories.verdicts import Judged, Verdicts
+from stemmata.histories.verdicts import Cause, Judged, Verdicts
 from stemmata.ids import VersionId
 from stemmata.records import load_metrics, timestamp
 from stemmata.session import Session
@@ -32,7 +32,10 @@ class Opinion(NamedTuple):
     reason: str = ""
     seconds: float = 0.0
     ran: bool = True
-    """Whether something was run to tell; else its stored metrics told."""
+    """Whether something was run to tell; else its stored metrics told, or its files could not be had."""
+    cause: Cause = ""
+    timeout: float | None = None
+    """Seconds that it had, where these were too few."""
 
 
 Judge = Callable[[VersionRow], Opinion]
@@ -232,7 +235,16 @@ class _Run:
         opinion = self._judge(row)
         self._ran += opinion.ran
         at = timestamp(datetime.now(UTC))
-        judged = Judged(row.id.hex, opinion.verdict, opinion.reason, opinion.seconds, opinion.ran, at)
+        judged = Judged(
+            row.id.hex,
+            opinion.verdict,
+            opinion.reason,
+            opinion.seconds,
+            opinion.ran,
+            at,
+            cause=opinion.cause,
+            timeout=opinion.timeout,
+        )
         self._kept.add(judged)
         self._known[row.id.hex] = judged
         if self._told is not None:

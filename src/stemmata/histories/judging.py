@@ -95,13 +95,13 @@ class CommandJudge:
         try:
             outcome = self._run(row)
         except Damage as error:
-            return Opinion("skip", f"its files cannot be read: {error}")
+            return Opinion("skip", f"its files cannot be read: {error}", ran=False, cause="lost")
         except VersionNotFound as error:
-            return Opinion("skip", str(error.data["reason"]))  # deleted by somebody since
+            # Deleted by somebody since.
+            return Opinion("skip", str(error.data["reason"]), ran=False, cause="lost")
         if outcome.status is None:
-            return Opinion(
-                self._timeout_is, f"it took longer than {self._timeout:g} seconds", outcome.seconds
-            )
+            reason = f"it took longer than {self._timeout:g} seconds"
+            return Opinion(self._timeout_is, reason, outcome.seconds, cause="time", timeout=self._timeout)
         if outcome.status in _CANNOT and not self._runs:
             self._require_that_it_runs(outcome.status)
         self._runs = True

@@ -2,7 +2,8 @@
 
 It lies beside the catalog, in the repository's cache: a verdict is about this machine and a command on it,
 no fact of the repository. One bisection of a model is kept, with a line for each verdict, which is on the
-disk before the next version is judged; a line that was cut off is no verdict. The file may vanish: then
+disk before the next version is judged; a line that was cut off is no verdict. A version has a
+second line where its first verdict holds no more. The file may vanish: then
 versions are judged anew.
 """
 
@@ -12,10 +13,10 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from blake3 import blake3
 
@@ -32,6 +33,10 @@ FORMAT = 1
 _FOLDER = "bisections"
 _LONGEST = 16 << 20
 """Bytes of a file that are read: of a hundred thousand verdicts."""
+
+Cause = Literal["", "time", "lost"]
+"""Why a verdict may be another one later: the command took too long; the files could not be had, deleted or
+damaged as they were. "": what judges a version said so, and says it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,20 @@ class Judged:
     at: str = ""
     before: bool = False
     """It was found by an earlier call."""
+    cause: Cause | None = ""
+    """None: it was kept by a release that did not say."""
+    timeout: float | None = None
+    """Seconds that it had, where these were too few."""
+
+    def now(self, timeout: float | None, timeout_is: Verdict) -> Judged | None:
+        """What holds of it where a command has `timeout` seconds (None: all that it takes): another verdict
+        if they are too few as well and that counts otherwise. None: what stood in its way may be gone."""
+        if self.cause == "time":
+            if self.timeout is None or timeout is None or timeout > self.timeout:
+                return None
+            return replace(self, verdict=timeout_is)
+        may_be_gone = self.cause == "lost" or (self.cause is None and self.verdict == "skip")
+        return None if may_be_gone else self
 
     def to_dict(self) -> dict[str, Any]:
         found = asdict(self)
@@ -109,6 +128,16 @@ class Verdicts:
     def add(self, judged: Judged) -> None:
         self.judged.append(judged)
         self._write(judged.to_dict())
+
+    def reconsider(self, timeout: float | None, timeout_is: Verdict) -> None:
+        """See which verdicts hold where a command has so many seconds; see `Judged.now`."""
+        before, self.judged = self.judged, []
+        for each in before:
+            now = each.now(timeout, timeout_is)
+            if now == each:
+                self.judged.append(each)
+            elif now is not None:
+                self.add(now)
 
     def forget(self, stale: Callable[[Judged], bool]) -> None:
         """Leave out verdicts that hold no more. They stay in the file until another one follows."""
@@ -253,13 +282,15 @@ def _read(file: IO[bytes]) -> tuple[Kept | None, int]:
         judged: dict[str, Judged] = {}
         for line in lines[1:]:
             if "verdict" in line:
-                each = Judged(**{**line, "before": True})
-                if each.verdict not in ("good", "bad", "skip"):
+                each = Judged(**{"cause": None, **line, "before": True})
+                is_number = isinstance(each.timeout, int | float | None)
+                if each.verdict not in ("good", "bad", "skip") or not is_number:
                     return None, 0
                 # A later one stands for what is now: it takes its own place in the order.
                 judged.pop(each.version, None)
                 judged[each.version] = each
-        done = any("done" in line for line in lines[1:])
+        # With more time, say, a search goes on that had come to its end.
+        done = "done" in lines[-1]
         return Kept(Question(**fields), tuple(judged.values()), done), whole
     except (IndexError, KeyError, TypeError):
         return None, 0
