@@ -12,7 +12,7 @@ import pytest
 import stemmata
 from stemmata.errors import MissingObject, VersionNotFound
 from stemmata.histories.bisection import Bisection
-from stemmata.histories.problems import EvaluationFailed
+from stemmata.histories.problems import EndsDisagree, EvaluationFailed
 from stemmata.repository import Repository
 from stemmata.version import Version
 
@@ -181,3 +181,37 @@ def test_verdicts_of_earlier_releases_are_read(repo: Repository, line: list[Vers
     assert [each.verdict for each in kept.judged] == ["good", "skip", "bad"]
     found = repo.bisect(line[0], line[-1], command, timeout=60)
     assert (first_bad(found), found.evaluations, found.reused) == ("v3", 1, 2)
+
+
+# --- the ends -------------------------------------------------------------------------------------
+
+
+def test_ends_that_disagree_stand_in_nobodys_way(repo: Repository, line: list[Version]) -> None:
+    command = sh("test $(cat {}/n.txt) = 1")
+    with pytest.raises(EndsDisagree, match="m@v0 was said to be good, and it is bad"):
+        repo.bisect(line[0], line[-1], command, check_ends=True)
+    # As it advises: another version there.
+    found = repo.bisect(line[1], line[-1], command, check_ends=True)
+    assert first_bad(found) == "v2"
+
+
+def test_what_was_found_of_an_end_is_held_against_what_is_said_later(
+    repo: Repository, line: list[Version]
+) -> None:
+    command = sh("exit 1")
+    with pytest.raises(EndsDisagree):
+        repo.bisect(line[0], line[-1], command, check_ends=True)
+    with pytest.raises(EndsDisagree, match="m@v0 was said to be good, and it is bad: exit status 1"):
+        repo.bisect(line[0], line[-1], command)
+    found = repo.bisect(line[0], line[-1], command, restart=True)
+    assert (first_bad(found), found.line[0].verdict) == ("v1", "good")
+
+
+def test_an_end_that_could_not_be_tested_is_as_was_said(repo: Repository, line: list[Version]) -> None:
+    command = sh("test $(cat {}/n.txt) -lt 4 || exit 125")
+    found = repo.bisect(line[0], line[-1], command, check_ends=True)
+    assert first_bad(found) == "v4"
+    assert found.first_bad is not None
+    assert (found.first_bad.verdict, found.skipped) == ("bad", 0)
+    assert found.first_bad.reason == "as was said; it could not be tested: exit status 125"
+    assert [point.verdict for point in found.judged][:2] == ["good", "skip"]

@@ -208,16 +208,17 @@ class _Run:
         self.search.rest()
 
     def require_end(self, row: VersionRow, said: Verdict, foreknown: Judge | None, *, check: bool) -> None:
-        """Hold what was said of an end against what is known of it, or is found."""
+        """Hold what was said of an end against what is known of it, by an earlier call too, or is found."""
         opinion = foreknown(row) if foreknown is not None else None
-        if (opinion is None or opinion.verdict == "skip") and check:
-            judged = self._known.get(row.id.hex)
-            if judged is not None:
+        if opinion is None or opinion.verdict == "skip":
+            if (judged := self._known.get(row.id.hex)) is not None:
                 opinion = Opinion(judged.verdict, judged.reason, judged.seconds, judged.ran)
-            else:
+            elif check:
                 opinion = self._ask(row)
         if opinion is None or opinion.verdict in (said, "skip"):
             return
+        # Other ends are another question, and that is what is advised: nothing is left unfinished.
+        self._kept.finish()
         name = f"{queries.model_name(self._session.catalog.connection, row.model)}@{row.name}"
         raise EndsDisagree(
             version=name, said=said, found=opinion.verdict, reason=opinion.reason or "judged so"
@@ -256,12 +257,14 @@ class _Run:
     def result(self, foreknown: Judge | None) -> Bisection:
         line = [self._point(self._good, "good"), *map(self._point, self._line[:-1])]
         line.append(self._point(self._line[-1], "bad"))
-        by_id = {point.id.hex: point for point in line}
+        by_id = {row.id.hex: row for row in (self._good, *self._line)}
         return Bisection(
             line=tuple(line),
             suspects=tuple(line[number + 1] for number in self.search.suspects),
             evaluations=self._ran,
-            judged=tuple(by_id[each.version] for each in self._kept.judged if each.version in by_id),
+            judged=tuple(
+                self._point(by_id[each.version]) for each in self._kept.judged if each.version in by_id
+            ),
             turns=self._turns(foreknown),
         )
 
@@ -284,8 +287,10 @@ class _Run:
         found = self._known.get(row.id.hex)
         if found is None and said is None and row.state != "visible":
             found = Judged(row.id.hex, "skip", "it was deleted", ran=False)
-        if found is None:
+        if found is None or (said is not None and found.verdict == "skip"):
             reason = "as was said" if said is not None else ""
+            if found is not None:
+                reason += "; it could not be tested" + (f": {found.reason}" if found.reason else "")
             return Point(row.id, model, row.name, row.created_at, metrics, said, reason)
         return Point(
             row.id,

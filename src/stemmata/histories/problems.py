@@ -33,7 +33,7 @@ class EndsDisagree(Conflict):
     kind = "ends-disagree"
     what = "{version} was said to be {said}, and it is {found}: {reason}"
     untouched = "the search was not begun"
-    next_step = "name another version there, or look at what the evaluation tells"
+    next_step = "name another version there, or look at what the evaluation tells; --restart judges anew"
 
 
 class EvaluationFailed(StemmataError):
