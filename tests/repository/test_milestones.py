@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from stemmata.catalog.kinship import Kinship, kinship
 from stemmata.compare.diff import Diff
 from stemmata.compare.readings import Point, Reading, listed, logged, rows_of
 from stemmata.errors import InvalidArgument
+from stemmata.ids import VersionId
 from stemmata.records import Run
 from stemmata.repository import Repository
 from stemmata.version import Version
@@ -169,6 +171,90 @@ def test_how_versions_come_from_each_other(repo: Repository, tmp_path: Path) -> 
     assert between(repo, side, merged) == Kinship(side.id, 0, 1)
     assert between(repo, side, other) == Kinship(None)
     assert between(repo, side, side) == Kinship(side.id)
+
+
+def test_one_that_the_other_comes_from_is_nearer_than_what_both_come_from(
+    repo: Repository, tmp_path: Path
+) -> None:
+    root = save(repo, tmp_path, "root", parents=[])
+    a = save(repo, tmp_path, "a", parents=[root])
+    long = a
+    for number in range(4):
+        long = save(repo, tmp_path, f"long-{number}", parents=[long])
+    short = save(repo, tmp_path, "short", parents=[root])
+    b = save(repo, tmp_path, "b", parents=[long, short])
+    assert between(repo, a, b) == Kinship(a.id, 0, 5)
+    assert between(repo, b, a) == Kinship(a.id, 5, 0)
+    assert repo.diff(a, b).descent == "b comes from a, 5 versions later"
+
+
+def history_of(parents: list[list[int]]) -> sqlite3.Connection:
+    """A catalog with these versions alone, as far as their kinship is concerned."""
+    made = sqlite3.connect(":memory:")
+    made.execute("CREATE TABLE versions (seq INTEGER PRIMARY KEY, id BLOB UNIQUE, parent BLOB)")
+    made.execute("CREATE TABLE more_parents (version INTEGER, parent BLOB)")
+    for seq, named in enumerate(parents):
+        first = numbered(named[0]).raw if named else None
+        made.execute("INSERT INTO versions VALUES (?, ?, ?)", (seq, numbered(seq).raw, first))
+        for each in named[1:]:
+            made.execute("INSERT INTO more_parents VALUES (?, ?)", (seq, numbered(each).raw))
+    return made
+
+
+def numbered(seq: int) -> VersionId:
+    return VersionId(seq.to_bytes(32))
+
+
+def steps_back(parents: list[list[int]], start: int) -> dict[int, int]:
+    found, ends = {start: 0}, [start]
+    for version in ends:
+        for parent in parents[version]:
+            if parent not in found:
+                found[parent] = found[version] + 1
+                ends.append(parent)
+    return found
+
+
+def every_step_taken(parents: list[list[int]], a: int, b: int) -> Kinship:
+    from_a, from_b = steps_back(parents, a), steps_back(parents, b)
+    common = from_a.keys() & from_b.keys()
+    if not common:
+        return Kinship(None)
+    itself = [version for version in (a, b) if version in common]
+    nearest = itself[0] if itself else min(common, key=lambda v: (from_a[v] + from_b[v], v))
+    return Kinship(numbered(nearest), from_a[nearest], from_b[nearest])
+
+
+histories = st.integers(2, 14).flatmap(
+    lambda count: st.tuples(
+        *(
+            st.lists(st.integers(max(0, n - 6), n - 1), max_size=3, unique=True) if n else st.just([])
+            for n in range(count)
+        )
+    ).map(list)
+)
+
+
+@given(histories, st.data())
+def test_the_nearest_is_found_in_any_history(parents: list[list[int]], data: st.DataObject) -> None:
+    a, b = (data.draw(st.integers(0, len(parents) - 1)) for _ in "ab")
+    connection = history_of(parents)
+    found = kinship(connection, numbered(a), numbered(b))
+    connection.close()
+    assert found == every_step_taken(parents, a, b)
+
+
+def test_what_lies_before_what_both_come_from_is_not_looked_at() -> None:
+    """Else two branches of a long line would have all of it read."""
+    trunk = [[n - 1] if n else [] for n in range(3000)]
+    parents = [*trunk, [2990], [2990], [3001], [3002]]
+    connection = history_of(parents)
+    asked: list[str] = []
+    connection.set_trace_callback(asked.append)
+    found = kinship(connection, numbered(3000), numbered(3003))
+    connection.close()
+    assert found == Kinship(numbered(2990), 1, 3)
+    assert len(asked) < 40
 
 
 def test_a_deleted_version_is_a_link_all_the_same(repo: Repository, tmp_path: Path) -> None:
