@@ -131,6 +131,20 @@ def test_what_was_deleted_stays_where_something_came_from_it(repo: Repository, s
         repo.lineage(a[3].id)
 
 
+def test_what_came_from_a_version_is_told_beyond_what_was_deleted(repo: Repository, save: Save) -> None:
+    pretrained = save("pretrained", model="encoder")
+    first = save("first", pretrained)
+    second = save("second", base=Base("encoder", None, None, [], first.id.hex))
+    last = save("last", second)
+    gone = save("gone", first)
+    repo.delete([first, second, gone], force=True)
+    for _ in range(2):
+        found = repo.lineage(pretrained)
+        assert names(found) == ["pretrained", "first", "second", "last"]
+        assert found.edges == repo.lineage(last).edges
+        repo.gc(undo_window=0, grace=0)
+
+
 def test_a_parent_that_is_not_here_is_a_node_by_its_id(repo: Repository, save: Save) -> None:
     """As in a repository into which a part of another one was copied."""
     with Repository.in_memory() as other:

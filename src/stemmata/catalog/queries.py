@@ -164,12 +164,11 @@ def parents(connection: Connection, seq: int) -> list[VersionId]:
     return [VersionId(row[0]) for row in rows(connection, sql, seq)]
 
 
-def children(connection: Connection, version: VersionId) -> list[VersionRow]:
-    """Visible versions that name this one as a parent, oldest first."""
-    rest = (
-        "WHERE v.seq IN (SELECT version FROM parents WHERE parent = ?) AND v.state = 'visible' ORDER BY v.seq"
-    )
-    return versions_where(connection, rest, version.raw)
+def children(connection: Connection, version: VersionId, *, gone: bool = False) -> list[VersionRow]:
+    """Visible versions that name this one as a parent, oldest first; with `gone` deleted ones too."""
+    rest = "WHERE v.seq IN (SELECT version FROM parents WHERE parent = ?)"
+    rest += "" if gone else " AND v.state = 'visible'"
+    return versions_where(connection, f"{rest} ORDER BY v.seq", version.raw)
 
 
 def packs_of(connection: Connection, seq: int) -> list[PackName]:

@@ -246,19 +246,20 @@ class _Gathered:
             self._absent.update(dict.fromkeys(each for each in missing if each not in there))
 
     def take_descendants(self) -> None:
-        """Of the one version that was taken first, with what those came from beside it."""
+        """Visible ones of the one version that was taken first, with what those came from beside it: so are
+        deleted ones on the way to them."""
         pending = [next(iter(self._rows.values()))]
         found: dict[str, VersionRow] = {}
         loaded_on = _loaded_on(self._connection)
         while pending:
             row = pending.pop()
-            after = queries.children(self._connection, row.id)
+            after = queries.children(self._connection, row.id, gone=True)
             after += versions_numbered(self._connection, loaded_on.get(row.id.raw, ()))
             for child in after:
                 if child.id.hex not in found and not child.model.endswith(SUFFIX):
                     found[child.id.hex] = child
                     pending.append(child)
-        self.take(found.values())
+        self.take(row for row in found.values() if row.state == "visible")
 
     def lineage(self, of: str, focus: str | None) -> Lineage:
         rows = sorted(self._rows.values(), key=lambda row: row.seq)
@@ -366,9 +367,9 @@ def _by_ids(connection: Any, ids: Sequence[str]) -> Iterator[VersionRow]:
 
 
 def _loaded_on(connection: Any) -> dict[bytes, list[int]]:
-    """By base, the numbers of the visible versions that are loaded on it."""
+    """By base, the numbers of the versions that are loaded on it."""
     found: dict[bytes, list[int]] = {}
-    sql = "SELECT base, seq FROM versions WHERE base IS NOT NULL AND state = 'visible' ORDER BY seq"
+    sql = "SELECT base, seq FROM versions WHERE base IS NOT NULL ORDER BY seq"
     for base, number in asking.rows(connection, sql):
         found.setdefault(base, []).append(number)
     return found
