@@ -23,10 +23,11 @@ def reading(session: Session, version: Version, point: Point) -> Reading:
     if run is None:
         return _alone(version, point, list(told))
     rows = lines.versions(session.catalog.connection, name_key(version.model), run)
+    rows = [row for row in rows if version.at is None or row.at <= version.at]
     at = [row for row in rows if point.is_at(row.step, row.epoch)]
     found = _logged(list(told), point) or Reading()
     if at:
-        there = Version(session, at[-1])
+        there = Version(session, at[-1], at=version.at)
         found = Reading(
             {**found.metrics, **there.metrics},
             there.step if there.step is not None else found.step,

@@ -217,14 +217,15 @@ class Repository(Promotion):
         return [m.name for m in queries.models(self._session.catalog.connection)]
 
     def versions(self, model: str | None = None, *, at: str | datetime | None = None) -> VersionList:
-        """Visible versions, newest first. Raises ModelNotFound."""
+        """Visible versions, newest first; with `at` as they were then. Raises ModelNotFound, InvalidTime."""
         self._session.refresh()
         key = self._model_key(model) if model is not None else None
         moment = _instant(at)
         return VersionList(self._session, Query(model=key, at=moment))
 
     def get(self, reference: Target, *, at: str | datetime | None = None) -> Version:
-        """The version that a reference names, or named at time `at`.
+        """The version that a reference names, or named at time `at`; then with the metrics, labels and notes
+        that it had at that time.
 
         Raises ModelNotFound, VersionNotFound, AmbiguousReference, InvalidReference, InvalidTime.
         """
@@ -232,8 +233,10 @@ class Repository(Promotion):
             return reference
         if isinstance(reference, VersionId):
             self._session.refresh()
-            return Version(self._session, self._session.row(reference))
-        return Version(self._session, self.resolve(reference, at=at).row)
+            return Version(self._session, self._session.row(reference), at=_instant(at))
+        found = self.resolve(reference, at=at)
+        # `@{…}` in a reference says which version; `at` also, as of when it is told.
+        return Version(self._session, found.row, at=found.at_utc if at is not None else None)
 
     def __getitem__(self, reference: str) -> Version:
         return self.get(reference)

@@ -69,14 +69,16 @@ else:
 
 class Version:
     """One version. Everything it says is immutable but names, metrics, labels and notes, which
-    later annotations may add to; those are read when the object is made.
+    later annotations may add to; those are read when the object is made. Of a version that was asked for as
+    of a moment, `at`, they are as they were then.
 
     Reading weights verifies every object and every whole file; damaged bytes raise `Damage`.
     """
 
-    def __init__(self, session: Session, row: VersionRow) -> None:
+    def __init__(self, session: Session, row: VersionRow, *, at: str | None = None) -> None:
         self._session = session
         self._row = row
+        self._at = at
 
     # --- identity ---------------------------------------------------------------------------
 
@@ -117,6 +119,11 @@ class Version:
         refs = queries.names_of(self._session.catalog.connection, self._row.id)
         found = [r.name for r in refs if r.kind == kind]
         return sorted(found, key=lambda n: (n != self._row.name, n))
+
+    @property
+    def at(self) -> str | None:
+        """The moment as of which it was asked for, RFC 3339, UTC; None: as it is now."""
+        return self._at
 
     # --- what it says -----------------------------------------------------------------------
 
@@ -186,7 +193,7 @@ class Version:
     @cached_property
     def annotations(self) -> list[AnnotationRow]:
         """What was added after the save, oldest first."""
-        return queries.annotations_of(self._session.catalog.connection, self._row.seq)
+        return queries.annotations_of(self._session.catalog.connection, self._row.seq, at=self._at)
 
     @cached_property
     def metrics(self) -> dict[str, float]:
@@ -217,7 +224,7 @@ class Version:
         from stemmata.evals import evals_of  # like each import of it: most have no use for it
 
         self._session.refresh()
-        return evals_of(self._session, self._row)
+        return evals_of(self._session, self._row, at=self._at)
 
     def examples(self, name: str) -> Iterator[dict[str, Any]]:
         """The examples of the last eval of that name, verified, one at a time.
@@ -227,14 +234,15 @@ class Version:
         from stemmata.evals import examples_of
 
         self._require_visible()
-        return examples_of(self._session, self._row, name)
+        return examples_of(self._session, self._row, name, at=self._at)
 
     def example_lines(self, name: str) -> Iterator[bytes]:
         """As `examples`, the lines of the file as it was given."""
         from stemmata.evals import read_lines, with_examples
 
         self._require_visible()
-        return read_lines(self._session, self._row, with_examples(self._session, self._row, name))
+        found = with_examples(self._session, self._row, name, at=self._at)
+        return read_lines(self._session, self._row, found)
 
     def add_eval(
         self,
@@ -273,7 +281,7 @@ class Version:
     def reproductions(self) -> list[Reproduction]:
         """What came of making it again, each time that was kept, oldest first."""
         self._session.refresh()
-        rows = queries.annotations_of(self._session.catalog.connection, self._row.seq)
+        rows = queries.annotations_of(self._session.catalog.connection, self._row.seq, at=self._at)
         return reproductions.reproductions_of(rows)
 
     @cached_property

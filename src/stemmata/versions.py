@@ -131,7 +131,7 @@ class VersionList(Sequence[Version]):
         if page is None:
             wanted = self._numbers[number * _PAGE : (number + 1) * _PAGE]
             rows = asking.versions_numbered(self._session.catalog.connection, wanted)
-            page = [Version(self._session, row) for row in rows]
+            page = [Version(self._session, row, at=self._query.at) for row in rows]
             while len(self._pages) >= _PAGES:
                 # Other threads may drop the same one.
                 self._pages.pop(next(iter(self._pages)), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,23 @@ def test_a_log_of_the_past_says_which_moment_it_took(shop: Path, cli: Cli) -> No
     assert "as of 2020-01-01 00:00:00 UTC" in said.err
     assert cli("log", "--at", "2020-01-01T00:00:00Z", "--json").json["at"] == "2020-01-01T00:00:00.000000Z"
     assert cli("log", "--at", "florp").code == 2
+
+
+def test_what_is_told_of_the_past_is_without_what_was_added_since(shop: Path, cli: Cli) -> None:
+    moment = datetime.now(UTC).isoformat()
+    assert cli("annotate", "sentiment@r8/epoch-2", "--metric", "rouge_l=1").code == 0
+    assert "rouge_l" in cli("show", "sentiment@r8/epoch-2").out
+    for words in (
+        ("show", "sentiment@r8/epoch-2"),
+        ("show", f"sentiment@r8/epoch-2@{{{moment}}}"),
+        ("log", "sentiment"),
+        ("diff", "sentiment@r8/epoch-1", "sentiment@r8/epoch-2"),
+    ):
+        for more in ((), ("--json",)):
+            when = ("--at", moment) if "{" not in words[1] else ()
+            said = cli(*words, *when, *more)
+            assert said.code == 0, said.err
+            assert "rouge_l" not in said.out
 
 
 def test_show_tells_a_version_whole(shop: Path, cli: Cli) -> None:

@@ -54,9 +54,9 @@ class Eval:
         }
 
 
-def evals_of(session: Session, row: VersionRow) -> list[Eval]:
-    """All evals of a version, oldest first."""
-    annotations = queries.annotations_of(session.catalog.connection, row.seq)
+def evals_of(session: Session, row: VersionRow, *, at: str | None = None) -> list[Eval]:
+    """All evals of a version, or those that it had at a moment, oldest first."""
+    annotations = queries.annotations_of(session.catalog.connection, row.seq, at=at)
     return [found for each in annotations if (found := _eval(each)) is not None]
 
 
@@ -88,9 +88,9 @@ def _count(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
-def with_examples(session: Session, row: VersionRow, name: str) -> Eval:
+def with_examples(session: Session, row: VersionRow, name: str, *, at: str | None = None) -> Eval:
     """The last eval of that name that has examples. Raises EvalNotFound, Redacted."""
-    found = evals_of(session, row)
+    found = evals_of(session, row, at=at)
     usable = [each for each in found if each.name == name and each.kinds]
     if not usable:
         names = ", ".join(dict.fromkeys(each.name for each in found if each.kinds)) or "none"
@@ -121,7 +121,7 @@ def read_lines(session: Session, row: VersionRow, found: Eval) -> Iterator[bytes
         yield rest
 
 
-def examples_of(session: Session, row: VersionRow, name: str) -> Iterator[Example]:
+def examples_of(session: Session, row: VersionRow, name: str, *, at: str | None = None) -> Iterator[Example]:
     """The examples of the last eval of that name that has some. Raises EvalNotFound, Redacted, Damage."""
-    for _, example in examples_in(read_lines(session, row, with_examples(session, row, name))):
+    for _, example in examples_in(read_lines(session, row, with_examples(session, row, name, at=at))):
         yield example

@@ -53,6 +53,8 @@ class Exported(Protocol):
     @property
     def labels(self) -> dict[str, str]: ...
     @property
+    def at(self) -> str | None: ...
+    @property
     def files(self) -> list[TreeFile]: ...
     def read(self, path: str) -> bytes: ...
     def provenance(self, kind: str) -> bytes: ...
@@ -304,7 +306,7 @@ def _history(connection: Connection, version: Exported) -> tuple[tuple[Moment, .
     run = version.record.run
     if run is None:
         return (), 0
-    numbers = selecting.numbers(connection, name_key(version.model), run=run.name)
+    numbers = selecting.numbers(connection, name_key(version.model), run=run.name, at=version.at)
     own = queries.version_by_id(connection, version.id)
     numbers = [n for n in reversed(numbers) if own is None or n <= own.seq]
     shown = numbers
@@ -315,7 +317,7 @@ def _history(connection: Connection, version: Exported) -> tuple[tuple[Moment, .
         if row.run_id != run.id:
             continue
         metrics = load_metrics(decode_record(row.record).metrics)
-        for annotation in queries.annotations_of(connection, row.seq):
+        for annotation in queries.annotations_of(connection, row.seq, at=version.at):
             metrics.update(load_metrics(annotation.metrics))
         found.append(Moment(row.epoch, row.step, metrics))
     return tuple(found), len(numbers)

@@ -153,7 +153,7 @@ def _versions(
     connection = session.catalog.connection
     rows = selecting.versions(connection, key, run=run, at=then, limit=limit)
     total = selecting.count_versions(connection, key, run=run, at=then) if limit else len(rows)
-    return [Version(session, row) for row in rows], total
+    return [Version(session, row, at=then) for row in rows], total
 
 
 def _tell_deleted(output: Output, repository: Repository, model: str | None, limit: int | None) -> None:

@@ -102,7 +102,7 @@ def show(
     export = exporting.chosen(exports, others, target)
     with open_repo(context, repo) as repository:
         resolved = repository.resolve(reference, at=at)
-        version = repository.get(resolved.row.id)
+        version = repository.get(resolved.row.id, at=resolved.at_utc)
         if export is not None:
             exporting.export(output, version, export, target, resolved.at_utc)
             return

@@ -1,0 +1,90 @@
+"""Versions as of a moment: what was added to them later is not told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stemmata.records import Run
+from stemmata.repository import Repository
+from stemmata.version import Version
+
+
+@pytest.fixture
+def repo() -> Iterator[Repository]:
+    with Repository.in_memory() as made:
+        yield made
+
+
+@pytest.fixture
+def then(repo: Repository, tmp_path: Path) -> str:
+    """When a run had two versions; since then one of them was looked at again, and it got a third."""
+    versions: list[Version] = []
+    for step, acc in ((100, 0.5), (200, 0.6)):
+        versions.append(saved(repo, tmp_path, step, acc, versions[-1:]))
+    moment = repo.session.row(versions[-1].id).at
+    repo.annotate(
+        versions[0], metrics={"acc": 0.9, "late": 1.0}, labels={"stage": "gold"}, notes="looked at again"
+    )
+    versions[0].add_eval("sst2", metrics={"f1": 0.7}, examples=[{"id": 1, "correct": True}])
+    saved(repo, tmp_path, 300, 0.7, versions[-1:])
+    return moment
+
+
+def saved(repo: Repository, work: Path, step: int, acc: float, parents: list[Version]) -> Version:
+    folder = work / str(step)
+    folder.mkdir()
+    (folder / "n.txt").write_text(str(step))
+    return repo.save(
+        folder,
+        "m",
+        name=f"r/step-{step}",
+        run=Run("r" * 32, "r"),
+        step=step,
+        metrics={"acc": acc},
+        parents=parents,
+        provenance={},
+    )
+
+
+def test_a_version_has_what_it_had_then(repo: Repository, then: str) -> None:
+    version = repo.get("m@r/step-100", at=then)
+    assert version.metrics == {"acc": 0.5}
+    assert {key: m.value for key, m in version.measurements.items()} == {"acc": 0.5}
+    assert (version.labels, version.notes, version.evals(), version.at) == ({}, [], [], then)
+    assert repo.get(version.id, at=then).metrics == {"acc": 0.5}
+    now = repo["m@r/step-100"]
+    assert now.metrics == {"acc": 0.9, "late": 1.0, "f1": 0.7}
+    assert (now.labels, now.notes, len(now.evals()), now.at) == (
+        {"stage": "gold"},
+        ["looked at again"],
+        1,
+        None,
+    )
+
+
+def test_a_reference_of_the_past_names_a_version_as_it_is_now(repo: Repository, then: str) -> None:
+    repo.alias("m", "production", "m@r/step-100")
+    assert repo["m@production@{now}"].metrics["late"] == 1.0
+
+
+def test_lists_have_what_was_there_then(repo: Repository, then: str) -> None:
+    listed = repo.versions("m", at=then)
+    assert [version.metrics for version in listed] == [{"acc": 0.6}, {"acc": 0.5}]
+    assert [v.metrics for v in listed.where("acc < 0.55")] == [{"acc": 0.5}]
+    assert {d["name"]: d["metrics"] for d in listed.to_dicts()}["r/step-100"] == {"acc": 0.5}
+
+
+def test_versions_of_then_are_compared_as_they_were(repo: Repository, then: str) -> None:
+    a, b = (repo.get(f"m@r/step-{step}", at=then) for step in (100, 200))
+    assert [(m.key, m.a, m.b) for m in repo.diff(a, b).metrics] == [("acc", 0.5, 0.6)]
+    found = repo.diff(a, b, step=100)
+    assert [(m.key, m.a, m.b) for m in found.metrics] == [("acc", 0.5, 0.5)]
+    assert repo.diff(a, b, step=300).metrics == ()
+
+
+def test_exports_of_then_have_the_metrics_of_then(repo: Repository, then: str) -> None:
+    assert "0.9" not in repo.get("m@r/step-200", at=then).card()
+    assert "0.9" in repo["m@r/step-200"].card()
