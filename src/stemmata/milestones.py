@@ -1,33 +1,32 @@
 """Milestones: what the run of a version measured at a step or an epoch. Owns where that is looked for:
-among the run's versions, then in what its training logged."""
+among the versions of its line in the run, then in what its training logged."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from stemmata.catalog import lines
 from stemmata.compare.readings import Point, Reading, listed, logged, points_in, rows_at
 from stemmata.histories import logs
 from stemmata.logrows import Logged
-from stemmata.names import name_key
 from stemmata.session import Session
 from stemmata.version import Version
 
 
 def reading(session: Session, version: Version, point: Point) -> Reading:
-    """The metrics of the version's run at `point`: those of the run's version there, and what the training
-    logged there, as far as it was kept. With none of both, why."""
-    run = version.run
-    told = logs.of_run(session, session.row(version.id)).values()
+    """The metrics of the version's run at `point`: those of the version there in its line of the run, of
+    several near an epoch the nearest, and what the training logged there, as far as it was kept. With none
+    of both, why."""
+    run, own = version.run, session.row(version.id)
+    line = [row for row in logs.line_of(session, own) if version.at is None or row.at <= version.at]
+    told = logs.of_line(session, own, line).values()
     if run is None:
         return _alone(version, point, list(told))
-    rows = lines.versions(session.catalog.connection, name_key(version.model), run)
-    rows = [row for row in rows if version.at is None or row.at <= version.at]
-    at = [row for row in rows if point.is_at(row.step, row.epoch)]
+    at = [row for row in line if point.is_at(row.step, row.epoch)]
     found = _logged(list(told), point) or Reading()
     if at:
-        there = Version(session, at[-1], at=version.at)
+        nearest = min(at, key=lambda row: (point.distance(row.epoch), -row.seq))
+        there = Version(session, nearest, at=version.at)
         found = Reading(
             {**found.metrics, **there.metrics},
             there.step if there.step is not None else found.step,
@@ -36,7 +35,7 @@ def reading(session: Session, version: Version, point: Point) -> Reading:
         )
     if found.metrics:
         return found
-    points: list[tuple[object, object]] = [(row.step, row.epoch) for row in rows]
+    points: list[tuple[object, object]] = [(row.step, row.epoch) for row in line]
     known = listed([*points, *points_in([each.row() for each in told])], point)
     problem = f"run {run.name} has no metrics at {point}" + (f"; it has some at {known}" if known else "")
     return replace(found, problem=problem)

@@ -117,6 +117,27 @@ def test_what_is_missing_is_said_with_what_is_there(repo: Repository, tmp_path: 
         repo.diff("m@a/epoch-2", "m@alone", step=7, epoch=1)
 
 
+def test_a_branch_of_a_run_is_not_told_of_another_one(repo: Repository, tmp_path: Path) -> None:
+    fields = {"run": Run("a" * 8, "a")}
+    first = save(repo, tmp_path, "a/1", step=100, metrics={"acc": 0.5}, parents=[], **fields)
+    second = save(repo, tmp_path, "a/2", step=200, metrics={"acc": 0.7}, parents=[first], **fields)
+    other = save(repo, tmp_path, "a/2-again", step=200, metrics={"acc": 0.1}, parents=[first], **fields)
+    save(repo, tmp_path, "a/3-again", step=300, metrics={"acc": 0.2}, parents=[other], **fields)
+    assert metrics(repo.diff(second, other, step=200)) == {"acc": (0.7, 0.1)}
+    assert metrics(repo.diff(second, other, step=100)) == {"acc": (0.5, 0.5)}
+    found = repo.diff(second, other, step=300)
+    assert metrics(found) == {"acc": (None, 0.2)}
+    assert readings(found)[0].problem == "run a has no metrics at step 300; it has some at steps 100, 200"
+
+
+def test_of_several_versions_near_an_epoch_the_nearest_counts(repo: Repository, tmp_path: Path) -> None:
+    last: list[Version] = []
+    for number, epoch in enumerate((0.998, 1.0, 1.004)):
+        fields = {"run": Run("a" * 8, "a"), "epoch": epoch, "metrics": {"acc": epoch}}
+        last = [save(repo, tmp_path, f"a/{number}", parents=last, **fields)]
+    assert metrics(repo.diff(last[0], last[0], epoch=1.0)) == {"acc": (1.0, 1.0)}
+
+
 def test_three_versions_at_a_step(repo: Repository, tmp_path: Path) -> None:
     for run in "abc":
         line(repo, tmp_path, run, 0.9, 0.5)
