@@ -7,13 +7,14 @@ every argument that is not known to mean the same both ways.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
+from stemmata.errors import NotLoadable
+from stemmata.hf.shards import shards_of
 from stemmata.hf.tensors import read_tensors
 from stemmata.version import Version
 
@@ -64,10 +65,10 @@ def weight_files(
     if _INDEX not in names:
         return None
     try:
-        shards = set(json.loads(version.read(_INDEX))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError):
+        shards = shards_of(version, _INDEX)
+    except NotLoadable:
         return None
-    return sorted(shards) if shards and shards <= names else None
+    return sorted(shards) if shards <= names else None
 
 
 def load_directly(

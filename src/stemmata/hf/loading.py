@@ -20,6 +20,7 @@ from stemmata.errors import InvalidArgument, NotLoadable, PickleRefused
 from stemmata.hf.direct import load_directly, weight_files
 from stemmata.hf.libraries import library_of, load_foreign, load_processor, require_quantiser, settings_of
 from stemmata.hf.origin import remember_origin
+from stemmata.hf.shards import without_old_shards
 from stemmata.hf.tensors import read_tensors
 from stemmata.hf.wrappers import clean_files, clean_name, is_wrapped
 from stemmata.version import Version
@@ -201,7 +202,8 @@ def load_state(
     """Tensors by name from all weight files, or those named; each in memory of its own.
 
     Where weights lie in several folders (the parts of a pipeline, several adapters), a name begins with
-    its folder: `unet/conv_in.weight`. What torch.compile and FSDP put into names is left out.
+    its folder: `unet/conv_in.weight`. What torch.compile and FSDP put into names is left out. Shards that
+    an index does not name are of an earlier save and left out; a name in two files is refused.
 
     Raises TensorNotInVersion, PickleRefused, NotLoadable.
     """
@@ -213,6 +215,7 @@ def load_state(
     if not files:
         raise _no_model(version, names)
     _refuse_two_sets(version, names)
+    files = without_old_shards(version, files)
     several = len({name.rpartition("/")[0] for name in files}) > 1
     prefixes = {name: name.rpartition("/")[0] + "/" for name in files if several and "/" in name}
     state = read_tensors(version, files, prefixes, tensors)

@@ -9,14 +9,14 @@ import difflib
 import io
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load
 
 from stemmata.codecs.pages import fresh_array
 from stemmata.containers.safetensors import Extent
-from stemmata.errors import TensorNotInVersion
+from stemmata.errors import NotLoadable, TensorNotInVersion
 from stemmata.hf.weightfiles import WORDS
 from stemmata.hf.wrappers import clean_state
 from stemmata.version import Version
@@ -25,6 +25,7 @@ _DTYPES = {word: getattr(torch, name) for name, word in WORDS.items() if hasattr
 _CLOSE = 3
 _LINE = 64
 """Bytes of a cache line."""
+_Held = TypeVar("_Held")
 
 
 def read_tensors(
@@ -35,30 +36,40 @@ def read_tensors(
     A name is that in the file without what wrappers left in it, behind its file's prefix. Of a pickle
     the tensors alone are read, and nothing in it is run.
 
-    Raises TensorNotInVersion, Damage.
+    Raises TensorNotInVersion, NotLoadable if two files hold one of these names, Damage.
     """
     found: dict[str, Any] = {}
-    known: list[str] = []
+    known: dict[str, str] = {}
+
+    def wanted(path: str, held: Mapping[str, _Held]) -> dict[str, _Held]:
+        prefix = prefixes.get(path, "")
+        named = {f"{prefix}{name}": value for name, value in clean_state(held).items()}
+        chosen = {name: value for name, value in named.items() if only is None or name in only}
+        for name in chosen.keys() & known.keys():
+            raise _in_two(version, name, known[name], path)
+        known.update(dict.fromkeys(named, path))
+        return chosen
+
     for path in files:
         opened = version.tensor_file(path) if path.endswith(".safetensors") else None
-        prefix = prefixes.get(path, "")
         if opened is None or not all(map(_is_plain, opened.extents)):
-            state = {f"{prefix}{name}": value for name, value in clean_state(_loaded(version, path)).items()}
-            known += state
-            found |= {name: value for name, value in state.items() if only is None or name in only}
+            found |= wanted(path, _loaded(version, path))
             continue
-        clean = clean_state({extent.name: extent for extent in opened.extents})
-        named = {f"{prefix}{name}": extent for name, extent in clean.items()}
-        known += named
-        wanted = {name: extent for name, extent in named.items() if only is None or name in only}
-        made = {name: _room_for(extent) for name, extent in wanted.items()}
+        extents = wanted(path, {extent.name: extent for extent in opened.extents})
+        made = {name: _room_for(extent) for name, extent in extents.items()}
         if made or only is None:
-            opened.fill({extent.name: _bytes_of(made[name]) for name, extent in wanted.items()})
+            opened.fill({extent.name: _bytes_of(made[name]) for name, extent in extents.items()})
         found |= made
     for name in only or ():
         if name not in found:
-            raise TensorNotInVersion(version=version.short, name=name, hint=_hint(version, name, known))
+            raise TensorNotInVersion(version=version.short, name=name, hint=_hint(version, name, list(known)))
     return found
+
+
+def _in_two(version: Version, name: str, first: str, second: str) -> NotLoadable:
+    reason = f"{first} and {second} both hold a tensor {name}"
+    hint = "one may be left from an earlier save: save again from an empty folder, or take a checkout()"
+    return NotLoadable(version=version.short, reason=reason, hint=hint)
 
 
 def _is_plain(extent: Extent) -> bool:
