@@ -28,6 +28,7 @@ from stemmata.errors import (
 )
 from stemmata.hf import VersionCallback, load_version
 from stemmata.repository import Repository
+from stemmata.version import Version
 
 PROMPT = torch.tensor([[1, 2, 3, 4]])
 
@@ -195,9 +196,60 @@ def test_a_pickle_with_code_in_it_does_not_run_even_so(repo: Repository, base: P
     assert marker.exists(), "the naive way runs it"
     marker.unlink()
     version = repo.save(base, "m")
-    with pytest.raises(Exception, match=r"(?i)weights.only|unsupported"):
+    with pytest.raises(NotLoadable, match=r"pytorch_model\.bin .* weights_only"):
         version.state_dict(allow_pickle=True)
     assert not marker.exists()
+
+
+def pickled(repo: Repository, folder: Path, held: Any) -> Version:
+    folder.mkdir()
+    torch.save(held, folder / "last.ckpt")
+    return repo.save(folder, "m")
+
+
+def test_tensors_in_nested_dictionaries_have_the_names_of_the_tree(repo: Repository, tmp_path: Path) -> None:
+    """A checkpoint of Lightning's: the weights are one level down."""
+    held: dict[str, Any] = {"epoch": 3, "state_dict": {"w": torch.ones(2), "sub": {"b": torch.zeros(3)}}}
+    held["optimizer_states"] = [{"state": {0: torch.ones(1)}}]
+    version = pickled(repo, tmp_path / "saved", held)
+    state = version.state_dict(allow_pickle=True)
+    assert sorted(state) == ["state_dict.sub.b", "state_dict.w"]
+    assert sorted(state) == sorted(s.name for s in version.files[0].segments if s.name and s.shape)
+    assert torch.equal(state["state_dict.w"], torch.ones(2))
+    assert torch.equal(version.tensor("state_dict.sub.b", allow_pickle=True), torch.zeros(3))
+
+
+def test_a_dictionary_that_holds_itself_is_entered_once(repo: Repository, tmp_path: Path) -> None:
+    held: dict[Any, Any] = {"w": torch.ones(2), 0: torch.zeros(2)}
+    held["again"] = held
+    state = pickled(repo, tmp_path / "saved", held).state_dict(allow_pickle=True)
+    assert sorted(state) == ["0", "w"]
+
+
+@pytest.mark.parametrize(
+    ("held", "reason"),
+    [
+        ([torch.ones(2)], "holds a list"),
+        (torch.ones(2), "holds a Tensor"),
+        (torch.nn.Linear(2, 2), "weights_only does not let in"),
+        ({"states": [torch.ones(2)]}, "no tensor in last.ckpt has a name"),
+        ({"a": {"b": torch.ones(2)}, "a.b": torch.zeros(2)}, "two tensors that are called a.b"),
+    ],
+    ids=["list", "tensor", "module", "nameless", "twice"],
+)
+def test_a_pickle_without_tensors_by_name_says_so(
+    repo: Repository, tmp_path: Path, held: Any, reason: str
+) -> None:
+    with pytest.raises(NotLoadable, match=reason):
+        pickled(repo, tmp_path / "saved", held).state_dict(allow_pickle=True)
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"PK\x03\x04 and no more"])
+def test_a_file_that_only_has_a_pickles_name_says_so(repo: Repository, tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved/weights.pt").write_bytes(data)
+    with pytest.raises(NotLoadable, match=r"weights\.pt is no file of tensors"):
+        repo.save(tmp_path / "saved", "m").state_dict(allow_pickle=True)
 
 
 def test_what_to_load_is_one_of_three(repo: Repository, base: Path) -> None:

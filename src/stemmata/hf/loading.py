@@ -203,7 +203,8 @@ def load_state(
 
     Where weights lie in several folders (the parts of a pipeline, several adapters), a name begins with
     its folder: `unet/conv_in.weight`. What torch.compile and FSDP put into names is left out. Shards that
-    an index does not name are of an earlier save and left out; a name in two files is refused.
+    an index does not name are of an earlier save and left out; a name in two files is refused. In a pickle
+    of nested dictionaries dots join the keys to a name: `state_dict.conv_in.weight`.
 
     Raises TensorNotInVersion, PickleRefused, NotLoadable.
     """

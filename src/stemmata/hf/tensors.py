@@ -8,7 +8,8 @@ from __future__ import annotations
 import difflib
 import io
 import math
-from collections.abc import Collection, Mapping, Sequence
+import pickle
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +17,7 @@ from safetensors.torch import load
 
 from stemmata.codecs.pages import fresh_array
 from stemmata.containers.safetensors import Extent
+from stemmata.containers.tensors import MAX_NAME
 from stemmata.errors import NotLoadable, TensorNotInVersion
 from stemmata.hf.weightfiles import WORDS
 from stemmata.hf.wrappers import clean_state
@@ -25,6 +27,7 @@ _DTYPES = {word: getattr(torch, name) for name, word in WORDS.items() if hasattr
 _CLOSE = 3
 _LINE = 64
 """Bytes of a cache line."""
+_BY_HAND = "take it with checkout(), and open it yourself if you trust whoever wrote it"
 _Held = TypeVar("_Held")
 
 
@@ -34,9 +37,10 @@ def read_tensors(
     """The tensors of these weight files, each in memory of its own; `only` those of that name.
 
     A name is that in the file without what wrappers left in it, behind its file's prefix. Of a pickle
-    the tensors alone are read, and nothing in it is run.
+    the tensors alone are read, and nothing in it is run; in nested dictionaries dots join the keys to a name.
 
-    Raises TensorNotInVersion, NotLoadable if two files hold one of these names, Damage.
+    Raises TensorNotInVersion, NotLoadable if two files hold one of these names or a pickle is none of named
+    tensors, Damage.
     """
     found: dict[str, Any] = {}
     known: dict[str, str] = {}
@@ -60,6 +64,9 @@ def read_tensors(
         if made or only is None:
             opened.fill({extent.name: _bytes_of(made[name]) for name, extent in extents.items()})
         found |= made
+    if not known and not all(path.endswith(".safetensors") for path in files):
+        reason = f"no tensor in {', '.join(files)} has a name"
+        raise NotLoadable(version=version.short, reason=reason, hint=_BY_HAND)
     for name in only or ():
         if name not in found:
             raise TensorNotInVersion(version=version.short, name=name, hint=_hint(version, name, list(known)))
@@ -99,9 +106,43 @@ def _loaded(version: Version, path: str) -> dict[str, Any]:
     if path.endswith(".safetensors"):
         state: dict[str, Any] = load(data)
         return state
-    # weights_only: allow_pickle opens the file, it does not run what else may be in it.
-    read = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    return {str(k): v for k, v in read.items() if isinstance(v, torch.Tensor)}
+    try:
+        # weights_only: allow_pickle opens the file, it does not run what else may be in it.
+        read = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    # Of a file that is no pickle, torch says so with whatever error its first bytes lead to.
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, LookupError, TypeError) as error:
+        reason = f"{path} is no file of tensors, or holds what weights_only does not let in"
+        raise NotLoadable(version=version.short, reason=reason, hint=_BY_HAND) from error
+    if not isinstance(read, dict):
+        reason = f"{path} holds a {type(read).__name__}, and no tensors by name"
+        raise NotLoadable(version=version.short, reason=reason, hint=_BY_HAND)
+    found: dict[str, Any] = {}
+    for name, tensor in _named(read):
+        if name in found:
+            reason = f"{path} holds two tensors that are called {name}"
+            raise NotLoadable(version=version.short, reason=reason, hint=_BY_HAND)
+        found[name] = tensor
+    return found
+
+
+def _named(read: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """Tensors and the keys that lead to them, joined with dots as a tree joins them; numbers lead to some
+    too. Each dictionary is entered once, by the first way to it: it may hold itself."""
+    entered = {id(read)}
+    levels = [("", iter(read.items()))]
+    while levels:
+        prefix, items = levels[-1]
+        for key, value in items:
+            if not isinstance(key, str | int) or len(prefix) + len(str(key)) > MAX_NAME:
+                continue
+            if isinstance(value, torch.Tensor):
+                yield f"{prefix}{key}", value
+            elif isinstance(value, dict) and id(value) not in entered:
+                entered.add(id(value))
+                levels.append((f"{prefix}{key}.", iter(value.items())))
+                break
+        else:
+            levels.pop()
 
 
 def _hint(version: Version, name: str, known: Sequence[str]) -> str:
