@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from stemmata.checkouts import cached, shared
+from stemmata.checkouts import cached, eviction, shared
 from stemmata.errors import DamagedFile, StorageFailed, StorageFull, StorageReadOnly, UnsafePath
 from stemmata.ids import VersionId
 from stemmata.trees import Tree, TreeFile
@@ -356,9 +357,8 @@ def test_i4_what_is_changed_while_the_weights_are_added_is_seen(
         (light / "config.json").write_bytes(b"[]")
         return objects.read(*asked)
 
-    shared(tmp_path, VERSION, tree, read)
-    assert cached.find(tmp_path, VERSION, tree) is None
-    assert contents_of(shared(tmp_path, VERSION, tree, objects.read)) == (FILES, FOLDERS)
+    assert contents_of(shared(tmp_path, VERSION, tree, read)) == (FILES, FOLDERS)
+    assert cached.find(tmp_path, VERSION, tree) == light
 
 
 def test_one_that_was_killed_while_it_was_completed_is_made_anew(
@@ -368,6 +368,49 @@ def test_one_that_was_killed_while_it_was_completed_is_made_anew(
     (light / "sub/model.bin").write_bytes(b"half of it")
     assert contents_of(shared(tmp_path, VERSION, tree, objects.read)) == (FILES, FOLDERS)
     assert cached.find(tmp_path, VERSION, tree) == light
+
+
+@pytest.mark.parametrize("step", ["_fill", "_note"])
+def test_one_that_is_evicted_while_it_is_completed_is_made_anew(
+    tmp_path: Path, tree: Tree, objects: Objects, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """By another process, after the weights took longer than a checkout counts as just used."""
+    light = shared(tmp_path, VERSION, tree, objects.read, weights=False)
+    real = getattr(cached, step)
+    evicted: list[Path] = []
+
+    def evicting(*args: Any) -> None:
+        real(*args)
+        if not evicted:
+            evicted.append(light.parent.rename(tmp_path / "gone"))
+
+    monkeypatch.setattr(cached, step, evicting)
+    assert contents_of(shared(tmp_path, VERSION, tree, objects.read)) == (FILES, FOLDERS)
+    assert evicted
+    assert cached.find(tmp_path, VERSION, tree) == light
+    assert leftovers(tmp_path) == []
+
+
+def test_one_counts_as_used_when_its_weights_are_moved_in(
+    tmp_path: Path, tree: Tree, objects: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    light = shared(tmp_path, VERSION, tree, objects.read, weights=False)
+    fill, note = cached._fill, cached._note
+    ages: list[float] = []
+
+    def slow(*args: Any) -> None:
+        fill(*args)
+        os.utime(light.parent, (0, 0))
+
+    def looked_at(*args: Any) -> None:
+        ages.append(time.time() - light.parent.stat().st_mtime)
+        note(*args)
+
+    monkeypatch.setattr(cached, "_fill", slow)
+    monkeypatch.setattr(cached, "_note", looked_at)
+    shared(tmp_path, VERSION, tree, objects.read)
+    assert len(ages) == 1
+    assert ages[0] < eviction.RECENT
 
 
 def test_damage_in_the_weights_leaves_the_rest(tmp_path: Path, tree: Tree, objects: Objects) -> None:

@@ -71,9 +71,8 @@ def shared(
             if not any(_is_sound(home, each) for each in wanted):
                 if alone:
                     _sweep(home)
-                if alone and weights and _is_sound(home, _light(tree)):
-                    _complete(home, tree, read_object, progress)
-                else:
+                lacking = alone and weights and _is_sound(home, _light(tree))
+                if not (lacking and _complete(home, tree, read_object, progress)):
                     _make(home, wanted, read_object, progress)
         eviction.make_room(home.parent)
     except OSError as error:
@@ -117,24 +116,32 @@ def _make(home: Path, wanted: Sequence[Tree], read: ReadObject, progress: Progre
         shutil.rmtree(temp, ignore_errors=True)
 
 
-def _complete(home: Path, tree: Tree, read: ReadObject, progress: Progress | None) -> None:
-    """Add the files of weights to a checkout that lacks them alone; who reads the others reads on."""
+def _complete(home: Path, tree: Tree, read: ReadObject, progress: Progress | None) -> bool:
+    """Add the files of weights to a checkout that lacks them alone; who reads the others reads on.
+
+    Returns whether it is sound then: it may have been changed, or evicted by another process, meanwhile.
+    """
     temp = home.parent / f".{home.name}.{random_hex(8)}"
     missing = [file for file in tree.files if is_weights(file)]
-    # As they were found sound: what somebody does to them from now on is to be seen by their marks.
-    known = _decoder.decode((home / "manifest.json").read_bytes()).files
     try:
+        # As they were found sound: what somebody does to them from now on is to be seen by their marks.
+        known = _decoder.decode((home / "manifest.json").read_bytes()).files
         temp.mkdir()
         (temp / "files").mkdir()
         _fill(temp / "files", missing, [], read, progress)
+        # Weights may take longer than one counts as in use.
+        eviction.note_use(home)
         for file in missing:
             (home / "files" / file.path).parent.mkdir(parents=True, exist_ok=True)
             (temp / "files" / file.path).rename(home / "files" / file.path)
         # Killed before this, it is neither of the two, and made anew.
         _note(temp, home / "files", tree, {f.path: known[f.path] for f in _light(tree).files})
         (temp / "manifest.json").replace(home / "manifest.json")
+    except FileNotFoundError:
+        return False
     finally:
         shutil.rmtree(temp, ignore_errors=True)
+    return _is_sound(home, tree)
 
 
 def _fill(
