@@ -115,3 +115,15 @@ def test_what_is_no_size_is_refused_by_name(given: str, monkeypatch: pytest.Monk
 
 def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
     assert eviction.checkouts(tmp_path / "none") == []
+
+
+def test_what_was_handed_out_by_another_spelling_of_the_cache_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    held = made(tmp_path / "link", "held", 100, None)
+    os.utime(held.parent, (LONG_AGO, LONG_AGO))
+    monkeypatch.setenv(eviction.VARIABLE, "0")
+    made(tmp_path / "real", "other", 100, None)
+    assert held.exists()

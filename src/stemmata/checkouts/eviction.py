@@ -57,11 +57,16 @@ def limit() -> int | None:
 def note_use(home: Path) -> None:
     """This process hands out `home` now, or is about to."""
     with _moving:
-        _handed_out.add(home)
+        _handed_out.add(_resolved(home))
     try:
         os.utime(home)
     except OSError:
         pass  # not made yet, or another user's: then its age is that of its making
+
+
+def _resolved(home: Path) -> Path:
+    """`home` by the one name that it has however its cache was spelled; it need not be there yet."""
+    return Path(os.path.realpath(home.parent), home.name)
 
 
 def checkouts(folder: Path) -> list[Checkout]:
@@ -116,7 +121,7 @@ def _remove(found: Checkout) -> bool:
     home = found.home
     aside = home.parent / f".{home.name}.{random_hex(8)}"
     with _moving:
-        if home in _handed_out or time.time() - found.used < RECENT:
+        if _resolved(home) in _handed_out or time.time() - found.used < RECENT:
             return False
         try:
             # First out of sight, in one step: nobody is handed half a folder.
