@@ -136,7 +136,7 @@ def folder_of(session: Session, row: VersionRow) -> Path:
         name = queries.model_name(session.catalog.connection, row.model)
         raise IncompleteState(state=f"{name}@{row.name}", parts=", ".join(missing))
     read = session.object_reader(row)
-    return checkouts.shared(session.cache_folder(), row.id, session.tree(row), read)
+    return checkouts.hand_out(session.cache_folders(), row.id, session.tree(row), read)
 
 
 def lacks(session: Session, row: VersionRow) -> list[str]:

@@ -209,18 +209,29 @@ class Session:
     def cache_folder(self) -> Path:
         """Where checkouts are cached: in a local repository, else (or if that cannot be
         written) in the user's cache folder."""
+        return self.cache_folders()[0]
+
+    def cache_folders(self) -> list[Path]:
+        """All caches where checkouts may be: after the one in the repository the user's own, for what
+        that user may not write to in the other."""
         inside = self.storage.cache_folder
-        if inside is not None and is_usable(inside):
-            return inside
-        return user_cache_folder() / self.identity.repository
+        found = [inside] if inside is not None and is_usable(inside) else []
+        try:
+            found.append(user_cache_folder() / self.identity.repository)
+        except RuntimeError:  # a user without a home
+            if not found:
+                raise
+        return found
 
     def version_of_path(self, path: str | os.PathLike[str]) -> VersionId | None:
         """The version whose shared checkout `path` is, if it is one and still visible."""
         resolved = Path(path).absolute()
-        checkouts = self.cache_folder().absolute() / "checkouts"
+        folders = [folder.absolute() / "checkouts" for folder in self.cache_folders()]
+        inside = next((folder for folder in folders if resolved.is_relative_to(folder)), None)
+        if inside is None:
+            return None
         try:
-            name = resolved.relative_to(checkouts).parts[0]
-            version = VersionId.parse(name)
+            version = VersionId.parse(resolved.relative_to(inside).parts[0])
         except (ValueError, IndexError):
             return None
         found = queries.version_by_id(self.catalog.connection, version)

@@ -348,12 +348,13 @@ class Version:
         """
         self._require_visible()
         read = self._session.object_reader(self._row)
-        return checkouts.shared(self._session.cache_folder(), self.id, self.tree(), read, weights=weights)
+        return checkouts.hand_out(self._session.cache_folders(), self.id, self.tree(), read, weights=weights)
 
     def cached(self) -> Path | None:
         """The folder of `path()`, if it is in the cache with all files; nothing is made."""
         self._require_visible()
-        return checkouts.find(self._session.cache_folder(), self.id, self.tree())
+        found = (checkouts.find(each, self.id, self.tree()) for each in self._session.cache_folders())
+        return next(filter(None, found), None)
 
     def tensor_file(self, path: str) -> checkouts.TensorFile | None:
         """A safetensors file, to read tensors of it into memory of one's own; None if it was stored as

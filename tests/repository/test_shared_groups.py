@@ -16,6 +16,7 @@ from makers import model_folder
 from stemmata import doctor
 from stemmata.catalog.catalog import FILE
 from stemmata.errors import StorageReadOnly
+from trees_by_hand import contents_of
 from users import member
 
 pytestmark = pytest.mark.skipif(
@@ -122,3 +123,26 @@ def test_a_folder_that_only_its_maker_may_write_is_found(shared: Path) -> None:
     assert found["shared"].state == "warning"
     assert str(closed[0].relative_to(root)) in found["shared"].found
     assert f"chmod -R g+rwX {root}" in found["shared"].advice
+
+
+@pytest.mark.parametrize("checkouts", [0o022, 0o002], ids=["the-folder-too", "the-checkout-alone"])
+def test_a_checkout_that_another_member_made_locks_nobody_out(shared: Path, checkouts: int) -> None:
+    root = shared / "models"
+    with ann(0o002), stemmata.open(root, create=True) as repo:
+        saved = repo.save(shared.parent / "ann", "m", name="hers", provenance={})
+        os.umask(checkouts)
+        (root / "cache/checkouts").mkdir()
+        os.umask(0o022)
+        light = saved.path(weights=False)
+        inode = light.stat().st_ino
+    with ben(0o002), stemmata.open(root) as repo:
+        version = repo["m@hers"]
+        assert version.path(weights=False) == light
+        whole = version.path()
+        assert contents_of(whole) == contents_of(shared.parent / "ann")
+        assert whole.is_relative_to(Path(os.environ["STEMMATA_CACHE"]))
+        assert version.path() == whole == version.cached()
+        assert repo.version_of_path(whole) == version.id
+    assert light.stat().st_ino == inode, "hers is as it was"
+    with ann(0o022), stemmata.open(root) as repo:
+        assert repo["m@hers"].path() == light

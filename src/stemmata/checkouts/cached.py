@@ -23,8 +23,9 @@ import msgspec
 from stemmata.checkouts import eviction
 from stemmata.checkouts.reading import ReadObject
 from stemmata.checkouts.writing import Progress, fill
-from stemmata.errors import StorageFailed
+from stemmata.errors import StorageFailed, StorageReadOnly
 from stemmata.ids import VersionId, random_hex
+from stemmata.storage.descriptors import may_write
 from stemmata.storage.failures import write_failure
 from stemmata.trees import Tree, TreeFile, check_paths
 
@@ -80,6 +81,27 @@ def shared(
     return home / "files"
 
 
+def hand_out(
+    cache_folders: Sequence[Path],
+    version: VersionId,
+    tree: Tree,
+    read_object: ReadObject,
+    *,
+    weights: bool = True,
+) -> Path:
+    """As `shared`, from the first of these caches, the best one first, that this user may write to.
+
+    A cache that others write to as well may have places in it that are theirs alone.
+    """
+    *better, last = cache_folders
+    for folder in better:
+        try:
+            return shared(folder, version, tree, read_object, weights=weights)
+        except StorageReadOnly:
+            continue
+    return shared(last, version, tree, read_object, weights=weights)
+
+
 def find(cache_folder: Path, version: VersionId, tree: Tree) -> Path | None:
     """The folder that `shared` would hand out, if it is there with all its files."""
     home = _home(cache_folder, version)
@@ -121,6 +143,9 @@ def _complete(home: Path, tree: Tree, read: ReadObject, progress: Progress | Non
 
     Returns whether it is sound then: it may have been changed, or evicted by another process, meanwhile.
     """
+    if not (may_write(home) and may_write(home / "files")):
+        # Said before the weights are decoded: another user made it, and not for a group.
+        raise StorageReadOnly(where=str(home), reason="no permission")
     temp = home.parent / f".{home.name}.{random_hex(8)}"
     missing = [file for file in tree.files if is_weights(file)]
     try:

@@ -198,8 +198,8 @@ class _Run:
         sql = "SELECT id FROM versions WHERE state = ?"
         gone = {VersionId(row[0]).hex for row in self._session.catalog.connection.execute(sql, (FORGOTTEN,))}
         if gone:
-            folder = self._session.cache_folder() / "checkouts"
-            self.report.cached = eviction.remove_all(folder, gone)
+            folders = [cache / "checkouts" for cache in self._session.cache_folders()]
+            self.report.cached = sum(eviction.remove_all(folder, gone) for folder in folders)
 
 
 def _window(settings: dict[str, object], chosen: float | None) -> float:

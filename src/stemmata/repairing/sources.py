@@ -155,10 +155,11 @@ def _given(path: Path) -> list[Source]:
 
 
 def _checkouts(session: Session) -> Iterator[Source]:
-    try:
-        homes = sorted((session.cache_folder() / "checkouts").iterdir())
-    except (OSError, StemmataError):
-        return
-    for home in homes:
-        if not home.name.startswith(".") and (home / "files").is_dir():
-            yield FolderSource(home / "files", f"the cached checkout of {home.name[:12]}")
+    for cache in session.cache_folders():
+        try:
+            homes = sorted((cache / "checkouts").iterdir())
+        except OSError:
+            continue
+        for home in homes:
+            if not home.name.startswith(".") and (home / "files").is_dir():
+                yield FolderSource(home / "files", f"the cached checkout of {home.name[:12]}")

@@ -7,7 +7,7 @@ Two walks over the versions, each with a few arrays as long as there are objects
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -90,7 +90,7 @@ def measure(session: Session, model: str | None = None, progress: Progress | Non
         growth=_spans(first.growth),
         packs=packs,
         unneeded=table.unneeded(first.holders_of > 0),
-        places=_places(session.storage, catalog.file, session.cache_folder() / "checkouts"),
+        places=_places(session.storage, catalog.file, session.cache_folders()),
         unread=tuple(sorted(unread)),
     )
 
@@ -262,7 +262,7 @@ def _all(_: date) -> date:
     return date.max
 
 
-def _places(storage: Storage, catalog: Path | None, checkouts: Path) -> Places:
+def _places(storage: Storage, catalog: Path | None, caches: Iterable[Path]) -> Places:
     def size(prefix: str) -> int:
         return sum(found.size for found in storage.list(prefix))
 
@@ -273,7 +273,12 @@ def _places(storage: Storage, catalog: Path | None, checkouts: Path) -> Places:
         bundles=size("bundles/"),
         checkpoints=size("checkpoints/"),
         catalog=sum(map(_size_of, beside)),
-        checkouts=sum(_size_of(Path(home) / name) for home, _, names in os.walk(checkouts) for name in names),
+        checkouts=sum(
+            _size_of(Path(home) / name)
+            for cache in caches
+            for home, _, names in os.walk(cache / "checkouts")
+            for name in names
+        ),
     )
 
 
