@@ -132,6 +132,17 @@ def test_a_folder_that_cannot_be_replaced_is_filled(
     assert leftovers(tmp_path) == []
 
 
+def test_an_empty_folder_is_filled_where_its_parent_is_closed(tree: Tree, objects: Objects) -> None:
+    with open_folder() as place:
+        (place / "t").mkdir()
+        (place / "t").chmod(0o777)
+        place.chmod(0o755)
+        with ordinary_user():
+            write(tree, objects.read, place / "t")
+        assert contents_of(place / "t") == (FILES, FOLDERS)
+        assert leftovers(place) == []
+
+
 def test_a_target_may_be_named_by_a_link(tmp_path: Path, tree: Tree, objects: Objects) -> None:
     (tmp_path / "real").mkdir()
     os.symlink("real", tmp_path / "link")

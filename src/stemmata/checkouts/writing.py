@@ -1,7 +1,8 @@
 """Writing: a tree into a folder. Owns that a target holds all of it or is as it was before.
 
 Everything is written and verified in a fresh folder beside the target, which then takes the
-target's place. No link is followed on the way.
+target's place; where that may not be, it lies inside, and its files are moved out of it one by one. No
+link is followed on the way.
 """
 
 from __future__ import annotations
@@ -189,8 +190,10 @@ class _Target:
             occupied = next(entries, None) is not None
         if occupied and not force:
             raise TargetNotEmpty(path=str(self.path))
-        # A mounted folder cannot be replaced, and the one that we stand in should not be.
-        self._merge = occupied or self.path.is_mount() or _is_here(about)
+        # A mounted folder cannot be replaced, nor one in a folder of somebody else's; the one that we
+        # stand in should not be.
+        fixed = self.path.is_mount() or not may_write(self.path.parent)
+        self._merge = occupied or fixed or _is_here(about)
 
     @contextlib.contextmanager
     def beside(self) -> Iterator[Path]:
