@@ -151,6 +151,16 @@ def test_a_target_may_be_named_by_a_link(tmp_path: Path, tree: Tree, objects: Ob
     assert contents_of(tmp_path / "real")[0] == FILES
 
 
+@pytest.mark.parametrize("target", ["loop", "loop/below"])
+def test_a_link_that_leads_to_itself_is_refused(
+    tmp_path: Path, tree: Tree, objects: Objects, target: str
+) -> None:
+    os.symlink("loop", tmp_path / "loop")
+    with pytest.raises(InvalidArgument, match=r"target: .*loop.* a link on the way leads to itself"):
+        write(tree, objects.read, tmp_path / target)
+    assert snapshot(tmp_path).keys() == {"loop"}
+
+
 def test_a_target_that_is_a_file_is_refused(tmp_path: Path, tree: Tree, objects: Objects) -> None:
     (tmp_path / "t").write_bytes(b"mine")
     for force in (False, True):

@@ -176,12 +176,15 @@ class _Target:
         try:
             if self.path.is_symlink():
                 # Whoever named the link meant what it points to.
-                self.path = self.path.resolve()
+                self.path = Path(os.path.realpath(self.path))
             about = self.path.stat()
         except (FileNotFoundError, NotADirectoryError):
             self._exists = self._merge = False
             return
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                reason = f"{self.path} cannot be reached: a link on the way leads to itself"
+                raise InvalidArgument(argument="target", reason=reason) from None
             raise write_failure(error, str(self.path)) from error
         if not stat.S_ISDIR(about.st_mode):
             raise InvalidArgument(argument="target", reason=f"{self.path} is no folder")
