@@ -332,7 +332,8 @@ class Version:
         """Write the files into `directory`, byte for byte as they were saved (I3).
 
         All bytes are verified before any is visible. A folder that holds something is refused
-        (TargetNotEmpty) unless `force`, which replaces files of the same names only.
+        (TargetNotEmpty) unless `force`, which replaces files of the same names only. `only` names the files,
+        or folders of files, to write; a text is one name.
         """
         target = Path(directory)
         self._require_visible()
@@ -501,8 +502,8 @@ class Version:
         return self._as("processor", **kwargs)
 
     def state_dict(self, **kwargs: Any) -> dict[str, Any]:
-        """All tensors by name, in memory of their own; `tensors=[…]` names those to read. For an
-        adapter: the adapter's alone. Raises TensorNotInVersion, PickleRefused, NotLoadable.
+        """All tensors by name, in memory of their own; `tensors=[…]` names those to read, a text
+        one. For an adapter: the adapter's alone. Raises TensorNotInVersion, PickleRefused, NotLoadable.
         """
         tensors: dict[str, Any] = self._as("state_dict", **kwargs)
         return tensors

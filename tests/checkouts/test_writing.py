@@ -7,7 +7,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -187,17 +187,18 @@ def test_progress_counts_every_byte(tmp_path: Path, tree: Tree, objects: Objects
         (["sub"], ["sub/deep/模型.bin", "sub/x"], ["sub/hollow/er"]),
         (["sub/"], ["sub/deep/模型.bin", "sub/x"], ["sub/hollow/er"]),
         ({"sub/x", "hollow"}, ["sub/x"], ["hollow"]),
+        ("sub/x", ["sub/x"], []),
         ([], [], []),
     ],
 )
 def test_a_part_can_be_written(
-    tmp_path: Path, tree: Tree, objects: Objects, only: list[str], files: list[str], folders: list[str]
+    tmp_path: Path, tree: Tree, objects: Objects, only: Collection[str], files: list[str], folders: list[str]
 ) -> None:
     write(tree, objects.read, tmp_path / "t", only=only)
     assert contents_of(tmp_path / "t") == ({p: FILES[p] for p in files}, folders)
 
 
-@pytest.mark.parametrize("only", [["nothing"], ["sub/x", "su"], ["sub/x/below"], [""]])
+@pytest.mark.parametrize("only", [["nothing"], ["sub/x", "su"], ["sub/x/below"], [""], "su"])
 def test_a_part_that_is_not_there_is_refused(
     tmp_path: Path, tree: Tree, objects: Objects, only: list[str]
 ) -> None:

@@ -163,8 +163,10 @@ def test_state_dict_is_in_memory_of_its_own(repo: Repository, base: Path) -> Non
 def test_single_tensors_can_be_asked_for(repo: Repository, base: Path) -> None:
     version = repo.save(base, "m")
     assert list(version.state_dict(tensors=["transformer.ln_f.bias"])) == ["transformer.ln_f.bias"]
-    with pytest.raises(TensorNotInVersion):
-        version.state_dict(tensors=["nobody"])
+    assert list(version.state_dict(tensors="transformer.ln_f.bias")) == ["transformer.ln_f.bias"]
+    for nobody in (["nobody"], "nobody"):
+        with pytest.raises(TensorNotInVersion, match="nobody"):
+            version.state_dict(tensors=nobody)
 
 
 def test_pickles_are_opened_on_an_explicit_word_alone(repo: Repository, base: Path, tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ def write(
     """Write the files of `tree` into the folder `target`, which is new or empty.
 
     `force` allows a folder that holds something: files of the same names are replaced, one by one,
-    others are kept. `only` names the files, or folders of files, to write. `progress` gets the bytes
-    of each object that was written.
+    others are kept. `only` names the files, or folders of files, to write; a text is one name. `progress`
+    gets the bytes of each object that was written.
 
     Raises TargetNotEmpty, UnsafePath, NamesCollide, DamagedFile, InvalidArgument, StorageFull,
     StorageReadOnly, StorageFailed, and what `read_object` raises; the target is as it was before then.
@@ -151,7 +151,8 @@ def _make_folders(root: Path, path: str, made: set[str]) -> None:
 def _select(tree: Tree, only: Collection[str] | None) -> tuple[list[TreeFile], list[str]]:
     if only is None:
         return tree.files, tree.empty_folders
-    wanted = {path.rstrip("/") for path in only}
+    named = [only] if isinstance(only, str) else only
+    wanted = {path.rstrip("/") for path in named}
     unused = set(wanted)
 
     def chosen(path: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -197,9 +197,9 @@ def load_tokenizer(version: Version, **kwargs: Any) -> Any:
 
 
 def load_state(
-    version: Version, *, tensors: list[str] | None = None, allow_pickle: bool = False, device: Any = "cpu"
+    version: Version, *, tensors: Sequence[str] | None = None, allow_pickle: bool = False, device: Any = "cpu"
 ) -> dict[str, Any]:
-    """Tensors by name from all weight files, or those named; each in memory of its own.
+    """Tensors by name from all weight files, or those named; each in memory of its own. A text is one name.
 
     Where weights lie in several folders (the parts of a pipeline, several adapters), a name begins with
     its folder: `unet/conv_in.weight`. What torch.compile and FSDP put into names is left out. Shards that
@@ -219,8 +219,9 @@ def load_state(
     files = without_old_shards(version, files)
     several = len({name.rpartition("/")[0] for name in files}) > 1
     prefixes = {name: name.rpartition("/")[0] + "/" for name in files if several and "/" in name}
-    state = read_tensors(version, files, prefixes, tensors)
-    ordered = state if tensors is None else {name: state[name] for name in tensors}
+    chosen = [tensors] if isinstance(tensors, str) else tensors
+    state = read_tensors(version, files, prefixes, chosen)
+    ordered = state if chosen is None else {name: state[name] for name in chosen}
     return {name: tensor.to(device) for name, tensor in ordered.items()}
 
 
