@@ -42,6 +42,8 @@ class Unread:
         self._reread = reread
         self._begun: dict[str, int] = {}
         """When those that are worth a note began to be read."""
+        self._stored: dict[str, TreeFile] | None = None
+        self._sizes: frozenset[int] = frozenset()
 
     def __call__(self, file: SourceFile, content: OpenedFile) -> TreeFile | None:
         """The file as it is stored; None if it has to be read and cut, now. Then nothing has changed."""
@@ -57,12 +59,13 @@ class Unread:
 
     def _of_content(self, file: SourceFile, content: OpenedFile) -> TreeFile | None:
         """A small file, which is read: it need not be cut and coded again if a parent has that content."""
-        if all(stored.size != file.size for stored in self._alike.files):
+        self._by_digest()
+        if file.size not in self._sizes:
             return None
         return self._known(file, blake3(content.read_at(0, file.size)).hexdigest())
 
     def _known(self, file: SourceFile, digest: str | None) -> TreeFile | None:
-        known = next((stored for stored in self._alike.files if stored.digest == digest), None)
+        known = self._by_digest().get(digest) if digest is not None else None
         if known is None or known.size != file.size or not _is_cut_alike(file.path, known):
             return None
         taken = self._surveyor.unmoved(file.path, known)
@@ -74,6 +77,15 @@ class Unread:
         taken()
         self._alike.pass_over(known.segments)
         return known
+
+    def _by_digest(self) -> dict[str, TreeFile]:
+        """The first of the parents' files with each content: looked for once, as there may be very many."""
+        if self._stored is None:
+            self._stored = {}
+            for stored in self._alike.files:
+                self._stored.setdefault(stored.digest, stored)
+            self._sizes = frozenset(stored.size for stored in self._stored.values())
+        return self._stored
 
     def remember(self, files: Iterable[SourceFile], tree: Tree) -> None:
         """Note those that were read, unchanged since they were listed."""

@@ -15,7 +15,8 @@ import pytest
 
 import faults
 from chained import Tensors, model, opened, trained, written
-from stemmata import saving, seen, unread
+from stemmata import candidates, saving, seen, unread
+from stemmata.candidates import Candidates
 from stemmata.checking import check
 from stemmata.codecs.decoding import ObjectDecoder
 from stemmata.containers.base import CutPlan
@@ -26,6 +27,7 @@ from stemmata.session import seen_files
 from stemmata.sources import storing
 from stemmata.sources.files import OpenedFile
 from stemmata.storage.mounts import mount_of
+from stemmata.trees import TreeFile
 from stemmata.version import Version
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -111,6 +113,30 @@ def two(repo: Repository, tmp_path: Path) -> tuple[Version, Tensors, bytes]:
 
 
 # --- files that nothing has touched -----------------------------------------------------------------------
+
+
+def test_the_parents_files_are_walked_once_however_many_files_are_saved(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walked: list[TreeFile] = []
+
+    class Counting(Candidates):
+        @property
+        def files(self) -> Iterator[TreeFile]:
+            for file in super().files:
+                walked.append(file)
+                yield file
+
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for number in range(200):
+        (folder / f"{number}.txt").write_text(f"{number:04}")
+    save(repo, folder, "one")
+    (folder / "7.txt").write_text("new!")
+    monkeypatch.setattr(candidates, "Candidates", Counting)
+    second = save(repo, folder, "two", ["one"])
+    assert second.read("7.txt") == b"new!"
+    assert len(walked) == 200
 
 
 @pytest.mark.usefixtures("settled")
