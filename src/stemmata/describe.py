@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 
 import msgspec
 
+from stemmata.arguments import is_key
 from stemmata.records import Base, Stored, flatten, store_value
 
 _MAX_JSON = 16 << 20
@@ -163,7 +164,8 @@ def _base(adapter: dict[str, object]) -> Base | None:
 
 
 def _last_metrics(state: dict[str, object]) -> dict[str, float]:
-    """The latest value of each metric that the Trainer logged up to its last step."""
+    """The latest value of each metric that the Trainer logged up to its last step, under names that metrics
+    may have."""
     metrics: dict[str, float] = {}
     for row in _as_list(state.get("log_history")):
         if not isinstance(row, dict):
@@ -173,7 +175,7 @@ def _last_metrics(state: dict[str, object]) -> dict[str, float]:
             if number and key not in ("step", "epoch"):
                 with contextlib.suppress(OverflowError):
                     metrics[str(key)] = float(value)
-    return metrics
+    return {key: value for key, value in metrics.items() if is_key(key)}
 
 
 def _as_list(value: object) -> list[object]:

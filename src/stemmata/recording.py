@@ -174,7 +174,9 @@ def _masked_base(base: Base | None) -> Base | None:
     if base is None:
         return None
     # It may be an address with a password in it.
-    return msgspec.structs.replace(base, name_or_path=mask(text_of(base.name_or_path)))
+    place = mask(text_of(base.name_or_path))
+    revision = text_of(base.revision) if base.revision is not None else None
+    return msgspec.structs.replace(base, name_or_path=place, revision=revision)
 
 
 def _base_found(found: Description) -> Base | None:

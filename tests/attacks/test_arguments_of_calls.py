@@ -194,3 +194,15 @@ def test_a_broken_side_file_does_not_cost_the_weights(repo: Repository, source: 
     version = repo.save(source, "m", provenance={})
     assert (version.step, version.epoch) == (None, None)
     assert version.read("config.json") == text
+
+
+def test_half_surrogates_in_a_side_file_do_not_cost_the_weights(repo: Repository, tmp_path: Path) -> None:
+    source = adapter_folder(tmp_path / "src")
+    base = {"base_model_name_or_path": f"org/{HALF}", "revision": HALF, "target_modules": [HALF]}
+    (source / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 8, **base}))
+    row = {"eval_loss": 0.5, HALF: 1.0, "": 2.0, "a\0b": 3.0, " a": 4.0, "k" * 2000: 5.0}
+    (source / "trainer_state.json").write_text(json.dumps({"global_step": 5, "log_history": [row]}))
+    version = repo.save(source, "m", provenance={})
+    assert (version.step, version.metrics) == (5, {"eval_loss": 0.5})
+    assert version.base == Base(name_or_path="org/?", revision="?")
+    assert repo.check().sound
