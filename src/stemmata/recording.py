@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -19,6 +20,7 @@ from stemmata.ids import VersionId
 from stemmata.names import clean_name
 from stemmata.objects import ObjectWriter
 from stemmata.records import (
+    MAX_RECORD_BYTES,
     Base,
     Record,
     Run,
@@ -39,10 +41,15 @@ if TYPE_CHECKING:
 _MAX_PROVENANCE = 64 << 20
 _MAX_ARGUMENTS = 1000
 _MAX_ARGUMENTS_BYTES = 16 << 20  # some kilobytes in practice
+_NOTHING: dict[str, Any] = {"config": {}, "metrics": {}, "base": None}
+"""Of what a folder's own files may tell at length."""
+_SAID = ("config", "metrics", "data", "message", "base", "author", "event", "kind", "run", "parents")
+"""What callers may say at length."""
 TRAINING_ARGS = "training_args.bin"
 LEAVE_OUT = {TRAINING_ARGS: "it may hold tokens in clear; what can be read of it is kept as sanitised JSON"}
 
 Progress = Callable[[int], None]
+_log = logging.getLogger("stemmata")
 
 
 class SaveRequest(msgspec.Struct):
@@ -111,7 +118,10 @@ def settle(request: SaveRequest) -> None:
 def write_side_objects(
     request: SaveRequest, source: Source, tree: Tree, writer: ObjectWriter, learnt: Statistics | None
 ) -> tuple[bytes, list[str]]:
-    """Store provenance and tree; return the record's bytes and the digests of the tree's objects."""
+    """Store provenance and tree; return the record's bytes and the digests of the tree's objects.
+
+    Raises UnsupportedFile, InvalidArgument.
+    """
     captured = request.captured.objects() if request.captured is not None else {}
     provenance = {**captured, **request.provenance}
     found = describe([f.path for f in tree.files], lambda path: source.read(path))
@@ -122,8 +132,6 @@ def write_side_objects(
             flatten("", arguments, config)
         kind = f"training_arguments:{folder}" if folder else "training_arguments"
         provenance.setdefault(kind, msgspec.json.encode(arguments))
-    for key, value in request.config.items():
-        flatten(text_of(key), value, config)
     digests = {kind: writer.put(data, "bytes").hex for kind, data in sorted(provenance.items())}
     # No reader would take what these refuse: they do so while the source is still there.
     try:
@@ -134,17 +142,45 @@ def write_side_objects(
     if len(encoded) > MAX_TREE_BYTES:
         raise UnsupportedFile(path=str(source.path), reason="it holds too many files or tensors")
     tree_digests = [writer.put(chunk, "bytes").hex for chunk in split_tree(encoded)]
-    record = _record(request, found, config, tree, digests)
-    return encode_record(msgspec.structs.replace(record, statistics=learnt)), tree_digests
+    found = msgspec.structs.replace(found, config=config)
+    record = _within_bounds(lambda found: _record(request, found, tree, digests, learnt), found)
+    return record, tree_digests
+
+
+def _within_bounds(record_of: Callable[[Description], Record], found: Description) -> bytes:
+    """The record's bytes; of what was `found` the longest is left out where no reader would take them all: a
+    side file must not cost the weights. Raises InvalidArgument where what the caller says is too long."""
+    encoded = encode_record(record_of(found))
+    if len(encoded) <= MAX_RECORD_BYTES:
+        return encoded
+    said = record_of(msgspec.structs.replace(found, **_NOTHING))
+    if (length := len(encode_record(said))) > MAX_RECORD_BYTES:
+        reason = (
+            f"the record would be {length} bytes long, and {MAX_RECORD_BYTES} is the most: keep it as a file"
+        )
+        raise InvalidArgument(argument=_longest(said, _SAID), reason=reason)
+    while len(encoded) > MAX_RECORD_BYTES:
+        part = _longest(found, _NOTHING)
+        _log.warning("the %s that the folder's own files tell is left out: too long for a record", part)
+        found = msgspec.structs.replace(found, **{part: _NOTHING[part]})
+        encoded = encode_record(record_of(found))
+    return encoded
+
+
+def _longest(of: Description | Record, parts: Iterable[str]) -> str:
+    return max(parts, key=lambda part: len(str(getattr(of, part) or "")))
 
 
 def _record(
     request: SaveRequest,
     found: Description,
-    config: dict[str, Stored],
     tree: Tree,
     provenance: dict[str, str],
+    learnt: Statistics | None,
 ) -> Record:
+    config = dict(found.config)
+    for key, value in request.config.items():
+        flatten(text_of(key), value, config)
     metrics = {k: store_number(v) for k, v in found.metrics.items()} | metrics_of(request.metrics)
     data: dict[str, Stored] = {}
     flatten("", dict(request.data), data)
@@ -167,6 +203,7 @@ def _record(
         base=_masked_base(request.base or _base_found(found)),
         data=_masked(data),
         provenance=provenance,
+        statistics=learnt,
     )
 
 

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 import stemmata
+from faults import contents
 from makers import adapter_folder, model_folder
+from stemmata import recording
 from stemmata.errors import InvalidArgument, InvalidName
 from stemmata.records import Base, Run
 from stemmata.repository import Repository
@@ -205,4 +207,52 @@ def test_half_surrogates_in_a_side_file_do_not_cost_the_weights(repo: Repository
     version = repo.save(source, "m", provenance={})
     assert (version.step, version.metrics) == (5, {"eval_loss": 0.5})
     assert version.base == Base(name_or_path="org/?", revision="?")
+    assert repo.check().sound
+
+
+@pytest.fixture
+def short_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "MAX_RECORD_BYTES", 1 << 15)
+
+
+@pytest.mark.usefixtures("short_records")
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("config", {f"key {n}": "no secret " * 10 for n in range(500)}),
+        ("data", {f"key {n}": "no secret " * 10 for n in range(500)}),
+        ("metrics", {f"metric {n:0900}": 0.5 for n in range(50)}),
+        ("message", "no secret " * 10_000),
+    ],
+)
+def test_what_no_record_can_hold_is_refused_by_name_before_it_is_stored(
+    repo: Repository, source: Path, argument: str, said: Any
+) -> None:
+    (source / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    before = contents(repo.session.storage)
+    given = {"message": "why", "config": {"lr": 0.5}, argument: said}
+    with pytest.raises(InvalidArgument, match=rf"^{argument}: the record would be \d+ bytes long"):
+        repo.save(source, "m", provenance={}, **given)
+    assert contents(repo.session.storage) == before
+
+
+@pytest.mark.usefixtures("short_records")
+def test_a_side_file_that_tells_too_much_for_a_record_does_not_cost_the_weights(
+    repo: Repository, source: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    much = {f"key {n}": "no secret " * 10 for n in range(500)}
+    (source / "config.json").write_text(json.dumps({"model_type": "bert", "quantization_config": much}))
+    state = {"global_step": 5, "log_history": [{"step": 5, "loss": 0.5}]}
+    (source / "trainer_state.json").write_text(json.dumps(state))
+    version = repo.save(source, "m", config={"lr": 0.5}, provenance={})
+    assert (version.step, version.metrics, version.config) == (5, {"loss": 0.5}, {"lr": 0.5})
+    assert [r.message for r in caplog.records] == [
+        "the config that the folder's own files tell is left out: too long for a record"
+    ]
+    state["log_history"] = [{f"metric {n:0900}": 0.5} for n in range(50)]
+    (source / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    (source / "trainer_state.json").write_text(json.dumps(state))
+    version = repo.save(source, "m", metrics={"loss": 0.25}, provenance={})
+    assert (version.step, version.metrics) == (5, {"loss": 0.25})
+    assert version.config["model.model_type"] == "bert"
     assert repo.check().sound
