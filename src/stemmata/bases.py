@@ -65,14 +65,16 @@ def complete(base: Base, seen: Seen | None = None) -> Base:
     if base.digest is not None or not base.name_or_path:
         return base
     folder = Path(base.name_or_path)
-    snapshot = None if folder.is_dir() else _hub_snapshot(base.name_or_path, base.revision)
+    snapshot = None if is_folder(folder) else _hub_snapshot(base.name_or_path, base.revision)
     folder = snapshot or folder
-    if not folder.is_dir():
+    if not is_folder(folder):
         return base
     try:
         weights = weights_of_folder(folder, seen)
-    except OSError:
-        return base  # unreadable: the adapter is saved all the same, without a digest to hold it to
+    except (OSError, ValueError):
+        # Unreadable, or names that no text can hold: the adapter is saved all the same, without a digest
+        # to hold it to.
+        return base
     if not weights.rows:
         return base
     # Absolute: a relative path means another folder to whoever loads it.
@@ -84,6 +86,14 @@ def complete(base: Base, seen: Seen | None = None) -> Base:
         files=list(weights.rows),
         version=base.version,
     )
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; where nobody lets us look, or no folder can have that name, none is."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def _hub_snapshot(name: str, revision: str | None) -> Path | None:
@@ -101,7 +111,7 @@ def _hub_snapshot(name: str, revision: str | None) -> Path | None:
     except (OSError, UnicodeDecodeError, ValueError):
         commit = wanted
     snapshot = model / "snapshots" / commit
-    return snapshot if commit and "/" not in commit and snapshot.is_dir() else None
+    return snapshot if commit and "/" not in commit and is_folder(snapshot) else None
 
 
 def _weights(rows: list[Row]) -> Weights:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -24,6 +25,7 @@ from stemmata.errors import (
     BaseMissing,
 )
 from stemmata.hf import VersionCallback
+from stemmata.records import Base
 from stemmata.repository import Repository
 from stemmata.version import Version
 
@@ -185,6 +187,20 @@ def test_a_base_that_was_never_on_disk(repo: Repository, tmp_path: Path) -> None
     with pytest.raises(BaseMissing):
         version.load()
     assert torch.equal(logits(version.load(base=tiny.gpt2())), logits(model))
+
+
+def test_an_adapter_is_saved_also_if_no_folder_can_have_its_bases_name(
+    repo: Repository, base: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "adapter"
+    tiny.with_lora(AutoModelForCausalLM.from_pretrained(base)).save_pretrained(folder)
+    said = json.loads((folder / "adapter_config.json").read_text())
+    said["base_model_name_or_path"] = "x" * 300
+    (folder / "adapter_config.json").write_text(json.dumps(said))
+    version = repo.save(folder, "m")
+    assert version.base == Base(name_or_path="x" * 300)
+    with pytest.raises(BaseMissing):
+        version.load()
 
 
 def test_a_base_from_a_hub_stays_at_its_commit(

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from stemmata.bases import complete, weight_paths, weights_of_folder, weights_of_tree
+from stemmata.hf.origin import local_folder
 from stemmata.records import Base
 from stemmata.repository import Repository
+from users import open_folder, ordinary_user
 
 SHARDS = [
     "model-00001-of-00002.safetensors",
@@ -75,6 +77,31 @@ def test_a_base_that_cannot_be_read_costs_its_digest_alone(
         raise PermissionError(path)
 
     monkeypatch.setattr("stemmata.bases.hash_file", refuse)
+    assert complete(Base(name_or_path=str(base))).digest is None
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "/" + "x" * 300 + "/base", "x/" * 3000, "nul\0", "half \udc80"])
+def test_a_place_that_cannot_be_looked_at_is_no_folder(name: str) -> None:
+    assert complete(Base(name_or_path=name)) == Base(name_or_path=name)
+    assert complete(Base(name_or_path="team/tiny", revision=name)).digest is None
+    assert local_folder(name, None) is None
+
+
+def test_a_base_in_a_folder_that_is_closed_to_this_user_has_no_digest(base: Path) -> None:
+    with open_folder() as folder:
+        shutil.copytree(base, folder / "closed" / "base")
+        there = Base(name_or_path=str(folder / "closed" / "base"))
+        assert complete(there).digest is not None
+        (folder / "closed").chmod(0)
+        with ordinary_user():
+            completed, found = complete(there), local_folder(there.name_or_path, None)
+        (folder / "closed").chmod(0o700)
+        assert completed == there
+        assert found is None
+
+
+def test_a_base_with_a_file_whose_name_no_text_can_hold_has_no_digest(base: Path) -> None:
+    shutil.copy(base / "model.safetensors", os.fsencode(base) + b"/model-\xff.safetensors")
     assert complete(Base(name_or_path=str(base))).digest is None
 
 

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from safetensors import safe_open
 
-from stemmata.bases import hash_file, weight_paths, weights_of_tree
+from stemmata.bases import hash_file, is_folder, weight_paths, weights_of_tree
 from stemmata.catalog import queries
 from stemmata.errors import InvalidArgument
 from stemmata.hf.distributed import is_part
@@ -105,9 +105,9 @@ def describe_base(model: Any, session: Session) -> Base:
             warnings.warn(_CHANGED.format(name=name, tensor=changed), stacklevel=2)
             return Base(name_or_path="")
         rows = weights.rows
-        revision = revision if Path(name).is_dir() else _commit_of(folder) or revision
+        revision = revision if is_folder(Path(name)) else _commit_of(folder) or revision
     return Base(
-        name_or_path=str(folder) if folder is not None and Path(name).is_dir() else name,
+        name_or_path=str(folder) if folder is not None and is_folder(Path(name)) else name,
         revision=revision,
         digest=weights.digest if weights is not None and rows else None,
         files=list(rows),
@@ -194,14 +194,14 @@ def local_folder(name: str | None, revision: str | None) -> Path | None:
     if not name:
         return None
     folder = Path(name)
-    if folder.is_dir():
+    if is_folder(folder):
         return folder.absolute()
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except (HFValidationError, LocalEntryNotFoundError, OSError):
+    except (HFValidationError, LocalEntryNotFoundError, OSError, ValueError):
         return None  # not a hub id, or never downloaded
 
 

@@ -104,7 +104,7 @@ def base(version: Version, captured: Captured, places: Places, given: Path | Non
     if given is not None:
         _require_same(version, found, given)
         return _placed(found, here, places, BasePlan("link", f"{given}", source=given.absolute()))
-    if there is not None and there.is_dir():
+    if there is not None and bases.is_folder(there):
         if here is not None and _came_later(there, captured):
             return BasePlan("made", f"the run made it itself ({name})")
         if found.digest is None or _digest(there) == found.digest:
@@ -115,7 +115,7 @@ def base(version: Version, captured: Captured, places: Places, given: Path | Non
     if stored is not None:
         said = BasePlan("checkout", f"{_named(stored)} of this repository", version=stored)
         return _placed(found, here, places, said)
-    if _HUB_ID.fullmatch(name) and not (there is not None and there.is_dir()):
+    if _HUB_ID.fullmatch(name) and not (there is not None and bases.is_folder(there)):
         return _from_hub(found)
     return _gone(found, there)
 
@@ -144,7 +144,7 @@ def _from_hub(found: Base) -> BasePlan:
 def _gone(found: Base, there: Path | None) -> BasePlan:
     name = found.name_or_path or str(found.version)
     rest = "and no version of this repository holds its files; a folder that has them can be named (--base)"
-    if there is not None and there.is_dir():
+    if there is not None and bases.is_folder(there):
         why = f"{there} holds another model now, {rest}"
     else:
         why = f"it is not there any more, {rest}"
