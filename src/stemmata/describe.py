@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 
 import msgspec
@@ -78,16 +78,15 @@ class Description(msgspec.Struct, frozen=True):
     metrics: dict[str, float] = msgspec.field(default_factory=dict)
 
 
-def describe(paths: Iterable[str], read: Callable[[str], bytes]) -> Description:
-    """Describe a folder from its relative `paths`; `read` gives the bytes of one of them."""
-    names = set(paths)
+def describe(sizes: Mapping[str, int], read: Callable[[str], bytes]) -> Description:
+    """Describe a folder from the `sizes` of its files, by their relative paths; `read` gives the bytes of one
+    of them, and is not asked for what is too long."""
+    names = set(sizes)
 
     def document(name: str) -> dict[str, object]:
-        if name not in names:
+        if sizes.get(name, _MAX_JSON + 1) > _MAX_JSON:
             return {}
         data = read(name)
-        if len(data) > _MAX_JSON:
-            return {}
         try:
             # Not msgspec: the Trainer writes NaN and Infinity, which JSON proper does not have.
             found = json.loads(data)

@@ -124,7 +124,7 @@ def write_side_objects(
     """
     captured = request.captured.objects() if request.captured is not None else {}
     provenance = {**captured, **request.provenance}
-    found = describe([f.path for f in tree.files], lambda path: source.read(path))
+    found = describe({f.path: f.size for f in tree.files}, source.read)
     config = dict(found.config)
     for path, arguments in _training_arguments(source):
         folder = path.rpartition("/")[0]

@@ -15,6 +15,7 @@ import stemmata
 from faults import contents
 from makers import adapter_folder, model_folder
 from stemmata import recording
+from stemmata.describe import Description, describe
 from stemmata.errors import InvalidArgument, InvalidName
 from stemmata.records import Base, Run
 from stemmata.repository import Repository
@@ -208,6 +209,17 @@ def test_half_surrogates_in_a_side_file_do_not_cost_the_weights(repo: Repository
     assert (version.step, version.metrics) == (5, {"eval_loss": 0.5})
     assert version.base == Base(name_or_path="org/?", revision="?")
     assert repo.check().sound
+
+
+def test_a_side_file_that_is_too_long_to_be_one_is_not_read() -> None:
+    """Holes take no disk, but would take memory."""
+
+    def read(path: str) -> bytes:
+        raise AssertionError(f"{path} was read")
+
+    sizes = dict.fromkeys(("adapter_config.json", "config.json", "trainer_state.json"), 3 << 29)
+    found = describe(sizes, read)
+    assert found == Description(kind="adapter")
 
 
 @pytest.fixture
