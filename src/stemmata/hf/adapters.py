@@ -6,7 +6,6 @@ that path may have moved, may be relative to another folder, or may hold other w
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Sequence
@@ -16,10 +15,10 @@ from typing import Any
 from stemmata.bases import weights_of_tree
 from stemmata.describe import is_of_training
 from stemmata.errors import BaseMismatch, BaseMissing, InvalidArgument, NotLoadable, StemmataError
-from stemmata.hf.libraries import settings_of
 from stemmata.hf.loading import load_full
 from stemmata.hf.origin import local_folder, remember_origin
 from stemmata.hf.quantised import quantization_of, quantized_again, recorded_quantization, refuse_merge
+from stemmata.hf.sidefiles import dict_in, object_in, object_of
 from stemmata.ids import SHORT, VersionId
 from stemmata.records import Base
 from stemmata.version import Version
@@ -67,7 +66,7 @@ def load_adapter(
 
     folder = version.path()
     names = _adapter_names(version, adapter)
-    settings = json.loads((folder / names[0] / _CONFIG).read_bytes())
+    settings = object_in(version, f"{names[0]}/{_CONFIG}" if names[0] else _CONFIG) or {}
     if base is None or isinstance(base, Version | str | os.PathLike):
         found = _find_base(version, base, allow_other_base, allow_download=not kwargs.get("local_files_only"))
         given = _base_arguments(version, settings, {"allow_pickle": allow_pickle, **kwargs})
@@ -113,8 +112,7 @@ def _quantization(version: Version, found: Path | Version, *, merge: bool, full:
     """How the base is rounded; `full`: it was given, to be merged into as it is. Raises NotLoadable."""
     own = None
     if isinstance(found, Path) or found.kind != "adapter":
-        folder = found if isinstance(found, Path) else found.path(weights=False)
-        own = settings_of(folder, "config.json").get("quantization_config")
+        own = (object_of(version, found, "config.json") or {}).get("quantization_config")
     if not merge:
         return quantized_again(version, own)
     rounded = own if own is not None or full else recorded_quantization(version)
@@ -229,7 +227,7 @@ def _base_class(version: Version, settings: dict[str, Any]) -> tuple[Any, dict[s
     labels = version.config.get("model.num_labels")
     if task in ("SEQ_CLS", "TOKEN_CLS") and isinstance(labels, int):
         extra["num_labels"] = labels
-    mapped = (settings.get("auto_mapping") or {}).get("base_model_class")
+    mapped = dict_in(settings, "auto_mapping").get("base_model_class")
     for name in (version.config.get("model.architecture"), mapped, _AUTO.get(str(task))):
         found = getattr(transformers, str(name), None) if name else None
         if found is not None:

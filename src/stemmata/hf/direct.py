@@ -15,6 +15,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from stemmata.errors import NotLoadable
 from stemmata.hf.shards import shards_of
+from stemmata.hf.sidefiles import list_in
 from stemmata.hf.tensors import read_tensors
 from stemmata.version import Version
 
@@ -47,7 +48,7 @@ def weight_files(
     same = (
         isinstance(model_class, type)
         and PreTrainedModel in model_class.__mro__
-        and model_class.__name__ in (settings.get("architectures") or ())
+        and model_class.__name__ in list_in(settings, "architectures")
         and config_class is not None
         and not getattr(config_class, "extra_files", ())
         and arguments.keys() <= _ARGUMENTS

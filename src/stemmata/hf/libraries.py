@@ -6,13 +6,12 @@ that installs it; none is required.
 
 from __future__ import annotations
 
-import json
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from stemmata.errors import NotLoadable
+from stemmata.hf.sidefiles import object_in
 from stemmata.version import Version
 
 _SENTENCES = "modules.json"
@@ -32,12 +31,15 @@ _MODULES = {"optimum-quanto": "optimum.quanto"}
 
 
 def library_of(version: Version, names: list[str]) -> str | None:
-    """The library whose files these are, where it is not transformers: its module's name."""
+    """The library whose files these are, where it is not transformers: its module's name.
+
+    Raises NotLoadable.
+    """
     if _SENTENCES in names:
         return "sentence_transformers"
     if _PIPELINE in names:
         return "diffusers"
-    if "config.json" in names and "_diffusers_version" in _settings(version, "config.json"):
+    if "_diffusers_version" in (object_in(version, "config.json") or {}):
         return "diffusers"
     return None
 
@@ -48,7 +50,7 @@ def load_foreign(version: Version, library: str, **kwargs: Any) -> Any:
     folder = str(version.path())
     if library == "sentence_transformers":
         name = "config_sentence_transformers.json"
-        settings = _settings(version, name) if name in {f.path for f in version.files} else {}
+        settings = object_in(version, name) or {}
         kind = getattr(module, str(settings.get("model_type")), module.SentenceTransformer)
         kwargs.setdefault("local_files_only", True)
         # False, not absent: its modules may be code of the folder's own.
@@ -56,7 +58,8 @@ def load_foreign(version: Version, library: str, **kwargs: Any) -> Any:
         kwargs.setdefault("device", "cpu")
         return kind(folder, **kwargs)
     whole = _PIPELINE in {f.path for f in version.files}
-    named = str(_settings(version, _PIPELINE if whole else "config.json").get("_class_name"))
+    settings = object_in(version, _PIPELINE if whole else "config.json") or {}
+    named = str(settings.get("_class_name"))
     found = module.DiffusionPipeline if whole else getattr(module, named, None)
     if found is None:
         reason = f"the installed diffusers has no {named}"
@@ -89,7 +92,7 @@ def load_processor(version: Version, **kwargs: Any) -> Any:
         loader = transformers.AutoProcessor
     elif "preprocessor_config.json" in names:
         # Not AutoProcessor: it would make up a tokenizer with no words beside the extractor.
-        settings = _settings(version, "preprocessor_config.json")
+        settings = object_in(version, "preprocessor_config.json") or {}
         image = "image_processor_type" in settings
         loader = transformers.AutoImageProcessor if image else transformers.AutoFeatureExtractor
     elif tokenizer:
@@ -102,24 +105,6 @@ def load_processor(version: Version, **kwargs: Any) -> Any:
     except ImportError as error:
         reason = f"its processor needs a library: {str(error).strip().splitlines()[0]}"
         raise NotLoadable(version=version.short, reason=reason, hint="install that library") from error
-
-
-def settings_of(folder: Path, name: str) -> dict[str, Any]:
-    """A JSON object of a folder; empty where it is not there or is no object."""
-    path = folder / name
-    try:
-        found = json.loads(path.read_bytes()) if path.is_file() else {}
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _settings(version: Version, name: str) -> dict[str, Any]:
-    try:
-        found = json.loads(version.read(name))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _require(version: Version, module: str, package: str) -> Any:

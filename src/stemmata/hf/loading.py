@@ -6,7 +6,6 @@ on an explicit word alone; a base that is not the one an adapter was trained on 
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,9 +17,10 @@ from stemmata.bases import weight_paths
 from stemmata.describe import is_of_training
 from stemmata.errors import InvalidArgument, NotLoadable, PickleRefused
 from stemmata.hf.direct import load_directly, weight_files
-from stemmata.hf.libraries import library_of, load_foreign, load_processor, require_quantiser, settings_of
+from stemmata.hf.libraries import library_of, load_foreign, load_processor, require_quantiser
 from stemmata.hf.origin import remember_origin
 from stemmata.hf.shards import without_old_shards
+from stemmata.hf.sidefiles import dict_in, list_in, object_of
 from stemmata.hf.tensors import read_tensors
 from stemmata.hf.wrappers import clean_files, clean_name, is_wrapped
 from stemmata.version import Version
@@ -29,6 +29,7 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _WHOLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _ADAPTER = "adapter_config.json"
+_CONFIG = "config.json"
 _CODE = "its code is not in transformers; pass trust_remote_code=True if you trust whoever wrote it"
 
 
@@ -94,9 +95,9 @@ def load_full(
     # False, not absent: transformers would ask at the terminal whether to run the code.
     trusted = bool(kwargs.setdefault("trust_remote_code", False))
     if model_class is not None and not trusted:
-        _refuse_code(version, folder)
-    found = model_class or _class_of(version, folder, trusted)
-    settings = settings_of(folder, "config.json")
+        _refuse_code(version, source)
+    found = model_class or _class_of(version, source, trusted)
+    settings = object_of(version, source, _CONFIG) or {}
     require_quantiser(version, settings.get("quantization_config"))
     if isinstance(source, Version) and source.cached() is None:
         files = weight_files(source, found, settings, kwargs)
@@ -139,13 +140,16 @@ def _with_clean_names(version: Version, folder: Path) -> Iterator[Path]:
         yield copy
 
 
-def _class_of(version: Version, folder: Path, trusted: bool) -> Any:
+def _class_of(version: Version, source: Path | Version, trusted: bool) -> Any:
     """The class that `config.json` names; where it names none, AutoModel's choice."""
     import transformers
 
-    settings = json.loads((folder / "config.json").read_bytes())
-    automatic = settings.get("auto_map") or {}
-    for name in settings.get("architectures") or []:
+    settings = object_of(version, source, _CONFIG)
+    if settings is None:
+        hint = "look at it with checkout(); state_dict() gives its weights"
+        raise NotLoadable(version=version.short, reason=f"there is no {_CONFIG} in {source}", hint=hint)
+    automatic = dict_in(settings, "auto_map")
+    for name in list_in(settings, "architectures"):
         known = getattr(transformers, str(name), None)
         if known is not None:
             return known
@@ -162,13 +166,12 @@ def _class_of(version: Version, folder: Path, trusted: bool) -> Any:
     return transformers.AutoModel
 
 
-def _refuse_code(version: Version, folder: Path) -> None:
+def _refuse_code(version: Version, source: Path | Version) -> None:
     """A base whose class is in its own folder, under an adapter that says which class to take."""
     import transformers
 
-    config = folder / "config.json"
-    settings = json.loads(config.read_bytes()) if config.is_file() else {}
-    names = [str(name) for name in settings.get("architectures") or []]
+    settings = object_of(version, source, _CONFIG) or {}
+    names = [str(name) for name in list_in(settings, "architectures")]
     if settings.get("auto_map") and not any(hasattr(transformers, name) for name in names):
         reason = f"its base is a {', '.join(names) or 'model'}"
         raise NotLoadable(version=version.short, reason=reason, hint=_CODE)

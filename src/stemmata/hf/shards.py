@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from stemmata.errors import NotLoadable
+from stemmata.hf.sidefiles import dict_in, object_in
 from stemmata.version import Version
 
 _INDEX = re.compile(r"(?P<stem>.+)(?P<suffix>\.safetensors|\.bin)\.index\.json")
 # As save_pretrained names them: https://github.com/huggingface/huggingface_hub, serialization/_base.py.
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}(?P<suffix>\.safetensors|\.bin)")
-_MAX_INDEX = 64 << 20
 
 
 def shards_of(version: Version, index: str) -> set[str]:
     """The paths of the files that an index names. Raises NotLoadable for what is none, and Damage."""
     folder = index.rpartition("/")[0]
-    try:
-        if version.file(index).size > _MAX_INDEX:
-            raise ValueError("no index is that long")
-        names = set(json.loads(version.read(index))["weight_map"].values())
-        if not names:
-            raise ValueError("it names nothing")
-        return {f"{folder}/{name}" if folder else str(name) for name in names}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    names = dict_in(object_in(version, index) or {}, "weight_map").values()
+    if not names or not all(isinstance(name, str) for name in names):
         hint = "save again from an empty folder, or take its files with checkout()"
-        reason = f"its {index} is no index of shards"
-        raise NotLoadable(version=version.short, reason=reason, hint=hint) from error
+        raise NotLoadable(version=version.short, reason=f"its {index} names no shards", hint=hint)
+    return {f"{folder}/{name}" if folder else name for name in names}
 
 
 def without_old_shards(version: Version, files: Sequence[str]) -> list[str]:
