@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faults import Damage, FaultyStorage, contents, damage, every_fault, memory_of, replace, run_into
+from faults import CRASHES, Damage, FaultyStorage, contents, damage, every_fault, memory_of, replace, run_into
 from ledger import Ledger, add_pack, add_version, alias, record, version_of
 from stemmata import recovering
-from stemmata.errors import HostileData, NewerFormat, RepositoryNotFound
+from stemmata.catalog.catalog import Catalog
+from stemmata.errors import DamagedLog, HostileData, NewerFormat, RepositoryNotFound
 from stemmata.log import bundles
 from stemmata.log.bundles import find_bundles, write_due_bundles
 from stemmata.log.entries import log_key, seal
@@ -20,6 +23,7 @@ from stemmata.log.verify import verify_log
 from stemmata.recovering import RecoveryReport, bundling, recover
 from stemmata.storage.base import Storage
 from stemmata.storage.memory import MemoryStorage
+from stemmata.transaction import commit
 
 BUNDLED = 256
 LAST = 260
@@ -325,6 +329,29 @@ def test_i5_a_crash_at_any_write_loses_nothing_and_is_gone_on_from() -> None:
             assert is_kept or key == second, (counting.log[at], fault)
         assert recover(inner, sources=[source]).complete
         assert stored(inner) == stored(source), (counting.log[at], fault)
+
+
+def test_no_save_goes_into_what_a_recovery_that_was_cut_off_left_open() -> None:
+    """Not even of a writer that has read up to the hole and asks for nothing before it."""
+    ledger = Ledger()
+    for n in range(1, 10):
+        ledger.append(add_pack(n))
+    kept = contents(ledger.storage)
+    short = {key: data for key, data in kept.items() if key < log_key(5) or not key.startswith("log/")}
+    source = memory_of(kept)
+    recover(counting := FaultyStorage(memory_of(short)), sources=[source])
+    assert counting.writes == 5
+    for at, fault in every_fault(counting.writes, CRASHES):
+        inner = memory_of(short)
+        with closing(Catalog(inner, ledger.identity, [])) as catalog:
+            catalog.refresh()
+            run_into(fault, lambda s=inner, a=at, f=fault: recover(FaultyStorage(s, a, f), sources=[source]))
+            there = {n for n in range(5, 10) if log_key(n) in contents(inner)}
+            if 0 < len(there) < 5:
+                with pytest.raises(DamagedLog, match="entry 5"):
+                    commit(catalog, inner, lambda _: [add_pack(77)], by="anyone")
+        assert recover(inner, sources=[source]).complete
+        assert contents(inner) == kept
 
 
 def test_i9_a_newer_log_is_left_to_a_newer_release() -> None:
