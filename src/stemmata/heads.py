@@ -17,11 +17,11 @@ from pathlib import Path
 from blake3 import blake3
 
 from stemmata.catalog.catalog import user_cache_folder
-from stemmata.errors import OlderCopy
+from stemmata.errors import DamagedLog, OlderCopy
 from stemmata.ids import Digest
 from stemmata.log.entries import Position
 from stemmata.log.identity import Identity
-from stemmata.log.reader import fetch
+from stemmata.log.reader import exists, fetch
 from stemmata.storage.base import Storage
 
 _FOLDER = "heads"
@@ -45,7 +45,8 @@ def remember(storage: Storage, identity: Identity, here: Position) -> None:
 
 
 def require_newest(storage: Storage, identity: Identity, here: Position) -> None:
-    """Raise OlderCopy if the log, which ends `here`, is not the one that this machine has written to."""
+    """Raise OlderCopy if the log, which ends `here`, is not the one that this machine has written to, and
+    DamagedLog if what was written there is still being brought back: its end is there, the next entry not."""
     seen = last_seen(storage, identity.repository)
     if seen is None:
         return
@@ -56,6 +57,9 @@ def require_newest(storage: Storage, identity: Identity, here: Position) -> None
         raise OlderCopy(where=storage.where, found=here.n, seen=n, reason="it is not there")
     if found != digest:
         raise OlderCopy(where=storage.where, found=here.n, seen=n, reason="it is another one now")
+    # Files are copied back in any order. If the next entry is there, another writer has come since `here`.
+    if here.n < n and not exists(storage, here.n + 1):
+        raise DamagedLog(entry=here.n + 1, reason=f"it is missing, but entry {n} is there")
 
 
 def forget(storage: Storage, identity: Identity) -> None:

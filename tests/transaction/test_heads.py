@@ -11,7 +11,9 @@ import stemmata
 from makers import model_folder
 from stemmata import heads
 from stemmata.cli.main import run
-from stemmata.errors import OlderCopy
+from stemmata.errors import DamagedLog, OlderCopy
+from stemmata.ids import Digest
+from stemmata.log.entries import Position, log_key
 
 
 @pytest.fixture
@@ -54,6 +56,27 @@ def test_whoever_means_it_goes_on_from_the_older_copy(restored: Path) -> None:
         repo.accept_older()
     save(restored, "third", 3)
     assert names(restored) == ["third", "first"]
+
+
+def test_nothing_is_saved_while_the_newer_files_are_brought_back_in_any_order(
+    restored: Path, tmp_path: Path
+) -> None:
+    """The last entry that was seen here may arrive before those between."""
+    with stemmata.open(tmp_path / "backup") as newer:
+        for seed in range(3, 7):
+            newer.save(model_folder(tmp_path / "out", seed), "m", name=f"v{seed}")
+    logs = {n: (tmp_path / "backup" / log_key(n)).read_bytes() for n in range(1, 6)}
+    with stemmata.open(restored / "repo") as repo:
+        heads.remember(repo.session.storage, repo.session.identity, Position(5, Digest.of(logs[5]), ""))
+        with pytest.raises(OlderCopy):
+            repo.alias("m", "production", "m@first")
+        for n, missing in ((5, 2), (2, 3), (4, 3)):
+            (restored / "repo" / log_key(n)).write_bytes(logs[n])
+            with pytest.raises(DamagedLog, match=f"entry {missing} .*missing"):
+                repo.alias("m", "production", "m@first")
+        (restored / "repo" / log_key(3)).write_bytes(logs[3])
+        repo.alias("m", "production", "m@first")
+        assert len(list(repo.versions("m"))) == 5
 
 
 def test_a_log_that_went_on_elsewhere_is_told_by_its_entry(
