@@ -72,6 +72,8 @@ class FaultyStorage:
         self.dead = False
         self.fired = 0
         """How often the fault struck."""
+        self.unread: set[str] = set()
+        """Keys that are listed, and whose bytes the disk does not hand out."""
         self.before_write: Callable[[str], None] | None = None
         """Called with the name of each write before it happens: a place to let others act."""
         self._lock = threading.Lock()
@@ -102,11 +104,11 @@ class FaultyStorage:
         self.inner.make_durable(key)
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        self._alive()
+        self._may_read(key)
         return self.inner.get(key, start, length)
 
     def get_into(self, key: str, start: int, into: memoryview) -> int:
-        self._alive()
+        self._may_read(key)
         return self.inner.get_into(key, start, into)
 
     def size(self, key: str) -> int:
@@ -151,6 +153,11 @@ class FaultyStorage:
         if fault in (Fault.REPLY_LOST, Fault.UNKNOWN):
             return OutcomeUnknown(key=key, reason="the answer was lost")
         return StorageFailed(where=self.where, reason=f"a planted fault: it {fault.value}")
+
+    def _may_read(self, key: str) -> None:
+        self._alive()
+        if key in self.unread:
+            raise StorageFailed(where=self.where, reason="Input/output error")
 
     def _alive(self) -> None:
         if self.dead:

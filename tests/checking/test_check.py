@@ -137,6 +137,36 @@ def test_a_damaged_bundle_is_reported_and_harms_nothing(bundled: Stored) -> None
     assert report.counts.versions == 3
 
 
+def test_what_the_disk_does_not_hand_out_is_damage_and_hides_none(bundled: Stored) -> None:
+    storage = faults.FaultyStorage(faults.memory_of(bundled.kept))
+    (bundle,) = (k for k in bundled.kept if k.startswith("bundles/"))
+    packs = sorted(k for k in bundled.kept if k.startswith("packs/"))
+    faults.replace(storage, packs[0], None)
+    for unread in ("stemmata.json", log_key(1), log_key(5), log_key(256), log_key(258), bundle):
+        storage.unread = {unread}
+        report = check(storage)
+        assert {p.where for p in report.problems} >= {unread, packs[0]}
+        assert report.counts.versions == 3
+    # Without its bundle, what stands behind such an entry is not read, and the rest is.
+    storage.unread = {log_key(5), bundle}
+    assert {p.where for p in check(storage).problems if p.kind in ("log", "bundle")} == storage.unread
+    storage.unread = {log_key(1), "stemmata.json", bundle}
+    assert {p.where for p in check(storage).problems} == {"stemmata.json"}
+
+
+def test_i8_a_catalog_is_kept_where_the_disk_does_not_hand_out_the_log(
+    stored: Stored, tmp_path: Path
+) -> None:
+    root = stored.lay_out(tmp_path / "repo")
+    with Repository(LocalStorage(root)) as repo:
+        file = repo.session.catalog.file
+    storage = faults.FaultyStorage(LocalStorage(root))
+    storage.unread = {max(k for k in stored.kept if k.startswith("log/"))}
+    assert {p.where for p in check(storage).problems} >= storage.unread
+    assert file is not None
+    assert file.exists()
+
+
 def test_i9_a_newer_format_is_refused_not_called_damage(stored: Stored) -> None:
     fields = {"magic": "stemmata", "format": 2, "repository": "0" * 32, "created": TIME}
     with pytest.raises(NewerFormat):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from campaigns import cases
 from checkpointed import forged, sealed
-from faults import Damage, contents, damage, damaged, memory_of, replace
+from faults import Damage, FaultyStorage, contents, damage, damaged, memory_of, replace
 from stemmata.catalog import checkpointing, checkpoints
 from stemmata.catalog.checkpoints import CheckpointName, find_checkpoints, image_of
 from stemmata.catalog.schema import VERSION
@@ -50,6 +50,16 @@ def test_a_sound_one_is_counted_and_no_stranger(storage: MemoryStorage) -> None:
     assert report.notes == []
     assert report.counts.checkpoints == 1
     assert report.counts.bytes == sum(len(v) for k, v in contents(storage).items() if k != "stemmata.json")
+
+
+def test_one_that_the_disk_does_not_hand_out_is_told_and_done_without(
+    storage: MemoryStorage, stored: Stored
+) -> None:
+    faulty = FaultyStorage(storage)
+    faulty.unread = {only(storage).key}
+    assert [(p.kind, p.where) for p in check(faulty).problems] == [("checkpoint", only(storage).key)]
+    with Repository(faulty) as repo:
+        assert read_or_refuse(repo, stored) == 0
 
 
 def test_one_that_the_log_has_outgrown_is_sound(storage: MemoryStorage) -> None:

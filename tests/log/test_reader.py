@@ -7,9 +7,9 @@ from collections import Counter
 import msgspec
 import pytest
 
-from faults import Damage, contents, damage, memory_of, replace
+from faults import Damage, FaultyStorage, contents, damage, memory_of, replace
 from ledger import Ledger, add_pack
-from stemmata.errors import DamagedLog, NewerFormat
+from stemmata.errors import DamagedLog, NewerFormat, StorageFailed
 from stemmata.ids import Digest
 from stemmata.log.bundles import BundleName, encode_bundle, find_bundles, write_due_bundles
 from stemmata.log.entries import Entry, Position, Void, encode_entry, log_key, seal
@@ -68,6 +68,23 @@ def test_entries_come_in_order_with_their_bytes() -> None:
     assert [data for _, _, data in steps] == [ledger.storage.get(log_key(n)) for n in (1, 2, 3)]
     assert numbers(ledger.storage, ends[0]) == [2, 3]
     assert numbers(ledger.storage, ends[2]) == []
+
+
+@pytest.mark.parametrize("unread", ["bundle", "last of a bundle"])
+def test_a_bundle_that_the_disk_does_not_hand_out_is_done_without(
+    long_log: dict[str, bytes], unread: str
+) -> None:
+    storage = FaultyStorage(memory_of(long_log))
+    genesis = read_identity(storage).genesis
+    if unread == "bundle":
+        storage.unread = {key for key in long_log if key.startswith("bundles/")}
+        assert [position.n for position, _, _ in read_log(storage, genesis)] == list(range(1, 601))
+        return
+    storage.unread = {log_key(512)}
+    steps = read_log(storage, genesis)
+    assert [next(steps)[0].n for _ in range(511)] == list(range(1, 512))
+    with pytest.raises(StorageFailed):
+        next(steps)
 
 
 @pytest.mark.parametrize("how", [d for d in Damage if d is not Damage.GONE])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faults import Damage, contents, damage, memory_of, replace
+from faults import Damage, FaultyStorage, contents, damage, memory_of, replace
 from ledger import Ledger, add_pack
 from stemmata.log.bundles import BundleName, encode_bundle, find_bundles, write_due_bundles
 from stemmata.log.entries import log_key, seal
@@ -52,6 +52,16 @@ def test_a_missing_entry_is_found(n: int) -> None:
     storage = memory_of(KEPT)
     replace(storage, log_key(n), None)
     assert [p.where for p in problems(storage)] == [log_key(n)]
+
+
+@pytest.mark.parametrize("key", [log_key(1), log_key(100), log_key(256), log_key(300), DAMAGEABLE[0]])
+def test_what_the_disk_does_not_hand_out_is_named_and_the_rest_is_verified(key: str) -> None:
+    storage = FaultyStorage(memory_of(KEPT))
+    storage.unread = {key}
+    damage(storage, log_key(200), Damage.FLIP, 20)
+    found = {p.where: p.reason for p in verify_log(storage, read_identity(storage))}
+    assert found.keys() == {key, log_key(200)}
+    assert found[key] == "it cannot be read: Input/output error"
 
 
 def test_missing_entries_at_the_end_are_found_where_a_bundle_holds_them() -> None:

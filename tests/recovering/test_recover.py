@@ -179,6 +179,18 @@ def test_a_damaged_bundle_is_made_anew(how: Damage) -> None:
     assert len(find_bundles(storage)) == 1
 
 
+def test_a_bundle_that_the_disk_does_not_hand_out_is_made_anew_and_hinders_nothing() -> None:
+    storage = FaultyStorage(copy())
+    storage.unread = {BUNDLE}
+    replace(storage, log_key(258), None)
+    report = recover(storage, sources=[copy()])
+    assert {r.key: r.was for r in report.recovered} == {
+        log_key(258): "it is missing",
+        BUNDLE: "it cannot be read: Input/output error",
+    }
+    assert_whole(storage, report)
+
+
 def test_a_bundle_of_another_log_is_replaced() -> None:
     storage, other = copy(), Ledger()
     for n in range(1, BUNDLED + 1):

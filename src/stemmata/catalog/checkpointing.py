@@ -21,7 +21,7 @@ from stemmata.catalog.checkpoints import (
 )
 from stemmata.catalog.restoring import NOT_OF_THE_LOG, belongs, workshop
 from stemmata.catalog.schema import VERSION
-from stemmata.errors import Damage, KeyMissing, StemmataError
+from stemmata.errors import Damage, KeyMissing, StemmataError, StorageFailed
 from stemmata.log.identity import Identity
 from stemmata.log.reader import exists
 from stemmata.storage.base import Storage, StoredKey
@@ -105,7 +105,7 @@ def wants_one(storage: Storage) -> bool:
 def _newest(storage: Storage) -> CheckpointName | None:
     """The newest of this release and this log, as far as its head tells."""
     for name in find_checkpoints(storage):
-        with suppress(Damage, KeyMissing):
+        with suppress(Damage, KeyMissing, StorageFailed):
             if belongs(storage, name):
                 return name
     return None

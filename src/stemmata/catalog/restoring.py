@@ -18,7 +18,7 @@ from stemmata.catalog.checkpoints import CheckpointName, find_checkpoints, head_
 from stemmata.catalog.connection import SIDES
 from stemmata.catalog.recent import parse_position
 from stemmata.catalog.schema import INDEXES, SCHEMA, VERSION, statements
-from stemmata.errors import Damage, KeyMissing, StemmataError
+from stemmata.errors import Damage, KeyMissing, StemmataError, StorageFailed
 from stemmata.ids import Digest
 from stemmata.log.identity import Identity
 from stemmata.log.reader import fetch
@@ -55,7 +55,7 @@ def _newest_that_will_do(storage: Storage, identity: Identity, folder: Path) -> 
             try:
                 if belongs(storage, name):
                     return unpacked(storage, identity, name, folder)
-            except Damage:
+            except (Damage, StorageFailed):
                 continue
             except KeyMissing:
                 is_gone = True

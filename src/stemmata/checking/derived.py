@@ -11,7 +11,7 @@ from stemmata.catalog.catalog import Catalog, catalog_files
 from stemmata.catalog.checkpoints import CheckpointName, find_checkpoints, image_of
 from stemmata.catalog.connection import is_place, throw_away
 from stemmata.checking.report import FAULTS, Note, Problem, Report, reason_of
-from stemmata.errors import DamagedLog, KeyMissing, StemmataError
+from stemmata.errors import DamagedLog, KeyMissing, StemmataError, StorageFailed
 from stemmata.log.identity import Identity
 from stemmata.storage.base import Storage
 
@@ -57,7 +57,7 @@ def _check_catalogs(storage: Storage, identity: Identity, fresh: Catalog, report
             if cached.file is None or cached.position != fresh.position:
                 continue  # out of reach, or the log has grown since
             wrong = _difference(cached, fresh)
-        except DamagedLog:
+        except (DamagedLog, StorageFailed):
             # The log is at fault; what a catalog keeps of its end may be all that is left of it.
             continue
         except (sqlite3.Error, StemmataError, ValueError) as error:
@@ -105,7 +105,10 @@ def _wrong_checkpoint(storage: Storage, identity: Identity, name: CheckpointName
     with restoring.workshop(None) as folder:
         file = restoring.unpacked(storage, identity, name, folder)
         with closing(Catalog(storage, identity, [file])) as restored:
-            here = restored.refresh()
+            try:
+                here = restored.refresh()
+            except StorageFailed:
+                return ""  # what comes behind it is at fault
             if here.n != fresh.position.n:
                 return ""  # the log has grown since, or cannot be read so far
             wrong = _difference(restored, fresh) if here == fresh.position else "it tells another time"

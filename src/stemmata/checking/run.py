@@ -18,7 +18,7 @@ from stemmata.log import verify
 from stemmata.log.bundles import BundleName, missing_bundles
 from stemmata.log.entries import Position, link_of, log_key
 from stemmata.log.identity import Identity, read_identity
-from stemmata.log.reader import fetch
+from stemmata.log.reader import exists, fetch
 from stemmata.log.survey import last_entry
 from stemmata.storage.base import Storage
 from stemmata.storage.local import LocalStorage
@@ -68,7 +68,7 @@ def _folded(storage: Storage, identity: Identity) -> Catalog:
     catalog = Catalog(storage, identity, [])
     try:
         catalog.refresh()
-    except DamagedLog:
+    except (DamagedLog, StorageFailed):
         with suppress(Damage, StorageFailed):
             mended = recovering.readable(storage)
             if mended is not storage:
@@ -104,8 +104,10 @@ def _check_identity(storage: Storage, report: Report) -> Identity | None:
         report.problems.append(Problem("identity", "stemmata.json", reason_of(error)))
     with suppress(Damage, StorageFailed):
         return read_identity(recovering.readable(storage))
-    first = fetch(storage, 1)
-    link = link_of(first) if first is not None else None
+    link = None
+    with suppress(StorageFailed):
+        first = fetch(storage, 1)
+        link = link_of(first) if first is not None else None
     if link is None:
         return None
     return Identity("0" * 32, 1, "", Position(0, link, ""))
@@ -118,7 +120,7 @@ def _check_log(storage: Storage, identity: Identity, catalog: Catalog, report: R
         kind = "bundle" if problem.where.startswith("bundles/") else "log"
         report.problems.append(Problem(kind, problem.where, problem.reason))
     seen = heads.last_seen(storage, identity.repository)
-    if seen is not None and seen[0] > catalog.position.n and fetch(storage, seen[0]) is None:
+    if seen is not None and seen[0] > catalog.position.n and not exists(storage, seen[0]):
         reason = "this machine has seen it: an older copy, or the end of the log is gone"
         report.problems.append(Problem("log", log_key(seen[0]), reason))
     packs = (

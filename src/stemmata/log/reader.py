@@ -8,7 +8,7 @@ from typing import TypeAlias
 import msgspec
 from blake3 import blake3
 
-from stemmata.errors import DamagedBundle, DamagedLog, KeyMissing
+from stemmata.errors import DamagedBundle, DamagedLog, KeyMissing, StorageFailed
 from stemmata.ids import Digest
 from stemmata.log.bundles import BundleName, blocks_of, entries_in, find_bundles
 from stemmata.log.entries import (
@@ -150,9 +150,9 @@ def confirm(storage: Storage, name: BundleName, after: Position) -> list[Part] |
                     return None
                 n, before = n + 1, digest.hex()
                 part.entries.append(digest)
-    except (DamagedBundle, KeyMissing):
+        last = fetch(storage, name.last)
+    except (DamagedBundle, KeyMissing, StorageFailed):
         return None
-    last = fetch(storage, name.last)
     if n != name.last or last is None or Digest.of(last).hex != before:
         return None
     return parts
@@ -177,5 +177,5 @@ def _walk(storage: Storage, name: BundleName, parts: list[Part], after: Position
                 found = read_entry(known, data, here, sealed=True)
                 here = advance(here, data, found, Digest(digest))
                 yield here, found, data
-    except (DamagedBundle, KeyMissing):
+    except (DamagedBundle, KeyMissing, StorageFailed):
         return

@@ -41,6 +41,11 @@ def judge(n: int, data: bytes) -> Found:
     return Found(hash=Digest.of(data), link=link if says else None)
 
 
+def unread(error: StorageFailed) -> str:
+    """What is told of a key that is there and not handed out."""
+    return f"it cannot be read: {error.data['reason']}"
+
+
 def last_entry(storage: Storage) -> int:
     """The last entry that is there or, by a bundle's key, was."""
     numbers = [n for k in storage.list("log/") if (n := number_of(k.key))]
@@ -59,7 +64,7 @@ def survey(storage: Storage, last: int) -> dict[int, Found]:
         try:
             data = fetch(storage, n)
         except StorageFailed as error:
-            found[n] = Found(f"it cannot be read: {error.data['reason']}")
+            found[n] = Found(unread(error))
             continue
         found[n] = judge(n, data) if data is not None else Found(MISSING)
     return found

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from stemmata.errors import DamagedBundle, DamagedLog, HostileData, KeyMissing, NewerFormat
+from stemmata.errors import DamagedBundle, DamagedLog, HostileData, KeyMissing, NewerFormat, StorageFailed
 from stemmata.ids import Digest
 from stemmata.log.bundles import LEVELS, BundleName, entries_of
 from stemmata.log.entries import Position, advance, log_key, read_entry
 from stemmata.log.identity import Identity
-from stemmata.log.reader import fetch, number_of
-from stemmata.log.survey import judge, last_entry
+from stemmata.log.reader import exists, fetch, number_of
+from stemmata.log.survey import judge, last_entry, unread
 from stemmata.storage.base import Storage
 
 
@@ -38,14 +38,17 @@ def verify_log(storage: Storage, identity: Identity) -> Iterator[Problem]:
         last = 0
     n = 1
     # What other writers have added since is taken in as far as it goes on without a gap.
-    while (data := fetch(storage, n)) is not None or n <= last:
+    while n <= last or exists(storage, n):
         try:
-            here = _position(n, data, here, last)
+            here = _position(n, fetch(storage, n), here, last)
         except NewerFormat as error:
             yield Problem(log_key(n), str(error.data["reason"]))
             break
         except DamagedLog as error:
             yield Problem(log_key(n), str(error.data["reason"]))
+            here = None
+        except StorageFailed as error:
+            yield Problem(log_key(n), unread(error))
             here = None
         else:
             hashes[n] = here.hash
@@ -89,6 +92,8 @@ def wrong_bundle(storage: Storage, name: BundleName, hashes: Mapping[int, Digest
                 return f"its entry {n} is not the log's"
     except DamagedBundle as error:
         return str(error.data["reason"])
+    except StorageFailed as error:
+        return unread(error)
     except KeyMissing:
         return None  # deleted since it was listed
     return None

@@ -10,7 +10,7 @@ from stemmata.ids import Digest
 from stemmata.log.identity import KEY as IDENTITY
 from stemmata.log.identity import MAX_BYTES
 from stemmata.log.reader import fetch
-from stemmata.log.survey import MISSING, MOST_MISSING, Found, judge, last_entry, survey
+from stemmata.log.survey import MISSING, MOST_MISSING, Found, judge, last_entry, survey, unread
 from stemmata.recovering.applying import apply_plan
 from stemmata.recovering.bundling import mend_bundles
 from stemmata.recovering.losing import Remains, unnamed_packs
@@ -80,7 +80,7 @@ def _identity_there(storage: Storage) -> Found:
     except KeyMissing:
         return Found(MISSING)
     except StorageFailed as error:
-        return Found(f"it cannot be read: {error.data['reason']}")
+        return Found(unread(error))
 
 
 def _remembered(
