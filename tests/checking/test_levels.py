@@ -6,12 +6,20 @@ import os
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 import faults
-from stemmata.checking import Level, Report, check
+from chained import model, trained, written
+from ledger import Ledger
+from stemmata.checking import LEVELS, Level, Report, check
 from stemmata.checking.extent import Extent
 from stemmata.cli.main import run
 from stemmata.errors import InvalidArgument
+from stemmata.log.entries import Entry
+from stemmata.log.identity import read_identity
+from stemmata.log.ops import PackAdd
+from stemmata.log.reader import read_log
+from stemmata.repository import Repository
 from stemmata.storage.local import LocalStorage
 from stored import Stored
 
@@ -53,6 +61,32 @@ def test_the_structure_sees_a_damaged_header_of_an_object(stored: Stored) -> Non
     for key in packs_in(stored):
         report = check(faults.memory_of(with_flip(stored, key, 8)), level="structure")
         assert "object" in {p.kind for p in report.problems}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_level_sees_a_base_that_the_log_does_not_name(tmp_path: Path, level: Level) -> None:
+    """It reads well, as long as no collection deletes what it leans on."""
+    forged = Ledger()
+    with Repository.in_memory() as repo:
+        before = None
+        for tensors in (model(), trained(model(), 1)):
+            written(tmp_path / "out", tensors)
+            before = repo.save(tmp_path / "out", "m", parents=[before] if before else [], provenance={})
+        kept = faults.contents(repo.session.storage)
+    storage = faults.memory_of(kept)
+    assert check(storage, level=level).sound
+    for key, data in kept.items():
+        if key.startswith("packs/"):
+            forged.storage.put_new(key, data)
+    leaning = set()
+    for _, found, _ in read_log(storage, read_identity(storage).genesis):
+        assert isinstance(found, Entry)
+        leaning |= {op.pack for op in found.ops if isinstance(op, PackAdd) and op.bases}
+        forged.append(*[replace(op, bases=[]) if isinstance(op, PackAdd) else op for op in found.ops])
+    problems = check(forged.storage, level=level).problems
+    assert {(p.kind, p.pack) for p in problems} == {("object", pack) for pack in leaning}
+    assert all("does not name" in p.reason for p in problems)
+    assert leaning
 
 
 def test_stored_names_the_object_that_fails_its_checksum(stored: Stored) -> None:

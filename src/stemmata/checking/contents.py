@@ -119,13 +119,13 @@ class Contents:
             return  # reported with the pack
 
     def _check_rest(self, pack: PlacedPack) -> None:
-        """Go over the copies that no version has led to, and report every copy that is damaged."""
+        """Go over the copies that no version has led to, and over all headers; report every damaged copy."""
         decode = self._full and self._extent.takes(pack.name.raw)
         try:
-            if not decode:
-                self._copies.look(pack.name, pack.bases)
-            elif not self._before.has_decoded(pack):
+            if decode and not self._before.has_decoded(pack):
                 self._decode_rest(pack)
+            # Of what decodes too: that the log does not name what a copy leans on shows here alone.
+            self._copies.look(pack.name, pack.bases)
         except FAULTS:
             return  # reported with the pack
         faults = self._copies.faults(pack.name)
