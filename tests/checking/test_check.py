@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import faults
+from makers import model_folder
 from stemmata.checking import LEVELS, Level, Report, check
 from stemmata.errors import NewerFormat, RepositoryNotFound
 from stemmata.ids import Digest, PackName
@@ -61,6 +62,23 @@ def test_packs_behind_a_hole_in_the_log_are_not_called_unused(stored: Stored) ->
     notes = {note.where: note.kind for note in check(storage).notes}
     assert {notes.get(key) for key in packs} == {None, "unread"}
     assert sum(notes.get(key) == "unread" for key in packs) == len(packs) - 1
+
+
+def test_the_pack_of_a_version_that_is_saved_meanwhile_is_not_called_unused(
+    stored: Stored, tmp_path: Path
+) -> None:
+    storage = faults.memory_of(stored.kept)
+    saved = []
+    with Repository(storage) as repo:
+
+        def save_once(_done: int, _total: int) -> None:
+            if not saved:
+                saved.append(repo.save(model_folder(tmp_path / "out", 7), "toy", provenance={}))
+
+        report = check(storage, progress=save_once)
+    assert saved
+    assert report.sound
+    assert report.notes == []
 
 
 def test_every_object_of_every_pack_is_decoded(stored: Stored) -> None:

@@ -12,7 +12,7 @@ from stemmata.checking.contents import Contents, Progress
 from stemmata.checking.derived import check_derived
 from stemmata.checking.extent import Extent, Level, Progressing
 from stemmata.checking.report import Affected, Note, Problem, Report, reason_of
-from stemmata.errors import Damage, DamagedLog, HostileData, StorageFailed
+from stemmata.errors import Damage, DamagedLog, HostileData, StemmataError, StorageFailed
 from stemmata.ids import PackName
 from stemmata.log import verify
 from stemmata.log.bundles import BundleName, missing_bundles
@@ -159,28 +159,33 @@ def _check_refs(catalog: Catalog, report: Report) -> None:
 
 def _note_strangers(storage: Storage, catalog: Catalog, report: Report) -> None:
     """Note what lies in the store and belongs to no entry of the log."""
-    beyond = any(p.kind == "log" for p in report.problems) and _goes_on(storage, catalog)
+    keys = [key.key for key in storage.list("") if not key.key.startswith("log/")]
+    unread = any(p.kind == "log" for p in report.problems)
+    try:
+        # After the listing: of what was saved since the check began the log tells by now.
+        catalog.refresh()
+    except StemmataError:
+        unread = True
+    beyond = unread and _goes_on(storage, catalog)
     states = dict(catalog.connection.execute("SELECT name, state FROM packs").fetchall())
-    for key in storage.list(""):
-        if key.key == "stemmata.json" or key.key.startswith("log/") or BundleName.parse(key.key):
+    for key in keys:
+        if key == "stemmata.json" or BundleName.parse(key) or CheckpointName.parse(key):
             continue
-        if CheckpointName.parse(key.key):
-            continue
-        if key.key.startswith("damaged/"):
+        if key.startswith("damaged/"):
             reason = "what was damaged before a recovery put it right; it may be deleted"
-            report.notes.append(Note("aside", key.key, reason))
+            report.notes.append(Note("aside", key, reason))
             continue
-        name = PackName.in_key(key.key)
+        name = PackName.in_key(key)
         state = states.get(name.raw) if name is not None else None
         if name is None:
-            report.notes.append(Note("unknown", key.key, "stemmata does not write such a file"))
+            report.notes.append(Note("unknown", key, "stemmata does not write such a file"))
         elif state is None and beyond:
             reason = "no entry that can be read names this pack; one that cannot be may"
-            report.notes.append(Note("unread", key.key, reason))
+            report.notes.append(Note("unread", key, reason))
         elif state is None:
-            report.notes.append(Note("orphan", key.key, "no save that was finished names this pack"))
+            report.notes.append(Note("orphan", key, "no save that was finished names this pack"))
         elif state == "dropped":
-            report.notes.append(Note("orphan", key.key, "the log has dropped this pack; it may be deleted"))
+            report.notes.append(Note("orphan", key, "the log has dropped this pack; it may be deleted"))
     if isinstance(storage, LocalStorage):
         _note_leftovers(storage, report)
 
