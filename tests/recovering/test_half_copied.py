@@ -289,6 +289,35 @@ def test_a_log_that_is_gone_whole_comes_from_a_copy_and_no_pack_is_let_go(tmp_pa
         assert repo.check().sound
 
 
+@pytest.mark.parametrize(
+    ("how", "left"),
+    [("gone", 1), ("gone", 2), ("hurt", 0), ("hurt", 1), ("another's", 2), ("end", 1), ("end", 2)],
+)
+def test_a_copy_that_goes_on_brings_all_at_once_whatever_else_is_damaged(
+    world: World, tmp_path: Path, how: str, left: int
+) -> None:
+    """Which repository this is, and how its log ends, may be told by what is put right alone."""
+    world.half(*[log_key(n) for n in range(3, left, -1)])
+    identity = world.copy / "stemmata.json"
+    if how == "gone":
+        identity.unlink()
+    elif how == "hurt":
+        identity.write_bytes(b"#" * 9 + identity.read_bytes()[9:])
+    elif how == "another's":
+        stemmata.init(tmp_path / "other")
+        shutil.copy(tmp_path / "other" / "stemmata.json", identity)
+    else:
+        last = world.copy / log_key(left)
+        last.write_bytes(b"#" * 9 + last.read_bytes()[9:])
+    storage, sources = LocalStorage(world.copy), [LocalStorage(world.original)]
+    planned = recover(storage, sources=sources, dry_run=True)
+    report = recover(storage, sources=sources)
+    assert report.recovered == planned.recovered
+    assert (report.complete, report.entries) == (True, 3)
+    assert recover(storage, sources=sources).recovered == []
+    assert [world.readable(step) for step in range(3)] == [True] * 3
+
+
 def test_a_copy_that_goes_on_brings_what_is_newer_and_a_fork_brings_nothing(tmp_path: Path) -> None:
     here, newer, fork, older = (tmp_path / name for name in ("here", "newer", "fork", "older"))
     with stemmata.open(here, create=True) as repo:

@@ -237,9 +237,18 @@ def test_a_damaged_bundle_stays_while_entries_are_lost() -> None:
 def test_the_whole_log_comes_back_from_bundles_and_a_copy() -> None:
     storage = memory_of({k: v for k, v in KEPT.items() if k.startswith("bundles/")})
     report = recover(storage, sources=[copy()])
+    # The copy goes on behind the bundle.
+    assert [r.source for r in report.recovered] == ["memory", *["a bundle"] * BUNDLED, *["memory"] * 4]
+    assert_whole(storage, report)
+
+
+def test_of_the_whole_log_a_bundle_alone_brings_what_it_holds() -> None:
+    storage, other = memory_of({k: v for k, v in KEPT.items() if k.startswith("bundles/")}), Ledger()
+    storage.put_new("stemmata.json", KEPT["stemmata.json"])
+    report = recover(storage, sources=[other.storage])
     # Of what came behind the bundle nothing is left to prove it.
     assert report.whole == report.entries == BUNDLED
-    assert [r.source for r in report.recovered] == ["memory"] + ["a bundle"] * BUNDLED
+    assert [r.source for r in report.recovered] == ["a bundle"] * BUNDLED
     assert list(verify_log(storage, read_identity(storage))) == []
 
 

@@ -69,9 +69,12 @@ def _look(storage: Storage, sources: Sequence[Storage], catalogs: Catalogs, itse
         raise RepositoryNotFound(where=storage.where)
     found = {0: zero, **survey(storage, end)}
     proofs = _remembered(storage, sources, catalogs, end + MOST_MISSING)
-    for n, digest in _continued(storage, sources, end):
+    plan = _plan(storage, sources, dict(found), dict(proofs), catalogs, itself, end)
+    # Which copy goes on shows by the log as it will be: its own beginning and end may be what is damaged.
+    known = set(proofs)
+    for n, digest in _continued(sources, plan, end):
         proofs.setdefault(n, digest)
-    return _plan(storage, sources, found, proofs, catalogs, itself, end)
+    return plan if known == set(proofs) else _plan(storage, sources, found, proofs, catalogs, itself, end)
 
 
 def _identity_there(storage: Storage) -> Found:
@@ -102,16 +105,16 @@ def _remembered(
     return proofs
 
 
-def _continued(storage: Storage, sources: Sequence[Storage], end: int) -> Iterator[tuple[int, Digest]]:
-    """The last entry of each copy whose log goes on where this one ends, or that has a log where this one has
-    none: who names such a copy wants what it has."""
-    own = identity_of(storage)
-    here = fetch(storage, end) if end else None
+def _continued(sources: Sequence[Storage], plan: Plan, end: int) -> Iterator[tuple[int, Digest]]:
+    """The last entry of each copy whose log goes on where this one ends once it is put right, or that has a
+    log where this one has none: who names such a copy wants what it has."""
+    here = plan.hash(end)
     for source in sources:
-        n = last_entry(source)
-        if own is None or identity_of(source) != own or n <= end:
+        n, identity = last_entry(source), identity_of(source)
+        if here is None or n <= end or identity is None or identity.genesis.hash != plan.hash(0):
             continue
-        if end and (here is None or fetch(source, end) != here):
+        there = fetch(source, end) if end else None
+        if end and (there is None or Digest.of(there) != here):
             continue
         data = fetch(source, n)
         judged = judge(n, data) if data is not None else Found(MISSING)
