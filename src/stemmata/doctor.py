@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 
 from stemmata.catalog.catalog import user_cache_folder
 from stemmata.checkouts import eviction
-from stemmata.errors import StemmataError
+from stemmata.errors import DamagedRepository, RepositoryNotFound, StemmataError
 from stemmata.repository import VARIABLE, Repository
 from stemmata.repository import open as open_repository
 from stemmata.storage.descriptors import may_write
@@ -107,18 +107,20 @@ def _numbers(version: str) -> list[int]:
 
 
 def _repository(folder: Path) -> Iterator[Finding]:
-    if not (folder / "stemmata.json").is_file():
-        if os.environ.get(VARIABLE):
-            advice = f"correct {VARIABLE}, or make one there: stemmata init {folder}"
-        else:
-            advice = "go where it is, name it with --repo, or make one: stemmata init"
-        yield Finding("repository", "warning", f"none at {folder}", advice)
-        return
     try:
         with open_repository(folder) as repository:
             models = repository.models()
             yield Finding("repository", "ok", f"{folder}, models: {len(models)}")
             yield _catalog(repository, folder)
+    except RepositoryNotFound:
+        if os.environ.get(VARIABLE):
+            advice = f"correct {VARIABLE}, or make one there: stemmata init {folder}"
+        else:
+            advice = "go where it is, name it with --repo, or make one: stemmata init"
+        yield Finding("repository", "warning", f"none at {folder}", advice)
+    except DamagedRepository as error:
+        # Without its stemmata.json too: what else is there is not to be taken for no repository.
+        yield Finding("repository", "problem", f"{folder}: {error}", "put it right: stemmata check --repair")
     except (StemmataError, OSError) as error:
         yield Finding("repository", "problem", f"{folder}: {error}", "see what is damaged: stemmata check")
 

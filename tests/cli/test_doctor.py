@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import tomllib
 from collections.abc import Callable
 from importlib import metadata
@@ -89,6 +90,17 @@ def test_a_damaged_repository_is_a_problem(shop: Path, cli: Cli) -> None:
     found = findings(cli)
     assert found["repository"]["state"] == "problem"
     assert "stemmata check" in found["repository"]["advice"]
+
+
+@pytest.mark.parametrize("left", ["log", "packs"])
+def test_a_repository_without_its_identity_is_not_taken_for_none(shop: Path, cli: Cli, left: str) -> None:
+    root = shop / ".stemmata"
+    (root / "stemmata.json").unlink()
+    shutil.rmtree(root / ("packs" if left == "log" else "log"))
+    found = findings(cli)["repository"]
+    assert found["state"] == "problem"
+    assert "stemmata.json is missing, but the rest of a repository is there" in found["found"]
+    assert found["advice"] == "put it right: stemmata check --repair"
 
 
 def test_missing_and_old_packages_are_told_apart(
