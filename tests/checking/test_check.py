@@ -217,13 +217,19 @@ def test_strangers_and_leftovers_are_notes(stored: Stored, tmp_path: Path) -> No
     (root / "packs" / "notes.txt").write_text("mine")
     (root / "tmp").mkdir()
     (root / "tmp" / "0123").write_bytes(b"half")
+    (root / "probes").mkdir()
+    (root / "probes" / ("0" * 32)).write_bytes(b"")
     report = check(LocalStorage(root))
     assert report.sound
     assert {(note.kind, note.where) for note in report.notes} == {
         ("orphan", orphan),
         ("unknown", "packs/notes.txt"),
         ("leftover", "tmp/0123"),
+        ("leftover", f"probes/{'0' * 32}"),
     }
+    with Repository(LocalStorage(root)) as repo:
+        repo.gc()
+    assert not list((root / "probes").iterdir())
 
 
 @pytest.mark.parametrize(

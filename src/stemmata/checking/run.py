@@ -175,6 +175,10 @@ def _note_strangers(storage: Storage, catalog: Catalog, report: Report) -> None:
             reason = "what was damaged before a recovery put it right; it may be deleted"
             report.notes.append(Note("aside", key, reason))
             continue
+        if key.startswith("probes/"):
+            reason = "of a collection that is going on or was cut off; the next gc deletes it"
+            report.notes.append(Note("leftover", key, reason))
+            continue
         name = PackName.in_key(key)
         state = states.get(name.raw) if name is not None else None
         if name is None:
