@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import sqlite3
+from threading import RLock
 
 import pytest
 from hypothesis import assume, given, settings
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from shelf import Shelf
 from stemmata.catalog.conditions import LINEAGE
+from stemmata.catalog.connection import connect
 from stemmata.catalog.expression import FIELDS, Scope, compile_filter, compile_sort
 from stemmata.catalog.grammar import MAX_LENGTH
 from stemmata.catalog.schema import SCHEMA
@@ -121,6 +122,8 @@ def test_ids_are_found_by_their_first_digits(three: Shelf) -> None:
     assert found(three, f"id == '{version[:6].upper()}'") == ["two"]
     assert found(three, f"id != '{version}'") == ["one", "three"]
     assert found(three, f"id in ['{version}']") == ["two"]
+    assert found(three, f"id in ['{version[:6].upper()}', 'ffff']") == ["two"]
+    assert found(three, f"id not in ['{version[:6].upper()}']") == ["one", "three"]
 
 
 def test_names_aliases_and_tags_are_all_of_a_versions_own(shelf: Shelf) -> None:
@@ -138,6 +141,27 @@ def test_names_aliases_and_tags_are_all_of_a_versions_own(shelf: Shelf) -> None:
     assert found(shelf, "name == 'final'") == ["two"]
     assert found(shelf, "name != 'final'") == ["one"]
     assert found(shelf, "name == 'two' and name == 'final'") == ["two"]
+
+
+@pytest.mark.parametrize("then", [False, True])
+def test_names_are_compared_as_names_are_everywhere(shelf: Shelf, then: bool) -> None:
+    """Without regard to case and to how Unicode writes a character."""
+    one = shelf.save("Team/M", "V1-\u00e4", run="Lauf-\u00c4")
+    shelf.save("other", "v2", run="r")
+    shelf.ref("Team/M", "alias", "Production", one)
+    shelf.ref("Team/M", "tag", "Gold", one)
+    at = shelf.time(shelf.n) if then else None
+    for expression in (
+        'alias == "production"', 'alias in ["PRODUCTION"]', 'alias ~ "PROD"', 'tag == "gold"',
+        'name == "v1-\u00c4"', 'name == "v1-A\u0308"', 'name in ["x", "v1-a\u0308"]', 'name ~ "V1"',
+        'model == "TEAM/m"', 'model in ["team/M"]', 'model ~ "Team"',
+        'run == "lauf-\u00e4"', 'run == "LAUF-A\u0308"', 'run in ["lauf-\u00c4"]', 'run ~ "LAUF"',
+    ):  # fmt: skip
+        assert found(shelf, expression, at) == ["V1-\u00e4"], expression
+    for expression in (
+        'alias != "PRODUCTION"', 'name != "v1-\u00c4"', 'model != "team/m"', 'run != "LAUF-\u00c4"',
+    ):  # fmt: skip
+        assert found(shelf, expression, at) == ["v2"], expression
 
 
 def test_metrics_and_labels_as_they_stood_then(shelf: Shelf) -> None:
@@ -220,7 +244,7 @@ def test_a_sort_key_is_one_name() -> None:
         compile_sort("3")
 
 
-EMPTY = sqlite3.connect(":memory:", check_same_thread=False)
+EMPTY = connect(None, RLock())
 EMPTY.executescript(SCHEMA)
 
 

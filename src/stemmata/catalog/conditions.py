@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from stemmata.names import name_key
+
 Parameter = str | int | float
 
 SPACES = ("metric", "label", "config", "data")
@@ -22,16 +24,19 @@ SHARED = frozenset({"config", "data"})
 _NEWEST = 2**63 - 1
 _NUMBERS = {"step": "v.step", "epoch": "v.epoch", "size": "v.bytes", "files": "v.files"}
 _TEXTS = {
-    "run": "v.run",
+    "run": "folded(v.run)",
     "event": "v.event",
     "kind": "v.kind",
     "created_at": "v.created_at",
     "message": "NULLIF(v.message, '')",
     "author": "NULLIF(v.author, '')",
-    "model": "(SELECT name FROM models WHERE key = v.model)",
+    "model": "v.model",
     "id": "lower(hex(v.id))",
 }
 _REFS = ("name", "alias", "tag")
+_NAMES = frozenset({*_REFS, "run", "model"})
+"""Compared by their keys, as names are everywhere; `folded` is `name_key` in SQL: see `connection`."""
+_SPELLED = {"run": "v.run", "model": "(SELECT name FROM models WHERE key = v.model)"}
 DESCENDS_FROM, TRAINED_ON, FROM_BASE = "descends_from", "trained_on", "from_base"
 LINEAGE = frozenset({DESCENDS_FROM, TRAINED_ON, FROM_BASE})
 """Where a version comes from: see `ancestry`."""
@@ -171,13 +176,13 @@ def _own_fact(space: str, name: Name, at: str | None) -> Clause:
 
 
 def _ref_names(kind: str, at: str | None) -> Clause:
-    """`FROM … WHERE …` over the names `r.name` of that kind; `r.target` is the version's id."""
+    """`FROM … WHERE …` over the names of that kind, by their keys `r.key`; `r.target` is the version's id."""
     if at is None:
         return Clause("FROM refs r WHERE r.kind = ?", (kind,))
     return Clause(
         # A version's own name never moves.
-        "FROM (SELECT id AS target, 'name' AS kind, name FROM versions WHERE at <= ?"
-        " UNION ALL SELECT m.target, m.kind, m.name FROM moves m WHERE m.target IS NOT NULL AND m.at <= ?"
+        "FROM (SELECT id AS target, 'name' AS kind, key FROM versions WHERE at <= ?"
+        " UNION ALL SELECT m.target, m.kind, m.key FROM moves m WHERE m.target IS NOT NULL AND m.at <= ?"
         " AND NOT EXISTS (SELECT 1 FROM moves l WHERE l.model = m.model AND l.key = m.key AND l.at <= ?"
         " AND (l.n > m.n OR l.n = m.n AND l.id > m.id))) r WHERE r.kind = ?",
         (at, at, at, kind),
@@ -219,7 +224,7 @@ def _columns(name: Name) -> tuple[str, str]:
     if not name.is_field:
         return "f.num", "NULLIF(f.text, 'nan')"
     if name.key in _REFS:
-        return "NULL", "r.name"
+        return "NULL", "r.key"
     return _NUMBERS.get(name.key, "NULL"), _TEXTS.get(name.key, "NULL")
 
 
@@ -243,18 +248,36 @@ def compares(name: Name, op: str, value: Value, scope: Scope) -> Clause:
     if op == "!=" and name.is_field and name.key in _REFS:
         return compares(name, "==", value, scope).negated()
     number, words = _columns(name)
-    if name.is_field and name.key == "id":
-        value = Value(value.written.lower(), value.written.lower())
-        if op in ("==", "!="):
-            # Ids are written by their first digits everywhere else too.
-            words = f"substr({words}, 1, {max(4, len(value.written))})"
+    value = _meant(name, value)
+    if _is_id(name) and op in ("==", "!="):
+        # Ids are written by their first digits everywhere else too.
+        words = f"substr({words}, 1, {max(4, len(value.written))})"
     return _on(name, _comparison(number, words, op, value), scope)
+
+
+def _is_id(name: Name) -> bool:
+    return name.is_field and name.key == "id"
+
+
+def _meant(name: Name, value: Value) -> Value:
+    """The literal as what it is compared with is kept: ids in lower case, names by their keys."""
+    if _is_id(name):
+        return Value(value.written.lower(), value.written.lower())
+    if not name.is_field or name.key not in _NAMES:
+        return value
+    key = name_key(value.written)
+    return Value(key if isinstance(value.value, str) else value.value, key)
 
 
 def member_of(name: Name, values: Sequence[Value], *, negated: bool, scope: Scope) -> Clause:
     """`name in [values]`, or `not in`, which is as false for an absent value as `in`."""
+    if _is_id(name):
+        parts = [compares(name, "==", value, scope) for value in values]
+        parameters = tuple(p for part in parts for p in part.parameters)
+        either = Clause(f"({' OR '.join(part.sql for part in parts)})", parameters)
+        return either.negated() if negated else either
     number, words = _columns(name)
-    found = _membership(number, words, values)
+    found = _membership(number, words, [_meant(name, value) for value in values])
     if negated and name.is_field and name.key in _REFS:
         return _on(name, found, scope).negated()
     if negated:
@@ -274,10 +297,10 @@ def is_nan(name: Name, scope: Scope) -> Clause:
 
 
 def value_of(name: Name, scope: Scope) -> tuple[Clause, Clause]:
-    """SQL of the number and of the text to order by."""
+    """SQL of the number and of the text, as it is spelled, to order by."""
     if name.is_field:
         number, words = ("NULL", "v.name") if name.key in _REFS else _columns(name)
-        return Clause(number), Clause(words)
+        return Clause(number), Clause(_SPELLED.get(name.key, words))
     source = _facts(name, scope)
     return (
         Clause(f"(SELECT f.num {source.sql})", source.parameters),

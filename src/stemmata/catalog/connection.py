@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from stemmata.names import name_key
 from stemmata.storage.mounts import is_network, mount_of
 
 _FOLD_BUSY_SECONDS = 5.0
@@ -149,6 +150,7 @@ def connect(file: Path | None, guard: Any, *, busy: float | None = None) -> Conn
         factory=Connection,
     )
     connection.guard = guard
+    connection.create_function("folded", 1, _folded, deterministic=True)
     try:
         # With WAL, "normal" is consistent after a power loss and waits for no disk at each commit.
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -160,6 +162,11 @@ def connect(file: Path | None, guard: Any, *, busy: float | None = None) -> Conn
         connection.close()
         raise
     return connection
+
+
+def _folded(text: object) -> str | None:
+    """`name_key`, as SQL's function of that name; NULL for what is no text."""
+    return name_key(text) if isinstance(text, str) else None
 
 
 def _set_journal(connection: Connection, file: Path) -> None:
