@@ -1,7 +1,7 @@
 """Resolving: from what people write to one version. Owns which reading of a reference wins.
 
-Nothing is guessed: what could mean two versions is refused with the candidates. As of a moment, names
-and metrics count as the log had them then: the last entry whose effective time is not later. What a
+Nothing is guessed: what could mean two versions is refused with the candidates. As of a moment, names,
+metrics and settings count as the log had them then: the last entry whose effective time is not later. What a
 reference named then but has been deleted since is not handed out in silence, but refused.
 """
 
@@ -107,7 +107,7 @@ def best_of(
             require_text("best", text)
     name = queries.model_name(connection, model)
     shown = reference if reference is not None else f"{name}@best"
-    settings = queries.settings(connection, model)
+    settings = queries.settings(connection, model, at=at)
     declared = settings.get("primary_metric")
     chosen = metric or (declared if isinstance(declared, str) else None)
     guessed = chosen is None

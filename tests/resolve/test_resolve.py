@@ -342,6 +342,23 @@ def test_the_metric_is_guessed_only_where_one_stands_out(shelf: Shelf) -> None:
     assert best_of(shelf.connection, "m").metric == "eval_loss"
 
 
+def test_best_as_of_then_goes_by_what_was_declared_then(shelf: Shelf) -> None:
+    shelf.save("m", "a", metrics={"loss": 0.1, "acc": 0.1})
+    shelf.save("m", "b", metrics={"loss": 0.2, "acc": 0.9})
+    undeclared = shelf.time(shelf.n)
+    declared = shelf.configure("m", primary_metric="loss", direction="min")
+    turned = shelf.configure("m", direction="max")
+    shelf.configure("m", primary_metric="acc", direction=None)
+    taken_away = shelf.configure("m", primary_metric=None)
+    shelf.configure("m", primary_metric="loss", direction="max")
+    assert best_of(shelf.connection, "m", at=undeclared).metric_guessed
+    assert name(shelf, "m@best", at=datetime.fromisoformat(declared)) == "a"
+    assert name(shelf, "m@best", at=datetime.fromisoformat(turned)) == "b"
+    assert best_of(shelf.connection, "m", at=shelf.time(shelf.n - 2)).metric == "acc"
+    assert best_of(shelf.connection, "m", at=taken_away).metric_guessed
+    assert name(shelf, "m@best") == "b"
+
+
 def reason_of_best(shelf: Shelf) -> str:
     with pytest.raises(VersionNotFound) as caught:
         best_of(shelf.connection, "m")

@@ -77,9 +77,13 @@ def model_name(connection: Connection, model: str) -> str:
     return str(found[0][0]) if found else model
 
 
-def settings(connection: Connection, model: str) -> dict[str, Any]:
+def settings(connection: Connection, model: str, *, at: str | None = None) -> dict[str, Any]:
     """What `model.configure` set."""
     found = rows(connection, "SELECT key, value FROM settings WHERE model = ?", model)
+    if at is not None:
+        sql = "SELECT key, value FROM setting_moves WHERE model = ? AND at <= ? ORDER BY n, rowid"
+        last = dict(rows(connection, sql, model, at))
+        found = [(key, value) for key, value in last.items() if value is not None]
     return {key: msgspec.json.decode(value) for key, value in found}
 
 
