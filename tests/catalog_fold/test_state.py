@@ -54,6 +54,8 @@ def tables() -> Iterator[Tables]:
         (True, (1.0, "true")),
         (False, (0.0, "false")),
         (3, (3.0, None)),
+        (2**53, (2.0**53, None)),
+        (2**53 + 1, (2**53 + 1, None)),
         (0.25, (0.25, None)),
         (math.inf, (math.inf, None)),
         (-math.inf, (-math.inf, None)),
@@ -84,6 +86,7 @@ def test_an_integer_beyond_every_float_is_kept_as_text() -> None:
 def test_a_metric_that_is_no_number_counts_as_nan() -> None:
     assert metric_of("high") == (None, "nan")
     assert metric_of("~inf") == (math.inf, None)
+    assert metric_of(f"~int:{2**53 + 1}") == (2.0**53, None)
 
 
 def test_a_version_row(tables: Tables) -> None:

@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from shelf import Shelf
+from stemmata.catalog import selecting
 from stemmata.catalog.conditions import LINEAGE
 from stemmata.catalog.connection import connect
 from stemmata.catalog.expression import FIELDS, Scope, compile_filter, compile_sort
@@ -141,6 +142,31 @@ def test_names_aliases_and_tags_are_all_of_a_versions_own(shelf: Shelf) -> None:
     assert found(shelf, "name == 'final'") == ["two"]
     assert found(shelf, "name != 'final'") == ["one"]
     assert found(shelf, "name == 'two' and name == 'final'") == ["two"]
+
+
+@pytest.mark.parametrize("then", [False, True])
+@pytest.mark.parametrize("value", [2**53 + 1, -(2**53) - 1, 2**62 + 7, 2**63 - 1, -(2**63) + 1])
+def test_whole_numbers_that_no_float_is_are_found_by_their_own_value(
+    shelf: Shelf, value: int, then: bool
+) -> None:
+    for name, seed in (("below", value - 1), ("it", value), ("above", value + 1)):
+        shelf.save("m", name, config={"seed": seed})
+    at = shelf.time(shelf.n) if then else None
+    for expression, names in (
+        (f"seed == {value}", ["it"]),
+        (f"seed in [{value}]", ["it"]),
+        (f"seed != {value}", ["below", "above"]),
+        (f"seed not in [{value}, 1]", ["below", "above"]),
+        (f"seed >= {value}", ["it", "above"]),
+        (f"seed < {value}", ["below"]),
+        ("seed > 1e19", []),
+    ):
+        if value == 2**63 - 1:
+            names = [name for name in names if name != "above"]  # which no 63 bits hold
+            expression += " and name != 'above'"
+        assert found(shelf, expression, at) == names, expression
+    sorted_by_it = selecting.versions(shelf.connection, "m", sort="seed", at=at)
+    assert [row.name for row in sorted_by_it] == ["below", "it", "above"]
 
 
 @pytest.mark.parametrize("then", [False, True])

@@ -9,11 +9,13 @@ import msgspec
 
 from stemmata.records import Stored, load_value
 
-Fact: TypeAlias = tuple[float | None, str | None]
+Fact: TypeAlias = tuple[float | int | None, str | None]
 """A value as (num, text): see the schema."""
 
 _json = msgspec.json.Encoder()
 _INT_MAX = 2**63 - 1
+_EXACT = 2**53
+"""Beyond, a float is not every integer: these stay what they are."""
 
 
 def fact_of(value: Stored) -> Fact:
@@ -36,7 +38,7 @@ def fact_of(value: Stored) -> Fact:
     if isinstance(loaded, float):
         return (None, "nan") if math.isnan(loaded) else (loaded, None)
     if -_INT_MAX <= loaded <= _INT_MAX:
-        return float(loaded), None
+        return (float(loaded) if -_EXACT <= loaded <= _EXACT else loaded), None
     try:
         return float(loaded), str(loaded)
     except (OverflowError, ValueError):
@@ -48,7 +50,7 @@ def metric_of(value: float | str) -> Fact:
     if type(value) is float:
         return value, None  # JSON has neither NaN nor infinity
     num, text = fact_of(value)
-    return (num, text) if num is not None else (None, "nan")
+    return (float(num), text) if num is not None else (None, "nan")
 
 
 def encode(value: object) -> bytes:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 import sqlite3
 
-VERSION = 5
+VERSION = 6
 """Raised whenever a table changes, or what the fold puts into one: what earlier releases have folded, into
 catalogs and checkpoints, is not read then. Part of their names, so that releases do not fight over them."""
 
-# A fact is a value by which versions are found. A number is `num` (a bool also has text 'true' or 'false',
-# an integer beyond 63 bits its digits as text); NaN is num NULL, text 'nan'; a string or a list (as JSON) is
-# text alone; None is NULL in both. Metrics and labels are facts of one version. Config and data never change,
+# A fact is a value by which versions are found. A number is `num`: a float, or the integer itself where that
+# is beyond 53 bits (a bool also has text 'true' or 'false', an integer beyond 63 bits is a float that has its
+# digits as text); NaN is num NULL, text 'nan'; a string or a list (as JSON) is text alone; None is NULL in
+# both. Metrics and labels are facts of one version. Config and data never change,
 # and all versions of a run have the same: each such object is kept once, as `shared`.
 # Facts of a key stand in the tables if `keys.filled` says so. The fold of a long log leaves them out: they
 # are made of `versions.metrics`, `annotations` and `shared.text` when a question needs them: see `filling`.
@@ -89,11 +90,11 @@ CREATE TABLE keys (
     UNIQUE (space, key, model)
 );
 CREATE TABLE facts (
-    key INTEGER NOT NULL, version INTEGER NOT NULL, num REAL, text TEXT, n INTEGER NOT NULL, at TEXT,
+    key INTEGER NOT NULL, version INTEGER NOT NULL, num, text TEXT, n INTEGER NOT NULL, at TEXT,
     PRIMARY KEY (key, version)
 ) WITHOUT ROWID;
 CREATE TABLE fact_moves (
-    id INTEGER PRIMARY KEY, key INTEGER NOT NULL, version INTEGER NOT NULL, num REAL, text TEXT,
+    id INTEGER PRIMARY KEY, key INTEGER NOT NULL, version INTEGER NOT NULL, num, text TEXT,
     removed INTEGER NOT NULL, n INTEGER NOT NULL, at TEXT
 );
 CREATE TABLE shared (
@@ -102,7 +103,7 @@ CREATE TABLE shared (
     UNIQUE (digest, space)
 );
 CREATE TABLE shared_facts (
-    key INTEGER NOT NULL, shared INTEGER NOT NULL, num REAL, text TEXT, PRIMARY KEY (key, shared)
+    key INTEGER NOT NULL, shared INTEGER NOT NULL, num, text TEXT, PRIMARY KEY (key, shared)
 ) WITHOUT ROWID;
 
 CREATE TABLE annotations (
