@@ -21,6 +21,7 @@ from stemmata.capture import mask
 from stemmata.catalog import queries
 from stemmata.catalog.conditions import Name, Scope, Value, value_of
 from stemmata.catalog.expression import clause_of
+from stemmata.catalog.facts import NAN
 from stemmata.catalog.filling import need
 from stemmata.catalog.grammar import (
     Chain,
@@ -350,7 +351,7 @@ class _Judge:
         parameters = (*number.parameters, *words.parameters, row.seq)
         num, text = self.connection.execute(sql, parameters).fetchone()
         value: float | str | None = float(num) if num is not None else text
-        if num is None and text == "nan" and not name.is_field:
+        if text == NAN:
             value = math.nan
         if text in ("true", "false"):
             value = text

@@ -11,6 +11,7 @@ from campaigns import cases
 from ledger import DictState, every_row, fold_ops
 from random_ops import SETUP, logs
 from stemmata.catalog import filling
+from stemmata.catalog.facts import NAN
 from stemmata.catalog.schema import SCHEMA
 from stemmata.catalog.state import SqliteState
 from stemmata.ids import Digest
@@ -68,7 +69,7 @@ def expected(state: DictState) -> dict[str, object]:
     def fact(space: str, value: object) -> tuple[object, object]:
         if space in ("label", "measured_on"):
             return None, value
-        return {"~nan": (None, "nan"), "~inf": (float("inf"), None)}.get(str(value), (value, None))
+        return {"~nan": (None, NAN), "~inf": (float("inf"), None)}.get(str(value), (value, None))
 
     of = state.of
     return {

@@ -11,7 +11,7 @@ import pytest
 
 from ledger import TREE, add_pack, add_version, alias, fold_ops, pack, record, txn, version_of
 from stemmata.catalog.asking import every_record
-from stemmata.catalog.facts import fact_of, metric_of
+from stemmata.catalog.facts import NAN, fact_of, metric_of
 from stemmata.catalog.schema import SCHEMA
 from stemmata.catalog.state import SqliteState
 from stemmata.ids import Digest
@@ -59,7 +59,7 @@ def tables() -> Iterator[Tables]:
         (0.25, (0.25, None)),
         (math.inf, (math.inf, None)),
         (-math.inf, (-math.inf, None)),
-        (math.nan, (None, "nan")),
+        (math.nan, (None, NAN)),
         ("bfloat16", (None, "bfloat16")),
         ("~home", (None, "~home")),
         ("~nan", (None, "~nan")),
@@ -84,7 +84,7 @@ def test_an_integer_beyond_every_float_is_kept_as_text() -> None:
 
 
 def test_a_metric_that_is_no_number_counts_as_nan() -> None:
-    assert metric_of("high") == (None, "nan")
+    assert metric_of("high") == (None, NAN)
     assert metric_of("~inf") == (math.inf, None)
     assert metric_of(f"~int:{2**53 + 1}") == (2.0**53, None)
 
@@ -137,7 +137,7 @@ def test_facts_of_a_record(tables: Tables) -> None:
     assert tables.rows(
         "SELECT k.space, k.key, k.model, f.num, f.text, f.n, f.at"
         " FROM facts f JOIN keys k ON k.id = f.key ORDER BY k.key"
-    ) == [("metric", "acc", "m", 0.5, None, 2, None), ("metric", "loss", "m", None, "nan", 2, None)]
+    ) == [("metric", "acc", "m", 0.5, None, 2, None), ("metric", "loss", "m", None, NAN, 2, None)]
     assert tables.rows(
         "SELECT s.space, k.key, k.model, f.num, f.text, v.seq FROM shared s JOIN shared_facts f"
         " ON f.shared = s.id JOIN keys k ON k.id = f.key AND k.space = s.space"

@@ -170,6 +170,20 @@ def test_whole_numbers_that_no_float_is_are_found_by_their_own_value(
 
 
 @pytest.mark.parametrize("then", [False, True])
+def test_the_word_nan_is_a_text_as_any_other(shelf: Shelf, then: bool) -> None:
+    shelf.save("m", "words", config={"w": "nan"}, data={"d": "nan"}, labels={"l": "nan"})
+    shelf.save("m", "number", config={"w": math.nan}, data={"d": math.nan}, metrics={"l": math.nan})
+    at = shelf.time(shelf.n) if then else None
+    for key in ("w", "d", "l"):
+        for rest in ("== 'nan'", "~ 'NA'", "!= 'x'", "in ['nan']", "not in ['x']", "> 'a'"):
+            assert found(shelf, f"{key} {rest}", at) == ["words"], (key, rest)
+        assert found(shelf, f"{key} is nan", at) == ["number"]
+        assert found(shelf, f"{key} is not none", at) == ["words", "number"]
+        ordered = selecting.versions(shelf.connection, "m", sort=key, at=at)
+        assert [row.name for row in ordered] == ["words", "number"]
+
+
+@pytest.mark.parametrize("then", [False, True])
 def test_names_are_compared_as_names_are_everywhere(shelf: Shelf, then: bool) -> None:
     """Without regard to case and to how Unicode writes a character."""
     one = shelf.save("Team/M", "V1-\u00e4", run="Lauf-\u00c4")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from stemmata.catalog.facts import NAN
 from stemmata.names import name_key
 
 Parameter = str | int | float
@@ -22,6 +23,7 @@ MEASURED_ON = "measured_on"
 SHARED = frozenset({"config", "data"})
 """Spaces of facts that many versions have in common: see `schema`."""
 _NEWEST = 2**63 - 1
+_NAN = f"x'{NAN.hex()}'"
 _NUMBERS = {"step": "v.step", "epoch": "v.epoch", "size": "v.bytes", "files": "v.files"}
 _TEXTS = {
     "run": "folded(v.run)",
@@ -222,10 +224,15 @@ def _membership(number: str, words: str, values: Sequence[Value]) -> Clause:
 def _columns(name: Name) -> tuple[str, str]:
     """SQL of the number and the text that the name stands for, within `_on`; both NULL for NaN."""
     if not name.is_field:
-        return "f.num", "NULLIF(f.text, 'nan')"
+        return "f.num", but_nan("f.text")
     if name.key in _REFS:
         return "NULL", "r.key"
     return _NUMBERS.get(name.key, "NULL"), _TEXTS.get(name.key, "NULL")
+
+
+def but_nan(words: str) -> str:
+    """SQL of a fact's text; NULL for NaN."""
+    return f"NULLIF({words}, {_NAN})"
 
 
 def _on(name: Name, condition: Clause, scope: Scope) -> Clause:
@@ -292,7 +299,7 @@ def is_there(name: Name, scope: Scope) -> Clause:
 
 
 def is_nan(name: Name, scope: Scope) -> Clause:
-    condition = "0" if name.is_field else "(f.num IS NULL AND f.text = 'nan')"
+    condition = "0" if name.is_field else f"(f.num IS NULL AND f.text = {_NAN})"
     return _on(name, Clause(condition), scope)
 
 

@@ -9,8 +9,10 @@ import msgspec
 
 from stemmata.records import Stored, load_value
 
-Fact: TypeAlias = tuple[float | int | None, str | None]
+Fact: TypeAlias = tuple[float | int | None, str | bytes | None]
 """A value as (num, text): see the schema."""
+NAN = b"nan"
+"""In place of a text, and equal to none: a value may well be the word."""
 
 _json = msgspec.json.Encoder()
 _INT_MAX = 2**63 - 1
@@ -36,7 +38,7 @@ def fact_of(value: Stored) -> Fact:
     if isinstance(loaded, list):
         return None, dumps(value)
     if isinstance(loaded, float):
-        return (None, "nan") if math.isnan(loaded) else (loaded, None)
+        return (None, NAN) if math.isnan(loaded) else (loaded, None)
     if -_INT_MAX <= loaded <= _INT_MAX:
         return (float(loaded) if -_EXACT <= loaded <= _EXACT else loaded), None
     try:
@@ -50,7 +52,7 @@ def metric_of(value: float | str) -> Fact:
     if type(value) is float:
         return value, None  # JSON has neither NaN nor infinity
     num, text = fact_of(value)
-    return (float(num), text) if num is not None else (None, "nan")
+    return (float(num), text) if num is not None else (None, NAN)
 
 
 def encode(value: object) -> bytes:

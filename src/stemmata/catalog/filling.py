@@ -76,7 +76,7 @@ def make(cursor: sqlite3.Cursor, keys: Iterable[tuple[str, str, str | None]]) ->
 
 
 def _fill_shared(cursor: sqlite3.Cursor, number: int, space: str, key: str) -> None:
-    found: list[tuple[int, int, float | int | None, str | None]] = []
+    found: list[tuple[int, int, float | int | None, str | bytes | None]] = []
     cursor.execute("SELECT id, text FROM shared WHERE space = ? ORDER BY id", (space,))
     for shared, text in cursor.fetchall():
         values = stored_values(text)

@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 import sqlite3
 
-VERSION = 6
+VERSION = 7
 """Raised whenever a table changes, or what the fold puts into one: what earlier releases have folded, into
 catalogs and checkpoints, is not read then. Part of their names, so that releases do not fight over them."""
 
 # A fact is a value by which versions are found. A number is `num`: a float, or the integer itself where that
 # is beyond 53 bits (a bool also has text 'true' or 'false', an integer beyond 63 bits is a float that has its
-# digits as text); NaN is num NULL, text 'nan'; a string or a list (as JSON) is text alone; None is NULL in
-# both. Metrics and labels are facts of one version. Config and data never change,
+# digits as text); NaN is num NULL, text x'6e616e'; a string or a list (as JSON) is text alone; None is NULL
+# in both. Metrics and labels are facts of one version. Config and data never change,
 # and all versions of a run have the same: each such object is kept once, as `shared`.
 # Facts of a key stand in the tables if `keys.filled` says so. The fold of a long log leaves them out: they
 # are made of `versions.metrics`, `annotations` and `shared.text` when a question needs them: see `filling`.

@@ -18,7 +18,7 @@ from stemmata.catalog.asking import (
     rows,
     versions_numbered,
 )
-from stemmata.catalog.conditions import SHARED, SPACES, Name
+from stemmata.catalog.conditions import SHARED, SPACES, Name, but_nan
 from stemmata.catalog.expression import Parameter, Scope, SortKey, compile_filter, compile_sort
 from stemmata.catalog.filling import need
 from stemmata.catalog.rows import BestRow, VersionRow
@@ -153,7 +153,7 @@ def _by_value(connection: Connection, key: SortKey, where: _Where, way: str, *pa
 
 
 def _order(number: str, text: str, way: str) -> str:
-    words = f"NULLIF({text}, 'nan')"
+    words = but_nan(text)
     return f"{number} IS NULL, {number} {way}, {words} IS NULL, {words} {way}, v.seq DESC"
 
 

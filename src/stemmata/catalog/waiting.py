@@ -43,7 +43,7 @@ _SORTED = frozenset({"shared_facts"})
 _RECORDS, _FACTS = "records", "facts"
 _KINDS = (*_INSERTS, _RECORDS, _FACTS)
 
-FactRow: TypeAlias = tuple[int, int, float | int | None, str | None, bool, int, str | None]
+FactRow: TypeAlias = tuple[int, int, float | int | None, str | bytes | None, bool, int, str | None]
 """key, version, num, text, removed, n, at: as in the schema."""
 
 
