@@ -280,6 +280,11 @@ def test_search_filters_sorts_and_limits(shop: Path, cli: Cli) -> None:
     assert [v["name"] for v in found["versions"]] == ["r8/epoch-3", "r8/epoch-2"]
     found = cli("search", "-", "epoch >= 2", "--sort", "eval_loss", "--desc", "--limit", "1", "--json").json
     assert [v["name"] for v in found["versions"]] == ["r4/epoch-2"]
+    every = cli("search", "-", "epoch >= 2", "--json").json
+    assert found["total"] == every["total"] == len(every["versions"]) > 1
+    more = f"{every['total'] - 1} more versions not shown; raise --limit"
+    assert more in cli("search", "-", "epoch >= 2", "--limit", "1").err
+    assert "not shown" not in cli("search", "-", "epoch >= 2", "--limit", "9").err
     assert cli("search", "sentiment", "lora.r = = 8").code == 2
     assert "no version matches" in cli("search", "sentiment", "lora.r == 5").err
 

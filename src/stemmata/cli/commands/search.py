@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stemmata.cli import text
 from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.options import Json, Repo, open_repo, output_for
 from stemmata.cli.registry import command_app
@@ -25,7 +26,7 @@ app = command_app()
         'stemmata search sentiment \'label.stage in ["gold", "candidate"] and `learning rate` > 1e-5\'',
         "stemmata search --descends-from sentiment@production",
         "stemmata search sentiment 'eval_loss < 0.5' --trained-on stanfordnlp/imdb",
-        json="versions (as in log), total, at (null)",
+        json="versions (as in log), total (how many there are, whatever --limit), at (null)",
     ),
 )
 def search(
@@ -84,10 +85,11 @@ def search(
 
         name = None if model == "-" else model
         found = _found(repository.versions(name), expression, descends_from, trained_on, from_base)
-        found = found.sort(sort, descending=descending) if sort is not None else found
-        versions = list(found if limit is None else found.limit(limit))
+        shown = found.sort(sort, descending=descending) if sort is not None else found
+        versions = list(shown if limit is None else shown.limit(limit))
+        total = len(versions) if limit is None or len(versions) < limit else len(found)
         if output.json:
-            output.document({"versions": [v.to_dict() for v in versions], "total": len(versions), "at": None})
+            output.document({"versions": [v.to_dict() for v in versions], "total": total, "at": None})
             return
         if not versions:
             output.note("no version matches")
@@ -101,6 +103,9 @@ def search(
 
         known = [sort] if sort is not None and any(sort in v.metrics for v in versions) else []
         output.show(versions_table(versions, output.width, metrics=known))
+        if len(versions) < total:
+            more = text.count(total - len(versions), "more version")
+            output.note(f"{more} not shown; raise --limit to see them")
 
 
 def _found(
