@@ -129,9 +129,8 @@ def best_of(
         of_run = f" of run {run!r}" if isinstance(run, str) else ""
         reason = f"no version{of_run} has a number for the metric {chosen!r}"
         raise VersionNotFound(reference=shown, reason=reason, hint=hint)
-    ties = tuple(row.id for row in found.ties)
     least: Direction = "min" if way == "min" else "max"
-    return BestFound(found.row, chosen, least, found.value, ties, guessed, way_guessed)
+    return BestFound(found.row, chosen, least, found.value, found.ties, guessed, way_guessed)
 
 
 def no_such_run(model: str, run: str, known: list[str], reference: str) -> VersionNotFound:

@@ -233,6 +233,18 @@ def test_best_lists_what_is_just_as_good(trained: Path, cli: Cli) -> None:
     assert (worst["version"]["name"], worst["ties"], worst["chosen"]) == ("a/epoch-1", [], "only")
 
 
+def test_best_counts_all_that_is_just_as_good(tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "w.bin").write_bytes(b"w")
+    with open_repository(tmp_path / "r", create=True) as repo:
+        for i in range(130):
+            repo.save(tmp_path / "w.bin", "m", name=f"step-{i}", metrics={"acc": 1.0}, step=i)
+    at = ("--repo", str(tmp_path / "r"))
+    assert "and 119 more versions; see --json" in cli("best", "m", *at).out
+    document = cli("best", "m", "--json", *at).json
+    assert len(document["ties"]) == 129
+    assert [tie["name"] for tie in document["tied"]] == [f"step-{i}" for i in range(1, 130)]
+
+
 def test_a_run_that_overfits_says_so_where_it_is_looked_at(trained: Path, cli: Cli) -> None:
     words = "loss falls, eval_loss rises since a/epoch-4 (0.4 → 0.8): it may be overfitting"
     assert f"toy@a: {words}" in cli("log", "toy").err

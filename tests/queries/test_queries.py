@@ -150,7 +150,8 @@ def test_best_passes_over_nan_and_reports_ties_earliest_first(shelf: Shelf) -> N
     shelf.save("other", "f", metrics={"x": -1.0})
     least = selecting.best(shelf.connection, "m", "x", "min")
     assert least is not None
-    assert (least.row.name, least.value, names(list(least.ties))) == ("b", 0.3, ["c", "e"])
+    ties = [queries.version_by_id(shelf.connection, each) for each in least.ties]
+    assert (least.row.name, least.value, [row.name for row in ties if row]) == ("b", 0.3, ["c", "e"])
     most = selecting.best(shelf.connection, "m", "x", "max")
     assert most is not None
     assert (most.row.name, most.ties) == ("d", ())
@@ -158,6 +159,13 @@ def test_best_passes_over_nan_and_reports_ties_earliest_first(shelf: Shelf) -> N
     assert in_run is not None
     assert in_run.row.name == "c"
     assert selecting.best(shelf.connection, "m", "y", "min") is None
+
+
+def test_best_knows_every_tie_however_many_there_are(shelf: Shelf) -> None:
+    saved = [shelf.save("m", f"v{i}", metrics={"x": 1.0}) for i in range(130)]
+    found = selecting.best(shelf.connection, "m", "x", "max")
+    assert found is not None
+    assert [found.row.id, *found.ties] == saved
 
 
 def test_best_as_of_then_uses_the_metrics_known_then(shelf: Shelf) -> None:

@@ -10,6 +10,8 @@ always a model's key (`names.name_key`), times are stored times (RFC 3339 in UTC
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -35,6 +37,7 @@ __all__ = [
     "VersionRow",
     "annotations_of",
     "children",
+    "first_names",
     "ids_by_prefix",
     "model_name",
     "models",
@@ -59,6 +62,7 @@ __all__ = [
 
 Connection = sqlite3.Connection
 
+_AT_ONCE = 500
 _REF = "model, key, kind, name, target, n"
 _MOVE = "model, key, kind, name, n, at, by, target, why, evidence, txn"
 
@@ -106,6 +110,15 @@ def version_by_id(connection: Connection, version: VersionId) -> VersionRow | No
     """The version in whatever state, or None."""
     found = versions_where(connection, "WHERE v.id = ?", version.raw)
     return found[0] if found else None
+
+
+def first_names(connection: Connection, versions: Iterable[VersionId]) -> Iterator[tuple[VersionId, str]]:
+    """Each version that is there, with its first name: without its record, for there may be very many."""
+    ahead = iter(versions)
+    while some := [version.raw for version in islice(ahead, _AT_ONCE)]:
+        marks = ", ".join("?" * len(some))
+        sql = f"SELECT id, name FROM versions WHERE id IN ({marks}) ORDER BY seq"
+        yield from ((VersionId(raw), name) for raw, name in rows(connection, sql, *some))
 
 
 def ids_by_prefix(

@@ -141,8 +141,8 @@ class AnnotationRow(msgspec.Struct, frozen=True):
 
 
 class BestRow(msgspec.Struct, frozen=True):
-    """The version whose metric is best, and those that are just as good but later."""
+    """The version whose metric is best, and all that are just as good but later: they may be very many."""
 
     row: VersionRow
     value: float
-    ties: tuple[VersionRow, ...]
+    ties: tuple[VersionId, ...]

@@ -22,9 +22,7 @@ from stemmata.catalog.conditions import SHARED, SPACES, Name, but_nan
 from stemmata.catalog.expression import Parameter, Scope, SortKey, compile_filter, compile_sort
 from stemmata.catalog.filling import need
 from stemmata.catalog.rows import BestRow, VersionRow
-
-_TIES = 100
-"""Versions that are as good as the best, of which a row is made."""
+from stemmata.ids import VersionId
 
 
 def check_expression(expression: str) -> tuple[str, ...]:
@@ -253,10 +251,10 @@ def best(
     if not found:
         return None
     value = float(found[0][0])
-    equal = f"SELECT v.seq FROM {source} WHERE {condition} AND f.num = ? ORDER BY v.seq LIMIT ?"
-    seqs = [row[0] for row in rows(connection, equal, *parameters, value, _TIES)]
-    best_row, *ties = versions_numbered(connection, seqs)
-    return BestRow(best_row, value, tuple(ties))
+    equal = f"SELECT v.seq, v.id FROM {source} WHERE {condition} AND f.num = ? ORDER BY v.seq"
+    (first, _), *ties = rows(connection, equal, *parameters, value)
+    (best_row,) = versions_numbered(connection, [first])
+    return BestRow(best_row, value, tuple(VersionId(raw) for _, raw in ties))
 
 
 _FACTS_THEN = (

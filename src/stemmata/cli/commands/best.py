@@ -63,24 +63,27 @@ def best(
     if declare and metric is None and direction is None:
         raise InvalidArgument(argument="--declare", reason="it declares what --metric names; give one")
     with open_repo(context, repo) as repository:
+        from stemmata.catalog import queries
+
         # First, so that a mistyped metric is refused and not declared.
         found = repository.find_best(model, metric, direction=direction, run=run)
         if declare:
             repository.configure(model, metric=metric, direction=direction)
             found = repository.find_best(model, metric, direction=direction, run=run)
         version = repository.get(found.row.id)
-        ties = [repository.get(each) for each in found.ties]
         hint = overfitting.of_version(version)
         value = found.value
         if output.json:
+            connection = repository.session.catalog.connection
+            ties = [(each.hex, name) for each, name in queries.first_names(connection, found.ties)]
             output.document(
                 {
                     "version": version.to_dict(),
                     "metric": found.metric,
                     "direction": found.direction,
                     "value": value,
-                    "ties": [tie.id.hex for tie in ties],
-                    "tied": [{"id": tie.id.hex, "model": tie.model, "name": tie.name} for tie in ties],
+                    "ties": [tie for tie, _ in ties],
+                    "tied": [{"id": tie, "model": version.model, "name": name} for tie, name in ties],
                     "chosen": "earliest" if ties else "only",
                     "overfitting": hint.to_dict() if hint is not None else None,
                 }
@@ -98,20 +101,21 @@ def best(
         if found.metric_guessed or (found.direction_guessed and direction is None):
             options = f"--metric {found.metric} --direction {found.direction}"
             output.note(f"  told from its name; to settle it: stemmata best {model} {options} --declare")
-        if ties:
-            output.show(*_tied(ties, value))
+        if found.ties:
+            shown = [repository.get(each) for each in found.ties[:_SHOWN]]
+            output.show(*_tied(shown, len(found.ties) - len(shown), value))
             output.note("  of equals the one that was saved first is the best")
         if hint is not None:
             output.note(f"  its run: {overfitting.words(hint)}")
 
 
-def _tied(ties: Sequence[Version], value: float) -> Iterator[Text]:
+def _tied(shown: Sequence[Version], more: int, value: float) -> Iterator[Text]:
     """Those that are just as good."""
     from stemmata.cli.listing import DIM, ID, name_of
     from stemmata.cli.styled import Text
 
     yield Text(f"  just as good, {text.precise(value)}:", DIM)
-    for tie in ties[:_SHOWN]:
+    for tie in shown:
         yield Text("    ").append_text(name_of(tie, model=True)).append(f"  {tie.short}", ID)
-    if len(ties) > _SHOWN:
-        yield Text(f"    and {text.count(len(ties) - _SHOWN, 'more version')}; see --json", DIM)
+    if more:
+        yield Text(f"    and {text.count(more, 'more version')}; see --json", DIM)
