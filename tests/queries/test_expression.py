@@ -214,6 +214,54 @@ def test_metrics_and_labels_as_they_stood_then(shelf: Shelf) -> None:
     assert found(shelf, "loss is none and ok is none", at="2025-01-01") == ["one"]
 
 
+def test_every_set_and_removal_of_a_fact_counts_from_when_it_was(shelf: Shelf) -> None:
+    """In two models, with and without a value from the save."""
+    one = shelf.save("m", "one", metrics={"x": 1.0}, labels={"l": "a"})
+    two = shelf.save("other", "two")
+    shelf.annotate(one, x=2.0)
+    shelf.annotate(two, x=2.0)
+    shelf.label(one, l=None)
+    shelf.label(two, l="a")
+    shelf.label(one, l="b")
+    shelf.annotate(one, x=math.nan)
+    shelf.annotate(one, x=1.0)
+    ones: dict[str, list[str]] = {}
+    for n in range(2, shelf.n + 1):
+        for expression in ("x == 1", "x == 2", "x is nan", "x is none", "l == 'a'", "l != 'a'", "l is none"):
+            names = " ".join(found(shelf, expression, shelf.time(n)))
+            ones.setdefault(expression, []).append(names)
+    assert ones == {
+        "x == 1": ["one", "one", "", "", "", "", "", "", "one"],
+        "x == 2": ["", "", "one", "one two", "one two", "one two", "one two", "two", "two"],
+        "x is nan": ["", "", "", "", "", "", "", "one", ""],
+        "x is none": ["two", "two", "two", "", "", "", "", "", ""],
+        "l == 'a'": ["one", "one", "one", "one", "", "two", "two", "two", "two"],
+        "l != 'a'": ["", "", "", "", "", "", "one", "one", "one"],
+        "l is none": ["two", "two", "two", "two", "one two", "one", "", "", ""],
+    }
+
+
+def test_a_filter_as_of_then_makes_each_set_once(shelf: Shelf) -> None:
+    """What a term looks at must not be looked at for each version anew."""
+    for i in range(60):
+        shelf.save("m", f"v{i}", metrics={f"k{i % 7}": 1.0}, config={"r": i})
+    expression = " or ".join(f"k{i % 7} > {i + 5}" for i in range(150))
+    made = compile_filter(expression, Scope("m", shelf.time(shelf.n)))
+    steps: list[int] = []
+
+    def count() -> int:
+        steps[-1] += 1
+        return 0
+
+    shelf.connection.set_progress_handler(count, 100)
+    for versions in (1, 60):
+        steps.append(0)
+        sql = f"SELECT v.name FROM versions v WHERE {made.sql} AND v.seq <= {versions}"
+        shelf.connection.execute(sql, made.parameters)
+    shelf.connection.set_progress_handler(None, 0)
+    assert steps[1] < 5 * steps[0]
+
+
 @pytest.mark.parametrize(
     ("expression", "position", "reason"),
     [

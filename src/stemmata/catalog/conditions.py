@@ -106,15 +106,34 @@ def _holders(space: str, name: Name, condition: Clause | None, scope: Scope) -> 
     The subquery depends on no row: SQLite makes the set once.
     """
     key = _key(space, name.key, scope)
-    column, table, holder = ("v.config", "shared_facts", "shared")
-    if space not in SHARED:
-        column, table, holder = "v.seq", "facts", "version"
-    elif space == "data":
-        column = "v.data"
+    if space not in SHARED and scope.at is not None:
+        facts = facts_then("f.version", key, condition, scope.at)
+        return Clause(f"v.seq IN ({facts.sql})", facts.parameters)
+    column, table, holder = "v.seq", "facts", "version"
+    if space in SHARED:
+        column, table, holder = f"v.{space}", "shared_facts", "shared"
     sql = f"{column} IN (SELECT f.{holder} FROM {table} f WHERE f.key IN ({key.sql})"
     if condition is None:
         return Clause(f"{sql})", key.parameters)
     return Clause(f"{sql} AND {condition.sql})", (*key.parameters, *condition.parameters))
+
+
+def facts_then(columns: str, key: Clause, condition: Clause | None, at: str) -> Clause:
+    """`SELECT columns` of the facts `f` of these keys, as they stood then, that meet the condition.
+
+    As flat as can be: it may stand as deep in a filter as SQLite's parser goes.
+    """
+    meets = condition or Clause("1")
+    start = f"JOIN versions w ON w.seq = f.version WHERE f.key IN ({key.sql}) AND COALESCE(f.at, w.at) <= ?"
+    later = "key = f.key AND {0}.version = f.version AND COALESCE({0}.at, w.at) <= ?"
+    sql = (
+        f"SELECT {columns} FROM facts f {start} AND {meets.sql}"
+        f" UNION ALL SELECT {columns} FROM fact_moves f {start} AND f.removed = 0"
+        f" AND NOT EXISTS (SELECT 1 FROM fact_moves l WHERE l.{later.format('l')} AND l.id > f.id)"
+        f" AND NOT EXISTS (SELECT 1 FROM facts c WHERE c.{later.format('c')}) AND {meets.sql}"
+    )
+    standing = (*key.parameters, at, *meets.parameters)
+    return Clause(sql, (*standing, *key.parameters, at, at, at, *meets.parameters))
 
 
 def _on_facts(name: Name, condition: Clause, scope: Scope) -> Clause:
@@ -238,11 +257,7 @@ def but_nan(words: str) -> str:
 def _on(name: Name, condition: Clause, scope: Scope) -> Clause:
     """The condition on the row that holds the name's value; false where there is none."""
     if not name.is_field:
-        if scope.at is None:
-            return _on_facts(name, condition, scope)
-        source = _facts(name, scope)
-        sql = f"COALESCE((SELECT {condition.sql} {source.sql}), 0)"
-        return Clause(sql, (*condition.parameters, *source.parameters))
+        return _on_facts(name, condition, scope)
     if name.key in _REFS:
         source = _ref_names(name.key, scope.at)
         sql = f"(v.id IN (SELECT r.target {source.sql} AND {condition.sql}))"

@@ -18,7 +18,7 @@ from stemmata.catalog.asking import (
     rows,
     versions_numbered,
 )
-from stemmata.catalog.conditions import SHARED, SPACES, Name, but_nan
+from stemmata.catalog.conditions import SHARED, SPACES, Clause, Name, but_nan, facts_then
 from stemmata.catalog.expression import Parameter, Scope, SortKey, compile_filter, compile_sort
 from stemmata.catalog.filling import need
 from stemmata.catalog.rows import BestRow, VersionRow
@@ -237,13 +237,13 @@ def best(
     if run is not None:
         source = "versions v CROSS JOIN facts f ON f.version = v.seq"
         visible = visible.replace("v.state =", "+v.state =")
-    key = "(SELECT id FROM keys WHERE space = 'metric' AND key = ? AND model = ?)"
-    given: tuple[str, ...] = (metric, model)
-    where = f"f.key = {key}"
+    key = Clause("SELECT id FROM keys WHERE space = 'metric' AND key = ? AND model = ?", (metric, model))
+    given, where = key.parameters, f"f.key = ({key.sql})"
     if at is not None:
         # The facts as they stood then, in place of the table.
-        source = source.replace("facts f", f"({_FACTS_THEN.format(key=key)}) f")
-        given, where = (*given, at) * 3, "1"
+        facts = facts_then("f.version, f.num", key, None, at)
+        source = source.replace("facts f", f"({facts.sql}) f")
+        given, where = facts.parameters, "1"
     condition = f"{where} AND f.num IS NOT NULL AND v.model = ? AND {visible} AND {of_run}"
     parameters = (*given, model, *values, *run_values)
     extreme = f"SELECT f.num FROM {source} WHERE {condition} ORDER BY f.num {way} LIMIT 1"
@@ -255,15 +255,6 @@ def best(
     (first, _), *ties = rows(connection, equal, *parameters, value)
     (best_row,) = versions_numbered(connection, [first])
     return BestRow(best_row, value, tuple(VersionId(raw) for _, raw in ties))
-
-
-_FACTS_THEN = (
-    "SELECT version, num FROM facts WHERE key = {key} AND (at IS NULL OR at <= ?)"
-    # SQLite gives the other columns of the row that MAX() found: the last value that was set by then.
-    " UNION ALL SELECT version, num FROM (SELECT m.version, m.num, MAX(m.id) FROM fact_moves m"
-    " WHERE m.key = {key} AND (m.at IS NULL OR m.at <= ?) AND NOT EXISTS (SELECT 1 FROM facts c"
-    " WHERE c.key = {key} AND c.version = m.version AND (c.at IS NULL OR c.at <= ?)) GROUP BY m.version)"
-)
 
 
 def metric_names(connection: Connection, model: str, *, at: str | None = None) -> list[str]:
