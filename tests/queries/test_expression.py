@@ -214,6 +214,16 @@ def test_metrics_and_labels_as_they_stood_then(shelf: Shelf) -> None:
     assert found(shelf, "loss is none and ok is none", at="2025-01-01") == ["one"]
 
 
+def test_contains_takes_letters_of_every_script_in_either_case(shelf: Shelf) -> None:
+    config, data = {"w": "\u0416\u0443\u043a"}, {"train.id": "\u00c9tude"}
+    shelf.save("m", "one", message="\u00dcBER alles", config=config, data=data)
+    for expression in (
+        'message ~ "\u00fcber"', 'message ~ "U\u0308ber"', 'w ~ "\u0436\u0423"', 'trained_on ~ "\u00e9TUDE"',
+    ):  # fmt: skip
+        assert found(shelf, expression) == ["one"], expression
+    assert found(shelf, 'message ~ "uber"') == []
+
+
 def test_every_set_and_removal_of_a_fact_counts_from_when_it_was(shelf: Shelf) -> None:
     """In two models, with and without a value from the save."""
     one = shelf.save("m", "one", metrics={"x": 1.0}, labels={"l": "a"})

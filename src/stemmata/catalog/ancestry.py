@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 
+from stemmata.catalog import conditions
 from stemmata.catalog.conditions import DESCENDS_FROM, TRAINED_ON, Clause, Parameter, Value
 from stemmata.names import name_key
 from stemmata.records import store_value
@@ -87,7 +88,7 @@ def _descends_from(text: str) -> Clause:
 
 
 def _trained_on(text: str, *, contains: bool) -> Clause:
-    fits = "instr(lower(f.text), lower(?)) > 0" if contains else "f.text = ?"
+    fits = conditions.contains("f.text") if contains else "f.text = ?"
     keys = f"SELECT id FROM ({KEYS_OF_DATA}) WHERE space = "
     parts = [
         f"v.{space} IN (SELECT f.shared FROM shared_facts f WHERE f.key IN ({keys}'{space}') AND {fits})"
@@ -100,7 +101,7 @@ def _trained_on(text: str, *, contains: bool) -> Clause:
 def _from_base(text: str, *, contains: bool) -> Clause:
     """By the name it was loaded by, whole or after the last slash, or by the version that it is."""
     parameters: tuple[Parameter, ...] = (text,)
-    fits = "instr(lower(name), lower(?)) > 0"
+    fits = conditions.contains("name")
     if not contains:
         fits = "name = ? OR substr(name, -length(?) - 1) = '/' || ?"
         parameters = (text, text, text)

@@ -216,7 +216,7 @@ def _comparison(number: str, words: str, op: str, value: Value) -> Clause:
     # A literal number also equals a text that spells it so: labels are always text.
     spelled = f"({number} IS NULL AND {words} = ?)"
     if op == "~":
-        return Clause(f"instr(lower({words}), lower(?)) > 0", (value.written,))
+        return Clause(contains(words), (value.written,))
     if op == "!=":
         same = _comparison(number, words, "==", value)
         return Clause(f"({_present(number, words)} AND NOT COALESCE({same.sql}, 0))", same.parameters)
@@ -228,6 +228,11 @@ def _comparison(number: str, words: str, op: str, value: Value) -> Clause:
         return Clause(f"{number} {op} ?", (literal,))
     sql_op = "=" if op == "==" else op
     return Clause(f"({number} IS NULL AND {words} {sql_op} ?)", (str(literal),))
+
+
+def contains(words: str) -> str:
+    """SQL of whether a text has the parameter in it, in whatever case either is written; NULL for no text."""
+    return f"instr(folded({words}), folded(?)) > 0"
 
 
 def _membership(number: str, words: str, values: Sequence[Value]) -> Clause:
