@@ -1,8 +1,9 @@
 """Secrets in source text: what is masked in files and diffs, so that the rest of them stays as it was.
 
 Code under a telling name is an expression more often than a secret (`token = read_token()`): of code only
-literals are masked. In settings (`.env`, YAML, shell) a value is masked as it stands, references (`$TOKEN`)
-are left. Files that are made to hold secrets are not kept at all.
+literals are masked (see `literals`), and what a notebook's cell hands to a shell. In settings (`.env`, YAML,
+shell) a value is masked as it stands, a bracket or block whole; references (`$TOKEN`) are left. Files that
+are made to hold secrets are not kept at all.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
-from stemmata.capture import MASK, known_secrets, looks_secret, mask_assigned, mask_known, mask_shapes
+from stemmata.capture import known_secrets, mask_assigned, mask_known, mask_shapes
+from stemmata.capturing.literals import mask_literals
 
 _CODE = frozenset(
     [
@@ -73,18 +75,15 @@ _SECRET_FILES = re.compile(
     r"|id_(?:rsa|dsa|ecdsa|ed25519).*|.*\.(?:pem|key|p12|pfx|jks|keystore|kdbx|gpg|asc)"
     r"|credentials?(?:\..*)?|secrets?\.(?!py$).*|.*service[_-]?account.*\.json)"
 )
-# name = "…", name: str = "…", "name": "…", environ["NAME"] = "…", f("NAME", "…"), ["--name", "…"].
-_LITERAL = re.compile(
-    r"""(?P<lead>(?<![\w.])["']?(?P<dashes>--?)?(?P<key>[A-Za-z_][A-Za-z0-9_.-]{0,127})\\?["']?\s{0,4}\]?\s{0,4}"""
-    r"""(?::\s{0,4}[A-Za-z_][\w.\[\]| ]{0,60}=|[=!]?=|:|(?P<comma>,)|\()[\s(+]{0,40}[rRbBfFuU]{0,2})"""
-    r"""(?P<value>\"\"\"(?:[^\\]|\\.)*?\"\"\"|'''(?:[^\\]|\\.)*?'''|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'"""
-    r"""|[0-9]{6,}\b)""",
-    re.DOTALL,
-)
 _REFERENCE = re.compile(
     r"""["']?(?:\$[A-Z_][A-Z0-9_]*|\$[0-9@*]|\$\{\{?[^}:]*\}\}?|\$\([^)]*\)|\{+[\w.\s]*\}+|<[\w\s-]*>|~|\*+"""
     r"""|(?i:null|none|true|false)|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)?["']?,?"""
 )
+# What a notebook hands to others: a whole cell, to a shell or into a file, and single lines.
+_CELL = re.compile(
+    r"\s*%%(?:(?:bash|sh|zsh|script|system|sx|!)[^\n]*\n|(?:writefile|file)[^\S\n]+(?:-a[^\S\n]+)?(?P<name>\S+)[^\n]*\n)"
+)
+_SHELL_LINE = re.compile(r"^[ \t]*(?:!|%(?:set_env|env|system|sx)\b)[^\n]*$", re.MULTILINE)
 _SECTION = re.compile(r"^(?=diff --git )", re.MULTILINE)
 
 
@@ -141,22 +140,13 @@ def _harmless(value: str) -> bool:
 
 
 def _mask_code(text: str) -> str:
-    parts: list[str] = []
-    position = 0
-    while found := _LITERAL.search(text, position):
-        # Words beside each other are not each other's values, but after `"HF_TOKEN"` and flags they are.
-        named = not found["comma"] or found["dashes"] or found["key"].isupper()
-        if named and looks_secret(found["key"]) and not _harmless(found["value"].strip("\"'")):
-            value = found["value"]
-            quote = value[:3] if value[:3] in ('"""', "'''") else value[0] if value[0] in "\"'" else ""
-            parts.append(text[position : found.start("value")] + quote + MASK + quote)
-            position = found.end()
-        else:
-            # Look again right after the key: the value may itself be one (`("HF_TOKEN", "…")`).
-            end = found.end("key")
-            parts.append(text[position:end])
-            position = end
-    return "".join([*parts, text[position:]])
+    """A program, and what a notebook's cell gives to a shell."""
+    told = _CELL.match(text)
+    if told is not None:
+        name = told["name"] or "cell.sh"
+        return text[: told.end()] + mask_source(text[told.end() :], name)
+    text = _SHELL_LINE.sub(lambda line: mask_assigned(line[0], _harmless), text)
+    return mask_literals(text, _harmless)
 
 
 def _mask_notebook(text: str) -> str:
