@@ -14,6 +14,7 @@ import msgspec
 from stemmata.arguments import finite_of, instant_of, key_of, labels_of, metrics_of, text_of, whole_of
 from stemmata.bases import complete
 from stemmata.capture import mask, mask_config, mask_value
+from stemmata.capturing.secrets import holds_secrets
 from stemmata.describe import Description, describe
 from stemmata.errors import InvalidArgument, UnsafePath, UnsupportedFile
 from stemmata.ids import VersionId
@@ -46,10 +47,18 @@ _NOTHING: dict[str, Any] = {"config": {}, "metrics": {}, "base": None}
 _SAID = ("config", "metrics", "data", "message", "base", "author", "event", "kind", "run", "parents")
 """What callers may say at length."""
 TRAINING_ARGS = "training_args.bin"
-LEAVE_OUT = {TRAINING_ARGS: "it may hold tokens in clear; what can be read of it is kept as sanitised JSON"}
+_OF_ARGUMENTS = "it may hold tokens in clear; what can be read of it is kept as sanitised JSON"
+OF_SECRETS = "its name says that it holds secrets"
 
 Progress = Callable[[int], None]
 _log = logging.getLogger("stemmata")
+
+
+def leave_out(name: str) -> str | None:
+    """Why a save takes no file of this name unless it is told to; None of all others."""
+    if name == TRAINING_ARGS:
+        return _OF_ARGUMENTS
+    return OF_SECRETS if holds_secrets(name) else None
 
 
 class SaveRequest(msgspec.Struct):
@@ -228,7 +237,7 @@ def _masked(flat: dict[str, Stored]) -> dict[str, Stored]:
 def _training_arguments(source: Source) -> Iterator[tuple[str, dict[str, object]]]:
     """Path and sanitised content of each left-out training_args.bin that says anything."""
     # Not one that somebody excluded: of that nothing is kept.
-    left_out = (path for path, why in source.left_out if why == LEAVE_OUT[TRAINING_ARGS])
+    left_out = (path for path, why in source.left_out if why == _OF_ARGUMENTS)
     for path in islice(left_out, _MAX_ARGUMENTS):
         data = read_inside(source.root, path, _MAX_ARGUMENTS_BYTES)
         if data is None:

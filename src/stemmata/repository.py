@@ -333,11 +333,13 @@ class Repository(Promotion):
         `name` is unique in the model (default: made from the time); `parents` default to the newest
         version of `run`; `provenance` (kind -> JSON bytes) defaults to what this process can tell
         of itself, `{}` records none. Secret-looking values are masked; `training_args.bin` is kept
-        as sanitised JSON unless `include` names it. All that is said of a version has 4 MiB at most as
-        JSON: of config, metrics and base that the folder's own files tell, the longest is left out beyond.
-        `same_as_existing` makes `name` a second name of a version of this model that holds the very same
-        bytes, if there is one. A file of 1 MiB or more that was saved before, and that nothing has touched
-        since (inode, size, times of its last changes), is not read again, unless `reread`.
+        as sanitised JSON unless `include` names it, and a file whose name says that it holds secrets
+        (`.env`, `hf_token.txt`) is left out, with a warning, unless it is named there. All that is said
+        of a version has 4 MiB at most as JSON: of config, metrics and base that the folder's own files
+        tell, the longest is left out beyond. `same_as_existing` makes `name` a second name of a version
+        of this model that holds the very same bytes, if there is one. A file of 1 MiB or more that was
+        saved before, and that nothing has touched since (inode, size, times of its last changes), is not
+        read again, unless `reread`.
 
         Raises SourceMissing, SourceChanged, BrokenContainer, LinkEscapes, UnsupportedFile, EmptySource,
         NameTaken, InvalidName, InvalidArgument, StorageFull, StorageReadOnly, StorageFailed, CommitUnknown;

@@ -33,7 +33,7 @@ from stemmata.log.ops import Op, VersionAdd, VersionAnnotate
 from stemmata.names import clean_name, name_key
 from stemmata.naming import alias_op, holder_of, name_version
 from stemmata.objects import ObjectWriter
-from stemmata.recording import LEAVE_OUT, SaveRequest, settle, write_side_objects
+from stemmata.recording import OF_SECRETS, SaveRequest, leave_out, settle, write_side_objects
 from stemmata.records import Statistics
 from stemmata.session import Session, seen_files
 from stemmata.sources import Source
@@ -94,7 +94,7 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
         request.source,
         include=request.include,
         exclude=request.exclude,
-        leave_out=LEAVE_OUT,
+        leave_out=leave_out,
         allow_broken=request.allow_broken,
     )
     if request.listed is not None and tuple(request.listed) != source.on_disk:
@@ -143,6 +143,7 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
         session.catalog.remember_pack(pack.name, pack.index.digests())
     if grown is not None:
         _tell_of_growth(request, grown)
+    _tell_of_secrets(request, name[0], source)
     for surprise in found:
         _log.warning("%s@%s: %s", request.model, name[0], surprise)
     stats = writer.stats
@@ -177,6 +178,15 @@ def _grown(tree: Tree, source: Source) -> LoraFacts | None:
         return None
     total = sum(tensor.length for tensor in tensors_of(tree))
     return found if 2 * found.other_bytes > total else None
+
+
+def _tell_of_secrets(request: SaveRequest, name: str, source: Source) -> None:
+    """A model may lack what somebody took for a part of it."""
+    named = [path for path, why in source.left_out if why == OF_SECRETS]
+    if named:
+        shown = ", ".join(named[:3]) + (", …" if len(named) > 3 else "")
+        words = "%s@%s: left out %s: its name says that it holds secrets; include it by name to keep it"
+        _log.warning(words, request.model, name, shown)
 
 
 def _tell_of_growth(request: SaveRequest, found: LoraFacts) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stemmata.capture import MASK, known_secrets, looks_secret, mask, mask_command, mask_config
-from stemmata.capturing.secrets import mask_source
+from stemmata.capturing.secrets import holds_secrets, mask_source
 
 ROOT = Path(__file__).parents[2]
 KEY = "0123456789abcdef" * 2 + "01234567"
@@ -148,6 +148,24 @@ def test_whose_token_it_is_counts_before_what_else_is_in_the_name() -> None:
     assert [name for name in secret if not looks_secret(name)] == []
     plain = ["hf_pad_token", "api_max_tokens", "TOKEN_TYPE", "hf_key", "hub_token_count", "wandb_key_name"]
     assert [name for name in plain if looks_secret(name)] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        *((name, True) for name in (".env", ".env.local", ".envrc", "id_rsa", "kaggle.json", "a/.netrc")),
+        *((name, True) for name in ("token", "token.txt", "hf_token.txt", "wandb_key.txt", "api_key.txt")),
+        *(
+            (name, True)
+            for name in ("password.txt", "passwords.txt", "api_keys.yaml", "client_secret_1.json")
+        ),
+        *((name, False) for name in ("tokenizer.json", "special_tokens_map.json", "added_tokens.json")),
+        *((name, False) for name in ("tokens.txt", "vocab.txt", "keys.py", "token.py", "authors.txt")),
+        *((name, False) for name in ("config.json", "requirements.txt", "README", "model.safetensors")),
+    ],
+)
+def test_i10_files_that_are_made_to_hold_secrets_are_told_by_their_names(path: str, expected: bool) -> None:
+    assert holds_secrets(path) is expected
 
 
 def test_i10_a_secret_that_begins_as_a_path_does_is_known(tmp_path: Path) -> None:

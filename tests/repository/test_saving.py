@@ -192,6 +192,20 @@ def test_best_and_configure(repo: Repository, tmp_path: Path) -> None:
         repo.configure("m", direction="sideways")
 
 
+def test_i10_files_of_secrets_stay_out_of_a_saved_folder_and_are_named(
+    repo: Repository, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = model_folder(tmp_path / "out", 1)
+    for name in (".env", "id_rsa", "hf_token.txt", "special_tokens_map.json", "tokens.txt"):
+        (source / name).write_text("tell-nobody")
+    version = repo.save(source, "m")
+    kept = {f.path for f in version.files}
+    assert not kept & {".env", "id_rsa", "hf_token.txt"}
+    assert kept >= {"special_tokens_map.json", "tokens.txt", "config.json"}
+    assert "left out .env, hf_token.txt, id_rsa" in caplog.text
+    assert ".env" in {f.path for f in repo.save(source, "m", include=[".env"]).files}
+
+
 def test_i10_training_args_bin_stays_out_unless_asked_for(repo: Repository, tmp_path: Path) -> None:
     source = model_folder(tmp_path / "out")
     (source / "training_args.bin").write_bytes(b"hf_abcdefghijklmnopqrstuvwxyz012345")

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
-from stemmata.capture import known_secrets, mask_assigned, mask_known, mask_shapes
+from stemmata.capture import known_secrets, looks_secret, mask_assigned, mask_known, mask_shapes
 from stemmata.capturing.literals import mask_literals
 
 _CODE = frozenset(
@@ -71,10 +71,12 @@ _SETTINGS = frozenset(
 )
 _SETTINGS_NAMES = frozenset(("makefile", "dockerfile", "justfile", "procfile", "requirements"))
 _SECRET_FILES = re.compile(
-    r"(?i)(?:\.env(?:\..*)?|.*\.env|\.netrc|_netrc|\.pgpass|\.npmrc|\.pypirc|\.htpasswd|\.git-credentials|kaggle\.json"
+    r"(?i)(?:\.env(?:\..*)?|.*\.env|\.envrc|\.netrc|_netrc|\.pgpass|\.npmrc|\.pypirc|\.htpasswd|\.git-credentials|kaggle\.json|\.boto|\.s3cfg|\.my\.cnf"
     r"|id_(?:rsa|dsa|ecdsa|ed25519).*|.*\.(?:pem|key|p12|pfx|jks|keystore|kdbx|gpg|asc)"
     r"|credentials?(?:\..*)?|secrets?\.(?!py$).*|.*service[_-]?account.*\.json)"
 )
+_OF_ONE_SECRET = frozenset(("", ".txt", ".json", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".conf"))
+"""Endings of files that are named as what is in them: `token`, `wandb_key.txt`, `api_keys.yaml`."""
 _REFERENCE = re.compile(
     r"""["']?(?:\$[A-Z_][A-Z0-9_]*|\$[0-9@*]|\$\{\{?[^}:]*\}\}?|\$\([^)]*\)|\{+[\w.\s]*\}+|<[\w\s-]*>|~|\*+"""
     r"""|(?i:null|none|true|false)|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)?["']?,?"""
@@ -99,8 +101,11 @@ def is_source(path: str) -> bool:
 
 
 def holds_secrets(path: str) -> bool:
-    """Whether a file is made to hold secrets (`.env`, a private key), by its name."""
-    return _SECRET_FILES.fullmatch(PurePosixPath(path).name) is not None
+    """Whether a file is made to hold secrets (`.env`, a private key, `hf_token.txt`), by its name."""
+    name = PurePosixPath(path)
+    if _SECRET_FILES.fullmatch(name.name) is not None:
+        return True
+    return name.suffix.lower() in _OF_ONE_SECRET and looks_secret(name.stem)
 
 
 def mask_source(text: str, path: str) -> str:

@@ -31,7 +31,7 @@ from stemmata.errors import (
 from stemmata.intake import state as states
 from stemmata.intake.state import Broken, Metadata, State
 from stemmata.names import clean_name
-from stemmata.recording import LEAVE_OUT
+from stemmata.recording import leave_out
 from stemmata.sources import Source
 from stemmata.sources.files import OpenedFile, unsupported
 from stemmata.storage.failures import reason_of
@@ -176,7 +176,7 @@ def examine(found: Found, include: Sequence[str] = ()) -> Found:
     try:
         found = _with_state(found, int(step[1]) if step else None)
         exclude = to_leave(found.path, include)
-        source = sources.scan(found.path, include=include, exclude=exclude, leave_out=LEAVE_OUT)
+        source = sources.scan(found.path, include=include, exclude=exclude, leave_out=leave_out)
         if step and not holds_weights(found.path):
             raise Broken("it holds no weights in one piece (not written yet, or sharded by FSDP or ZeRO)")
         _require_whole(source)

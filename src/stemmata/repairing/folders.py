@@ -23,7 +23,7 @@ from stemmata.containers.chunks import CHUNK
 from stemmata.containers.cut import plan
 from stemmata.errors import StemmataError
 from stemmata.ids import Digest
-from stemmata.recording import LEAVE_OUT
+from stemmata.recording import leave_out
 from stemmata.records import Content
 from stemmata.seen import marks_of
 from stemmata.sources.files import OpenedFile, SourceFile
@@ -81,9 +81,9 @@ class FolderSource:
         """The folder itself, one below it, or a single file: all that lies there, or what a save takes."""
         self._look()
         for folder in self._candidates(content):
-            for include, leave_out in (((), LEAVE_OUT), (("*",), {})):
+            for include, without in (((), leave_out), (("*",), None)):
                 try:
-                    listed = sources.scan(folder, include=include, leave_out=leave_out)
+                    listed = sources.scan(folder, include=include, leave_out=without)
                 except StemmataError:
                     continue
                 files = [self._renamed(file) for file in listed.on_disk]

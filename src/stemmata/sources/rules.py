@@ -6,7 +6,7 @@ part of the path alone. A pattern that fits a folder fits everything in it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -25,24 +25,26 @@ _ANYWHERE = {
     ".stemmata": "a stemmata repository",
 }
 _WILD = ("", "*", "?", "[")
+LeaveOut = Callable[[str], str | None]
+"""Of the name of a file: why it is left out, or None."""
 
 
 class Rules(msgspec.Struct, frozen=True):
     """What to take. `exclude` is stronger than `include`, and that than the defaults.
 
-    `leave_out` is what the caller leaves out, by the names of files; an `include` must name such a file.
+    `leave_out` says why the caller leaves out a file of a name; an `include` must name such a file.
     """
 
     include: tuple[str, ...]
     exclude: tuple[str, ...]
-    leave_out: tuple[tuple[str, str], ...]
+    leave_out: LeaveOut
 
     @classmethod
-    def of(cls, include: Sequence[str], exclude: Sequence[str], leave_out: Mapping[str, str]) -> Rules:
+    def of(cls, include: Sequence[str], exclude: Sequence[str], leave_out: LeaveOut | None = None) -> Rules:
         return cls(
             tuple(p.rstrip("/") for p in include),
             tuple(p.rstrip("/") for p in exclude),
-            tuple(leave_out.items()),
+            leave_out or (lambda _name: None),
         )
 
     def includes(self, path: str) -> bool:
@@ -54,14 +56,10 @@ class Rules(msgspec.Struct, frozen=True):
             if _fits(pattern, path):
                 return f"excluded by {pattern!r}"
         if not is_folder:
-            reason = self._caller_says(path)
+            reason = self.leave_out(path.rpartition("/")[2])
             return None if reason is None or self._asks_for(path) else reason
         reason = self._default(path, real)
         return None if reason is None or self.includes(path) else reason
-
-    def _caller_says(self, path: str) -> str | None:
-        name = path.rpartition("/")[2]
-        return next((why for pattern, why in self.leave_out if fnmatchcase(name, pattern)), None)
 
     def _asks_for(self, path: str) -> bool:
         """Whether a pattern names this very file: to ask for its folder, or for `*`, is not to ask for it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from stemmata.errors import LinkEscapes, SourceChanged, SourceMissing, UnsupportedFile
@@ -11,7 +11,7 @@ from stemmata.ids import Digest
 from stemmata.sources.files import OpenedFile, SourceFile, shown
 from stemmata.sources.listing import list_source
 from stemmata.sources.memory import MemoryFile, MemoryFolder, OpenedMemory
-from stemmata.sources.rules import Rules
+from stemmata.sources.rules import LeaveOut, Rules
 from stemmata.trees import check_path
 
 
@@ -98,13 +98,13 @@ def scan(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     *,
-    leave_out: Mapping[str, str] | None = None,
+    leave_out: LeaveOut | None = None,
     allow_broken: bool = False,
 ) -> Source:
     """List what a save of `path` would take; opens no file.
 
     `include` overrides what is left out by default, `exclude` overrides everything (patterns: see
-    `rules`). `leave_out` adds to the defaults: pattern of a base name -> reason.
+    `rules`). `leave_out` adds to the defaults: why a file of that name is left out.
     Raises SourceMissing, LinkEscapes, UnsupportedFile.
     """
     memory: Sequence[MemoryFile] = ()
@@ -112,4 +112,4 @@ def scan(
         memory = path.files
         path = path.folder
     # Absolute: a change of the working folder during the save must not look like a change of it.
-    return Source(Path(path).absolute(), Rules.of(include, exclude, leave_out or {}), allow_broken, memory)
+    return Source(Path(path).absolute(), Rules.of(include, exclude, leave_out), allow_broken, memory)

@@ -102,7 +102,8 @@ def save(
 
     Nothing is visible until every byte is durable, and what is stored already costs nothing again. A
     Trainer's checkpoint-* folders, runs/ and caches are left out, training_args.bin is kept as JSON
-    without its secrets; what was left out is printed.
+    without its secrets, and files whose names say that they hold secrets (.env, id_rsa, hf_token.txt)
+    are left out unless --include names them; what was left out is printed.
     """
     without_blas()
     from stemmata import capturing
