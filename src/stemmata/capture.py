@@ -179,6 +179,11 @@ def mask_shapes(text: str) -> str:
     return _USER_INFO.sub(_mask_user_info, text)
 
 
+def is_token(text: str) -> bool:
+    """Whether a text is nothing but a token of a known shape."""
+    return _KNOWN_TOKENS.fullmatch(text) is not None
+
+
 def known_secrets(environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """Values that the environment keeps under secrets' names, longest first: to be masked wherever they
     stand. Paths that are there (`PWD`), short values and plain words (`AUTH_MODE=disabled`) are none."""

@@ -6,12 +6,14 @@ The commit itself is `transaction.commit`; this module decides what the entry sa
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import msgspec
 
 from stemmata import sources
 from stemmata.candidates import candidates_for, files_above
+from stemmata.capturing import configs
 from stemmata.catalog import queries, selecting
 from stemmata.catalog.catalog import Catalog
 from stemmata.catalog.queries import VersionRow
@@ -118,7 +120,7 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
                 return _second_name(session, request, existing, source)
             if request.parents is None:
                 request.parents = _parents(session, request)
-            learnt, found = _learnt(request, surveyor, tree, writer)
+            learnt, found = _learnt(request, surveyor, tree, writer, source)
             record, tree_digests = write_side_objects(request, source, tree, writer, learnt)
             grown = _grown(tree, source)
             packs = writer.finish()
@@ -160,15 +162,25 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
 
 
 def _learnt(
-    request: SaveRequest, surveyor: Surveyor, tree: Tree, writer: ObjectWriter
+    request: SaveRequest, surveyor: Surveyor, tree: Tree, writer: ObjectWriter, source: Source
 ) -> tuple[Statistics | None, list[Surprise]]:
     """What the record says of the tensors' statistics, which are stored; and what is surprising in them."""
     rows = surveyor.table()
     learnt = surveyor.summary(writer.put(statistics.encode(rows), "F64").hex, rows) if rows else None
-    found = surprises(surveyor.tree, tree, learnt)
+    found = [*surprises(surveyor.tree, tree, learnt), *_tokens_in(source)]
     if found and request.strict:
         raise SurprisingSave(model=request.model, surprises="; ".join(map(str, found)))
     return learnt, found
+
+
+def _tokens_in(source: Source) -> Iterator[Surprise]:
+    """Configurations that somebody else wrote are kept as they are: what is in them can only be told."""
+    for file in source.on_disk:
+        if configs.is_config(file.path) and file.size <= configs.MAX_BYTES:
+            names = list(configs.without_tokens(source.read(file.path))[1])
+            if names:
+                said = f"{file.path} holds a token in clear ({', '.join(names)}), which whoever reads it gets"
+                yield Surprise("token", said)
 
 
 def _grown(tree: Tree, source: Source) -> LoraFacts | None:

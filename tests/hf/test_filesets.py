@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 import model_kinds as kinds
 import tiny_models as tiny
@@ -232,3 +233,18 @@ def test_a_save_that_fails_leaves_it_so_too(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(OSError, match="no space left"):
         filesets.begin(model, None, tmp_path / "ours")
     assert model.peft_config["default"].inference_mode is False
+
+
+def test_i10_a_token_that_a_tokenizer_was_loaded_with_is_in_no_version(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiny.tokenizer().save_pretrained(tmp_path / "from")
+    given = AutoTokenizer.from_pretrained(tmp_path / "from", use_auth_token="Zk9x81qPqZ")
+    given.save_pretrained(tmp_path / "theirs")
+    assert "Zk9x81qPqZ" in (tmp_path / "theirs/tokenizer_config.json").read_text()
+    with Repository.in_memory() as repo:
+        kept = repo.save(tiny.gpt2(), "m", tokenizer=given)
+        assert b"Zk9x81qPqZ" not in b"".join(kept.read(file.path) for file in kept.files)
+        assert len(AutoTokenizer.from_pretrained(kept.checkout(tmp_path / "kept"))) == len(given)
+        assert b"use_auth_token" not in kept.read("tokenizer_config.json")
+    assert "tokenizer_config.json: left out 'use_auth_token'" in caplog.text

@@ -206,6 +206,22 @@ def test_i10_files_of_secrets_stay_out_of_a_saved_folder_and_are_named(
     assert ".env" in {f.path for f in repo.save(source, "m", include=[".env"]).files}
 
 
+def test_i10_a_token_in_a_configuration_that_somebody_else_wrote_is_told_and_refused_if_strict(
+    repo: Repository, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = model_folder(tmp_path / "out", 1)
+    config = {"eos_token": "</s>", "token": "<tok>", "use_auth_token": None, "chat_template": "{{ token }}"}
+    (source / "tokenizer_config.json").write_text(json.dumps(config))
+    repo.save(source, "m", strict=True)
+    assert not caplog.records
+    (source / "tokenizer_config.json").write_text(json.dumps({**config, "use_auth_token": "Zk9x81qPqZ"}))
+    with pytest.raises(errors.SurprisingSave, match="use_auth_token"):
+        repo.save(source, "m", strict=True)
+    repo.save(source, "m")
+    assert "tokenizer_config.json holds a token in clear (use_auth_token)" in caplog.text
+    assert "Zk9x81qPqZ" not in caplog.text
+
+
 def test_i10_training_args_bin_stays_out_unless_asked_for(repo: Repository, tmp_path: Path) -> None:
     source = model_folder(tmp_path / "out")
     (source / "training_args.bin").write_bytes(b"hf_abcdefghijklmnopqrstuvwxyz012345")

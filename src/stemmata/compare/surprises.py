@@ -25,7 +25,8 @@ _VOCABULARY = re.compile(r"(?:^|[._])(?:wte|embed\w*|shared|lm_head|word_embeddi
 
 
 class Surprise(msgspec.Struct, frozen=True):
-    """`kind`: nonfinite, exploded, grown, dtype, missing, vocabulary, shape. `text`: a clause for people."""
+    """`kind`: nonfinite, exploded, grown, dtype, missing, vocabulary, shape; of a save also token.
+    `text`: a clause for people."""
 
     kind: str
     text: str

@@ -15,6 +15,7 @@ from stemmata.errors import IncompleteCheckpoint, StemmataError
 from stemmata.hf.filesets import FileSet
 from stemmata.hf.sharded import Sharding
 from stemmata.hf.space import Room
+from stemmata.hf.tokens import drop_tokens
 from stemmata.hf.wrappers import clean_files
 from stemmata.intake.found import Found, examine
 from stemmata.resuming import TRAINER_STATE
@@ -118,6 +119,7 @@ def copy_whole(sharding: Sharding, checkpoint: Path, folder: Path, room: Room) -
         shutil.copyfile(file.real, target)
     found.source.verify_unchanged()
     clean_files(folder)
+    drop_tokens(folder)
     # Of the copy: those are the bytes that are committed.
     problem = sharding.problem(folder)
     if problem is not None:

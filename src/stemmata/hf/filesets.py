@@ -2,7 +2,7 @@
 
 On the training thread the library's own save runs: it writes configs and other small files, and what it
 would write of weights is copied. Off it, the store reads the weight files from the copies: so a version
-holds, byte for byte, what `Trainer.save_model` would have written (training_args.bin aside). Where
+holds, byte for byte, what `Trainer.save_model` would have written (training_args.bin and tokens aside). Where
 there is no memory for copies, the store reads from the live weights, and the training waits for that.
 """
 
@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from stemmata.hf.distributed import hold_whole
 from stemmata.hf.snapshot import spare_pinned
 from stemmata.hf.space import Room
+from stemmata.hf.tokens import drop_tokens
 from stemmata.hf.weightfiles import WeightFile, capture
 from stemmata.hf.wrappers import clean_files, clean_state, is_wrapped
 from stemmata.sources import MemoryFile, MemoryFolder
@@ -80,6 +81,7 @@ def begin(
         if processing_class is not None:
             processing_class.save_pretrained(str(folder))
     clean_files(folder)
+    drop_tokens(folder)
     if live or not room.is_in_memory(sum(file.weights for file in files), spare=spare_pinned()):
         return FileSet(folder, files, live=True)
     for file in files:
