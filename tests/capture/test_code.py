@@ -229,3 +229,43 @@ def test_what_another_copy_of_stemmata_puts_on_the_path_is_none_of_the_code(
     found = entries.local_modules()
     assert mine in found
     assert folder / "sitecustomize.py" not in found
+
+
+def test_i10_of_a_changed_notebook_neither_outputs_nor_metadata_are_kept(project: Path) -> None:
+    def write(output: str, parameter: str) -> None:
+        cell = {
+            "cell_type": "code",
+            "id": "one",
+            "metadata": {"papermill": {"note": parameter}},
+            "execution_count": 1,
+            "source": ["!env | grep KEY\n", "train()"],
+            "outputs": [{"output_type": "stream", "name": "stdout", "text": [output]}],
+        }
+        metadata = {"kernelspec": {"name": "python3"}, "papermill": {"parameters": {"hub": parameter}}}
+        book = {"cells": [cell], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+        (project / "work.ipynb").write_text(json.dumps(book, indent=1))
+
+    write("first-output", "first-note")
+    git(project, "add", ".")
+    git(project, "commit", "-q", "-m", "A notebook")
+    write("second-output", "second-note")
+    found = captured(project)
+    assert found.code is not None
+    kept = json.loads(found.code.files["work.ipynb"].text)
+    assert kept["metadata"] == {"kernelspec": {"name": "python3"}}
+    assert kept["cells"][0]["source"] == "!env | grep KEY\ntrain()"
+    assert kept["cells"][0]["metadata"] == {}
+    assert "without its outputs" in why(found, "outputs of work.ipynb")
+    stored = found.code.diff + found.code.files["work.ipynb"].text
+    assert not [word for word in ("first-", "second-") if word in stored]
+
+
+def test_i10_a_list_of_secrets_is_masked_in_the_diff_too(project: Path) -> None:
+    (project / "conf.yaml").write_text("lr: 1\napi_keys:\n  - Zk9x81qPqZ\n")
+    git(project, "add", ".")
+    git(project, "commit", "-q", "-m", "Settings")
+    (project / "conf.yaml").write_text("lr: 2\napi_keys:\n  - Zk9x81qPqY\n")
+    found = captured(project).code
+    assert found is not None
+    assert "+lr: 2" in found.diff
+    assert "Zk9x81" not in found.diff + found.files["conf.yaml"].text

@@ -18,7 +18,7 @@ from stemmata.capture import known_secrets, mask, mask_known, to_json
 from stemmata.capturing import entries, gitting
 from stemmata.capturing.entries import Entry
 from stemmata.capturing.missing import Missing, told
-from stemmata.capturing.secrets import holds_secrets, is_source, mask_diff, mask_source
+from stemmata.capturing.secrets import holds_secrets, is_notebook, is_source, mask_diff, mask_source
 
 MAX_FILE = 1 << 20
 MAX_TOTAL = 16 << 20
@@ -78,8 +78,8 @@ class _Kept(msgspec.Struct):
             return
         self.total += len(data)
         self.files[name] = {"text": masked, "executable": bool(mode & stat.S_IXUSR), "masked": masked != text}
-        if name.endswith(".ipynb"):
-            self.miss(f"outputs of {name}", "a notebook is kept without its outputs")
+        if is_notebook(name):
+            self.miss(f"outputs of {name}", "a notebook is kept without its outputs and metadata")
         elif masked != text:
             self.miss(f"secrets in {name}", "what looks like a secret was replaced by ***")
 
@@ -181,7 +181,10 @@ def _diff(tree: gitting.Tree, kept: _Kept) -> str:
     for path in tree.changed:
         kept.add(tree.top / path, path)
     shown = [
-        p for p in (*tree.changed, *tree.deleted) if not holds_secrets(p) and not _is_large(tree.top / p)
+        path
+        for path in (*tree.changed, *tree.deleted)
+        # A notebook's lines hold its outputs; the notebook itself is kept without them.
+        if not holds_secrets(path) and not is_notebook(path) and not _is_large(tree.top / path)
     ]
     if not shown:
         return ""

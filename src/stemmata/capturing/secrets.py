@@ -86,11 +86,16 @@ _CELL = re.compile(
     r"\s*%%(?:(?:bash|sh|zsh|script|system|sx|!)[^\n]*\n|(?:writefile|file)[^\S\n]+(?:-a[^\S\n]+)?(?P<name>\S+)[^\n]*\n)"
 )
 _SHELL_LINE = re.compile(r"^[ \t]*(?:!|%(?:set_env|env|system|sx)\b)[^\n]*$", re.MULTILINE)
+_RUNS_ON = frozenset(("kernelspec", "language_info"))
 _SECTION = re.compile(r"^(?=diff --git )", re.MULTILINE)
 
 
 def is_code(path: str) -> bool:
     return PurePosixPath(path).suffix.lower() in _CODE
+
+
+def is_notebook(path: str) -> bool:
+    return path.lower().endswith(".ipynb")
 
 
 def is_source(path: str) -> bool:
@@ -110,16 +115,14 @@ def holds_secrets(path: str) -> bool:
 
 def mask_source(text: str, path: str) -> str:
     """A source file's text without secrets; at most a Mi characters of it are given."""
-    if path.lower().endswith(".ipynb"):
-        return _mask_notebook(text)
-    text = mask_shapes(text)
-    return _mask_code(text) if is_code(path) else mask_assigned(text, _harmless)
+    return _mask_notebook(text) if is_notebook(path) else _mask_text(text, path)
 
 
 def mask_diff(text: str) -> str:
-    """A diff as git prints it, each file's part by the rules for that file."""
-    parts = [part for part in _SECTION.split(text) if part]
-    return "".join(mask_source(part, _path_of(part)) for part in parts)
+    """A diff as git prints it, each file's part by the rules for that file; notebooks' parts are left out:
+    a line of JSON does not say whether it is of a cell or of what came of it."""
+    parts = [(part, _path_of(part)) for part in _SECTION.split(text) if part]
+    return "".join(_mask_text(part, path, margin=1) for part, path in parts if not is_notebook(path))
 
 
 def without_known(objects: Mapping[str, bytes], secrets: Iterable[str] | None = None) -> dict[str, bytes]:
@@ -134,9 +137,12 @@ def without_known(objects: Mapping[str, bytes], secrets: Iterable[str] | None = 
 
 
 def _path_of(section: str) -> str:
-    path = section.partition("\n")[0].rpartition(" b/")[2].strip('"')
-    # A notebook's diff is JSON lines, not a notebook.
-    return path.removesuffix(".ipynb") + ".py" if path.endswith(".ipynb") else path
+    return section.partition("\n")[0].rpartition(" b/")[2].strip('"')
+
+
+def _mask_text(text: str, path: str, margin: int = 0) -> str:
+    text = mask_shapes(text)
+    return _mask_code(text) if is_code(path) else mask_assigned(text, _harmless, margin)
 
 
 def _harmless(value: str) -> bool:
@@ -155,17 +161,26 @@ def _mask_code(text: str) -> str:
 
 
 def _mask_notebook(text: str) -> str:
-    """The cells of a notebook; its outputs are not source and are left out. Raises ValueError."""
+    """The cells of a notebook and what it runs on; outputs and what tools note in its metadata (papermill:
+    parameters) are not source and are left out. Raises ValueError."""
     book = json.loads(text)
     if not isinstance(book, dict) or not isinstance(book.get("cells"), list):
         raise ValueError("it is no notebook")
-    for cell in book["cells"]:
-        if not isinstance(cell, dict):
-            raise ValueError("it is no notebook")
-        source = cell.get("source", "")
-        whole = "".join(map(str, source)) if isinstance(source, list) else str(source)
-        cell["source"] = mask_source(whole, "cell.py" if cell.get("cell_type") == "code" else "cell.md")
-        if "outputs" in cell:
-            cell["outputs"], cell["execution_count"] = [], None
-        cell.pop("attachments", None)
+    metadata = book.get("metadata")
+    kept = {k: v for k, v in metadata.items() if k in _RUNS_ON} if isinstance(metadata, dict) else {}
+    numbers = {name: book[name] for name in ("nbformat", "nbformat_minor") if name in book}
+    book = {"cells": [_mask_cell(cell) for cell in book["cells"]], "metadata": kept, **numbers}
     return json.dumps(book, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+
+
+def _mask_cell(cell: object) -> dict[str, object]:
+    if not isinstance(cell, dict):
+        raise ValueError("it is no notebook")
+    source = cell.get("source", "")
+    whole = "".join(map(str, source)) if isinstance(source, list) else str(source)
+    masked = mask_source(whole, "cell.py" if cell.get("cell_type") == "code" else "cell.md")
+    found: dict[str, object] = {name: cell[name] for name in ("cell_type", "id") if name in cell}
+    found |= {"metadata": {}, "source": masked}
+    if "outputs" in cell:
+        found |= {"outputs": [], "execution_count": None}
+    return found
