@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from typing import Any
 
 import datasets
 import hypothesis.strategies as st
+import msgspec
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -171,3 +174,24 @@ def test_files_that_rows_came_from_are_told_with_their_digests(tmp_path: Any) ->
     (file,) = rows.describe("train", data, missing)["files"]  # type: ignore[misc]
     assert file["digest"] is None
     assert missing[0].why == "the file is not here any more"
+
+
+def test_large_arrays_are_hashed_in_slices_to_the_digest_that_their_message_has() -> None:
+    """The definition is that of the MessagePack of the whole: digests of earlier releases stay valid."""
+    tensor = torch.arange(3 << 20, dtype=torch.float32).reshape(3, -1)
+    arrays = [tensor.numpy(), tensor.numpy().T, tensor.numpy().astype("M8[s]"), np.float32(1.0)]
+    for value in [tensor, tensor.T, tensor.bfloat16(), *arrays]:
+        is_tensor = isinstance(value, torch.Tensor)
+        data = (value.reshape(-1).view(torch.uint8).numpy() if is_tensor else value).tobytes()
+        message = msgspec.msgpack.encode([str(value.dtype), list(value.shape), data])
+        assert rows.digest([value])[0] == blake3(b"stemmata values 1\n" + message).hexdigest()
+
+
+def test_a_large_tensor_is_hashed_without_a_copy_of_it() -> None:
+    tensor = torch.zeros(64 << 20, dtype=torch.uint8)
+    tracemalloc.start()
+    rows.digest([tensor])
+    rows.digest([tensor.numpy()])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 << 20

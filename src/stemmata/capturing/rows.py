@@ -30,6 +30,8 @@ SAMPLED = 1024
 """Blocks that count above that."""
 SECONDS = 120.0
 _MOST_FILES = 1000
+_SLICE = 4 << 20
+_MOST_BYTES = (1 << 32) - 1
 
 
 class _Later(Exception):
@@ -129,20 +131,43 @@ def _of_values(values: Sequence[Any], until: float) -> tuple[str, str]:
         _hold(until)
         for value in values[start : start + BLOCK]:
             try:
-                hasher.update(encoder.encode(value))
+                for piece in _pieces(value, encoder):
+                    _hold(until)
+                    hasher.update(piece)
             except (TypeError, NotImplementedError, OverflowError) as error:
                 raise _Later("its rows hold more than plain values and arrays") from error
     return hasher.hexdigest(), "all"
 
 
-def _array(value: Any) -> object:
+def _pieces(value: Any, encoder: msgspec.msgpack.Encoder) -> Iterator[bytes | memoryview]:
+    """The value's MessagePack in pieces. A large array is no message in memory beside itself: its bytes are
+    handed on where they lie, a slice at a time, so that hashing them lets go of the interpreter's lock."""
+    if getattr(value, "nbytes", 0) <= _SLICE or not hasattr(value, "dtype"):
+        yield encoder.encode(value)
+        return
+    dtype, shape, data = _array(value)
+    data = memoryview(data).cast("B")
+    if len(data) > _MOST_BYTES:
+        raise _Later("an array of them has more than 4 GiB")
+    yield b"\x93" + encoder.encode(dtype) + encoder.encode(shape)
+    # https://github.com/msgpack/msgpack/blob/master/spec.md: bin 32
+    yield b"\xc6" + len(data).to_bytes(4, "big")
+    yield from (data[start : start + _SLICE] for start in range(0, len(data), _SLICE))
+
+
+def _array(value: Any) -> list[Any]:
     """An array or tensor as (dtype, shape, bytes)."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         return [str(value.dtype), list(value.shape), memoryview(flat.numpy())]
     if hasattr(value, "dtype") and hasattr(value, "tobytes") and not value.dtype.hasobject:
-        return [str(value.dtype), list(value.shape), value.tobytes()]
+        whole = value.nbytes > _SLICE and getattr(getattr(value, "flags", None), "c_contiguous", False)
+        return [
+            str(value.dtype),
+            list(value.shape),
+            value.reshape(-1).view("u1").data if whole else value.tobytes(),
+        ]
     raise NotImplementedError(type(value).__name__)
 
 
