@@ -90,7 +90,7 @@ def _missing_weights(
 
 
 def find_state(session: Session, model: str, run: str | None, step: int | None = None) -> VersionRow | None:
-    """The newest state of a run: of one that has this name, or asked for it and got another."""
+    """The newest state of a run: of one that asked for this name, whatever it got; see `find_states`."""
     found = find_states(session, model, run, step, limit=1)
     return found[0] if found else None
 
@@ -104,7 +104,10 @@ def find_states(
     command: str | None = None,
     limit: int | None = None,
 ) -> list[VersionRow]:
-    """The states of a run, newest first: see `find_state`.
+    """The states of a run, newest first: of one that asked for this name, whatever it got.
+
+    One that has the name and asked for another is another experiment: a second `exp` may be called what the
+    first `exp-2` asks for. The name decides for states alone that do not say what was asked for.
 
     `command`: only of a run that asked for the name in this training of this command line.
     """
@@ -112,8 +115,9 @@ def find_states(
     conditions: list[str] = [] if step is None else [f"step == {int(step)}"]
     if run is not None:
         name = json.dumps(slug(run), ensure_ascii=False)
-        of_run = f"run == {name} or {ASKED} == {name}"
-        conditions.append(f"({of_run})" if command is None else f"{ASKED} == {name}")
+        asked = f"{ASKED} == {name}"
+        untold = f"(run == {name} and {ASKED} is none)"
+        conditions.append(f"({asked} or {untold})" if command is None else asked)
     if command is not None:
         conditions.append(f"{COMMAND} == {json.dumps(command)}")
     key = name_key(states_of(model))

@@ -285,3 +285,24 @@ def test_a_state_is_not_copied_where_there_is_no_room_for_it(
     trainer.train()
     assert "has 4.0 KiB free" in callback.missing["r/the state of step 2"]
     assert list((repo.session.cache_folder() / "writing").iterdir()) == []
+
+
+def test_a_run_that_got_another_experiments_name_is_not_what_that_goes_on_from(
+    repo: Repository, tmp_path: Path
+) -> None:
+    """A job that asks for a new name starts from the beginning, whatever earlier runs were called."""
+    for number in range(2):
+        training(repo, tmp_path / f"exp-{number}", run="exp", num_train_epochs=1).train()
+    assert repo["m@exp-2/final"].run is not None
+    assert repo.resume("m", run="exp-2") is None, "nobody asked for it yet"
+    for number in range(2):
+        training(repo, tmp_path / f"two-{number}", run="exp-2", num_train_epochs=1).train()
+    assert repo.resume("m", run="exp-3") is None
+    names = {v.run.name for v in repo.versions("m") if v.run is not None}
+    assert names == {"exp", "exp-2", "exp-2-2", "exp-2-3"}
+
+    state = repo.resume("m", run="exp-2")
+    training(repo, tmp_path / "fork", run="exp-2-3").train(resume_from_checkpoint=state)
+    fork = repo["m@exp-2-3-2/epoch-2"]
+    assert fork.parents == [repo["m@exp-2-3/final"].id.hex]
+    assert fork.run != repo["m@exp-2-3/final"].run

@@ -178,7 +178,7 @@ class VersionCallback(NotLightnings, TrainerCallback):
         self._recorder = recorder
         if self._stores_data:
             datastore.keep(recorder, captured.datasets_of(live))
-        asked = wanted or recorder.run.name
+        asked = wanted or (mark.asked if mark is not None and continued else recorder.run.name)
         self._states = States(recorder, args, state, asked, self.command) if states else None
         if self._patience is not None:
             self._patience.end()  # an interrupted training left it

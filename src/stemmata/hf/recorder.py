@@ -21,7 +21,7 @@ from stemmata.hf import captured, facts, filesets
 from stemmata.hf.failures import Failures, OnError, Task
 from stemmata.hf.keeping import Keep, Keeping, metric_of
 from stemmata.hf.origin import describe_base, origin_of, remember_origin
-from stemmata.hf.runnames import free_name, next_name, run_name
+from stemmata.hf.runnames import free_name, run_name
 from stemmata.hf.space import Room
 from stemmata.hf.writer import Workspace, Writer
 from stemmata.histories.logs import add as add_rows
@@ -82,6 +82,7 @@ class Recorder:
     ) -> None:
         self.repository = repository
         self.model = model
+        self._wanted = run_name
         self.run = Run(id=uuid.uuid4().hex, name=free_name(repository, model, run_name))
         self.account = account
         self.saved: list[Saved] = []
@@ -428,7 +429,7 @@ class Recorder:
     def _commit(self, save: Callable[[str], VersionId]) -> VersionId:
         """Save; if another process took the run's name meanwhile, take the next one. A step that a
         resumed run makes again, with other bytes, gets its name with a number."""
-        number = 1
+        number, lost = 1, set[str]()
         while True:
             try:
                 return save(f"-{number}" if number > 1 else "")
@@ -438,8 +439,9 @@ class Recorder:
                     continue
                 if any(s.version is not None for s in self.saved):
                     raise
-                name = next_name(self.run.name)
-                self.run = Run(id=self.run.id, name=free_name(self.repository, self.model, name))
+                lost.add(self.run.name)
+                name = free_name(self.repository, self.model, self._wanted, lost)
+                self.run = Run(id=self.run.id, name=name)
 
     def _rows_of(self, line: Sequence[Saved | None], saved: Saved) -> Kept:
         """The version's rows, and before them those of versions that could not be written."""

@@ -94,7 +94,8 @@ def mark_from(found: Any, repository: Repository, model: str) -> Mark | None:
 
 def goes_on(mark: Mark, wanted: str | None) -> bool:
     """Whether a training that asked for run `wanted` (None: for none) continues that run, or forks it."""
-    return wanted is None or slug(wanted) in (mark.run.name, mark.asked)
+    # Not the run's own name: what one run got as its second, another may have asked for.
+    return wanted is None or slug(wanted) == mark.asked
 
 
 def go_on(recorder: Recorder, mark: Mark, step: int) -> None:

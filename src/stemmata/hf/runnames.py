@@ -3,6 +3,8 @@ model share a name."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -39,21 +41,14 @@ def trial_name(state: Any, arguments: Any, chosen: str | None, number: int) -> s
     return trial if asked in (None, trial) else f"{asked}/{trial}"
 
 
-def free_name(repository: Repository, model: str, wanted: str) -> str:
-    """`wanted`, or with -2, -3, … if another run of the model has that name."""
-    name = wanted
-    if name_key(model) not in {name_key(m) for m in repository.models()}:
-        return name
-    # Also of runs whose versions are deleted: those keep their names.
-    taken = set(queries.runs(repository.session.catalog.connection, name_key(model)))
-    while name in taken:
-        name = next_name(name)
-    return name
+def free_name(repository: Repository, model: str, wanted: str, lost: Collection[str] = ()) -> str:
+    """`wanted`, or with -2, -3, … if another run of the model has that name, or it is among the `lost` ones.
 
-
-def next_name(name: str) -> str:
-    """`name` with the next number behind it: -2, -3, ..."""
-    stem, dash, number = name.rpartition("-")
-    if dash and number.isdigit() and 1 < int(number) < 10_000 and not number.startswith("0"):
-        return f"{stem}-{int(number) + 1}"
-    return f"{name}-2"
+    A number that ends `wanted` is part of it: a second `exp-2` is `exp-2-2`; `exp-3` is another experiment.
+    """
+    taken = set(lost)
+    if name_key(model) in {name_key(m) for m in repository.models()}:
+        # Also of runs whose versions are deleted: those keep their names.
+        taken |= set(queries.runs(repository.session.catalog.connection, name_key(model)))
+    numbered = (f"{wanted}-{number}" for number in itertools.count(2))
+    return next(name for name in itertools.chain([wanted], numbered) if name not in taken)
