@@ -425,7 +425,8 @@ class Repository(Promotion):
         """A folder for `trainer.train(resume_from_checkpoint=...)`; None if nothing was kept yet.
 
         The newest state that `VersionCallback(..., resume=True)` kept of `run` (default: of any run),
-        or that of `step`; read-only, every byte verified. `run` is the name that was asked for. Raises IncompleteState, Damage.
+        or that of `step`; read-only, every byte verified. `run` is the name that was asked for.
+        Raises IncompleteState, Damage.
         """
         return resuming.resume(self._session, clean_name(model), run, step)
 

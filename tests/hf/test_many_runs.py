@@ -32,6 +32,17 @@ def test_one_callback_for_several_trainings_makes_a_run_of_each(repo: Repository
     assert len({v.run.id for v in versions if v.run}) == 4
 
 
+def test_runs_that_differ_in_case_alone_have_names_of_their_own(repo: Repository, tmp_path: Path) -> None:
+    """`demo/final` would be `Demo/final`, which is another run's."""
+    for name, every in (("Demo", "epoch"), ("demo", 3)):
+        callback = VersionCallback(repo, "m", every=every)  # type: ignore[arg-type]
+        tiny.trainer(tiny.gpt2(), tmp_path / name, [callback], run_name=name).train()
+        assert callback.missing == {}
+    assert callback.run_name == "demo-2"
+    assert repo["m@demo-2/final"].names == ["demo-2/final"]
+    assert repo["m@DEMO/latest"].run != repo["m@demo-2/latest"].run
+
+
 def test_a_search_makes_a_run_of_each_trial_pruned_ones_too(repo: Repository, tmp_path: Path) -> None:
     import optuna
 

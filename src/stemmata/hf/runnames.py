@@ -46,9 +46,9 @@ def free_name(repository: Repository, model: str, wanted: str, lost: Collection[
 
     A number that ends `wanted` is part of it: a second `exp-2` is `exp-2-2`; `exp-3` is another experiment.
     """
-    taken = set(lost)
+    taken = set(map(name_key, lost))
     if name_key(model) in {name_key(m) for m in repository.models()}:
         # Also of runs whose versions are deleted: those keep their names.
-        taken |= set(queries.runs(repository.session.catalog.connection, name_key(model)))
+        taken |= set(map(name_key, queries.runs(repository.session.catalog.connection, name_key(model))))
     numbered = (f"{wanted}-{number}" for number in itertools.count(2))
-    return next(name for name in itertools.chain([wanted], numbered) if name not in taken)
+    return next(name for name in itertools.chain([wanted], numbered) if name_key(name) not in taken)
