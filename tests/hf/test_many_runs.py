@@ -79,6 +79,52 @@ def test_a_search_makes_a_run_of_each_trial_pruned_ones_too(repo: Repository, tm
     assert "sweep/try-2/final" in names["sweep/try-2/epoch-2"].names
 
 
+@pytest.mark.parametrize("every", ["epoch", "end"])
+def test_a_pruned_trials_best_is_no_other_step(repo: Repository, tmp_path: Path, every: Any) -> None:
+    """The search ends it within an evaluation, when nobody has loaded the best weights."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    class AtTheSecond(optuna.pruners.BasePruner):
+        def prune(self, study: Any, trial: Any) -> bool:
+            return trial.number == 1 and len(trial.intermediate_values) >= 2
+
+    callback = VersionCallback(repo, "m", every=every)
+    scores = iter([0.9, 0.1] * 2)
+    settings = {"metric_for_best_model": "score", "greater_is_better": True, "load_best_model_at_end": True}
+    trainer = Trainer(
+        model_init=lambda: tiny.gpt2(),
+        args=tiny.arguments(
+            tmp_path / "out", eval_strategy="epoch", save_strategy="epoch", run_name="s", **settings
+        ),
+        train_dataset=tiny.dataset(8),
+        eval_dataset=tiny.dataset(4),
+        callbacks=[callback],
+        compute_metrics=lambda prediction: {"score": next(scores)},
+    )
+    trainer.hyperparameter_search(
+        hp_space=lambda trial: {"learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-2)},
+        hp_name=lambda trial: f"try-{trial.number}",
+        direction="maximize",
+        n_trials=2,
+        backend="optuna",
+        pruner=AtTheSecond(),
+        compute_objective=lambda metrics: metrics["eval_score"],
+    )
+    callback.wait()
+    assert callback.missing == {}
+    whole = {name: v.step for v in repo.versions("m") for name in v.names if name.startswith("s/try-0/")}
+    assert (whole["s/try-0/best"], whole["s/try-0/final"]) == (2, 4)
+    pruned = {name: v.step for v in repo.versions("m") for name in v.names if name.startswith("s/try-1/")}
+    if every == "epoch":
+        first, second = (repo[f"m@s/try-1/epoch-{n}"] for n in (1, 2))
+        assert first.names == ["s/try-1/epoch-1", "s/try-1/best"]
+        assert second.names == ["s/try-1/epoch-2", "s/try-1/final"]
+    else:
+        assert pruned == {"s/try-1/final": 4}, "the best one's weights are only in the Trainer's checkpoint"
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_the_states_of_trials_are_found_where_the_trainer_writes_them(
     repo: Repository, tmp_path: Path, named: bool

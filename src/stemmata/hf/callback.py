@@ -23,7 +23,7 @@ from stemmata.hf.distributed import Meeting, together
 from stemmata.hf.failures import ON_ERROR, OnError
 from stemmata.hf.interruption import Patience
 from stemmata.hf.keeping import Keep
-from stemmata.hf.measured import Measured, best_step, logged_at
+from stemmata.hf.measured import Measured, best_step, is_pruned, logged_at
 from stemmata.hf.origin import ids_of
 from stemmata.hf.recorder import Account, Recorder, Saved, start
 from stemmata.hf.resume import (
@@ -339,15 +339,14 @@ class VersionCallback(NotLightnings, TrainerCallback):
         """`final` and `best` at the end; the version that the live model holds now."""
         last = recorder.at_step(state.global_step)
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
-            if last is not None and last.name != "final":
-                recorder.also_name(last, "final")
-            if Path(state.best_model_checkpoint).is_dir():
+            if Path(state.best_model_checkpoint).is_dir() and not is_pruned(state):
+                if last is not None and last.name != "final":
+                    recorder.also_name(last, "final")
                 return self._save_best(recorder, state, live)
-            # Removed meanwhile: the Trainer went on with the last weights, which are not the best.
+            # Removed meanwhile, or never loaded: the model holds the last weights, which are not the best.
             best = recorder.at_step(best_step(state))
             if best is not None:
                 recorder.also_name(best, "best")
-            return last
         if last is not None and last.name == "final":
             return last
         return self._save(state, live, "final", "end", again=last is not None)

@@ -57,6 +57,15 @@ def best_step(state: Any) -> int:
     return int(found[1]) if found else int(state.global_step)
 
 
+def is_pruned(state: Any) -> bool:
+    """Whether a search ends this trial within an evaluation: the Trainer has brought no best weights back.
+
+    A training that comes to its own end logs how long it took before.
+    """
+    rows = [row for row in state.log_history or () if row.get("step") == state.global_step]
+    return bool(state.is_hyper_param_search) and not any("train_runtime" in row for row in rows)
+
+
 def logged_at(state: Any, step: int) -> tuple[dict[str, float], float | None]:
     """Metrics and epoch that the Trainer's own history has of a step."""
     rows = [row for row in state.log_history or () if row.get("step") == step]
