@@ -18,7 +18,7 @@ import torch
 from transformers import TrainerCallback
 
 import tiny_models as tiny
-from stemmata.errors import TrainingSaveFailed
+from stemmata.errors import TrainingSaveFailed, TrainingSetup
 from stemmata.hf import VersionCallback
 from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
@@ -154,3 +154,30 @@ def test_a_tensor_that_no_file_can_hold_harms_no_training(repo: Repository, tmp_
     trainer = tiny.trainer(model, tmp_path / "out", [callback], num_train_epochs=1)
     assert trainer.train().global_step == 2
     assert "Sparse" in callback.missing["r/final"]
+
+
+class Stateful(torch.nn.Module):
+    """A module that safetensors cannot keep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"calls": 1}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        pass
+
+    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": (self.weight * input_ids).mean()}
+
+
+def test_a_model_of_which_no_version_can_be_made_is_refused_before_the_first_step(
+    repo: Repository, tmp_path: Path
+) -> None:
+    trainer = tiny.trainer(Stateful(), tmp_path / "out", [VersionCallback(repo, "m")])
+    with pytest.raises(TrainingSetup, match=r"keeps tensors alone, and _extra_state of Stateful is none"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+    assert repo.models() == []

@@ -207,6 +207,36 @@ def test_a_model_that_is_no_pretrained_one_may_have_tied_and_turned_tensors(tmp_
     assert all(torch.equal(v, made().state_dict()[k]) for k, v in back.state_dict().items())
 
 
+class Sliced(torch.nn.Module):
+    """A module with positions that were computed for more of them than it takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(4))
+        table = torch.arange(100.0).reshape(50, 2)
+        self.register_buffer("first", table[:16])
+        self.register_buffer("rest", table[16:40])
+
+
+def test_a_slice_of_a_larger_storage_is_saved_as_the_trainer_saves_it(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    model = Sliced()
+    save_file(model.state_dict(), str(tmp_path / "theirs.safetensors"), metadata={"format": "pt"})
+    ours, tied = tmp_path / "ours", tmp_path / "tied"
+    ours.mkdir()
+    stored(filesets.begin(model, None, ours), tmp_path / "stored")
+    path = tmp_path / "stored/model.safetensors"
+    assert path.read_bytes() == (tmp_path / "theirs.safetensors").read_bytes()
+
+    model.register_buffer("again", model.first)
+    tied.mkdir()
+    stored(filesets.begin(model, None, tied), tmp_path / "stored-tied")
+    back = load_file(tmp_path / "stored-tied/model.safetensors")
+    assert sorted(back) == ["again", "rest", "weight"], "the first by name of those that are one"
+    assert torch.equal(back["again"], model.first)
+
+
 def test_saving_leaves_the_live_model_as_it_was(tmp_path: Path) -> None:
     model = kinds.lora(tmp_path)
     weights = {k: v.clone() for k, v in model.state_dict().items()}

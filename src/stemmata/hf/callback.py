@@ -149,6 +149,8 @@ class VersionCallback(NotLightnings, TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, _control: Any, **live: Any) -> None:
         self._sharding = sharding_of(live["model"], args, state, self.every)
+        if self._sharding is None:
+            filesets.hold_savable(live["model"])
         states = self._resume and self._makes_states(args)
         self.meeting = Meeting(args)
         if not state.is_world_process_zero:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_model
 from transformers import PreTrainedModel
 
+from stemmata.hf import plainmodules
 from stemmata.hf.distributed import hold_whole
 from stemmata.hf.snapshot import spare_pinned
 from stemmata.hf.space import Room
@@ -89,6 +89,13 @@ def begin(
     return FileSet(folder, files, live=False)
 
 
+def hold_savable(model: Any) -> None:
+    """Refuse, before the first step, a model of which no version can be made. Raises TrainingSetup."""
+    inner = unwrap(model)
+    if not (is_adapter(inner) or _is_of_sentences(inner) or isinstance(inner, PreTrainedModel)):
+        plainmodules.hold(inner)
+
+
 def _save(model: Any, folder: Path) -> None:
     """What the Trainer does with a model."""
     if is_adapter(model) or _is_of_sentences(model):
@@ -98,8 +105,7 @@ def _save(model: Any, folder: Path) -> None:
         wrapped = is_wrapped(name for name, _ in model.named_parameters())
         model.save_pretrained(str(folder), state_dict=clean_state(model.state_dict()) if wrapped else None)
     else:
-        # As safetensors' `save_file`, which the Trainer takes, but for tied tensors, which that refuses.
-        save_model(model, str(folder / _WEIGHTS), metadata={"format": "pt"})
+        plainmodules.save(model, folder / _WEIGHTS)
 
 
 @contextmanager

@@ -36,6 +36,7 @@ _LATER = {
     "transformers.core_model_loading",
     "peft.peft_model",
     "safetensors.torch",
+    "stemmata.hf.plainmodules",
 }
 """Modules that make tensors contiguous for a file and change nothing in them afterwards (read)."""
 WORDS = {
