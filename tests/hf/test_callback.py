@@ -183,6 +183,39 @@ def test_training_that_stops_early_keeps_its_last_state_too(repo: Repository, tm
     assert repo["m@r/final"].step == 4
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_stop_that_no_checkpoint_follows_keeps_the_last_state_or_says_that_it_is_lost(
+    repo: Repository, tmp_path: Path, late: bool
+) -> None:
+    """save_strategy="best" writes nothing at an evaluation that is no better; the stop comes after ours."""
+
+    class LoadsFirst(Trainer):
+        def log(self, logs: Any, *rest: Any) -> None:
+            if late and "train_runtime" in logs:
+                self._load_best_model()
+            super().log(logs, *rest)
+
+    callback = VersionCallback(repo, "m", every="end", run_name="r")
+    settings = {"metric_for_best_model": "score", "greater_is_better": True, "load_best_model_at_end": True}
+    trainer = LoadsFirst(
+        tiny.gpt2(),
+        tiny.arguments(
+            tmp_path / "out", num_train_epochs=5, eval_strategy="epoch", save_strategy="best", **settings
+        ),
+        train_dataset=tiny.dataset(8),
+        eval_dataset=tiny.dataset(4),
+        callbacks=[callback, EarlyStoppingCallback(1)],
+    )
+    trainer.compute_metrics = scores(0.9, 0.1)
+    trainer.train()
+    assert repo["m@r/best"].step == 2
+    if late:
+        assert "belongs behind what ends the training" in callback.missing["r/final"]
+    else:
+        assert repo["m@r/final"].step == 4
+        assert repo["m@r/final"].record.content != repo["m@r/best"].record.content
+
+
 class Dot(torch.nn.Module):
     """One weight: a thousand steps of it take a second."""
 

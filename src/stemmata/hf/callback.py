@@ -17,7 +17,7 @@ from typing import Any, Literal
 from transformers.trainer_callback import TrainerCallback
 
 from stemmata.attach.settings import EVERY
-from stemmata.errors import EmptyDataset, IncompleteCheckpoint, InvalidArgument
+from stemmata.errors import EmptyDataset, IncompleteCheckpoint, InvalidArgument, TrainingSetup
 from stemmata.hf import captured, checkpoints, datastore, facts, filesets
 from stemmata.hf.distributed import Meeting, together
 from stemmata.hf.failures import ON_ERROR, OnError
@@ -126,6 +126,7 @@ class VersionCallback(NotLightnings, TrainerCallback):
         self._serving = Serving()
         self._trials = 0
         self._held: Saved | None = None
+        self._untouched: list[tuple[int, int]] = []
         self._measured = Measured()
 
     @property
@@ -208,7 +209,8 @@ class VersionCallback(NotLightnings, TrainerCallback):
                 self._save(state, live, f"step-{state.global_step}", "end")
         self._keep_last(args, state, control, live)
 
-    def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_live: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **live: Any) -> None:
+        self._keep_late(args, state, control, live)
         recorder = self._recorder
         if recorder is None or self._serving.ended or not self._ours(state):
             return
@@ -336,19 +338,36 @@ class VersionCallback(NotLightnings, TrainerCallback):
         over = control.should_training_stop or state.global_step >= state.max_steps > 0
         if args.load_best_model_at_end and over and state.global_step > 0 and not self._serving.ended:
             self._save(state, live, "final", "end")
+        elif args.load_best_model_at_end:
+            self._untouched = _marks(live["model"])
+
+    def _keep_late(self, args: Any, state: Any, control: Any, live: Mapping[str, Any]) -> None:
+        """As `_keep_last`, where a callback after this one ended the training at the event that this one saw
+        last: the Trainer logs once more, before or after it loads the best weights."""
+        stops = args.load_best_model_at_end and control.should_training_stop
+        if stops and self._untouched and self._untouched == _marks(live["model"]):
+            self._untouched = []
+            self._keep_together(args, state, control, live)
+
+    @together
+    def _keep_together(self, args: Any, state: Any, control: Any, live: Mapping[str, Any]) -> None:
+        self._keep_last(args, state, control, live)
 
     def _save_last(self, recorder: Recorder, args: Any, state: Any, live: Mapping[str, Any]) -> Saved | None:
         """`final` and `best` at the end; the version that the live model holds now."""
         last = recorder.at_step(state.global_step)
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             if Path(state.best_model_checkpoint).is_dir() and not is_pruned(state):
+                best = self._save_best(recorder, state, live)
                 if last is not None and last.name != "final":
                     recorder.also_name(last, "final")
-                return self._save_best(recorder, state, live)
+                elif last is None and f"{recorder.run.name}/final" not in self.missing:
+                    recorder.miss("final", _replaced(state))
+                return best
             # Removed meanwhile, or never loaded: the model holds the last weights, which are not the best.
-            best = recorder.at_step(best_step(state))
-            if best is not None:
-                recorder.also_name(best, "best")
+            measured = recorder.at_step(best_step(state))
+            if measured is not None:
+                recorder.also_name(measured, "best")
         if last is not None and last.name == "final":
             return last
         return self._save(state, live, "final", "end", again=last is not None)
@@ -407,3 +426,16 @@ class VersionCallback(NotLightnings, TrainerCallback):
         place = {"after": known[-1] if known else None, "follows": False}
         checkpoint = Path(state.best_model_checkpoint)
         return self._record(recorder, live, checkpoint, **said, **place, same_as_existing=True)
+
+
+def _marks(model: Any) -> list[tuple[int, int]]:
+    """What changes when anybody writes to a model's weights: torch counts the writes to each tensor."""
+    return [(id(each), int(each._version)) for each in model.parameters()]
+
+
+def _replaced(state: Any) -> TrainingSetup:
+    return TrainingSetup(
+        reason=f"the best weights replaced those of step {state.global_step} before they could be saved; "
+        "in callbacks=[...] the VersionCallback belongs behind what ends the training",
+        hint="give the VersionCallback last",
+    )
