@@ -181,3 +181,19 @@ def test_a_model_of_which_no_version_can_be_made_is_refused_before_the_first_ste
         trainer.train()
     assert trainer.state.global_step == 0
     assert repo.models() == []
+
+
+def test_a_collators_tokenizer_of_its_own_kind_costs_no_version(repo: Repository, tmp_path: Path) -> None:
+    class Collator:
+        def __init__(self) -> None:
+            self.tokenizer = str.split
+
+        def __call__(self, rows: list[Any]) -> dict[str, torch.Tensor]:
+            return {key: torch.tensor([row[key] for row in rows]) for key in ("input_ids", "labels")}
+
+    callback = VersionCallback(repo, "m", run_name="r")
+    trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback], processing_class=None)
+    trainer.data_collator = Collator()
+    trainer.train()
+    assert callback.missing == {}
+    assert [v.name for v in repo.versions("m")] == ["r/epoch-2", "r/epoch-1"]

@@ -148,13 +148,14 @@ def training_metrics(logs: Mapping[str, Any] | None) -> dict[str, float]:
 
 
 def processing_class(live: Mapping[str, Any]) -> Any:
-    """What the Trainer saves beside the weights: its processing class, else the collator's tokenizer."""
+    """What the Trainer saves beside the weights: its processing class, else the collator's tokenizer, unless
+    that is an object of one's own, which cannot save itself."""
     if live.get("processing_class") is not None:
         return live["processing_class"]
     collator = getattr(live.get("train_dataloader"), "collate_fn", None)
     for owner in (collator, getattr(collator, "data_collator", None)):
         tokenizer = getattr(owner, "tokenizer", None)
-        if tokenizer is not None:
+        if hasattr(tokenizer, "save_pretrained"):
             return tokenizer
     return None
 
