@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import tiny_models as tiny
-from stemmata.errors import InvalidArgument, StorageFull, TrainingSaveFailed
+from stemmata.errors import InvalidArgument, InvalidName, StorageFull, TrainingSaveFailed
 from stemmata.repository import Repository
 
 
@@ -109,12 +109,25 @@ def test_several_saves_of_an_epoch_or_a_step_are_all_kept(repo: Repository, base
     assert names[4:] == ["epoch-2-2", "epoch-2-3", "step-120-2", "step-120-3", "mine", "save-10"]
 
 
-def test_a_name_that_was_given_twice_is_not_changed(repo: Repository) -> None:
+def test_a_name_that_was_given_twice_gets_a_number(repo: Repository, base: Path) -> None:
     with repo.run("m", "r") as run:
         run.save(torch.nn.Linear(1, 1), name="mine")
-        run.save(torch.nn.Linear(1, 1), name="mine")
-    assert run.missing.keys() == {"r/mine"}
-    assert [v.name for v in repo.versions("m")] == ["r/mine"]
+        run.save(torch.nn.Linear(1, 1), name="Mine")
+        run.save(base, name="mine")
+    assert run.missing == {}
+    assert [v.name for v in repo.versions("m")] == ["r/mine-3", "r/Mine-2", "r/mine"]
+
+
+def test_a_given_name_is_judged_behind_the_runs(repo: Repository) -> None:
+    """Alone, 1000 would read as an id and best as a selector."""
+    with repo.run("m", "r") as run:
+        for name in ("900", "1000", "cafe", "best"):
+            run.save(torch.nn.Linear(1, 1), name=name)
+        for wrong in ("latest", "", "a b", "x@y"):
+            with pytest.raises(InvalidName):
+                run.save(torch.nn.Linear(1, 1), name=wrong)
+    assert run.missing == {}
+    assert [v.name for v in reversed(repo.versions("m"))] == ["r/900", "r/1000", "r/cafe", "r/best"]
 
 
 def test_metrics_are_those_of_the_call(repo: Repository, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,12 +89,13 @@ class TrainingRun:
         """Make a version of a model as it is now, or of a folder.
 
         A model is cloned to host memory and written in the background: it may be trained on at
-        once. A folder is written before this returns. `name` defaults to `epoch-N`, to `step-N` where
-        there is no whole epoch or a save before has that name, or a count; `tokenizer` (or a processor) is
-        saved beside the weights. What was logged at `step` last is among its metrics.
+        once. A folder is written before this returns. `name`, behind the run's and a slash, defaults to
+        `epoch-N`, to `step-N` where there is no whole epoch or a save before has that name, or a count; one
+        that a save before has gets -2, -3. `tokenizer` (or a processor) is saved beside the weights. What was
+        logged at `step` last is among its metrics.
 
-        Raises InvalidArgument for a step, an epoch or a metric that is no number, TrainingSaveFailed with
-        `on_error="raise"` only.
+        Raises InvalidArgument for a step, an epoch or a metric that is no number, InvalidName,
+        TrainingSaveFailed with `on_error="raise"` only.
         """
         step, epoch = whole_of("step", step), finite_of("epoch", epoch)
         logged = self._logged if step is not None and step == self._at else {}
@@ -105,7 +106,7 @@ class TrainingRun:
             )
             raise InvalidArgument(argument="source", reason=reason)
         said: dict[str, Any] = {
-            "name": clean_name(name) if name is not None else self._name(step, epoch),
+            "name": self._name(step, epoch, name),
             "step": step,
             "epoch": epoch,
             "metrics": {**logged, **_numbers(metrics or {})},
@@ -165,11 +166,15 @@ class TrainingRun:
         else:
             self._recorder.keep_last_rows()  # the loop's own error is the one to tell
 
-    def _name(self, step: int | None, epoch: float | None) -> str:
-        """The first of the usual names that no save of this run has, else the last of them with a number."""
+    def _name(self, step: int | None, epoch: float | None, given: str | None) -> str:
+        """The given name, or the first of the usual ones that no save of this run has, else the last of them
+        with a number. Raises InvalidName."""
         usual = [f"epoch-{int(epoch)}"] if epoch is not None and epoch.is_integer() else []
         usual += [f"step-{step}"] if step is not None else []
         usual = usual or [f"save-{self._count + 1}"]
+        if given is not None:
+            # Only the whole is a name: "1000" alone reads as an id, "best" as a selector.
+            usual = [clean_name(f"{self.name}/{given}").removeprefix(f"{self.name}/")]
         numbered = (f"{usual[-1]}-{number}" for number in itertools.count(2))
         return next(name for name in itertools.chain(usual, numbered) if name_key(name) not in self._names)
 
