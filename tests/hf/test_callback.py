@@ -383,6 +383,15 @@ def test_a_training_set_without_rows_is_named(repo: Repository, tmp_path: Path) 
     assert repo.models() == []
 
 
+def test_a_training_that_is_asked_for_no_step_has_no_version_and_says_so(
+    repo: Repository, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = VersionCallback(repo, "m", run_name="r")
+    tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback], num_train_epochs=0).train()
+    assert "run r of m has no version: no step was asked for" in caplog.text
+    assert repo.models() == []
+
+
 def test_an_evaluation_set_without_rows_is_a_warning(repo: Repository, tmp_path: Path) -> None:
     callback = VersionCallback(repo, "m", run_name="r")
     trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback], num_train_epochs=1)

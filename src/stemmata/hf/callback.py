@@ -8,6 +8,7 @@ the epoch ends, and metrics that come later attach to it.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -44,6 +45,7 @@ from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
 from stemmata.version import Version
 
+_log = logging.getLogger("stemmata")
 Every = Literal["epoch", "save", "eval", "end"] | int
 
 
@@ -266,7 +268,10 @@ class VersionCallback(NotLightnings, TrainerCallback):
             self._states.take_last(args, state)
         if state.global_step == 0:
             recorder.finish(live["model"], None)
-            raise EmptyDataset(model=self.model, reason="the training data gave no batch")
+            if state.max_steps > 0:
+                raise EmptyDataset(model=self.model, reason="the training data gave no batch")
+            _log.warning("run %s of %s has no version: no step was asked for", self.run_name, self.model)
+            return
         if self._sharding is not None:
             self._held = self._name_last(recorder, args, state, live)
         else:
