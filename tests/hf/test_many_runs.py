@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
+import pickle
 import threading
 from pathlib import Path
 from typing import Any
@@ -161,6 +163,31 @@ def test_the_states_of_trials_are_found_where_the_trainer_writes_them(
 
 def state_of(repo: Repository, number: int) -> object:
     return repo[f"m@s/trial-{number}/epoch-1"].config["trial.learning_rate"]
+
+
+def test_a_callback_is_copied_with_its_repositorys_folder_and_without_its_trainings(
+    repo: Repository, tmp_path: Path
+) -> None:
+    """As searches do that train each trial in a process of its own."""
+    callback = VersionCallback(repo, "m", run_name="r", every="end", resume=True)
+
+    def train(by: VersionCallback) -> None:
+        settings: dict[str, Any] = {"num_train_epochs": 1, "save_strategy": "epoch"}
+        tiny.trainer(tiny.gpt2(), tmp_path / "out", [by], **settings).train()
+
+    train(callback)
+    for again in (pickle.loads(pickle.dumps(callback)), copy.deepcopy(callback)):
+        assert again.run_name is None
+        train(again)
+        again.repository.close()
+    assert [v.name for v in reversed(repo.versions("m"))] == ["r/final", "r-2/final", "r-3/final"]
+
+
+def test_a_callback_with_a_repository_in_no_folder_cannot_be_copied_and_says_so() -> None:
+    callback = VersionCallback(Repository.in_memory(), "m")
+    with pytest.raises(TrainingSetup, match="cannot be copied: that is no folder") as caught:
+        copy.deepcopy(callback)
+    assert "give the VersionCallback a folder" in str(caught.value)
 
 
 def test_a_callback_in_two_threads_at_once_is_refused(repo: Repository, tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ from stemmata.hf.sharded import Sharding, sharding_of
 from stemmata.names import clean_name
 from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
+from stemmata.storage.local import LocalStorage
 from stemmata.version import Version
 
 _log = logging.getLogger("stemmata")
@@ -281,6 +282,21 @@ class VersionCallback(NotLightnings, TrainerCallback):
     @together
     def _save_step(self, state: Any, live: Mapping[str, Any]) -> None:
         self._save(state, live, f"step-{state.global_step}", "step")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, or a copy for a trial of a search: the repository by its folder, and nothing
+        of trainings here. Raises TrainingSetup for a repository that is in no folder."""
+        repository = self._repository
+        if isinstance(repository, Repository):
+            if not isinstance(repository.session.storage, LocalStorage):
+                raise TrainingSetup(
+                    reason=f"a VersionCallback with {repository.where} cannot be copied: that is no folder",
+                    hint="give the VersionCallback a folder",
+                )
+            repository = Path(repository.where)
+        begun = {"_serving": Serving(), "_measured": Measured(), "_untouched": []}
+        live = ("meeting", "_recorder", "_patience", "_states", "_sharding", "_held")
+        return {**vars(self), "_repository": repository, **begun, **dict.fromkeys(live)}
 
     def wait(self) -> None:
         """Wait until everything so far is written: after a training that was cut off or pruned."""
