@@ -244,6 +244,23 @@ def test_the_tutorials_own_layout(repo: Repository, tmp_path: Path) -> None:
     assert str(repo["sentiment@v_20260416_090000/final"].created_at).startswith(f"{local:%Y-%m-%dT%H:%M:%S}")
 
 
+def test_files_beside_several_runs_do_not_make_one_version_of_them(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    shelf = tmp_path / "shelf"
+    checkpoint(shelf / "exp1", 2)
+    checkpoint(shelf / "exp2", 4)
+    model_folder(shelf / "exp3", 3)
+    (shelf / "exp3" / "training_args.bin").write_bytes(b"a pickle")
+    for name in (".DS_Store", "README.md", "train.log"):
+        (shelf / name).write_text("by hand")
+    done = import_folders(repo, [shelf], model="m")
+    assert statuses(done) == [("exp1/step-2", "new"), ("exp2/step-4", "new"), ("exp3/final", "new")]
+    said = [outcome.found.warning for outcome in done]
+    assert said == ["left out is what lies beside the runs: README.md, train.log", "", ""]
+    assert {f.path for f in repo["m@exp1/step-2"].files} == {"config.json", "model.safetensors"}
+
+
 def test_plain_folders_adapters_and_single_checkpoints(
     repo: Repository, tmp_path: Path, checkpoint: Any
 ) -> None:

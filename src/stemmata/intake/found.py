@@ -47,6 +47,8 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d{1,18})")
 _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.safetensors|\.bin)")
 _NO_WEIGHTS = ("training_args.bin", "pytorch_model_fsdp*", *TO_RESUME)
 _NAME_BYTES = 120
+_NAMED = 5
+_TRAINERS = ("training_args.bin", states.FILE_NAME)
 _MAX_INDEX = 64 << 20
 _TUTORIAL = re.compile(r"v_(.+)")
 
@@ -100,7 +102,8 @@ def find(
         raise SourceMissing(path=str(folder))
     here = Path(folder).resolve()
     found: list[Found] = []
-    for place in _places(here):
+    places, beside = _places(here)
+    for place in places:
         single = _CHECKPOINT.fullmatch(place.name)
         owner = place.parent if single else place
         outer = owner.parent if _TUTORIAL.fullmatch(owner.name) else owner if place is here else here
@@ -108,6 +111,10 @@ def find(
         found += _of_output(place, *named, include)
     if not found:
         raise EmptySource(path=str(folder))
+    if beside:
+        words = f"left out is what lies beside the runs: {', '.join(beside[:_NAMED])}"
+        words += f" and {len(beside) - _NAMED} more" if len(beside) > _NAMED else ""
+        found[0] = replace(found[0], warning="; ".join(filter(None, (found[0].warning, words))))
     return found
 
 
@@ -134,18 +141,31 @@ def usable(text: str) -> str:
     return "imported"
 
 
-def _places(folder: Path) -> Iterator[Path]:
-    """The folders that are an output each: `folder` itself, or those in it if it is only a shelf."""
-    inside = sorted(p for p in _listed(folder) if may_be_folder(p) and not p.name.startswith("."))
+def _places(folder: Path) -> tuple[list[Path], list[str]]:
+    """The folders that are an output each: `folder` itself, or those in it if it is only a shelf; and the
+    files beside them on the shelf, which are nobody's.
+
+    Files do not make one version of the outputs of several trainings. Of folders that a Trainer has not
+    written they may: a pipeline is its model_index.json and a folder of weights for each part.
+    """
+    listed = sorted(_listed(folder))
+    inside = [p for p in listed if may_be_folder(p) and not p.name.startswith(".")]
     if any(_CHECKPOINT.fullmatch(p.name) for p in inside) or holds_weights(folder):
-        yield folder
-        return
+        return [folder], []
     shelf = [p for p in inside if _is_output(p)]
-    only_metadata = all(may_be_folder(p) or fnmatchcase(p.name, "metadata_*.json") for p in _listed(folder))
-    if shelf and only_metadata:
-        yield from shelf
-    else:
-        yield folder
+    beside = [p.name for p in listed if not may_be_folder(p) and not _is_of_shelf(p)]
+    if shelf and (not beside or any(map(_is_trainers, shelf))):
+        return shelf, beside
+    return [folder], []
+
+
+def _is_of_shelf(file: Path) -> bool:
+    return file.name.startswith(".") or fnmatchcase(file.name, "metadata_*.json")
+
+
+def _is_trainers(folder: Path) -> bool:
+    """Whether a Trainer wrote it: any program may write weights."""
+    return any(_CHECKPOINT.fullmatch(p.name) or p.name in _TRAINERS for p in _listed(folder))
 
 
 def _is_output(folder: Path) -> bool:
