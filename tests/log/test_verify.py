@@ -54,7 +54,9 @@ def test_a_missing_entry_is_found(n: int) -> None:
     assert [p.where for p in problems(storage)] == [log_key(n)]
 
 
-@pytest.mark.parametrize("key", [log_key(1), log_key(100), log_key(256), log_key(300), DAMAGEABLE[0]])
+@pytest.mark.parametrize(
+    "key", [log_key(1), log_key(100), log_key(256), log_key(300), DAMAGEABLE[0]], ids=range(5)
+)
 def test_what_the_disk_does_not_hand_out_is_named_and_the_rest_is_verified(key: str) -> None:
     storage = FaultyStorage(memory_of(KEPT))
     storage.unread = {key}
