@@ -16,6 +16,7 @@ from stemmata.compare import statistics
 from stemmata.compare.packed import packed_forms
 from stemmata.compare.statistics import AsStored, Movement, TensorStatistics, WeightsDiff
 from stemmata.compare.tensors import Tensor, TensorChange, TensorsDiff, numbered
+from stemmata.errors import HostileData
 from stemmata.ids import Digest
 from stemmata.objects import comparable
 from stemmata.session import Session
@@ -145,6 +146,9 @@ class _Streamed:
             for digest, packs in zip((before, after), self._packs, strict=True):
                 views.append(self._reader.lend(Digest.parse(digest), packs, self._lent))
             left, right = (np.frombuffer(view, np.uint8) for view in views)
+            if len(left) * new.itemsize != len(right) * old.itemsize:
+                reason = "a piece of it has not as many numbers as the other version's"
+                raise HostileData(where=f"tensor {b.name!r}", reason=reason)
             step = new.max_frame_bytes // new.itemsize
 
             def part(begin: int) -> Moments:

@@ -60,6 +60,12 @@ def test_memory_of_its_own(balloons: Path, size: int, reporting: bool) -> None:
     assert [int(array[-1]) for array in arrays] == [0, 1]
 
 
+def test_for_want_of_memory_no_file_is_blamed() -> None:
+    for ask in (pages.fresh, pages.small):
+        with pytest.raises(MemoryError):
+            ask(1 << 60)
+
+
 def test_what_the_kernel_refuses_is_memory_all_the_same(
     balloons: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

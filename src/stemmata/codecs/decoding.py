@@ -154,6 +154,8 @@ class ObjectDecoder:
     def decode_into(self, frame: Frame, into: Memory, known: Known | None = None) -> None:
         """Fill `into` with one frame's bytes. Not verified: see `content`. What is `known` is not decoded."""
         into = view(into)
+        if len(into) != frame.raw_length:
+            raise ValueError(f"{len(into)} bytes of room for a frame of {frame.raw_length}")
         if self._kept is not None:
             into[:] = self._kept
             return

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 from stemmata.codecs import loops, payloads, streams
 from stemmata.codecs.dtypes import BLOCK, DType
 from stemmata.codecs.hashing import Buffer
-from stemmata.codecs.loops import array
-from stemmata.codecs.streams import Memory
+from stemmata.codecs.streams import Memory, as_array
 from stemmata.deferred import deferred
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def encode(data: Memory, base: Memory, dtype: DType, habits: Habits) -> list[Buf
     found = payloads.delta_write(data, base, dtype, habits.repeats)
     if found is not None:
         return [found]
-    return _written(kernels.delta_split(array(data), array(base), dtype), habits)
+    return _written(kernels.delta_split(as_array(data), as_array(base), dtype), habits)
 
 
 def _written(found: DeltaParts, habits: Habits) -> list[Buffer]:
@@ -86,7 +85,7 @@ def decode(payload: memoryview, base: Memory, dtype: DType, into: memoryview) ->
     reader = streams.Reader(payload)
     count = len(into) // dtype.itemsize
     classes = reader.take(-(-count // BLOCK))
-    under, nothing = array(base), np.zeros(0, np.uint8)
+    under, nothing = as_array(base), np.zeros(0, np.uint8)
     groups = kernels.delta_groups(under, classes, dtype)
     tokens = [reader.take(size) for size in groups.counts]
     raw = reader.take_raw(len(into))
@@ -94,4 +93,4 @@ def decode(payload: memoryview, base: Memory, dtype: DType, into: memoryview) ->
     reader.require_end()
     joined = np.concatenate(tokens) if len(tokens) > 1 else tokens[0] if tokens else nothing
     parts = numpy_kernels.DeltaParts(classes, groups.counts, joined, raw, low, high)
-    kernels.delta_join(under, groups, parts, dtype, array(into))
+    kernels.delta_join(under, groups, parts, dtype, as_array(into))

@@ -1,5 +1,5 @@
 """Little objects, encoded in Python: a header, a page of JSON, a chunk of a tokenizer, a table of statistics.
-To import anything faster takes longer than that, of a save in which nothing changed.
+Where nothing else changed that is all there is to code, and to import anything faster would take longer.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def suits(length: int, dtype: DType) -> bool:
 
 
 def encode(data: Buffer, dtype: DType = BYTES) -> bytes:
-    """The encoded object, of a size that `suits`: the same bytes as `objectcode.encode_object`, whatever
-    machine and numpy. What is not stored as it is has been decoded and compared when this returns."""
+    """The encoded object, of a size that `suits`: the same bytes as `objectcode.encode_object`, on any
+    machine. What is not stored as it is has been decoded and compared when this returns."""
     view = memoryview(data).cast("B")
     if not len(view):
         return write_header(dtype, 0, 0)

@@ -23,10 +23,9 @@ VARIABLE = "STEMMATA_NATIVE"
 FILE = Path(__file__).with_name("_kernels.so")
 _ABI = 6
 """Of what was compiled: rises with every change of what a function takes. A stale library would crash."""
-GROUPS, KEYS = 33, 2048
-_FRAME_ELEMENTS = 128 << 10
-PLANE = _FRAME_ELEMENTS
-"""Bytes from one plane to the next."""
+_GROUPS, KEYS = 33, 2048
+PLANE = 128 << 10
+"""Elements of a frame at most, and bytes from one plane to the next."""
 _ELF_HEADER, _ELF_SECTIONS = 64, ((40, 48), (58, 60), (60, 62))
 """Of 64 bits: its length; where it has the place of the table of sections, the size of one, their number."""
 SLACK = 8
@@ -81,21 +80,26 @@ def at(memory: Memory) -> ctypes.c_void_p:
     return ctypes.c_void_p(address(memory))
 
 
+def into(memory: Memory) -> ctypes.c_void_p:
+    """The same, of memory that is written to. Raises what its owner does where it may not be."""
+    return ctypes.c_void_p(address(memory, written=True))
+
+
 class _Scratch(threading.local):
     """One frame's parts per thread: fresh memory for each frame costs more than the work."""
 
     def __init__(self) -> None:
         self.words = small(MAX_FRAME_BYTES)
         self.sorted = small(2 * MAX_FRAME_BYTES)
-        self.narrowed = small(2 * _FRAME_ELEMENTS)
-        self.planes = small(8 * _FRAME_ELEMENTS)
-        self.classes = small(_FRAME_ELEMENTS // BLOCK)
-        self.tokens = small(_FRAME_ELEMENTS)
+        self.narrowed = small(2 * PLANE)
+        self.planes = small(8 * PLANE)
+        self.classes = small(PLANE // BLOCK)
+        self.tokens = small(PLANE)
         self.raw = small(MAX_FRAME_BYTES + SLACK)
-        self.low = small(_FRAME_ELEMENTS)
-        self.high = small(_FRAME_ELEMENTS)
+        self.low = small(PLANE)
+        self.high = small(PLANE)
         self.of_key = small(KEYS)
-        self.groups = (ctypes.c_uint32 * GROUPS)()
+        self.groups = (ctypes.c_uint32 * _GROUPS)()
         self.sizes = (ctypes.c_int64 * 2)()
 
 
@@ -111,7 +115,7 @@ def split(data: Memory, dtype: DType) -> list[memoryview]:
     """As `numpy_kernels.split`; the planes are good until this thread splits again."""
     planes, count = scratch.planes, len(data) // dtype.itemsize
     call("stm_split", dtype)(
-        *(at(data), ctypes.c_int64(count), int(dtype.rotate), at(planes), ctypes.c_int64(PLANE))
+        *(at(data), ctypes.c_int64(count), int(dtype.rotate), into(planes), ctypes.c_int64(PLANE))
     )
     return [planes[k * PLANE : k * PLANE + count] for k in range(dtype.itemsize)]
 
@@ -119,13 +123,14 @@ def split(data: Memory, dtype: DType) -> list[memoryview]:
 def narrow(wide: Memory, dtype: DType) -> memoryview | None:
     """As `numpy_kernels.narrow`; good until this thread narrows again."""
     count = len(wide) // 4
-    into = scratch.narrowed[: 2 * count]
+    rounded = scratch.narrowed[: 2 * count]
     round_to = library.stm_narrow_bf16 if dtype.word == "BF16" else library.stm_narrow_f16
-    return None if round_to(at(wide), ctypes.c_int64(count), at(into)) else into
+    return None if round_to(at(wide), ctypes.c_int64(count), into(rounded)) else rounded
 
 
 def same(a: Memory, b: Memory) -> bool:
     """As `numpy_kernels.same`."""
+    require_alike(len(a), len(b))
     return bool(library.stm_same(at(a), at(b), ctypes.c_int64(len(a))))
 
 
@@ -133,12 +138,20 @@ def moments(data: Memory, dtype: DType, other: Memory | None, other_dtype: DType
     """As `numpy_moments.moments`."""
     out = (ctypes.c_double * MOMENTS)()
     count = ctypes.c_int64(len(data) // dtype.itemsize)
+    if other is not None:
+        require_alike(count.value, len(other) // other_dtype.itemsize)
     getattr(library, f"stm_moments{suffix or '_any'}")(
         *(at(data), dtype.code, dtype.itemsize),
         *(None if other is None else at(other), other_dtype.code, other_dtype.itemsize),
         *(count, out),
     )
     return list(out)
+
+
+def require_alike(count: int, others: int) -> None:
+    """Two that are read side by side. Raises ValueError for others than equally many elements."""
+    if count != others:
+        raise ValueError(f"{count} elements are held against {others}")
 
 
 def delta_tokens(data: Memory, base: Memory, dtype: DType) -> int:
@@ -150,9 +163,11 @@ def delta_tokens(data: Memory, base: Memory, dtype: DType) -> int:
 def delta_split(data: Memory, base: Memory, dtype: DType) -> int:
     """The parts of a delta into this thread's memory; the number of its groups."""
     own = scratch
-    parts = (own.words, own.sorted, own.classes, own.tokens)
+    # Held here: where the interpreter ends, what a daemon thread has of its own goes during the call.
+    parts = (own.words, own.sorted, own.classes, own.tokens, own.raw, own.low, own.high)
+    places = [into(part) for part in parts]
     found = call("stm_delta_split", dtype)(
         *(at(data), at(base), ctypes.c_int64(len(data) // dtype.itemsize), dtype.mantissa),
-        *(*map(at, parts), own.groups, at(own.raw), at(own.low), at(own.high), own.sizes),
+        *(*places[:4], own.groups, *places[4:], own.sizes),
     )
     return int(found)

@@ -10,14 +10,11 @@ import numpy as np
 from stemmata.codecs import native
 from stemmata.codecs.dtypes import BLOCK, DType
 from stemmata.codecs.faults import DamagedFault
-from stemmata.codecs.native import KEYS, SLACK, at, call, scratch
+from stemmata.codecs.native import KEYS, SLACK, at, call, into, scratch
 from stemmata.codecs.numpy_kernels import DRIFTED, SCATTERED, Bytes, DeltaParts, Groups
+from stemmata.codecs.streams import as_array
 
 same, moments = native.same, native.moments
-
-
-def _array(memory: memoryview) -> Bytes:
-    return np.frombuffer(memory, np.uint8)
 
 
 def delta_split(data: Bytes, base: Bytes, dtype: DType) -> DeltaParts:
@@ -26,12 +23,12 @@ def delta_split(data: Bytes, base: Bytes, dtype: DType) -> DeltaParts:
     counts = own.groups[: native.delta_split(data, base, dtype)]
     raw, drifted = own.sizes
     return DeltaParts(
-        _array(own.classes[: -(-count // BLOCK)]),
+        as_array(own.classes[: -(-count // BLOCK)]),
         counts,
-        _array(own.tokens[: sum(counts)]),
-        _array(own.raw[:raw]),
-        _array(own.low[:drifted]),
-        _array(own.high[:drifted]),
+        as_array(own.tokens[: sum(counts)]),
+        as_array(own.raw[:raw]),
+        as_array(own.low[:drifted]),
+        as_array(own.high[:drifted]),
     )
 
 
@@ -46,18 +43,19 @@ def delta_groups(base: Bytes, classes: Bytes, dtype: DType) -> Groups:
     return Groups(own.groups[:groups], of_key, own.sizes[0])
 
 
-def delta_join(base: Bytes, groups: Groups, parts: DeltaParts, dtype: DType, into: Bytes) -> None:
+def delta_join(base: Bytes, groups: Groups, parts: DeltaParts, dtype: DType, target: Bytes) -> None:
     """As `numpy_kernels.delta_join`."""
     own, size, counts = scratch, len(parts.raw), groups.counts
     if size > len(own.raw) - SLACK:
         raise DamagedFault("the raw bits are more than the tokens say")
-    own.raw[:size] = parts.raw.data
+    raw, ordered = own.raw, own.sorted  # held by themselves: see `native.delta_split`
+    raw[:size] = parts.raw.data
     own.groups[: len(counts)] = list(counts)
     bad = call("stm_delta_join", dtype)(
         *(at(base), ctypes.c_int64(len(base) // dtype.itemsize), dtype.mantissa, at(parts.classes)),
         *(at(groups.of_key), own.groups, len(counts)),
-        *(at(parts.tokens), at(own.raw), ctypes.c_int64(size), at(parts.low), at(parts.high)),
-        *(at(own.sorted), at(into)),
+        *(at(parts.tokens), at(raw), ctypes.c_int64(size), at(parts.low), at(parts.high)),
+        *(into(ordered), into(target)),
     )
     if bad:
         raise DamagedFault("a token is none of this width, or the raw bits are not as many as the tokens say")
@@ -65,16 +63,16 @@ def delta_join(base: Bytes, groups: Groups, parts: DeltaParts, dtype: DType, int
 
 def split(data: Bytes, dtype: DType) -> list[Bytes]:
     """As `numpy_kernels.split`; the planes are good until this thread splits again."""
-    return [_array(plane) for plane in native.split(data, dtype)]
+    return [as_array(plane) for plane in native.split(data, dtype)]
 
 
-def join(planes: Sequence[Bytes], dtype: DType, into: Bytes) -> None:
+def join(planes: Sequence[Bytes], dtype: DType, target: Bytes) -> None:
     """As `numpy_kernels.join`."""
     addresses = (ctypes.c_void_p * dtype.itemsize)(*(p.ctypes.data for p in planes))
-    call("stm_join", dtype)(addresses, ctypes.c_int64(len(planes[0])), int(dtype.rotate), at(into))
+    call("stm_join", dtype)(addresses, ctypes.c_int64(len(planes[0])), int(dtype.rotate), into(target))
 
 
 def narrow(wide: Bytes, dtype: DType) -> Bytes | None:
     """As `numpy_kernels.narrow`; good until this thread narrows again."""
     found = native.narrow(wide, dtype)
-    return None if found is None else _array(found)
+    return None if found is None else as_array(found)

@@ -1,6 +1,6 @@
 """The inner loops of the codecs, in numpy. Owns what FORMAT.md, section 5, says of them.
 
-It runs where nothing was compiled; elsewhere `native` offers the same functions. All of them take whole
+It runs where nothing was compiled; elsewhere `native_kernels` has the same functions. All of them take whole
 frames: lengths were bounded before. Arrays of bytes are one-dimensional and contiguous; elements lie in them
 little-endian, whatever the machine.
 """

@@ -7,6 +7,7 @@ which takes many times longer, where small pages mostly come out of memory that 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import mmap
 from pathlib import Path
@@ -23,19 +24,15 @@ _PRIVATE: dict[str, int] = (
 )
 """Shared memory, Python's default, has no huge pages; where there is no choice it does as well."""
 _AWAY = 16
+"""Bytes from a page's begin to that of `small` memory."""
 _REPORTING = 5
 """VIRTIO_BALLOON_F_REPORTING: the bit of a balloon's features that says so."""
 
 
 def fresh(size: int) -> mmap.mmap:
-    """Memory of `size` bytes, all zero, of this process alone. What is not touched takes none."""
-    made = mmap.mmap(-1, size, **_PRIVATE)
-    if hasattr(mmap, "MADV_HUGEPAGE") and huge_pages_pay():
-        try:
-            made.madvise(mmap.MADV_HUGEPAGE)
-        except OSError:
-            return made  # a kernel without huge pages: as good, a little slower
-    return made
+    """Memory of `size` bytes, all zero, of this process alone. What is not touched takes none. Raises
+    MemoryError."""
+    return _new(size, "MADV_HUGEPAGE" if huge_pages_pay() else "MADV_NOHUGEPAGE")
 
 
 def small(size: int) -> memoryview:
@@ -44,8 +41,18 @@ def small(size: int) -> memoryview:
     It begins a little way into a page, and what is `fresh` begins with one: a processor that copies between
     places whose addresses have the same last twelve bits waits for itself.
     """
-    made = mmap.mmap(-1, _AWAY + size, **_PRIVATE)
-    return memoryview(made)[_AWAY : _AWAY + size]
+    return memoryview(_new(_AWAY + size, "MADV_NOHUGEPAGE"))[_AWAY : _AWAY + size]
+
+
+def _new(size: int, advice: str) -> mmap.mmap:
+    try:
+        made = mmap.mmap(-1, size, **_PRIVATE)
+    except OSError as error:
+        raise MemoryError(f"{size} bytes") from error  # what fails is no file
+    if hasattr(mmap, advice):
+        with contextlib.suppress(OSError):  # a kernel without huge pages: as good, a little slower
+            made.madvise(getattr(mmap, advice))
+    return made
 
 
 def fresh_array(size: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 A frame has dozens of streams. Coded one by one from Python, threads wait for the interpreter between them
 for longer than coding takes. Where nothing was compiled, zstd's functions are out of reach, or a payload is
 not plainly sound, these functions say so, and whoever called does the same in Python: that is the reference,
-and what tells a reader what is wrong. They take any memory, and need no numpy.
+and what tells a reader what is wrong. They take the bytes of any memory, and need no numpy.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import threading
 from stemmata.codecs import native, zstd_library
 from stemmata.codecs.dtypes import MAX_FRAME_BYTES, DType
 from stemmata.codecs.native import PLANE, at, call
+from stemmata.codecs.native import into as target
 from stemmata.codecs.pages import small
 from stemmata.codecs.streams import Memory
 from stemmata.codecs.zstd_library import address
@@ -86,7 +87,7 @@ def delta_write(data: Memory, base: Memory, dtype: DType, repeats: bool) -> memo
     write.restype = ctypes.c_int64
     size = write(
         *(ctypes.byref(_own.space), at(data), at(base), count),
-        *(dtype.mantissa, int(repeats), at(_own.payload)),
+        *(dtype.mantissa, int(repeats), target(_own.payload)),
     )
     return _own.payload[:size]
 
@@ -98,7 +99,7 @@ def delta_read(payload: memoryview, base: Memory, dtype: DType, into: Memory) ->
     count = ctypes.c_int64(len(into) // dtype.itemsize)
     return not call("stm_delta_read", dtype)(
         *(ctypes.byref(_own.space), at(payload), ctypes.c_int64(len(payload))),
-        *(at(base), count, dtype.mantissa, at(into)),
+        *(at(base), count, dtype.mantissa, target(into)),
     )
 
 
@@ -110,7 +111,7 @@ def planes_write(data: Memory, dtype: DType, repeats: tuple[bool, ...]) -> memor
     write.restype = ctypes.c_int64
     wanted = sum(pays << k for k, pays in enumerate(repeats))
     size = write(
-        *(ctypes.byref(_own.space), at(data), count, int(dtype.rotate), wanted, at(_own.payload)),
+        *(ctypes.byref(_own.space), at(data), count, int(dtype.rotate), wanted, target(_own.payload)),
     )
     return _own.payload[:size]
 
@@ -122,7 +123,7 @@ def planes_read(payload: memoryview, dtype: DType, into: Memory) -> bool:
     count = ctypes.c_int64(len(into) // dtype.itemsize)
     return not call("stm_planes_read", dtype)(
         *(ctypes.byref(_own.space), at(payload), ctypes.c_int64(len(payload))),
-        *(count, int(dtype.rotate), at(into)),
+        *(count, int(dtype.rotate), target(into)),
     )
 
 
@@ -132,4 +133,4 @@ def zstd_read(payload: memoryview, into: Memory) -> bool:
         return False
     size, expected = ctypes.c_int64(len(payload)), ctypes.c_int64(len(into))
     found = at(payload)
-    return not native.library.stm_zstd_read(ctypes.byref(_own.space), found, size, expected, at(into))
+    return not native.library.stm_zstd_read(ctypes.byref(_own.space), found, size, expected, target(into))

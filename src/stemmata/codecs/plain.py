@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from stemmata.codecs.dtypes import DType
 from stemmata.codecs.hashing import Buffer
 
-MOST = 512 << 10
-"""Bytes of an object up to which this is quicker than what it does without."""
-_left = MOST
-"""Bytes that this process will decode here."""
+MOST = 128 << 10
+"""Bytes up to which this is quicker than an import."""
+_left = 4 * MOST
+"""Bytes that this process will decode here yet."""
 _WORDS = {2: "H", 4: "I", 8: "Q"}
 
 
@@ -24,8 +24,7 @@ def suits(length: int) -> bool:
 
 
 def reads(length: int) -> bool:
-    """Whether so many bytes are better decoded here: nor where so much was decoded here before that what is
-    faster had better be imported."""
+    """Whether so many bytes are to be decoded here; what is, counts: after so much, it is worth an import."""
     global _left
     if suits(length):
         _left -= length
@@ -34,8 +33,8 @@ def reads(length: int) -> bool:
 
 
 def is_compiled_there() -> bool:
-    """Whether `payloads` has been imported, which reads and writes anything."""
-    return "stemmata.codecs.payloads" in sys.modules
+    """Whether `payloads` has been imported and does something: it reads and writes anything."""
+    return getattr(sys.modules.get("stemmata.codecs.payloads"), "_own", None) is not None
 
 
 def split(data: memoryview, dtype: DType) -> list[bytes]:

@@ -56,7 +56,7 @@ def decode(payload: memoryview, dtype: DType, into: memoryview) -> None:
     reader = streams.Reader(payload)
     planes = [reader.take(len(into) // dtype.itemsize) for _ in range(dtype.itemsize)]
     reader.require_end()
-    kernels.join(planes, dtype, loops.array(into))
+    kernels.join(planes, dtype, streams.as_array(into))
 
 
 def decode_plainly(payload: memoryview, dtype: DType, into: memoryview) -> None:

@@ -29,6 +29,13 @@ def view(memory: Memory) -> memoryview:
     return memoryview(memory)  # type: ignore[arg-type]  # an array's too, which its stubs do not tell
 
 
+def as_array(memory: Memory) -> Bytes:
+    """The bytes where they lie, as numpy has them."""
+    import numpy as np
+
+    return np.frombuffer(memory, np.uint8)
+
+
 def write(data: Memory, *, entropy: bool = True, repeats: bool = True) -> list[Buffer]:
     """The stream, in parts, the smallest of what is tried: as it is, and
 

@@ -27,7 +27,7 @@ Held: TypeAlias = "Callable[[Digest], Read | None]"
 WORK = 4
 """What reading an object may decode, its bases included, in multiples of its own bytes."""
 _SMALLEST = 1024
-"""memoryview of an object below which a base gains next to nothing."""
+"""Bytes of an object below which a base gains next to nothing."""
 _GAIN = 0.97
 """A base has to make of an object less than this part of what it takes alone."""
 _STEP = 1.04
