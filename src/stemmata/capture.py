@@ -28,7 +28,7 @@ _SECRET_WORDS = _words(
 _KEY_OWNERS = _words("api access private secret account signing encryption ssh service session auth master")
 _SERVICES = _words(
     "wandb openai comet neptune clearml huggingface anthropic cohere replicate groq gemini deepseek"
-    " github gitlab aws azure gcp google kaggle modal runpod pinecone tavily serper slack telegram"
+    " github gitlab aws azure gcp google kaggle runpod pinecone tavily serper slack telegram"
     " discord"
 )
 """Whose keys are secrets; `hf_key` is the name of a tensor more often."""
@@ -41,6 +41,7 @@ _MODEL_TOKENS = _words(
     " mode reduction weight weights ratio rate selection classification pooling shift sampling frequency"
     " split dim order overlap"
 )
+_COUNTS = _words("num max min n count total avg average mean")
 _BENIGN_KEYS = frozenset({"author", "authors"})
 _SIGNATURE_KEYS = frozenset({"sig", "signature", "xamzsignature", "xgoogsignature", "sharedaccesssignature"})
 
@@ -118,6 +119,7 @@ Span = tuple[int, int, str]
 Harmless = Callable[[str], bool]
 _MAX_MASKED_CHARACTERS = 1 << 20
 _LEAST_KNOWN = 8
+_FOLDERS = frozenset(("PWD", "OLDPWD"))
 GIVEN = "STEMMATA_ARG_"
 """Variables that give a masked argument of a command again begin so."""
 _PLURAL = re.compile(r"(?i)(?:keys|tokens|secrets|passwords|credentials|creds)$")
@@ -149,6 +151,8 @@ def looks_secret(key: str) -> bool:
 def _is_token(words: list[str]) -> bool:
     at = next((number for number, word in enumerate(words) if word in ("token", "tokens")), None)
     if at is None or words[at:] == ["token", "id"] or _MODEL_TOKENS.intersection(words[at + 1 :]):
+        return False
+    if words[at] == "tokens" and _COUNTS.intersection(words[:at]):
         return False
     if at and words[at - 1] in _TOKEN_OWNERS:
         return True  # whatever is before that: the token of an API of labels is one of an API
@@ -189,17 +193,21 @@ def known_secrets(environment: Mapping[str, str] | None = None) -> tuple[str, ..
     stand. Paths that are there (`PWD`), short values and plain words (`AUTH_MODE=disabled`) are none."""
     variables = os.environ if environment is None else environment
     found = {
-        value.strip() for name, value in variables.items() if looks_secret(name) or name.startswith(GIVEN)
+        value.strip()
+        for name, value in variables.items()
+        if (looks_secret(name) or name.startswith(GIVEN)) and _tells_something(name, value.strip())
     }
-    return tuple(sorted(filter(_tells_something, found), key=lambda value: (-len(value), value)))
+    return tuple(sorted(found, key=lambda value: (-len(value), value)))
 
 
-def _tells_something(value: str) -> bool:
+def _tells_something(name: str, value: str) -> bool:
     if len(value) < _LEAST_KNOWN or MASK in value or _PLAIN_WORD.fullmatch(value):
         return False
     # Keys of AWS may begin as a path does.
     if value[0] not in "/.~":
         return True
+    if name in _FOLDERS:
+        return False  # of another machine, perhaps, and so not there
     try:
         return not Path(value).expanduser().exists()
     except (OSError, ValueError, RuntimeError):  # too long for a path, or of nobody's home
@@ -328,21 +336,25 @@ def mask_command(argv: Sequence[str]) -> list[str]:
     """A command line, argument by argument; the argument after a secret flag goes whole, after one in the
     plural (`--api-keys`) all up to the next flag, and so does what `wandb login` is given."""
     masked: list[str] = []
-    left = 0
-    """Arguments that go whole."""
+    left, login = 0, False
+    """Arguments that go whole; whether the first that is no flag does."""
     for number, argument in enumerate(argv):
-        if left and not argument.startswith("--"):
+        before = argv[number - 1] if number else ""
+        if left and not argument.startswith("--" if left == 1 else "-"):
             masked.append(MASK)
             left -= 1
+            continue
+        left = 0
+        if login and not argument.startswith("-") and before != "--host":
+            masked.append(MASK)
+            login = False
             continue
         name, equals, _ = argument.partition("=")
         secret = looks_secret(name) and not any(c.isspace() for c in name)
         if secret and not equals and argument.startswith("-"):
             left = len(argv) if _PLURAL.search(name) else 1
-        elif argument == "login" and number and argv[number - 1].rpartition("/")[2] == "wandb":
-            left = 1
-        else:
-            left = left if left == 1 and argv[number - 1 : number] == ["login"] else 0
+        elif argument == "login" and before.rpartition("/")[2] == "wandb":
+            login = True
         masked.append(f"{name}={MASK}" if secret and equals else mask(argument))
     return masked
 

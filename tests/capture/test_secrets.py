@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from stemmata.capture import MASK, known_secrets, looks_secret, mask, mask_command, mask_config
+from stemmata.capturing import configs
 from stemmata.capturing.secrets import holds_secrets, mask_source
+from stemmata.hf.tokens import drop_tokens
 
 ROOT = Path(__file__).parents[2]
 KEY = "0123456789abcdef" * 2 + "01234567"
@@ -147,6 +150,13 @@ def test_whose_token_it_is_counts_before_what_else_is_in_the_name() -> None:
     secret = ["LABEL_STUDIO_API_TOKEN", "CHAT_API_TOKEN", "IMAGE_REGISTRY_TOKEN", "WANDB_KEY", "openai_key"]
     assert [name for name in secret if not looks_secret(name)] == []
     plain = ["hf_pad_token", "api_max_tokens", "TOKEN_TYPE", "hf_key", "hub_token_count", "wandb_key_name"]
+    plain += [
+        "max_user_tokens",
+        "num_api_tokens",
+        "max_session_tokens",
+        "cross_modal_key",
+        "multi_modal_keys",
+    ]
     assert [name for name in plain if looks_secret(name)] == []
 
 
@@ -157,9 +167,13 @@ def test_whose_token_it_is_counts_before_what_else_is_in_the_name() -> None:
         *((name, True) for name in ("token", "token.txt", "hf_token.txt", "wandb_key.txt", "api_key.txt")),
         *(
             (name, True)
-            for name in ("password.txt", "passwords.txt", "api_keys.yaml", "client_secret_1.json")
+            for name in ("password.txt", "passwords.txt", "api_key", "hub_token", "credentials.json")
         ),
         *((name, False) for name in ("tokenizer.json", "special_tokens_map.json", "added_tokens.json")),
+        *(
+            (name, False)
+            for name in ("token.yaml", "auth.yaml", "user_tokens.json", "cookie.json", "pass.json")
+        ),
         *((name, False) for name in ("tokens.txt", "vocab.txt", "keys.py", "token.py", "authors.txt")),
         *((name, False) for name in ("config.json", "requirements.txt", "README", "model.safetensors")),
     ],
@@ -173,3 +187,65 @@ def test_i10_a_secret_that_begins_as_a_path_does_is_known(tmp_path: Path) -> Non
     there.write_text("")
     assert known_secrets({"AWS_SECRET_ACCESS_KEY": "/wJalrXUtnFEMI/K7MDENG"}) == ("/wJalrXUtnFEMI/K7MDENG",)
     assert known_secrets({"GOOGLE_CREDENTIALS": str(there)}) == ()
+    assert known_secrets({"PWD": "/home/of/another/machine", "OLDPWD": "/not/here/either"}) == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        (["wandb", "login", "--relogin", "--verify", "kkk111"], ["--relogin", "--verify", MASK]),
+        (
+            ["/x/wandb", "login", "--host", "https://h", "kkk111", "more"],
+            ["--host", "https://h", MASK, "more"],
+        ),
+        (["wandb", "login"], []),
+    ],
+)
+def test_i10_what_a_login_is_given_is_masked_behind_its_flags(given: list[str], left: list[str]) -> None:
+    assert mask_command(given) == [*given[:2], *left]
+
+
+def test_what_follows_many_keys_ends_at_the_next_flag() -> None:
+    given = ["t", "--api-keys", "aaa111", "bbb222", "-o", "out", "data.json"]
+    assert mask_command(given) == ["t", "--api-keys", MASK, MASK, "-o", "out", "data.json"]
+
+
+LONG = "hf_T0ub4dorSECRETabcdefgh"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"token": "image", "api_key": "EMPTY", "vision": {"token": "<image>", "hf_token": "none"}},
+        {"tokenizer": "hf_tokenizer", "added_tokens_decoder": {"0": {"content": "hf_abcdefghij"}}},
+        {
+            "use_auth_token": True,
+            "hub_token": None,
+            "words": ["token", "api_key", "hf_abcdefghijklmnopqrstuvw"],
+        },
+    ],
+)
+def test_words_of_a_configuration_are_no_tokens(config: dict[str, object]) -> None:
+    data = json.dumps(config).encode()
+    assert configs.without_tokens(data) == (data, {})
+
+
+def test_i10_a_token_is_taken_out_where_it_stands_alone_and_told_where_it_does_not() -> None:
+    inside = {"added_tokens_decoder": {"7": {"content": LONG}}, "words": ["a", LONG], "lr": 1}
+    data, held = configs.without_tokens(json.dumps({"use_auth_token": LONG, **inside}).encode())
+    assert json.loads(data) == inside
+    assert set(held.values()) == {LONG}
+
+
+def test_i10_a_token_in_a_folder_of_ones_own_is_left_nowhere(tmp_path: Path) -> None:
+    inside = {"added_tokens_decoder": {"7": {"content": LONG}}, "words": ["a", LONG], "lr": 1}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"use_auth_token": LONG, **inside}))
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"vocab": {"a": 0, LONG: 1}}))
+    drop_tokens(tmp_path)
+    word = "<left out 0>"
+    assert json.loads((tmp_path / "tokenizer.json").read_text()) == {"vocab": {"a": 0, word: 1}}
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text()) == {
+        "added_tokens_decoder": {"7": {"content": word}},
+        "words": ["a", word],
+        "lr": 1,
+    }

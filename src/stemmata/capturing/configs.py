@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
 from stemmata.capture import is_token
 
 MAX_BYTES = 16 << 20
-_ENTRIES = frozenset(
-    ("token", "use_auth_token", "auth_token", "hub_token", "hf_token", "access_token", "api_key")
-)
-_SPECIAL = re.compile(r"\s*(?:[<\[{|].*[>\]}|]|\*+)?\s*")
+_ENTRIES = dict.fromkeys(("use_auth_token", "auth_token", "hub_token", "hf_token"), 8)
+_ENTRIES |= dict.fromkeys(("token", "access_token", "api_key"), 16)
+"""Names of entries, and from how many characters on what they hold may be a token: a word is none."""
+_KEY = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[\w.-]+", re.ASCII)
+_LEAST = 20
+"""Characters of a token of a known shape: `hf_tokenizer` is a name."""
 
 
 def is_config(path: str) -> bool:
@@ -26,30 +29,36 @@ def is_config(path: str) -> bool:
 
 
 def without_tokens(data: bytes) -> tuple[bytes, dict[str, str]]:
-    """A configuration's bytes without the entries that hold a token, and these by their names; as it was
-    if there are none. What is left is written as transformers writes it."""
+    """A configuration's bytes without the entries that hold a token, and what they hold by their names; as it
+    was if there are none. What is left is written as transformers writes it.
+
+    A token further inside is told and stays: an entry there may be one of a list that has to be whole.
+    """
     if len(data) > MAX_BYTES:
         return data, {}
-    dropped: dict[str, str] = {}
     try:
         found = json.loads(data)
-        _drop(found, dropped)
+        held = dict(_tokens("", found))
     except (ValueError, RecursionError):
         return data, {}
-    if not dropped:
-        return data, {}
-    return (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "replace"), dropped
+    if not held or not isinstance(found, dict):
+        return data, held
+    left = {name: value for name, value in found.items() if not (name in held and value == held[name])}
+    return (json.dumps(left, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "replace"), held
 
 
-def _drop(found: Any, dropped: dict[str, str]) -> None:
-    if isinstance(found, dict):
-        secret = {name: v for name, v in found.items() if isinstance(v, str) and _is_secret(name, v)}
-        for name in secret:
-            del found[name]
-        dropped.update(secret)
-    for each in found.values() if isinstance(found, dict) else found if isinstance(found, list) else ():
-        _drop(each, dropped)
+def _tokens(name: str, found: Any) -> Iterator[tuple[str, str]]:
+    """Every token, by the name that it stands under."""
+    if isinstance(found, str) and _is_secret(name, found.strip()):
+        yield name, found
+    pairs = found.items() if isinstance(found, dict) else ()
+    if isinstance(found, list):
+        pairs = ((name, each) for each in found)
+    for key, value in pairs:
+        yield from _tokens(key, value)
 
 
 def _is_secret(name: str, value: str) -> bool:
-    return is_token(value.strip()) or (name in _ENTRIES and not _SPECIAL.fullmatch(value))
+    shaped = len(value) >= _LEAST and is_token(value) and not value.islower()
+    named = name in _ENTRIES and len(value) >= _ENTRIES[name] and _KEY.fullmatch(value) is not None
+    return shaped or named

@@ -75,8 +75,9 @@ _SECRET_FILES = re.compile(
     r"|id_(?:rsa|dsa|ecdsa|ed25519).*|.*\.(?:pem|key|p12|pfx|jks|keystore|kdbx|gpg|asc)"
     r"|credentials?(?:\..*)?|secrets?\.(?!py$).*|.*service[_-]?account.*\.json)"
 )
-_OF_ONE_SECRET = frozenset(("", ".txt", ".json", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".conf"))
-"""Endings of files that are named as what is in them: `token`, `wandb_key.txt`, `api_keys.yaml`."""
+_OF_ONE_SECRET = frozenset(("", ".txt"))
+"""Endings of files that are named as what is in them: `token`, `wandb_key.txt`. Settings (`auth.yaml`) are
+read by their keys, and `tokens.json` may be a vocabulary."""
 _REFERENCE = re.compile(
     r"""["']?(?:\$[A-Z_][A-Z0-9_]*|\$[0-9@*]|\$\{\{?[^}:]*\}\}?|\$\([^)]*\)|\{+[\w.\s]*\}+|<[\w\s-]*>|~|\*+"""
     r"""|(?i:null|none|true|false)|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)?["']?,?"""

@@ -24,7 +24,7 @@ def drop_tokens(folder: Path) -> None:
         data, dropped = without_tokens(path.read_bytes()) if is_config(path.name) else (b"", {})
         if not dropped:
             continue
-        path.write_bytes(data)
+        path.write_bytes(data)  # what it holds further inside is replaced below
         values.update(dict.fromkeys(dropped.values()))
         for name in dropped:
             if (path.name, name) not in _told:
