@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, EarlyStoppingCallback, Trainer, TrainerCallback
+from transformers import (
+    AutoModelForCausalLM,
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 import tiny_models as tiny
 from stemmata.errors import EmptyDataset, InvalidArgument, InvalidName
@@ -214,6 +222,17 @@ def test_a_stop_that_no_checkpoint_follows_keeps_the_last_state_or_says_that_it_
     else:
         assert repo["m@r/final"].step == 4
         assert repo["m@r/final"].record.content != repo["m@r/best"].record.content
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_processes_without_a_recorder_mark_the_last_weights_too(tmp_path: Path, over: bool) -> None:
+    """They go by the marks whether to meet: one that lags behind would leave while rank 0 writes."""
+    callback, model = VersionCallback(tmp_path / "r", "m"), torch.nn.Linear(2, 2)
+    args = TrainingArguments(str(tmp_path / "out"), use_cpu=True, report_to="none")
+    args.load_best_model_at_end = True
+    state, control = TrainerState(global_step=3, max_steps=9), TrainerControl(should_training_stop=over)
+    callback.on_evaluate(args, state, control, {}, model=model)
+    assert bool(callback._untouched) is not over
 
 
 class Dot(torch.nn.Module):

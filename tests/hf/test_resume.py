@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import AutoTokenizer, TrainerCallback
 
 import tiny_models as tiny
 from stemmata.errors import IncompleteState, TrainingSaveFailed, TrainingSetup
@@ -132,6 +132,18 @@ def test_a_state_changes_nothing_of_its_version(repo: Repository, tmp_path: Path
     assert state.kind == "checkpoint"
     assert state.parents == [version.id.hex]
     assert version.load() is not None
+
+
+def test_i10_a_token_that_a_tokenizer_was_loaded_with_is_in_no_state(
+    repo: Repository, tmp_path: Path
+) -> None:
+    tiny.tokenizer().save_pretrained(tmp_path / "from")
+    trainer = training(repo, tmp_path / "out", num_train_epochs=1)
+    trainer.processing_class = AutoTokenizer.from_pretrained(tmp_path / "from", use_auth_token="Zk9x81qPqZ")
+    trainer.train()
+    for kept in (repo["m@r/final"], repo["m.resume@r/step-2"]):
+        assert "tokenizer_config.json" in {file.path for file in kept.files}
+        assert b"Zk9x81qPqZ" not in b"".join(kept.read(file.path) for file in kept.files)
 
 
 def test_a_fork_names_its_source(repo: Repository, tmp_path: Path) -> None:

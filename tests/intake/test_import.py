@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from makers import adapter_folder, model_folder
 from stemmata.errors import EmptySource, InvalidArgument, SourceMissing, UnsupportedFile
@@ -276,6 +278,17 @@ def test_plain_folders_adapters_and_single_checkpoints(
         ("run-deadbeef/step-6", "new"),
     ]
     assert {f.path for f in repo["m@plain/final"].files} == {"model_index.json", "unet/w.bin"}
+
+
+def test_a_model_of_parts_stays_one_though_a_trainer_wrote_a_part(repo: Repository, tmp_path: Path) -> None:
+    for part in ("unet", "text_encoder"):
+        (tmp_path / "pipe" / part).mkdir(parents=True)
+        (tmp_path / "pipe" / part / "model.safetensors").write_bytes(save({"w": np.ones(3, np.float32)}))
+    (tmp_path / "pipe" / "text_encoder" / "training_args.bin").write_bytes(b"")
+    (tmp_path / "pipe" / "model_index.json").write_text("{}")
+    done = import_folders(repo, [tmp_path / "pipe"], model="m")
+    assert statuses(done) == [("pipe/final", "new")]
+    assert {f.path for f in repo["m@pipe/final"].files} >= {"model_index.json", "unet/model.safetensors"}
 
 
 def test_metrics_that_no_version_can_have_cost_themselves_alone(

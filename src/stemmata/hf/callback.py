@@ -225,6 +225,7 @@ class VersionCallback(NotLightnings, TrainerCallback):
 
     @together
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **live: Any) -> None:
+        self._watch(args, state, control, live)
         recorder = self._recorder
         if recorder is None or not self._ours(state):
             return
@@ -356,11 +357,17 @@ class VersionCallback(NotLightnings, TrainerCallback):
 
     def _keep_last(self, args: Any, state: Any, control: Any, live: Mapping[str, Any]) -> None:
         """Where the best weights will replace the last ones, save those while they are here."""
-        over = control.should_training_stop or state.global_step >= state.max_steps > 0
-        if args.load_best_model_at_end and over and state.global_step > 0 and not self._serving.ended:
+        if self._watch(args, state, control, live):
             self._save(state, live, "final", "end")
-        elif args.load_best_model_at_end:
-            self._untouched = _marks(live["model"])
+
+    def _watch(self, args: Any, state: Any, control: Any, live: Mapping[str, Any]) -> bool:
+        """Whether the best weights are about to replace the last ones; else these are marked. On every
+        process at the same events: `_keep_late`, where they meet, goes by the marks."""
+        if not args.load_best_model_at_end or state.global_step == 0 or self._serving.ended:
+            return False
+        over = bool(control.should_training_stop or state.global_step >= state.max_steps > 0)
+        self._untouched = [] if over else _marks(live["model"])
+        return over
 
     def _keep_late(self, args: Any, state: Any, control: Any, live: Mapping[str, Any]) -> None:
         """As `_keep_last`, where a callback after this one ended the training at the event that this one saw

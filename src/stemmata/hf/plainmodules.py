@@ -1,7 +1,7 @@
 """Plain modules: the weight file of a model that is none of a library. Owns which of its tensors are one.
 
 The Trainer takes safetensors' `save_file` for such a model, which refuses tied tensors; `save_model` writes
-those and refuses a slice of a larger storage. Here either is written.
+those and refuses a slice of a larger storage. Here either is written; slices that overlap in part are not.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from stemmata.errors import TrainingSetup
 
 
 def save(model: Any, path: Path) -> None:
-    """Write the file, byte for byte what `save_file` or `save_model` would, where they can."""
+    """Write the file, byte for byte what `save_file` or `save_model` would. Raises as `hold`."""
+    hold(model)
     state = model.state_dict()
     ties = _ties(state)
     kept = {name: value.contiguous() for name, value in state.items() if name not in ties}
@@ -26,7 +27,7 @@ def save(model: Any, path: Path) -> None:
 
 
 def hold(model: Any) -> None:
-    """Refuse, before the first step, a model whose state is more than tensors. Raises TrainingSetup."""
+    """Refuse a model whose state is more than tensors; best before the first step. Raises TrainingSetup."""
     odd = [name for name, value in model.state_dict().items() if not isinstance(value, torch.Tensor)]
     if odd:
         raise TrainingSetup(

@@ -23,6 +23,7 @@ from stemmata.hf.distributed import Meeting
 from stemmata.hf.origin import version_of_checkpoint
 from stemmata.hf.recorder import Recorder, Saved
 from stemmata.hf.runnames import free_name
+from stemmata.hf.tokens import drop_tokens
 from stemmata.ids import VersionId
 from stemmata.names import name_key, slug
 from stemmata.records import Run
@@ -209,6 +210,7 @@ class States:
             copy = recorder.workspace.folder()
             recorder.room.hold_on_disk(copy, size)
             _copy(folder, copy)
+            drop_tokens(copy)
         except (OSError, IncompleteState, SpaceShort) as error:
             problem = error  # told by the writer, in the order and the way of every failed save
         self._taken = step

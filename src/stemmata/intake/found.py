@@ -48,6 +48,8 @@ _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.safetensors|\.bin)")
 _NO_WEIGHTS = ("training_args.bin", "pytorch_model_fsdp*", *TO_RESUME)
 _NAME_BYTES = 120
 _NAMED = 5
+_OF_PARTS = frozenset(("model_index.json", "modules.json"))
+"""Lists of a model's parts, each in a folder of its own: of diffusers and of sentence-transformers."""
 _TRAINERS = ("training_args.bin", states.FILE_NAME)
 _MAX_INDEX = 64 << 20
 _TUTORIAL = re.compile(r"v_(.+)")
@@ -151,6 +153,8 @@ def _places(folder: Path) -> tuple[list[Path], list[str]]:
     listed = sorted(_listed(folder))
     inside = [p for p in listed if may_be_folder(p) and not p.name.startswith(".")]
     if any(_CHECKPOINT.fullmatch(p.name) for p in inside) or holds_weights(folder):
+        return [folder], []
+    if any(p.name in _OF_PARTS for p in listed):
         return [folder], []
     shelf = [p for p in inside if _is_output(p)]
     beside = [p.name for p in listed if not may_be_folder(p) and not _is_of_shelf(p)]
