@@ -8,8 +8,7 @@ from manifests import BRANCHES
 from pagekinds import FIRST, kinds_of
 
 _COST = """*{name}* takes {less} MB in {part}, and {more} MB in {whole}, where the limit is met sooner. """
-_LINE = """{kind}: of {first} {one} MB were kept, of those after it {least} to {most} MB, {mean} in the
-mean, and of the last, {last}, {end}"""
+_LINE = """{kind}: {first} took {one} MB, the others {range} MB, and the last, {last}, {end} MB"""
 _UNKNOWN = "What the limit costs after many more versions no history here shows."
 _WORTH_TELLING = 1.05
 """By how much a version must take more for its limit to be told as a cost."""
@@ -71,7 +70,8 @@ def the_lines(results: Results) -> str:
         if kind == FIRST or not others:
             continue
         sizes = [row.kept for row in others]
-        words = {"kind": kind, "first": first.name, "one": mb(first.kept), "last": others[-1].name}
-        words |= {"least": mb(min(sizes)), "most": mb(max(sizes)), "mean": mb(sum(sizes) / len(sizes))}
-        told.append(_LINE.format(**words, end=mb(others[-1].kept)))
+        ends = dict.fromkeys(mb(size) for size in (min(sizes), max(sizes)))
+        words = {"kind": f"{kind[0].upper()}{kind[1:]}", "first": first.name, "one": mb(first.kept)}
+        words |= {"range": " to ".join(ends), "last": others[-1].name, "end": mb(others[-1].kept)}
+        told.append(_LINE.format(**words))
     return f"On {history.name}, whose rate does not fall, stemmata kept this. {'. '.join(told)}."
