@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -32,30 +31,31 @@ def without_tokens(data: bytes) -> tuple[bytes, dict[str, str]]:
     """A configuration's bytes without the entries that hold a token, and what they hold by their names; as it
     was if there are none. What is left is written as transformers writes it.
 
-    A token further inside is told and stays: an entry there may be one of a list that has to be whole.
+    A token under a name that is not one of a token's, or in a list, is told and stays: what it is part of may
+    have to be whole.
     """
     if len(data) > MAX_BYTES:
         return data, {}
+    held: dict[str, str] = {}
     try:
-        found = json.loads(data)
-        held = dict(_tokens("", found))
+        left = _left(json.loads(data), held, "")
     except (ValueError, RecursionError):
         return data, {}
-    if not held or not isinstance(found, dict):
-        return data, held
-    left = {name: value for name, value in found.items() if not (name in held and value == held[name])}
+    if not held:
+        return data, {}
     return (json.dumps(left, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "replace"), held
 
 
-def _tokens(name: str, found: Any) -> Iterator[tuple[str, str]]:
-    """Every token, by the name that it stands under."""
+def _left(found: Any, held: dict[str, str], name: str) -> Any:
+    """What is left of a value that stands under `name`; tokens in it go to `held`, by their names."""
     if isinstance(found, str) and _is_secret(name, found.strip()):
-        yield name, found
-    pairs = found.items() if isinstance(found, dict) else ()
+        held[name] = found
     if isinstance(found, list):
-        pairs = ((name, each) for each in found)
-    for key, value in pairs:
-        yield from _tokens(key, value)
+        return [_left(each, held, name) for each in found]
+    if not isinstance(found, dict):
+        return found
+    left = {key: _left(value, held, key) for key, value in found.items()}
+    return {key: v for key, v in left.items() if not (key in _ENTRIES and held.get(key) == v)}
 
 
 def _is_secret(name: str, value: str) -> bool:
