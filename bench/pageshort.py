@@ -58,7 +58,15 @@ def _how_timed(results: Results) -> str:
     # So many orders of the walks of two tools there are; in two of them all of the one come first.
     odds = comb(2 * walks, walks) // 2
     rebuilt = any({PATCHES, GONE} <= set(history.walks) for history in usual)
-    words = {"walks": walks, "middle": middle, "odds": odds, "again": pagewords.REBUILT if rebuilt else ""}
+    left_out = " and ".join(history.name for history in results.histories if history.name in ONCE)
+    once = f" ({left_out}, which few tools walked, and once, are not among them)" if left_out else ""
+    words = {
+        "walks": walks,
+        "once": once,
+        "middle": middle,
+        "odds": odds,
+        "again": pagewords.REBUILT if rebuilt else "",
+    }
     return pagewords.TIMES[min(walks, max(pagewords.TIMES))].format(**words)
 
 

@@ -18,10 +18,11 @@ from pagetables import table
 _MUCH = 0.05
 """Of a version's own bytes: a base that less leans on is not named."""
 WEIGHTS = f"""Embeddings and the rest of the weights: how large they are, how much of each changed against the
-version under *from*, and what stemmata keeps of each, all per version (means). *Rows moved*: rows of the
-tables of embeddings that moved by more than {MOVED:g} of their Euclidean norm, as those of tokens do that
-the training saw; weight decay alone moves a row by less. In bf16 a row has moved as soon as one of its
-values passes a step of rounding: there this tells little."""
+version under *from*, and what stemmata keeps of each, all per version (means). Of a kind those versions
+count that have tensors of their parent's names, if any do: the first of a line of adapters has none. *Rows
+moved*: rows of the tables of embeddings that moved by more than {MOVED:g} of their Euclidean norm, as those
+of tokens do that the training saw; weight decay alone moves a row by less. In bf16 a row has moved as soon
+as one of its values passes a step of rounding: there this tells little."""
 LEANING = """Which version leans on which in stemmata's store; of the weights alone. *Stored already*: what
 an older version has bit for bit. *Leans on*: the versions that the rest is a difference from, the largest
 share first; below 5% not shown. *Older versions read*: how many are needed to bring this one back, those

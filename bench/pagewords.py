@@ -24,8 +24,8 @@ machine* tells. What it comes to stands under *In short*, where others win under
 
 Every measured figure here and in the pictures is made from [{name}]({file}) by `bench/benchmarks.py`. MB is
 10^6 bytes. Bold is, in the tables of tools, the least figure of a column (*By kind*: of a row), even where
-the next cannot be told from it; in the first table it is the share of a kind of version that has a
-relative in the store. *Kept* is what a
+the next cannot be told from it; in the first table it is the share of versions
+that were trained from one in the store. *Kept* is what a
 store grew by, *a version* a whole folder as `save_pretrained` leaves it, with config and tokenizer.
 """
 
@@ -69,10 +69,10 @@ TIMES = {
 and *slower* are by more than chance may do: each tool walked once, and the times differ by more than the
 share of the faster one that stands under the table of the history.{again}""",
     2: """How long it takes, in seconds: the whole process of a command, until the disk has it all. Each tool
-walked {walks} times through each history. The figure is the {middle} of these walks, each of which is a mean
-over its versions. *Faster* is a tool of which every walk took less than every walk of stemmata, *slower* one
-of which every walk took more. Two tools that are equally fast are told apart so by chance one time
-in {odds}.{again}""",
+walked {walks} times through each of these histories{once}. The figure is the {middle} of these walks, each
+of which is a mean over its versions. *Faster* is a tool of which every walk took less than every walk of
+stemmata, *slower* one of which every walk took more. Two tools that are equally fast are told apart so by
+chance one time in {odds}.{again}""",
 }
 """By the walks of each tool, the last for more."""
 REBUILT = """ *zstd 3 --patch-from* rebuilds a version's parent from its store before it can save: in brackets
@@ -272,8 +272,8 @@ On Linux with apt-get, in a copy of this repository in which `./scripts/test` ha
 It unpacks Debian's packages and installs PyPI's below `bench-work/`, where nothing of the machine
 changes, trains the histories, which takes about 20 minutes on two cores that multiply bf16 and longer on
 others, and measures; it needs some 16 GB of disk. It may be interrupted: the same
-command goes on with the walk that was cut off. `--repeat 1` walks once with each tool instead of three
-times, `--only-tools` and `--histories` measure less, `--page` writes the page anew from what is
+command goes on with the walk that was cut off. `--repeat` says how often each tool walks, three times if it
+is left out. `--only-tools` and `--histories` measure less, `--page` writes the page anew from what is
 kept. Leave the machine alone meanwhile. `bench/README.md`
 has the rest.
 """
