@@ -108,8 +108,12 @@ def test_without_knowing_what_is_old_nothing_is_handed_out(
     two_shards(tmp_path / "saved")
     (tmp_path / "saved/model.safetensors.index.json").write_text(broken, encoding="latin-1")
     why = r"its model\.safetensors\.index\.json (is no JSON|names no shards)"
-    with pytest.raises(NotLoadable, match=why):
-        repo.save(tmp_path / "saved", "m").state_dict()
+    version = repo.save(tmp_path / "saved", "m")
+    for ask in (version.state_dict, lambda: version.tensor("a")):
+        with pytest.raises(NotLoadable, match=why) as refused:
+            ask()
+        assert "save again from an empty folder" in str(refused.value)
+        assert "state_dict()" not in str(refused.value)
 
 
 def test_an_index_is_bounded_before_it_is_read(
@@ -117,5 +121,6 @@ def test_an_index_is_bounded_before_it_is_read(
 ) -> None:
     two_shards(tmp_path / "saved")
     monkeypatch.setattr(sidefiles, "MOST", 10)
-    with pytest.raises(NotLoadable, match="10 at most are read"):
+    with pytest.raises(NotLoadable, match="10 at most are read") as refused:
         repo.save(tmp_path / "saved", "m").state_dict()
+    assert "state_dict()" not in str(refused.value)

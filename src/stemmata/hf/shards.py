@@ -13,15 +13,15 @@ from stemmata.version import Version
 _INDEX = re.compile(r"(?P<stem>.+)(?P<suffix>\.safetensors|\.bin)\.index\.json")
 # As save_pretrained names them: https://github.com/huggingface/huggingface_hub, serialization/_base.py.
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}(?P<suffix>\.safetensors|\.bin)")
+_HINT = "save again from an empty folder, or take its files with checkout()"
 
 
 def shards_of(version: Version, index: str) -> set[str]:
     """The paths of the files that an index names. Raises NotLoadable for what is none, and Damage."""
     folder = index.rpartition("/")[0]
-    names = dict_in(object_in(version, index) or {}, "weight_map").values()
+    names = dict_in(object_in(version, index, hint=_HINT) or {}, "weight_map").values()
     if not names or not all(isinstance(name, str) for name in names):
-        hint = "save again from an empty folder, or take its files with checkout()"
-        raise NotLoadable(version=version.short, reason=f"its {index} names no shards", hint=hint)
+        raise NotLoadable(version=version.short, reason=f"its {index} names no shards", hint=_HINT)
     return {f"{folder}/{name}" if folder else name for name in names}
 
 

@@ -18,13 +18,13 @@ MOST = 64 << 20
 _HINT = "look at it with checkout(); state_dict() gives the weights without it"
 
 
-def object_in(version: Version, name: str) -> dict[str, Any] | None:
+def object_in(version: Version, name: str, *, hint: str = _HINT) -> dict[str, Any] | None:
     """A JSON object among a version's files. Raises NotLoadable for any other content, and Damage."""
     try:
         size = version.file(name).size
     except FileNotInVersion:
         return None
-    return _object(version, f"its {name}", size, lambda: version.read(name))
+    return _object(version, f"its {name}", size, lambda: version.read(name), hint)
 
 
 def object_of(version: Version, source: Path | Version, name: str) -> dict[str, Any] | None:
@@ -34,7 +34,7 @@ def object_of(version: Version, source: Path | Version, name: str) -> dict[str, 
     path = source / name
     if not path.is_file():
         return None
-    return _object(version, str(path), path.stat().st_size, path.read_bytes)
+    return _object(version, str(path), path.stat().st_size, path.read_bytes, _HINT)
 
 
 def list_in(settings: dict[str, Any], key: str) -> list[Any]:
@@ -49,14 +49,14 @@ def dict_in(settings: dict[str, Any], key: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _object(version: Version, what: str, size: int, read: Callable[[], bytes]) -> dict[str, Any]:
+def _object(version: Version, what: str, size: int, read: Callable[[], bytes], hint: str) -> dict[str, Any]:
     if size > MOST:
         reason = f"{what} has {size} bytes, and of such a file {MOST} at most are read"
-        raise NotLoadable(version=version.short, reason=reason, hint=_HINT)
+        raise NotLoadable(version=version.short, reason=reason, hint=hint)
     try:
         found = json.loads(read())
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise NotLoadable(version=version.short, reason=f"{what} is no JSON object", hint=_HINT)
+        raise NotLoadable(version=version.short, reason=f"{what} is no JSON object", hint=hint)
     return found
