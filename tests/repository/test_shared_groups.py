@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ import stemmata
 from makers import model_folder
 from stemmata import doctor
 from stemmata.catalog.catalog import FILE
+from stemmata.checkouts import cached
 from stemmata.errors import StorageReadOnly
 from trees_by_hand import contents_of
 from users import member
@@ -126,7 +128,9 @@ def test_a_folder_that_only_its_maker_may_write_is_found(shared: Path) -> None:
 
 
 @pytest.mark.parametrize("checkouts", [0o022, 0o002], ids=["the-folder-too", "the-checkout-alone"])
-def test_a_checkout_that_another_member_made_locks_nobody_out(shared: Path, checkouts: int) -> None:
+def test_a_checkout_that_another_member_made_locks_nobody_out(
+    shared: Path, monkeypatch: pytest.MonkeyPatch, checkouts: int
+) -> None:
     root = shared / "models"
     with ann(0o002), stemmata.open(root, create=True) as repo:
         saved = repo.save(shared.parent / "ann", "m", name="hers", provenance={})
@@ -144,5 +148,42 @@ def test_a_checkout_that_another_member_made_locks_nobody_out(shared: Path, chec
         assert version.path() == whole == version.cached()
         assert repo.version_of_path(whole) == version.id
     assert light.stat().st_ino == inode, "hers is as it was"
+    monkeypatch.setenv("STEMMATA_CACHE", str(shared.parent / "of-ann"))
     with ann(0o022), stemmata.open(root) as repo:
         assert repo["m@hers"].path() == light
+
+
+@pytest.mark.parametrize("change", ["closed", "unsound"])
+def test_beside_a_checkout_that_is_no_use_to_a_member_theirs_is_made_once(
+    shared: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    root = shared / "models"
+    with ann(0o002), stemmata.open(root, create=True) as repo:
+        saved = repo.save(shared.parent / "ann", "m", name="hers", provenance={})
+        (root / "cache/checkouts").mkdir()
+        os.umask(0o022)
+        hers = saved.path()
+    inode = hers.stat().st_ino
+    if change == "closed":
+        hers.parent.chmod(0o700)
+    else:
+        (hers / "config.json").unlink()
+    decoded: list[Path] = []
+    fill = cached._fill
+
+    def counted(folder: Path, *rest: Any) -> None:
+        decoded.append(folder)
+        fill(folder, *rest)
+
+    monkeypatch.setattr(cached, "_fill", counted)
+    with ben(0o002), stemmata.open(root) as repo:
+        version = repo["m@hers"]
+        light = version.path(weights=False)
+        assert len(decoded) == 1
+        whole = version.path()
+        assert whole == light != hers
+        assert len(decoded) == 2
+        assert version.path() == version.path(weights=False) == whole
+        assert contents_of(whole) == contents_of(shared.parent / "ann")
+    assert len(decoded) == 2
+    assert hers.stat().st_ino == inode, "hers is where it was"

@@ -61,11 +61,10 @@ def shared(
     again if a file is missing, changed or new. Raises as `write` does; nothing is handed out then.
     """
     home = _home(cache_folder, version)
-    wanted = [tree] if weights else [tree, _light(tree)]
-    eviction.note_use(home)
-    if any(_is_sound(home, each) for each in wanted):
-        return home / "files"
+    if (found := _sound(home, tree, weights=weights)) is not None:
+        return found
     check_paths([f.path for f in tree.files], tree.empty_folders)
+    wanted = _wanted(tree, weights=weights)
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
         with _alone(home.parent / f".{version.hex}.lock") as alone:
@@ -91,8 +90,12 @@ def hand_out(
 ) -> Path:
     """As `shared`, from the first of these caches, the best one first, that this user may write to.
 
-    A cache that others write to as well may have places in it that are theirs alone.
+    A cache that others write to as well may have places in it that are theirs alone. What is sound in any
+    of them is handed out before one is made.
     """
+    for folder in cache_folders:
+        if (found := _sound(_home(folder, version), tree, weights=weights)) is not None:
+            return found
     *better, last = cache_folders
     for folder in better:
         try:
@@ -111,6 +114,16 @@ def find(cache_folder: Path, version: VersionId, tree: Tree) -> Path | None:
     return home / "files"
 
 
+def _sound(home: Path, tree: Tree, *, weights: bool) -> Path | None:
+    """What is there to be handed out; it counts as in use before it is looked at."""
+    eviction.note_use(home)
+    return home / "files" if any(_is_sound(home, each) for each in _wanted(tree, weights=weights)) else None
+
+
+def _wanted(tree: Tree, *, weights: bool) -> list[Tree]:
+    return [tree] if weights else [tree, _light(tree)]
+
+
 def is_weights(file: TreeFile) -> bool:
     """Whether a file is one of those that hold weights, and not what is said of them."""
     return bool(file.container) or PurePosixPath(file.path).suffix in _WEIGHTS
@@ -126,6 +139,9 @@ def _home(cache_folder: Path, version: VersionId) -> Path:
 
 def _make(home: Path, wanted: Sequence[Tree], read: ReadObject, progress: Progress | None) -> None:
     """Make the last of `wanted`; any of them may be there when it is put in place."""
+    if home.is_dir() and not home.is_symlink() and not may_write(home):
+        # Said before anything is decoded: another user's, and sound to that one maybe.
+        raise StorageReadOnly(where=str(home), reason="no permission")
     temp = home.parent / f".{home.name}.{random_hex(8)}"
     tree = wanted[-1]
     try:
