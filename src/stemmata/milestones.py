@@ -19,7 +19,7 @@ def reading(session: Session, version: Version, point: Point) -> Reading:
     of both, why."""
     run, own = version.run, session.row(version.id)
     line = [row for row in logs.line_of(session, own) if version.at is None or row.at <= version.at]
-    told = logs.of_line(session, own, line).values()
+    told = logs.of_line(session, own, line, at=version.at).values()
     if run is None:
         return _alone(version, point, list(told))
     at = [row for row in line if point.is_at(row.step, row.epoch)]

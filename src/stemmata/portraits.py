@@ -87,7 +87,7 @@ def _logged(session: Session, versions: Sequence[Version]) -> tuple[dict[str, li
         if room < 0:
             return found, len(newest) - number
         if row is not None:
-            found[run] = list(logs.of_line(session, row, line, files=False).values())
+            found[run] = list(logs.of_line(session, row, line, files=False, at=last.at).values())
     return found, 0
 
 

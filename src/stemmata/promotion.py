@@ -202,9 +202,12 @@ class Promotion(Remaking):
         Examples are matched by `key` (a field; "line": their place), else by their id, their inputs or
         their place, whichever both have first. `score` is the field that says how good an answer was:
         true or false, 1 or 0, or a number. The first `show` of each kind are part of the answer.
+        A version of a moment has the evals of that moment.
         Raises EvalNotFound, Redacted, InvalidArgument.
         """
         from stemmata.evals import diff_evals
 
-        one, two = (self._session.row(self.get(each).id) for each in (a, b))
-        return diff_evals(self._session, one, two, name, key=key, score=score, show=show)
+        one, two = self.get(a), self.get(b)
+        a_row, b_row = self._session.row(one.id), self._session.row(two.id)
+        at = (one.at, two.at)
+        return diff_evals(self._session, a_row, b_row, name, key=key, score=score, show=show, at=at)

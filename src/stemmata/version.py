@@ -384,8 +384,10 @@ class Version:
 
     def logged(self) -> list[dict[str, int | float]]:
         """What its run logged, step by step: `step`, `epoch` and every metric, as far as it was kept with the
-        run's versions; those that came after this one included. Reads an object of each."""
-        return [each.row() for each in logs.of_run(self._session, self._session.row(self.id)).values()]
+        run's versions; those that came after this one included, of a moment those of then. Reads an object of
+        each."""
+        row = self._session.row(self.id)
+        return [each.row() for each in logs.of_run(self._session, row, at=self._at).values()]
 
     def captured(self) -> Captured:
         """All that is known of how it came about, typed: command, environment, packages, seeds, code, data;

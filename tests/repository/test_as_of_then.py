@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from stemmata.errors import EvalNotFound
+from stemmata.histories import logs
+from stemmata.logrows import KIND, Kept
 from stemmata.records import Run
 from stemmata.repository import Repository
 from stemmata.version import Version
@@ -83,6 +86,44 @@ def test_versions_of_then_are_compared_as_they_were(repo: Repository, then: str)
     found = repo.diff(a, b, step=100)
     assert [(m.key, m.a, m.b) for m in found.metrics] == [("acc", 0.5, 0.5)]
     assert repo.diff(a, b, step=300).metrics == ()
+
+
+def test_evals_of_then_are_compared(repo: Repository, then: str) -> None:
+    one, two = repo["m@r/step-100"], repo["m@r/step-200"]
+    moment = two.add_eval("sst2", examples=[{"id": 1, "correct": False}]).at
+    one.add_eval("sst2", examples=[{"id": 1, "correct": False}])
+    two.add_eval("sst2", examples=[{"id": 1, "correct": True}])
+    assert repo.diff_evals(one, two, "sst2").summary == "1 fixed, 0 broken"
+    a, b = (repo.get(each.id, at=moment) for each in (one, two))
+    assert repo.diff_evals(a, b, "sst2").summary == "0 fixed, 1 broken"
+    assert repo.diff_evals(a, two, "sst2").right == 1
+    with pytest.raises(EvalNotFound):
+        repo.diff_evals(repo.get(one.id, at=then), two, "sst2")
+
+
+def test_rows_that_joined_a_version_later_are_not_told_of_then(
+    repo: Repository, then: str, tmp_path: Path
+) -> None:
+    logs.add(repo.session, repo["m@r/step-200"].id, Kept(({"step": 250, "loss": 0.25},)))
+    last = tmp_path / "400"
+    last.mkdir()
+    (last / "n.txt").write_text("400")
+    repo.save(
+        last,
+        "m",
+        name="r/step-400",
+        run=Run("r" * 32, "r"),
+        step=400,
+        parents=[repo["m@r/step-300"]],
+        provenance={KIND: Kept(({"step": 350, "loss": 0.125},)).encoded()},
+    )
+    assert [row["step"] for row in repo["m@r/step-200"].logged()] == [250, 350]
+    past = [repo.get(f"m@r/step-{step}", at=then) for step in (100, 200)]
+    assert past[1].logged() == []
+    for step, loss in ((250, 0.25), (350, 0.125)):
+        now = repo.diff("m@r/step-100", "m@r/step-200", step=step).metrics
+        assert [(m.key, m.a, m.b) for m in now] == [("loss", loss, loss)]
+        assert repo.diff(*past, step=step).metrics == ()
 
 
 def test_exports_of_then_have_the_metrics_of_then(repo: Repository, then: str) -> None:

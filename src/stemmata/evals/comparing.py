@@ -113,18 +113,20 @@ def diff_evals(
     key: str | None = None,
     score: str | None = None,
     show: int = 5,
+    at: tuple[str | None, str | None] = (None, None),
 ) -> EvalDiff:
     """Compare the last eval `name` of both, with the first `show` examples that became better and worse.
 
     `key` is the field that examples are matched by ("line": their place), `score` the field that says how
-    good each was. Both files are read twice, a line at a time.
+    good each was. `at`, of each: the last eval that it had then. Both files are read twice, a line at a
+    time.
 
     Raises EvalNotFound, Redacted, InvalidArgument, Damage.
     """
     if show < 0:
         raise InvalidArgument(argument="show", reason=f"{show} is less than none")
     rows = (a, b)
-    evals = [with_examples(session, row, name) for row in rows]
+    evals = [with_examples(session, row, name, at=then) for row, then in zip(rows, at, strict=True)]
 
     def lines(side: int) -> Iterator[bytes]:
         return read_lines(session, rows[side], evals[side])

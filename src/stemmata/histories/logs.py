@@ -32,21 +32,29 @@ _STATE = "trainer_state"
 """The kind of provenance under which an import keeps a training's log."""
 
 
-def of_run(session: Session, version: VersionRow) -> Mapping[int, Logged]:
+def of_run(session: Session, version: VersionRow, *, at: str | None = None) -> Mapping[int, Logged]:
     """What the version's run logged, by step, in order: along the line that the version is of. Of a version
-    without a run, what is kept with it. What was redacted, or cannot be read, is not in it."""
-    return of_line(session, version, line_of(session, version))
+    without a run, what is kept with it. What was redacted, or cannot be read, is not in it, and with `at`
+    nothing that was kept later."""
+    return of_line(session, version, line_of(session, version), at=at)
 
 
 def of_line(
-    session: Session, version: VersionRow, line: Sequence[VersionRow], *, files: bool = True
+    session: Session,
+    version: VersionRow,
+    line: Sequence[VersionRow],
+    *,
+    files: bool = True,
+    at: str | None = None,
 ) -> Mapping[int, Logged]:
     """As `of_run`, where its line is known. Without `files` only of what lies beside those: of many runs that
     spares a tree or three of each that kept no rows."""
     parts: list[tuple[str, Sequence[Row]]] = []
     whole, following = True, math.inf
+    if at is not None:
+        line = [row for row in line if row.at <= at]
     for each in reversed(line):
-        kept = _kept_with(session, each)
+        kept = _kept_with(session, each, at)
         if kept is None:
             whole = False
             continue
@@ -60,7 +68,7 @@ def of_line(
     if whole or not files:
         return found
     # Some were made by a release that kept no rows, or deleted since: then a log in their files may tell.
-    likely = _likely(session, version, line)
+    likely = [row for row in _likely(session, version, line) if at is None or row.at <= at]
     more = logrows.joined((called(session, each), rows_of(_file(session, each))) for each in likely)
     return logrows.missing_from(found, more)
 
@@ -112,7 +120,7 @@ class _Held:
     """Whether that is all that was logged up to it."""
 
 
-def _kept_with(session: Session, row: VersionRow) -> _Held | None:
+def _kept_with(session: Session, row: VersionRow, at: str | None) -> _Held | None:
     """None where a version keeps no rows."""
     connection = session.catalog.connection
     named = session.record(row).provenance
@@ -125,7 +133,7 @@ def _kept_with(session: Session, row: VersionRow) -> _Held | None:
     if _STATE in named and (rows := rows_of(_object(session, row, _STATE, named[_STATE], gone))):
         return _Held(rows, is_all=True)
     own = {kind: digest for kind, digest in named.items() if kind == logrows.KIND}
-    annotations = queries.annotations_of(connection, row.seq)
+    annotations = queries.annotations_of(connection, row.seq, at=at)
     objects = [each for annotation in annotations for each in annotation.objects.items()]
     late = {kind: digest for kind, digest in objects if kind.startswith(f"{logrows.KIND}#")}
     return _Held(rows_in(own), rows_in(late)) if own or late else None

@@ -231,5 +231,7 @@ def _evals(
     compared = repository.diff_evals(a, b, name, key=key, score=score, show=limit)
     if output.json:
         output.document({**compared.to_dict(), "at": moment})
-    else:
-        tell_difference(output, compared, (f"{a.model}@{a.name}", f"{b.model}@{b.name}"))
+        return
+    if moment is not None:
+        output.note(f"as of {text.utc(moment)}")
+    tell_difference(output, compared, (f"{a.model}@{a.name}", f"{b.model}@{b.name}"))
