@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 
 from stemmata import checkouts
@@ -33,6 +34,9 @@ _WEIGHTS = re.compile(r"(model|pytorch_model|adapter_model|pytorch_model_fsdp)\.
 _INDEX = re.compile(r"[^/]*\.(safetensors|bin)\.index\.json")
 _PIECE = re.compile(rb"__\d+_\d+\.distcp")
 _RANK = re.compile(r"rng_state_(\d+)\.pth")
+_MOST = 64 << 20
+"""Bytes of an index that is read."""
+_NAMED = 100
 
 
 def states_of(model: str) -> str:
@@ -45,8 +49,9 @@ def missing_parts(
 ) -> list[str]:
     """What a checkpoint lacks to be resumed from bit for bit: names of files; empty if it is complete.
 
-    `sizes` maps each file's relative path to its bytes: a file of none counts as missing. `processes`:
-    how many trained (default: what the names of the random states tell).
+    `sizes` maps each file's relative path to its bytes: a file of none counts as missing, an index as well
+    that is none or too long to be read. `processes`: how many trained (default: what the names of the random
+    states tell); of their states that are missing the first ones are named.
     """
     there = {path for path, size in sizes.items() if size > 0}
     folders = {path.split("/")[0] for path in there if "/" in path}
@@ -55,15 +60,22 @@ def missing_parts(
     optimizer = bool(there.intersection(_OPTIMIZERS)) or any(f.startswith("optimizer_") for f in folders)
     if not optimizer and not any(p.split("/")[0] in deepspeed and "optim_states" in p for p in there):
         missing.append("optimizer.pt")
-    missing += _missing_weights(there, folders, deepspeed, read)
+    missing += _missing_weights(there, folders, deepspeed, sizes, read)
     ranks = [int(found[1]) for path in there if (found := _RANK.fullmatch(path))]
     count = processes or (max(ranks) + 1 if ranks else 1)
-    wanted = ["rng_state.pth"] if count == 1 else [f"rng_state_{rank}.pth" for rank in range(count)]
-    return missing + [name for name in wanted if name not in there]
+    # Whatever a name or a record says of how many there are: no more are counted than lie there, and a few.
+    wanted: Iterable[str] = (
+        ["rng_state.pth"] if count == 1 else (f"rng_state_{rank}.pth" for rank in range(count))
+    )
+    return missing + list(islice((name for name in wanted if name not in there), _NAMED))
 
 
 def _missing_weights(
-    there: set[str], folders: set[str], deepspeed: list[str], read: Callable[[str], bytes]
+    there: set[str],
+    folders: set[str],
+    deepspeed: list[str],
+    sizes: Mapping[str, int],
+    read: Callable[[str], bytes],
 ) -> list[str]:
     missing: list[str] = []
     sharded = [f for f in folders if f.startswith(("pytorch_model_fsdp_", "optimizer_"))]
@@ -77,16 +89,21 @@ def _missing_weights(
         missing += [f"{folder}/{p}" for p in pieces if f"{folder}/{p}" not in there]
     indexes = [path for path in there if _INDEX.fullmatch(path)]
     for index in indexes:
-        try:
-            shards = sorted(set(json.loads(read(index))["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            missing.append(index)
-            continue
-        missing += [shard for shard in shards if shard not in there]
+        shards = _shards(read(index)) if sizes[index] <= _MOST else None
+        missing += [index] if shards is None else [shard for shard in shards if shard not in there]
     whole = any(_WEIGHTS.fullmatch(path.rpartition("/")[2]) and path.count("/") <= 1 for path in there)
     if not (whole or indexes or deepspeed or any(f.startswith("pytorch_model_fsdp_") for f in sharded)):
         missing.append("model.safetensors")
     return missing
+
+
+def _shards(index: bytes) -> list[str] | None:
+    """The files that an index names; None if it is no index."""
+    try:
+        shards = sorted(set(json.loads(index)["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return shards if all(isinstance(shard, str) for shard in shards) else None
 
 
 def find_state(session: Session, model: str, run: str | None, step: int | None = None) -> VersionRow | None:

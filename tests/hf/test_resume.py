@@ -115,6 +115,27 @@ def test_every_shard_and_every_processs_random_state_is_asked_for() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "index", [b"[" * 100_000, b"{}", b'{"weight_map": {"a": 1}}', b'{"weight_map": {"a": []}}', b"\xff", b"7"]
+)
+def test_an_index_that_is_none_counts_as_missing(index: bytes) -> None:
+    whole = dict.fromkeys([*PARTS, "model.safetensors.index.json"], 1)
+    assert missing_parts(whole, lambda _: index) == ["model.safetensors.index.json"]
+
+
+def test_an_index_is_bounded_before_it_is_read() -> None:
+    whole = {**dict.fromkeys(PARTS, 1), "model.safetensors.index.json": 1 << 40}
+    assert missing_parts(whole, lambda _: pytest.fail("read")) == ["model.safetensors.index.json"]
+
+
+def test_random_states_of_no_end_are_not_counted() -> None:
+    whole = dict.fromkeys([*PARTS, f"rng_state_{10**15}.pth"], 1)
+    for processes in (None, 10**15):
+        missing = missing_parts(whole, lambda _: b"", processes=processes)
+        assert missing[:2] == ["rng_state_0.pth", "rng_state_1.pth"]
+        assert len(missing) == 100
+
+
 @pytest.mark.parametrize(("setting", "value"), [("save_strategy", "no"), ("save_only_model", True)])
 def test_settings_that_keep_no_state_are_refused_before_the_first_step(
     repo: Repository, tmp_path: Path, setting: str, value: Any
