@@ -17,6 +17,7 @@ from stemmata.catalog.expression import FIELDS, Scope, compile_filter, compile_s
 from stemmata.catalog.grammar import MAX_LENGTH
 from stemmata.catalog.schema import SCHEMA
 from stemmata.errors import InvalidExpression
+from stemmata.names import name_key
 
 
 def found(shelf: Shelf, expression: str, at: str | None = None) -> list[str]:
@@ -202,6 +203,35 @@ def test_names_are_compared_as_names_are_everywhere(shelf: Shelf, then: bool) ->
         'alias != "PRODUCTION"', 'name != "v1-\u00c4"', 'model != "team/m"', 'run != "LAUF-\u00c4"',
     ):  # fmt: skip
         assert found(shelf, expression, at) == ["v2"], expression
+
+
+@pytest.mark.parametrize("model", ["m", None])
+def test_the_name_of_a_run_is_folded_once_and_finds_by_the_index_of_runs(
+    shelf: Shelf, model: str | None
+) -> None:
+    for number in range(40):
+        shelf.save("m", f"v{number:02}", run=("Lauf", "other", "third", None)[number % 4])
+    folded: list[object] = []
+
+    def fold(text: object) -> str | None:
+        folded.append(text)
+        return name_key(text) if isinstance(text, str) else None
+
+    shelf.connection.create_function("folded", 1, fold, deterministic=True)
+    for expression, count in (
+        ("run == 'LAUF'", 10),
+        ("run != 'LAUF'", 20),
+        ("run in ['LAUF', 'OTHER', 'x']", 20),
+        ("run not in ['LAUF', 'OTHER', 'x']", 10),
+        ("not run == 'LAUF'", 30),
+    ):
+        folded.clear()
+        assert len(selecting.numbers(shelf.connection, model, expressions=[expression])) == count, expression
+        assert sorted(map(str, folded)) == ["Lauf", "other", "third"], expression
+    made = compile_filter("run == 'LAUF'", Scope("m"))
+    sql = f"EXPLAIN QUERY PLAN SELECT v.seq FROM versions v WHERE v.model = 'm' AND {made.sql}"
+    plan = shelf.connection.execute(sql, made.parameters).fetchall()
+    assert any("SEARCH v USING" in row[3] and "versions_by_run (model=? AND run=?)" in row[3] for row in plan)
 
 
 def test_metrics_and_labels_as_they_stood_then(shelf: Shelf) -> None:

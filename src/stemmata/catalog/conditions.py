@@ -272,6 +272,8 @@ def _on(name: Name, condition: Clause, scope: Scope) -> Clause:
 
 def compares(name: Name, op: str, value: Value, scope: Scope) -> Clause:
     """`name op value`; op: == != < <= > >= and ~ for "contains"."""
+    if _is_run(name) and op in ("==", "!="):
+        return _of_runs([value], scope, negated=op == "!=")
     if op == "!=" and name.is_field and name.key in _REFS:
         return compares(name, "==", value, scope).negated()
     number, words = _columns(name)
@@ -280,6 +282,25 @@ def compares(name: Name, op: str, value: Value, scope: Scope) -> Clause:
         # Ids are written by their first digits everywhere else too.
         words = f"substr({words}, 1, {max(4, len(value.written))})"
     return _on(name, _comparison(number, words, op, value), scope)
+
+
+def _is_run(name: Name) -> bool:
+    return name.is_field and name.key == "run"
+
+
+def _of_runs(values: Sequence[Value], scope: Scope, *, negated: bool) -> Clause:
+    """The version is of a run of one of these names, or of a run of another name.
+
+    A run's name is folded once, however many versions it has, and they are found by the index of runs.
+    """
+    of_model = Clause("") if scope.model is None else Clause("model = ? AND ", (scope.model,))
+    # With the limit SQLite makes the set first, and does not fold the name of each version after all.
+    runs = f"SELECT DISTINCT run FROM versions WHERE {of_model.sql}run IS NOT NULL LIMIT -1"
+    named = f"SELECT run FROM ({runs}) WHERE folded(run) IN ({', '.join('?' * len(values))})"
+    keys = [name_key(value.written) for value in values]
+    # Without the plus SQLite walks all that are of a run.
+    sql = f"(+v.run IS NOT NULL AND v.run {'NOT IN' if negated else 'IN'} ({named}))"
+    return Clause(sql, (*of_model.parameters, *keys))
 
 
 def _is_id(name: Name) -> bool:
@@ -298,6 +319,8 @@ def _meant(name: Name, value: Value) -> Value:
 
 def member_of(name: Name, values: Sequence[Value], *, negated: bool, scope: Scope) -> Clause:
     """`name in [values]`, or `not in`, which is as false for an absent value as `in`."""
+    if _is_run(name):
+        return _of_runs(values, scope, negated=negated)
     if _is_id(name):
         parts = [compares(name, "==", value, scope) for value in values]
         parameters = tuple(p for part in parts for p in part.parameters)

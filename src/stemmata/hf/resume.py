@@ -148,7 +148,7 @@ def _versions(repository: Repository, model: str, run: Run) -> list[Any]:
     name = _name_of(repository, model, run)
     if name is None or model not in repository.models():
         return []
-    rows = repository.versions(model).where(f"run == {json.dumps(name, ensure_ascii=False)}")
+    rows = repository.versions(model).of_run(name)
     return [v for v in rows if v.run is not None and v.run.id == run.id]
 
 
