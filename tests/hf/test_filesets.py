@@ -237,6 +237,33 @@ def test_a_slice_of_a_larger_storage_is_saved_as_the_trainer_saves_it(tmp_path: 
     assert torch.equal(back["again"], model.first)
 
 
+def test_slices_that_overlap_are_written_each_whole(tmp_path: Path) -> None:
+    """safetensors writes no two tensors that share bytes, and neither of these holds the other."""
+    from safetensors.torch import load_file
+
+    model = Sliced()
+    model.register_buffer("middle", model.first.as_strided((16, 2), (2, 1), 20))
+    model.register_buffer("nearly", model.first.as_strided((15, 2), (2, 1), 0))
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+    folder = tmp_path / "ours"
+    folder.mkdir()
+    files = filesets.begin(model, None, folder)
+    disturb_all(model)
+    stored(files, tmp_path / "stored")
+    back = load_file(tmp_path / "stored/model.safetensors")
+    assert sorted(back) == ["first", "middle", "nearly", "rest", "weight"]
+    assert all(torch.equal(back[name], value) for name, value in expected.items())
+
+
+def test_a_state_that_is_no_tensor_is_refused_by_a_save_too(tmp_path: Path) -> None:
+    class Told(torch.nn.Linear):
+        def get_extra_state(self) -> str:
+            return "told"
+
+    with pytest.raises(TrainingSetup, match="_extra_state of Told is none"):
+        filesets.begin(Told(2, 2), None, tmp_path)
+
+
 def test_saving_leaves_the_live_model_as_it_was(tmp_path: Path) -> None:
     model = kinds.lora(tmp_path)
     weights = {k: v.clone() for k, v in model.state_dict().items()}

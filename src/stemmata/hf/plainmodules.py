@@ -1,7 +1,7 @@
 """Plain modules: the weight file of a model that is none of a library. Owns which of its tensors are one.
 
 The Trainer takes safetensors' `save_file` for such a model, which refuses tied tensors; `save_model` writes
-those and refuses a slice of a larger storage. Here either is written; slices that overlap in part are not.
+those and refuses a slice of a larger storage. Here either is written, and slices that overlap, each whole.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from stemmata.errors import TrainingSetup
 
 
 def save(model: Any, path: Path) -> None:
-    """Write the file, byte for byte what `save_file` or `save_model` would. Raises as `hold`."""
+    """Write the file, byte for byte what `save_file` or `save_model` would, where they can.
+
+    Raises as `hold`.
+    """
     hold(model)
     state = model.state_dict()
     ties = _ties(state)
-    kept = {name: value.contiguous() for name, value in state.items() if name not in ties}
+    kept = _apart({name: value.contiguous() for name, value in state.items() if name not in ties})
     safetensors.torch.save_file(kept, str(path), metadata={**ties, "format": "pt"})
 
 
@@ -55,6 +58,19 @@ def _ties(state: Mapping[str, Any]) -> dict[str, str]:
             if holder != name:
                 ties[name] = holder
     return ties
+
+
+def _apart(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Contiguous tensors; of each that shares bytes with one before it a copy: safetensors refuses both."""
+    apart, ends = dict(tensors), defaultdict[Any, int](int)
+    stored = [name for name in tensors if _has_storage(tensors[name])]
+    for name in sorted(stored, key=lambda each: (tensors[each].data_ptr(), each)):
+        value = tensors[name]
+        if value.data_ptr() < ends[value.device]:
+            apart[name] = value.clone()
+        else:
+            ends[value.device] = value.data_ptr() + value.numel() * value.element_size()
+    return apart
 
 
 def _has_storage(value: Any) -> bool:
