@@ -551,7 +551,7 @@ class TrainingSaveFailed(StemmataError):
     kind = "training-save-failed"
     what = "saving {name} of {model} failed: {reason}"
     untouched = "all earlier versions are untouched"
-    next_step = "mend the cause; the weights are still in the running process"
+    next_step = "{hint}"
 
 
 class EmptyDataset(StemmataError):

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 import tiny_models as tiny
-from stemmata.errors import EmptyDataset, InvalidArgument, InvalidName
+from stemmata.errors import EmptyDataset, InvalidArgument, InvalidName, TrainingSaveFailed
 from stemmata.hf import VersionCallback, checkpoints
 from stemmata.repository import Repository
 
@@ -193,7 +193,7 @@ def test_training_that_stops_early_keeps_its_last_state_too(repo: Repository, tm
 
 @pytest.mark.parametrize("late", [False, True])
 def test_a_stop_that_no_checkpoint_follows_keeps_the_last_state_or_says_that_it_is_lost(
-    repo: Repository, tmp_path: Path, late: bool
+    repo: Repository, tmp_path: Path, late: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """save_strategy="best" writes nothing at an evaluation that is no better; the stop comes after ours."""
 
@@ -219,6 +219,20 @@ def test_a_stop_that_no_checkpoint_follows_keeps_the_last_state_or_says_that_it_
     assert repo["m@r/best"].step == 2
     if late:
         assert "belongs behind what ends the training" in callback.missing["r/final"]
+        strict = VersionCallback(repo, "m", every="end", run_name="s", on_error="raise")
+        again = LoadsFirst(
+            tiny.gpt2(),
+            trainer.args,
+            train_dataset=tiny.dataset(8),
+            eval_dataset=tiny.dataset(4),
+            callbacks=[strict, EarlyStoppingCallback(1)],
+        )
+        again.compute_metrics = scores(0.9, 0.1)
+        with pytest.raises(TrainingSaveFailed, match="give the VersionCallback last") as raised:
+            again.train()
+        assert "still in the running process" not in str(raised.value)
+        assert "ended; not written" in caplog.text.partition("run s of m")[2]
+        assert repo.save(again.model, "n").parents == [str(repo["m@s/best"].id)]
     else:
         assert repo["m@r/final"].step == 4
         assert repo["m@r/final"].record.content != repo["m@r/best"].record.content

@@ -18,7 +18,13 @@ from typing import Any, Literal
 from transformers.trainer_callback import TrainerCallback
 
 from stemmata.attach.settings import EVERY
-from stemmata.errors import EmptyDataset, IncompleteCheckpoint, InvalidArgument, TrainingSetup
+from stemmata.errors import (
+    EmptyDataset,
+    IncompleteCheckpoint,
+    InvalidArgument,
+    TrainingSaveFailed,
+    TrainingSetup,
+)
 from stemmata.hf import captured, checkpoints, datastore, facts, filesets
 from stemmata.hf.distributed import Meeting, together
 from stemmata.hf.failures import ON_ERROR, OnError
@@ -390,7 +396,7 @@ class VersionCallback(NotLightnings, TrainerCallback):
                 if last is not None and last.name != "final":
                     recorder.also_name(last, "final")
                 elif last is None and f"{recorder.run.name}/final" not in self.missing:
-                    recorder.miss("final", _replaced(state))
+                    recorder.miss_last("final", _replaced(recorder, state))
                 return best
             # Removed meanwhile, or never loaded: the model holds the last weights, which are not the best.
             measured = recorder.at_step(best_step(state))
@@ -434,7 +440,7 @@ class VersionCallback(NotLightnings, TrainerCallback):
             last = self._save(state, live, "final", "end", checkpoint=folder)
         elif last is None:
             reason = f"the Trainer wrote none at its last step, {state.global_step}"
-            recorder.miss("final", IncompleteCheckpoint(checkpoint=str(folder), reason=reason))
+            recorder.miss_last("final", IncompleteCheckpoint(checkpoint=str(folder), reason=reason))
         elif last.name != "final":
             recorder.also_name(last, "final")
         if not args.load_best_model_at_end or state.best_model_checkpoint is None:
@@ -461,9 +467,11 @@ def _marks(model: Any) -> list[tuple[int, int]]:
     return [(id(each), int(each._version)) for each in model.parameters()]
 
 
-def _replaced(state: Any) -> TrainingSetup:
-    return TrainingSetup(
+def _replaced(recorder: Recorder, state: Any) -> TrainingSaveFailed:
+    return TrainingSaveFailed(
+        name=f"{recorder.run.name}/final",
+        model=recorder.model,
         reason=f"the best weights replaced those of step {state.global_step} before they could be saved; "
         "in callbacks=[...] the VersionCallback belongs behind what ends the training",
-        hint="give the VersionCallback last",
+        hint="give the VersionCallback last and, for those weights, train again",
     )

@@ -19,6 +19,7 @@ _log = logging.getLogger("stemmata")
 
 OnError = Literal["warn", "raise"]
 ON_ERROR = ("warn", "raise")
+_HINT = "mend the cause; the weights are still in the running process"
 
 
 @dataclass(slots=True, eq=False)
@@ -137,7 +138,7 @@ class Failures:
             reason = error.what.format(**error.data)
         else:
             reason = f"{type(error).__name__}: {error}"
-        return TrainingSaveFailed(name=name, model=self._model, reason=reason)
+        return TrainingSaveFailed(name=name, model=self._model, reason=reason, hint=_HINT)
 
     def report(self, run_name: str, written: int) -> None:
         """At the end: what is missing, by name."""

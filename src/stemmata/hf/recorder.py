@@ -16,7 +16,13 @@ from typing import Any
 
 from stemmata import logrows
 from stemmata.capturing import Capturing
-from stemmata.errors import IncompleteCheckpoint, NameTaken, SpaceShort, VersionNotFound
+from stemmata.errors import (
+    IncompleteCheckpoint,
+    NameTaken,
+    SpaceShort,
+    TrainingSaveFailed,
+    VersionNotFound,
+)
 from stemmata.hf import captured, facts, filesets
 from stemmata.hf.failures import Failures, OnError, Task
 from stemmata.hf.keeping import Keep, Keeping, metric_of
@@ -92,6 +98,7 @@ class Recorder:
         self.keeping = Keeping(repository.session, model, keep or Keep(), metric)
         self._writer = Writer()
         self._ended = False
+        self._lost: TrainingSaveFailed | None = None
         self.room = Room(model)
         self.workspace = Workspace(repository.session.cache_folder() / "writing")
         self.rows = Rows()
@@ -265,6 +272,12 @@ class Recorder:
         if self.failures.on_error == "raise":
             raise failed from error
 
+    def miss_last(self, name: str, error: Exception) -> None:
+        """As `miss`, at the end of training: it is `finish` that raises, when all that is there is kept."""
+        failed = self.failures.missed(f"{self.run.name}/{name}", error)
+        if self.failures.on_error == "raise":
+            self._lost = failed
+
     def _store(self, source: Path | MemoryFolder, name: str, *, rows: Kept, **said: Any) -> VersionId:
         """One save under the run's name as it is now: losing that name to another changes it."""
         account = self.account
@@ -357,7 +370,8 @@ class Recorder:
         """Wait for the last write, after a second try of what failed. `held` is the version whose
         weights `live` holds now. What is missing then is listed.
 
-        Raises TrainingSaveFailed if a write failed since the last call and failures are to be raised.
+        Raises TrainingSaveFailed if a write failed since the last call, or the last weights are missing, and
+        failures are to be raised.
         """
         self._writer.drain()
         self._try_again()
@@ -368,7 +382,10 @@ class Recorder:
             self.failures.report(self.run.name, sum(s.version is not None for s in self.saved))
             self.keeping.report(self.run)
         self._ended = True
+        lost, self._lost = self._lost, None
         self.raise_failure()
+        if lost is not None:
+            raise lost
 
     def leave(self) -> None:
         """As `finish`, of a training that did not come to its own end.
