@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 import model_kinds as kinds
 import tiny_models as tiny
 from stemmata.errors import InvalidArgument, TrainingSetup
-from stemmata.hf import VersionCallback, filesets
+from stemmata.hf import VersionCallback, filesets, tokens
 from stemmata.repository import Repository
 
 
@@ -293,8 +293,9 @@ def test_a_save_that_fails_leaves_it_so_too(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_i10_a_token_that_a_tokenizer_was_loaded_with_is_in_no_version(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tokens, "_told", set())  # it is said once in a process
     tiny.tokenizer().save_pretrained(tmp_path / "from")
     given = AutoTokenizer.from_pretrained(tmp_path / "from", use_auth_token="Zk9x81qPqZ")
     given.save_pretrained(tmp_path / "theirs")
