@@ -185,7 +185,7 @@ def counted(values: Sequence[object]) -> list[str]:
 
 def ordered(found: Iterable[Item]) -> list[Item]:
     """The most important first; by name where they matter alike."""
-    return sorted(found, key=lambda item: (importance(item), item.name.lower(), item.kind))
+    return sorted(found, key=lambda item: (importance(item), item.name.lower(), item.name, item.kind))
 
 
 def environment_changes(
