@@ -177,7 +177,7 @@ def _tokens_in(source: Source) -> Iterator[Surprise]:
     """Configurations that somebody else wrote are kept as they are: what is in them can only be told."""
     for file in source.on_disk:
         if configs.is_config(file.path) and file.size <= configs.MAX_BYTES:
-            names = list(configs.without_tokens(source.read(file.path))[1])
+            names = sorted(set(configs.without_tokens(source.read(file.path))[1].values()))
             if names:
                 said = f"{file.path} holds a token in clear ({', '.join(names)}), which whoever reads it gets"
                 yield Surprise("token", said)

@@ -234,18 +234,22 @@ def test_i10_a_token_is_taken_out_where_it_stands_alone_and_told_where_it_does_n
     inside = {"added_tokens_decoder": {"7": {"content": LONG}}, "words": ["a", LONG], "lr": 1}
     data, held = configs.without_tokens(json.dumps({"use_auth_token": LONG, **inside}).encode())
     assert json.loads(data) == inside
-    assert set(held.values()) == {LONG}
+    assert set(held) == {LONG}
 
 
-def test_i10_a_token_in_a_folder_of_ones_own_is_left_nowhere(tmp_path: Path) -> None:
-    inside = {"added_tokens_decoder": {"7": {"content": LONG}}, "words": ["a", LONG], "lr": 1}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"use_auth_token": LONG, **inside}))
-    (tmp_path / "tokenizer.json").write_text(json.dumps({"vocab": {"a": 0, LONG: 1}}))
+def test_i10_of_several_tokens_in_a_folder_of_ones_own_none_is_left(tmp_path: Path) -> None:
+    """Though they stand under one name."""
+    other = LONG.replace("T0ub", "X9yz")
+    inside = {"added_tokens_decoder": {"7": {"content": LONG}, "8": {"content": other}}, "words": ["a", LONG]}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"use_auth_token": LONG, "lr": 1, **inside}))
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"vocab": {"a": 0, LONG: 1, other: 2}}))
     drop_tokens(tmp_path)
-    word = "<left out 0>"
-    assert json.loads((tmp_path / "tokenizer.json").read_text()) == {"vocab": {"a": 0, word: 1}}
+    vocabulary = json.loads((tmp_path / "tokenizer.json").read_text())["vocab"]
+    assert list(vocabulary.values()) == [0, 1, 2]
+    _, first, second = vocabulary
+    assert {first, second} == {"<left out 0>", "<left out 1>"}
     assert json.loads((tmp_path / "tokenizer_config.json").read_text()) == {
-        "added_tokens_decoder": {"7": {"content": word}},
-        "words": ["a", word],
         "lr": 1,
+        "added_tokens_decoder": {"7": {"content": first}, "8": {"content": second}},
+        "words": ["a", first],
     }

@@ -28,8 +28,8 @@ def is_config(path: str) -> bool:
 
 
 def without_tokens(data: bytes) -> tuple[bytes, dict[str, str]]:
-    """A configuration's bytes without the entries that hold a token, and what they hold by their names; as it
-    was if there are none. What is left is written as transformers writes it.
+    """A configuration's bytes without entries that hold a token, and the names of these by what they hold;
+    as it was if there are none. What is left is written as transformers writes it.
 
     A token under a name that is not one of a token's, or in a list, is told and stays: what it is part of may
     have to be whole.
@@ -47,15 +47,15 @@ def without_tokens(data: bytes) -> tuple[bytes, dict[str, str]]:
 
 
 def _left(found: Any, held: dict[str, str], name: str) -> Any:
-    """What is left of a value that stands under `name`; tokens in it go to `held`, by their names."""
+    """What is left of a value that stands under `name`; of tokens in it `held` gets the names."""
     if isinstance(found, str) and _is_secret(name, found.strip()):
-        held[name] = found
+        held[found] = name
     if isinstance(found, list):
         return [_left(each, held, name) for each in found]
     if not isinstance(found, dict):
         return found
     left = {key: _left(value, held, key) for key, value in found.items()}
-    return {key: v for key, v in left.items() if not (key in _ENTRIES and held.get(key) == v)}
+    return {k: v for k, v in left.items() if not (k in _ENTRIES and isinstance(v, str) and v in held)}
 
 
 def _is_secret(name: str, value: str) -> bool:

@@ -8,9 +8,9 @@ import ctypes
 from typing import TYPE_CHECKING
 
 from stemmata.codecs import native, payloads
+from stemmata.codecs.addresses import at, target
 from stemmata.codecs.dtypes import DType
-from stemmata.codecs.native import at, require_alike
-from stemmata.codecs.native import into as target
+from stemmata.codecs.native import require_alike
 from stemmata.codecs.streams import Memory, as_array, view
 from stemmata.deferred import deferred
 

@@ -14,10 +14,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from stemmata.codecs.addresses import at, target
 from stemmata.codecs.dtypes import BLOCK, MAX_FRAME_BYTES, MOMENTS, DType
 from stemmata.codecs.pages import small
 from stemmata.codecs.streams import Memory
-from stemmata.codecs.zstd_library import address
 
 VARIABLE = "STEMMATA_NATIVE"
 FILE = Path(__file__).with_name("_kernels.so")
@@ -75,16 +75,6 @@ suffix = suffixes[-1]
 """Of those that run: the fastest."""
 
 
-def at(memory: Memory) -> ctypes.c_void_p:
-    """Where its bytes lie."""
-    return ctypes.c_void_p(address(memory))
-
-
-def into(memory: Memory) -> ctypes.c_void_p:
-    """The same, of memory that is written to. Raises what its owner does where it may not be."""
-    return ctypes.c_void_p(address(memory, written=True))
-
-
 class _Scratch(threading.local):
     """One frame's parts per thread: fresh memory for each frame costs more than the work."""
 
@@ -115,7 +105,7 @@ def split(data: Memory, dtype: DType) -> list[memoryview]:
     """As `numpy_kernels.split`; the planes are good until this thread splits again."""
     planes, count = scratch.planes, len(data) // dtype.itemsize
     call("stm_split", dtype)(
-        *(at(data), ctypes.c_int64(count), int(dtype.rotate), into(planes), ctypes.c_int64(PLANE))
+        *(at(data), ctypes.c_int64(count), int(dtype.rotate), target(planes), ctypes.c_int64(PLANE))
     )
     return [planes[k * PLANE : k * PLANE + count] for k in range(dtype.itemsize)]
 
@@ -125,7 +115,7 @@ def narrow(wide: Memory, dtype: DType) -> memoryview | None:
     count = len(wide) // 4
     rounded = scratch.narrowed[: 2 * count]
     round_to = library.stm_narrow_bf16 if dtype.word == "BF16" else library.stm_narrow_f16
-    return None if round_to(at(wide), ctypes.c_int64(count), into(rounded)) else rounded
+    return None if round_to(at(wide), ctypes.c_int64(count), target(rounded)) else rounded
 
 
 def same(a: Memory, b: Memory) -> bool:
@@ -165,7 +155,7 @@ def delta_split(data: Memory, base: Memory, dtype: DType) -> int:
     own = scratch
     # Held here: where the interpreter ends, what a daemon thread has of its own goes during the call.
     parts = (own.words, own.sorted, own.classes, own.tokens, own.raw, own.low, own.high)
-    places = [into(part) for part in parts]
+    places = [target(part) for part in parts]
     found = call("stm_delta_split", dtype)(
         *(at(data), at(base), ctypes.c_int64(len(data) // dtype.itemsize), dtype.mantissa),
         *(*places[:4], own.groups, *places[4:], own.sizes),

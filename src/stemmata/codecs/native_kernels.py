@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from stemmata.codecs import native
+from stemmata.codecs.addresses import at, target
 from stemmata.codecs.dtypes import BLOCK, DType
 from stemmata.codecs.faults import DamagedFault
-from stemmata.codecs.native import KEYS, SLACK, at, call, into, scratch
+from stemmata.codecs.native import KEYS, SLACK, call, scratch
 from stemmata.codecs.numpy_kernels import DRIFTED, SCATTERED, Bytes, DeltaParts, Groups
 from stemmata.codecs.streams import as_array
 
@@ -43,7 +44,7 @@ def delta_groups(base: Bytes, classes: Bytes, dtype: DType) -> Groups:
     return Groups(own.groups[:groups], of_key, own.sizes[0])
 
 
-def delta_join(base: Bytes, groups: Groups, parts: DeltaParts, dtype: DType, target: Bytes) -> None:
+def delta_join(base: Bytes, groups: Groups, parts: DeltaParts, dtype: DType, into: Bytes) -> None:
     """As `numpy_kernels.delta_join`."""
     own, size, counts = scratch, len(parts.raw), groups.counts
     if size > len(own.raw) - SLACK:
@@ -55,7 +56,7 @@ def delta_join(base: Bytes, groups: Groups, parts: DeltaParts, dtype: DType, tar
         *(at(base), ctypes.c_int64(len(base) // dtype.itemsize), dtype.mantissa, at(parts.classes)),
         *(at(groups.of_key), own.groups, len(counts)),
         *(at(parts.tokens), at(raw), ctypes.c_int64(size), at(parts.low), at(parts.high)),
-        *(into(ordered), into(target)),
+        *(target(ordered), target(into)),
     )
     if bad:
         raise DamagedFault("a token is none of this width, or the raw bits are not as many as the tokens say")
@@ -66,10 +67,10 @@ def split(data: Bytes, dtype: DType) -> list[Bytes]:
     return [as_array(plane) for plane in native.split(data, dtype)]
 
 
-def join(planes: Sequence[Bytes], dtype: DType, target: Bytes) -> None:
+def join(planes: Sequence[Bytes], dtype: DType, into: Bytes) -> None:
     """As `numpy_kernels.join`."""
     addresses = (ctypes.c_void_p * dtype.itemsize)(*(p.ctypes.data for p in planes))
-    call("stm_join", dtype)(addresses, ctypes.c_int64(len(planes[0])), int(dtype.rotate), into(target))
+    call("stm_join", dtype)(addresses, ctypes.c_int64(len(planes[0])), int(dtype.rotate), target(into))
 
 
 def narrow(wide: Bytes, dtype: DType) -> Bytes | None:

@@ -12,18 +12,17 @@ import ctypes
 import threading
 
 from stemmata.codecs import native, zstd_library
+from stemmata.codecs.addresses import address, at, target
 from stemmata.codecs.dtypes import MAX_FRAME_BYTES, DType
-from stemmata.codecs.native import PLANE, at, call
-from stemmata.codecs.native import into as target
+from stemmata.codecs.native import PLANE, call
 from stemmata.codecs.pages import small
 from stemmata.codecs.streams import Memory
-from stemmata.codecs.zstd_library import address
 
 why_not = native.why_not or zstd_library.why_not
 """Why all is done in Python here; empty where it is not."""
 _ROOM = 4 * MAX_FRAME_BYTES
 """For a payload of as many streams as there may be, each as long as zstd might make it."""
-_AWAY = 2048
+_HALF_A_PAGE = 2048
 """Bytes between where a payload's memory begins and where that of other large things does, within a page."""
 _POINTERS = (
     "words",
@@ -62,7 +61,7 @@ class _Own(threading.local):
         parts = native.scratch
         self.spare = small(_ROOM // 2)
         # Half a page away from where other large memory begins: see `pages.small`.
-        self.payload = small(_ROOM + _AWAY)[_AWAY:]
+        self.payload = small(_ROOM + _HALF_A_PAGE)[_HALF_A_PAGE:]
         self.contexts = zstd_library.Contexts()
         pointers = [getattr(self if name == "spare" else parts, name) for name in _POINTERS]
         self.space = _Space(

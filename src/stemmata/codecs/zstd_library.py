@@ -27,18 +27,6 @@ def _load() -> tuple[Any, Any, str]:
 ffi, lib, why_not = _load()
 
 
-def address(memory: Any, *, written: bool = False) -> int:
-    """Where the bytes of any memory lie, as long as that is there. `written`: raises if they may not be."""
-    if ffi is None:
-        import numpy as np
-
-        found = np.frombuffer(memory, np.uint8)
-        if written and not found.flags.writeable:
-            raise BufferError("memory that is to be written to is read-only")
-        return int(found.ctypes.data)
-    return int(ffi.cast("uintptr_t", ffi.from_buffer(memory, require_writable=written)))
-
-
 def addresses() -> list[int]:
     """Of FUNCTIONS."""
     return [int(ffi.cast("uintptr_t", ffi.addressof(lib, name))) for name in FUNCTIONS]

@@ -25,8 +25,8 @@ def drop_tokens(folder: Path) -> None:
         if not dropped:
             continue
         path.write_bytes(data)  # what it holds further inside is replaced below
-        values.update(dict.fromkeys(dropped.values()))
-        for name in dropped:
+        values.update(dict.fromkeys(dropped))
+        for name in dropped.values():
             if (path.name, name) not in _told:
                 _told.add((path.name, name))
                 _log.warning("%s: left out %r, which held a token in clear", path.name, name)
