@@ -76,7 +76,7 @@ _BASIC = re.compile(r"(?i)\b(authorization[\"']?\s*[:=]\s*[\"']?\s*[a-z]+\s+)[^\
 _USER_INFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,30}://)([^\s/:@'\"]*:(?!\d+/)[^\s'\"]*|[^\s/?#'\"]*)@")
 # What is a key of W&B by its place alone: forty hexadecimal digits are a commit as well.
 _LOGIN = re.compile(
-    r"""(?i)\b(wandb\s+login\s+(?:--?[\w-]+(?:=\S+|\s+https?://\S+)?\s+)*["']?)"""
+    r"""(?i)\b(wandb\s+login\s+(?:-[\w-]+(?:=\S+|\s+https?://\S+)?\s+)*["']?)"""
     r"""(?=[^\s'"]*[0-9]|[^\s'"]{16})(?![-$<{*])[^\s'"]+"""
 )
 _NETRC = re.compile(r"""(?i)\b(machine\s+\S+\s+login\s+\S+\s+password\s+)(?![$<{*])[^\s'"\\]+""")

@@ -210,6 +210,13 @@ def test_what_follows_many_keys_ends_at_the_next_flag() -> None:
     assert mask_command(given) == ["t", "--api-keys", MASK, MASK, "-o", "out", "data.json"]
 
 
+@pytest.mark.parametrize("end", ["", " kkk1234567890", " $KEY"])
+def test_a_login_of_very_many_flags_is_read_in_one_go(end: str) -> None:
+    """Each may be read in one way alone: in two, these would take longer than anybody waits."""
+    text = "wandb login" + " --relogin" * 200
+    assert mask(text + end) == text + (f" {MASK}" if end.endswith("0") else end)
+
+
 LONG = "hf_T0ub4dorSECRETabcdefgh"
 
 

@@ -49,8 +49,9 @@ _DEFAULTS = frozenset(("default", "default_factory", "const", "value"))
 _LOGIN_WORDS = frozenset(("key", "token", "password"))
 _BEFORE = frozenset(("", "or", "else", "(", "[", "{", ",", "+", ":", "=", "text"))
 """What may stand before a text that is a value: after `==`, `in` or `%` it is held against one."""
-_MOST = 20_000
-"""Characters of an expression."""
+_MOST, _LEAST, _IN_ALL = 20_000, 500, 2_000_000
+"""Characters of an expression that are looked at: at most, at least where there are very many, and of all
+together."""
 _COLON = re.compile(r"\s*:")
 _ON = re.compile(r"\s*(?:(or)\b|(?![\"']{3})[\"'])")
 _ASSIGNED_BEFORE = re.compile(r"[\w.-]+\s*=$")
@@ -105,9 +106,8 @@ def _named(text: str) -> Iterator[Span]:
 
 def _expressions(text: str) -> Iterator[Span]:
     ends: list[tuple[int, int]] | None = None
-    for found in _ASSIGNED.finditer(text):
-        if not looks_secret(found["key"]):
-            continue
+    telling = [found for found in _ASSIGNED.finditer(text) if looks_secret(found["key"])]
+    for found in telling:
         # A colon follows a key of a dict; others are of an annotation, a block or a slice.
         before = text[max(0, found.start() - 200) : found.start()].rstrip(" \t")[-1:]
         if found["colon"] and not (found["quote"] and before in ("", *"{,(\n+-")):
@@ -117,14 +117,16 @@ def _expressions(text: str) -> Iterator[Span]:
         # An expression that begins in a text ends with it.
         at = bisect_right(ends, (found.start("key"), len(text))) - 1
         end = ends[at][1] if at >= 0 and ends[at][1] > found.end() else len(text)
+        end = min(end, found.end() + _reach(len(telling)))
         yield from _telling(_values(text, found.end(), [], end), text, found["key"])
 
 
 def _declared(text: str) -> Iterator[Span]:
-    for found in _FLAG.finditer(text):
-        if looks_secret(found["key"]):
-            values = _values(text, found.end(), [_Bracket("call", number=1)])
-            yield from _telling(values, text, found["key"])
+    telling = [found for found in _FLAG.finditer(text) if looks_secret(found["key"])]
+    for found in telling:
+        end = found.end() + _reach(len(telling))
+        values = _values(text, found.end(), [_Bracket("call", number=1)], end)
+        yield from _telling(values, text, found["key"])
 
 
 def _telling(spans: Iterator[Span], text: str, key: str) -> Iterator[Span]:
@@ -135,8 +137,10 @@ def _telling(spans: Iterator[Span], text: str, key: str) -> Iterator[Span]:
 
 
 def _logins(text: str) -> Iterator[Span]:
-    for found in _LOGIN.finditer(text):
-        yield from _values(text, found.end(), [_Bracket("call", "login")])
+    logins = list(_LOGIN.finditer(text))
+    for found in logins:
+        end = found.end() + _reach(len(logins))
+        yield from _values(text, found.end(), [_Bracket("call", "login")], end)
     for found in _WANDB.finditer(text):
         yield _masked(found.start("value"), found["value"])
 
@@ -160,9 +164,14 @@ class _Bracket(msgspec.Struct):
         return self.callee in (_FIRST_OF if self.number == 0 else _SECOND_OF if self.number == 1 else ())
 
 
-def _values(text: str, start: int, above: list[_Bracket], end: int | None = None) -> Iterator[Span]:
-    """The texts that an expression may have as its value; it begins at `start`, within `above`."""
-    end = min(start + _MOST, len(text) if end is None else end)
+def _reach(count: int) -> int:
+    """Characters to look at of each of so many expressions."""
+    return min(_MOST, max(_LEAST, _IN_ALL // max(count, 1)))
+
+
+def _values(text: str, start: int, above: list[_Bracket], end: int) -> Iterator[Span]:
+    """The texts that an expression may have as its value; it begins at `start`, within `above`, and is looked
+    at up to `end`."""
     outside, before, word = len(above), "", ""
     for token in _TOKEN.finditer(text, start, end):
         said, inner = token[0], above[-1] if above else None
