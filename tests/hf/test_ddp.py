@@ -3,26 +3,57 @@ and requeued ends bit for bit the same."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 from stemmata.repository import open as open_repository
 from warm import WarmPython
 
-SCRIPT = """
+BEGIN = """
 import hashlib, json, os, signal, socket, sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 import tiny_models as tiny
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 import stemmata
 from stemmata.hf import VersionCallback
 from stemmata.hf.recorder import Recorder
 
 RANK = 0
 
+
+def digest(tensor):
+    return hashlib.sha256(tensor.detach().numpy().tobytes()).hexdigest()
+
+
+def start(job, *given):
+    global RANK
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for RANK in (0, 1):
+        child = os.fork()
+        if child == 0:
+            os.environ.update(
+                RANK=str(RANK), LOCAL_RANK=str(RANK), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+                MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo",
+            )
+            try:
+                job(*given)
+            except BaseException:
+                import traceback
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+"""
+
+KILLED = """
 
 class Naive(TrainerCallback):
     # What a callback on rank 0 sees of a checkpoint at on_save (trap 13).
@@ -41,10 +72,6 @@ class Kill(TrainerCallback):
             if RANK == 0:
                 self.ours._recorder.wait()
             os.kill(os.getpid(), signal.SIGKILL)
-
-
-def digest(tensor):
-    return hashlib.sha256(tensor.detach().numpy().tobytes()).hexdigest()
 
 
 def job(folder, killed):
@@ -87,32 +114,9 @@ def job(folder, killed):
         (folder / "result.json").write_text(json.dumps(found))
 
 
-def start(folder, killed):
-    global RANK
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    children = []
-    for RANK in (0, 1):
-        child = os.fork()
-        if child == 0:
-            os.environ.update(
-                RANK=str(RANK), LOCAL_RANK=str(RANK), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
-                MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo",
-            )
-            try:
-                job(folder, killed)
-            except BaseException:
-                import traceback
-                traceback.print_exc()
-                os._exit(1)
-            os._exit(0)
-        children.append(child)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-
-
 where = Path({where!r})
-codes = [start(where / "whole", False), start(where / "killed", True), start(where / "killed", False)]
+jobs = (("whole", False), ("killed", True), ("killed", False))
+codes = [start(job, where / way, killed) for way, killed in jobs]
 print(json.dumps(codes))
 """
 
@@ -121,7 +125,7 @@ def test_two_processes_wait_on_the_cpu_and_a_killed_job_ends_the_same(
     tmp_path: Path, warm: WarmPython
 ) -> None:
     """Trap 13: at `on_save` rank 0 may see only its own random state; stemmata waits for every rank's."""
-    script = SCRIPT.format(tests=str(Path(__file__).parents[1]), where=str(tmp_path))
+    script = (BEGIN + KILLED).format(tests=str(Path(__file__).parents[1]), where=str(tmp_path))
     done = warm.run(script)
     assert done.returncode == 0, done.stderr
     codes = json.loads(done.stdout.splitlines()[-1])
@@ -138,3 +142,62 @@ def test_two_processes_wait_on_the_cpu_and_a_killed_job_ends_the_same(
         logged = repo["m@r/epoch-5"].logged()
     with open_repository(tmp_path / "whole/models") as repo:
         assert logged == repo["m@r/epoch-5"].logged() != [], "rank 0 alone keeps what was logged"
+
+
+STOPPED = """
+
+def scores(*found):
+    left = list(found)
+    return lambda _prediction: {{"score": left.pop(0)}}
+
+
+def job(folder):
+    repo = stemmata.open(folder / "models", create=True)
+    callback = VersionCallback(repo, "m", every="end")
+    trainer = tiny.trainer(
+        tiny.gpt2(), folder / "out", [callback, EarlyStoppingCallback(1)], rows=16, run_name="r",
+        num_train_epochs=5, eval_strategy="epoch", save_strategy="best", load_best_model_at_end=True,
+        metric_for_best_model="score", greater_is_better=True, ddp_backend="gloo", ddp_timeout=3,
+    )
+    trainer.compute_metrics = scores(0.9, 0.1)
+    save = Recorder.save
+
+    def slow(self, *a, **k):
+        time.sleep(4.5)  # past the group's time-out
+        (folder / "saved").touch()
+        return save(self, *a, **k)
+
+    Recorder.save = slow
+    log, counted = trainer.log, []
+
+    def seen(logs, *rest):
+        log(logs, *rest)
+        counted.append((callback.meeting._count, (folder / "saved").exists()))
+
+    trainer.log = seen
+    trainer.train()
+    found = [counted, digest(trainer.model.transformer.wte.weight)]
+    (folder / f"rank-{{RANK}}.json").write_text(json.dumps(found))
+
+
+print(json.dumps(start(job, Path({where!r}))))
+"""
+
+
+def test_two_processes_that_stop_early_meet_while_the_last_weights_are_kept(
+    tmp_path: Path, warm: WarmPython
+) -> None:
+    """The stop comes after ours and no checkpoint follows: rank 0 saves at the Trainer's last log, and the
+    others, who save nothing, wait for it there and not in a collective."""
+    done = warm.run((BEGIN + STOPPED).format(tests=str(Path(__file__).parents[1]), where=str(tmp_path)))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [0, 0], done.stderr[-6000:]
+    (counted, live), other = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1))
+    assert [counted, live] == other, "both met as often, and neither went on before the rest was kept"
+    assert counted[-1][1]
+    with open_repository(tmp_path / "models") as repo:
+        best, final = repo["m@r/best"], repo["m@r/final"]
+        assert (best.step, final.step) == (2, 4)
+        assert best.record.content != final.record.content
+        kept = best.state_dict()["transformer.wte.weight"].numpy().tobytes()
+    assert hashlib.sha256(kept).hexdigest() == live
