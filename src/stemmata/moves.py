@@ -322,6 +322,12 @@ def annotate(
     session.commit(plan)
 
 
+def require_annotations(labels: Mapping[str, str | None], notes: str) -> None:
+    """Raises what `annotate` would, before something else is done that goes with them."""
+    labels_of(labels)
+    text_of(notes)
+
+
 def configure(session: Session, model: str, settings: Mapping[str, object]) -> None:
     """Set a model's settings; null removes one. A direction belongs to the metric it was declared for:
     another metric without one takes it away, lest the least f1 be the best."""

@@ -59,7 +59,7 @@ def clean_name(text: str, *, reserved: frozenset[str] = RESERVED) -> str:
     if name.startswith("-"):
         raise refuse("it begins with '-'")
     if _HEX.fullmatch(name):
-        raise refuse("it reads as an id")
+        raise refuse("it reads as an id, being 4 or more digits from 0 to 9 and a to f")
     if name_key(name) in reserved:
         raise refuse("that word is a selector")
     if name_key(parts[-1]) == "latest":

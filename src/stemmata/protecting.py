@@ -14,7 +14,7 @@ from stemmata.arguments import text_of
 from stemmata.capture import mask
 from stemmata.catalog import queries
 from stemmata.catalog.catalog import Catalog
-from stemmata.errors import AliasProtected, NotFound
+from stemmata.errors import AliasProtected, InvalidArgument, NotFound
 from stemmata.gating import Requirement, requirements_of
 from stemmata.log.ops import ModelConfigure, Op
 from stemmata.names import clean_name, name_key
@@ -78,7 +78,15 @@ def protect(session: Session, model: str, name: str, require: Sequence[str], *, 
     texts = [r.text for r in requirements_of(require)]
     policy = Policy(tuple(texts), mask(text_of(why)))
     value = {"require": texts} | ({"why": policy.why} if policy.why else {})
-    session.commit(lambda _: [ModelConfigure(model=model, settings={PREFIX + name_key(name): value})])
+
+    def plan(catalog: Catalog) -> list[Op]:
+        there = queries.ref(catalog.connection, name_key(model), name_key(name))
+        if there is not None and there.kind != "alias":
+            what = "a tag" if there.kind == "tag" else "a version's name"
+            raise InvalidArgument(argument="alias", reason=f"{model}@{name} is {what}, which never moves")
+        return [ModelConfigure(model=model, settings={PREFIX + name_key(name): value})]
+
+    session.commit(plan)
     return policy
 
 

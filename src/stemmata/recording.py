@@ -111,6 +111,10 @@ def settle(request: SaveRequest) -> None:
         # Its name leads those of its versions, and references name it.
         request.run = Run(text_of(request.run.id), clean_name(request.run.name, reserved=frozenset()))
     request.step = whole_of("step", request.step)
+    if request.step is not None and request.step < 0:
+        raise InvalidArgument(argument="step", reason=f"{request.step} is below 0")
+    if request.parents is not None:
+        request.parents = list(dict.fromkeys(request.parents))
     request.epoch = finite_of("epoch", request.epoch)
     metrics_of(request.metrics)
     request.labels = {k: str(mask_value(k, v)) for k, v in labels_of(request.labels).items() if v is not None}

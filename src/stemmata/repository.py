@@ -83,6 +83,7 @@ def open(
 ) -> Repository:
     """Open the repository in folder `path`.
 
+    A folder in which one lies as `.stemmata` stands for that, and `~` for the home folder.
     Without `path`: the one that `STEMMATA_REPO` names, else the nearest `.stemmata` folder in the
     working directory or above. With `create`, an absent one is made (without `path`:
     `.stemmata` in the working directory).
@@ -94,7 +95,7 @@ def open(
     """
     if redirecting.is_on():
         return Repository(redirecting.storage_for(path), up_to_damage=up_to_damage)
-    folder = Path(path) if path is not None else locate()
+    folder = meant(path) if path is not None else locate()
     if folder is None:
         folder = Path.cwd() / FOLDER
         if not create:
@@ -108,16 +109,34 @@ def init(path: str | os.PathLike[str] = FOLDER) -> Repository:
     """Make a new repository in folder `path`. Raises RepositoryExists if one is there."""
     if redirecting.is_on():
         return Repository(redirecting.storage_for(path))
-    if not _create(Path(path)):
-        raise RepositoryExists(where=str(path), reason="a stemmata repository")
-    return Repository(LocalStorage(Path(path)))
+    folder = _at_home(Path(path))
+    if not _create(folder):
+        raise RepositoryExists(where=str(folder), reason="a stemmata repository")
+    return Repository(LocalStorage(folder))
+
+
+def meant(path: str | os.PathLike[str]) -> Path:
+    """The folder of the repository that `path` stands for: itself, or the `.stemmata` in it."""
+    folder = _at_home(Path(path))
+    inner = folder / FOLDER
+    is_project = (inner / "stemmata.json").is_file() and not (folder / "stemmata.json").exists()
+    return inner if is_project else folder
+
+
+def _at_home(folder: Path) -> Path:
+    """With `~` as a shell reads it: bash does not in `--repo=~/models`, and nobody means a folder of that
+    name."""
+    try:
+        return folder.expanduser()
+    except RuntimeError:  # no such user
+        return folder
 
 
 def locate(start: Path | None = None) -> Path | None:
     """The folder that `STEMMATA_REPO` names, else the nearest `.stemmata` upward, else None."""
     chosen = os.environ.get(VARIABLE)
     if chosen:
-        return Path(chosen)
+        return meant(chosen)
     here = (start or Path.cwd()).absolute()
     for folder in (here, *here.parents):
         if (folder / FOLDER / "stemmata.json").is_file():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, tzinfo
 
 import msgspec
@@ -118,6 +118,8 @@ def best_of(
         way = settings.get("direction")
     if way not in ("min", "max"):
         way, way_guessed = direction_of(chosen), True
+    if isinstance(run, str):
+        run = _as_it_is(run, queries.runs(connection, model))
     wanted = run if run is None or isinstance(run, str) else list(run)
     found = selecting.best(connection, model, chosen, way, run=wanted, at=at)
     if found is None:
@@ -126,6 +128,8 @@ def best_of(
             raise no_such_run(name, run, names, shown)
         close = _close(chosen, selecting.metric_names(connection, model, at=at))
         hint = f"did you mean {', '.join(close)}?" if close else f"stemmata log {name} shows what there is"
+        if chosen in close:
+            hint = "what it has is NaN"
         of_run = f" of run {run!r}" if isinstance(run, str) else ""
         reason = f"no version{of_run} has a number for the metric {chosen!r}"
         raise VersionNotFound(reference=shown, reason=reason, hint=hint)
@@ -158,6 +162,13 @@ def _guess(names: list[str], reference: str, model: str) -> str:
         f" (of: {shown})" if shown else ""
     )
     raise VersionNotFound(reference=reference, reason=reason, hint=hint)
+
+
+def _as_it_is(run: str, names: Sequence[str]) -> str:
+    """The run as it is written, if case alone differs."""
+    if run in names:
+        return run
+    return next((name for name in names if name_key(name) == name_key(run)), run)
 
 
 def _close(text: str, known: Iterable[str]) -> list[str]:

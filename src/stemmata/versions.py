@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -100,7 +101,7 @@ class VersionList(Sequence[Version]):
         """At most so many, the first ones. Raises InvalidArgument."""
         if not 0 <= count < 1 << 63:
             raise InvalidArgument(argument="limit", reason=f"{count} is no number of versions")
-        return self._with(limit=count)
+        return self._with(limit=min(count, sys.maxsize))
 
     def of_run(self, run: str) -> VersionList:
         """Those of runs of that name."""

@@ -363,3 +363,15 @@ def test_whatever_was_measured_and_set_can_be_drawn(told: list[tuple[float, floa
 def test_an_axis_has_different_marks_at_any_scale(scale: float) -> None:
     marks = words.around(1.2 * scale, 3.1 * scale)
     assert marks == pytest.approx([scale * m for m in (1.0, 1.5, 2.0, 2.5, 3.0, 3.5)], rel=1e-9)
+
+
+@pytest.mark.parametrize("values", [(0.0, 0.001, 1.0), (100.0, 0.5, 0.4)])
+def test_versions_of_one_place_are_all_within_the_axis(values: tuple[float, ...]) -> None:
+    """Saved by hand, without a run of their own: the line goes through one of them."""
+    seen = [Seen(str(k), f"v{k}", epoch=float(max(1, k)), metrics={"acc": v}) for k, v in enumerate(values)]
+    picture = Curves.make("m", seen, metrics=["acc"], direction="max", primary="acc")
+    panel = picture.panels[0]
+    assert panel.best is not None
+    assert min(panel.values) <= panel.best[1].value <= max(panel.values)
+    assert set(values) <= set(panel.values)
+    assert "★" in picture.text(80)

@@ -97,7 +97,9 @@ def _metrics(found: Bisection, repository: Repository) -> list[tuple[str, Text]]
     if first is None:
         return []
     primary = Primary(repository.session.catalog.connection, first.model)
-    changed = [key for key, value in first.metrics.items() if before.metrics.get(key, value) != value]
+    # What is on both sides; NaN is the same as NaN here.
+    common = [key for key in first.metrics if key in before.metrics]
+    changed = [key for key in common if repr(before.metrics[key]) != repr(first.metrics[key])]
     rows = []
     for key in by_interest(changed, primary.metric)[:_METRICS]:
         a, b = text.apart(before.metrics[key], first.metrics[key])

@@ -53,12 +53,19 @@ def export(output: Output, version: Version, what: str, target: Path | None, at:
 
 
 def _write(target: Path, text: str) -> None:
-    """The whole file or, if something goes wrong, the one that was there."""
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    """The whole file or, if something goes wrong, the one that was there; a link stays one, and what is no
+    file, as a pipe or /dev/stdout, is written to."""
+    beside = None
     try:
+        if target.exists() and not target.is_file():
+            target.write_text(text, encoding="utf-8")
+            return
+        target = target.resolve()
+        beside = target.with_name(f".{target.name}.{os.getpid()}")
         beside.write_text(text, encoding="utf-8")
         beside.replace(target)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        if beside is not None:
+            beside.unlink(missing_ok=True)
         reason = f"{target} cannot be written: {error.strerror}"
         raise InvalidArgument(argument="--output", reason=reason) from error

@@ -46,6 +46,22 @@ class HelpCommand(TyperCommand):
         formatter.write(render(self, ctx))
 
 
+class OtherCommand(HelpCommand):
+    """A command that starts another one, whose words stand behind `--`: what stands before would be read as
+    our own options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Raises a usage error where some of the other one's words stand elsewhere."""
+        behind = len(args) - args.index("--") - 1 if "--" in args else 0
+        left = super().parse_args(ctx, args)
+        if len(ctx.params.get("command") or ()) > behind:
+            from stemmata.errors import InvalidArgument
+
+            reason = "write -- before it, or its options would be taken for those of stemmata"
+            raise InvalidArgument(argument="COMMAND", reason=reason)
+        return left
+
+
 class HelpGroup(TyperGroup):
     """A group whose help is rendered here."""
 

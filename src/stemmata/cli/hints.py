@@ -23,7 +23,8 @@ def unknown_keys(repository: Repository, model: str | None, keys: Iterable[str])
     """One sentence for each of `keys` that no version has, with what may have been meant."""
     found = []
     for key in dict.fromkeys(keys):
-        asked = key if re.fullmatch(r"[^\W\d][\w./@+-]*", key) else f"`{key}`"
+        space, dot, name = key.partition(".") if key.startswith("metrics.") else ("", "", key)
+        asked = key if re.fullmatch(r"[^\W\d][\w./@+-]*", key) else f"{space}{dot}`{name}`"
         if asked in FIELDS:
             continue
         if len(repository.search(model, f"{asked} is not none", limit=1)):

@@ -14,7 +14,14 @@ import typer
 from stemmata import __version__
 from stemmata.cli.help import sections
 from stemmata.cli.options import Json, Repo, Session
-from stemmata.cli.output import Output, error_document, report_error, report_failure, report_unwritten
+from stemmata.cli.output import (
+    Output,
+    Unwritten,
+    error_document,
+    report_error,
+    report_failure,
+    report_unwritten,
+)
 from stemmata.cli.registry import COMMANDS, HELP_NAMES, LazyGroup
 from stemmata.errors import StemmataError, StorageFailed
 
@@ -165,7 +172,7 @@ def _invoke(arguments: list[str], output: Output) -> int:
     except typer.Abort:
         report_failure("stopped", "nothing was done")
         return 1
-    except (BrokenPipeError, KeyboardInterrupt):
+    except (BrokenPipeError, Unwritten, KeyboardInterrupt):
         raise
     except Exception as error:
         if debug:

@@ -110,7 +110,28 @@ def repo_folder(context: typer.Context, repo: str | None) -> Path:
     from stemmata import repository
 
     chosen = repo_path(context, repo)
-    return Path(chosen) if chosen is not None else repository.locate() or Path.cwd() / repository.FOLDER
+    return (
+        repository.meant(chosen)
+        if chosen is not None
+        else repository.locate() or Path.cwd() / repository.FOLDER
+    )
+
+
+def a_path(given: str, argument: str) -> Path:
+    """A path of the command line. Raises InvalidArgument for an empty one: as `Path` it is the working
+    folder, which nobody means who wrote "$OUT"."""
+    if not given:
+        raise InvalidArgument(argument=argument, reason="it is empty")
+    return Path(given)
+
+
+def outside(target: Path, argument: str) -> Path:
+    """A file or folder to write, which lies in no repository. Raises InvalidArgument."""
+    real = target.resolve()
+    for folder in (real, *real.parents):
+        if (folder / "stemmata.json").is_file() and (folder / "log").is_dir():
+            raise InvalidArgument(argument=argument, reason=f"{target} lies in the repository {folder}")
+    return target
 
 
 def instant(at: str | None) -> datetime | None:

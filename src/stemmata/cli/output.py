@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 UNLIMITED = 10_000
 """The width of what is no terminal: nothing is cut off in a pipe or a file."""
 
@@ -32,7 +34,7 @@ UNLIMITED = 10_000
 def width_of(stream: TextIO) -> int:
     """Columns to use: COLUMNS if set, else the terminal's, else no limit."""
     chosen = os.environ.get("COLUMNS", "")
-    if chosen.isdigit() and int(chosen) > 0:
+    if chosen.isdecimal() and int(chosen) > 0:
         return max(40, int(chosen))
     if not stream.isatty():
         return UNLIMITED
@@ -70,8 +72,13 @@ class Output:
         """Print one JSON document."""
         import msgspec
 
-        encoded = msgspec.json.format(msgspec.json.encode(json_safe(content)), indent=2)
-        sys.stdout.write(encoded.decode("utf-8") + "\n")
+        encoded = msgspec.json.format(msgspec.json.encode(json_safe(content)), indent=2).decode("utf-8")
+        if (sys.stdout.encoding or "").lower().replace("-", "") != "utf8":
+            import json
+
+            # What the stream cannot hold would be question marks, and two names one.
+            encoded = _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], encoded)
+        sys.stdout.write(encoded + "\n")
 
     def show(self, *what: str | Text) -> None:
         """Print lines; each is taken as it is, never as markup."""
@@ -112,7 +119,8 @@ class Output:
     def ask(self, question: str, *, undoable: bool = True) -> bool:
         """Yes or no from the terminal. Where nobody can answer, the command line's word stands for what can
         be undone; for the rest InvalidArgument asks for --yes."""
-        if self.json or not sys.stdin.isatty():
+        # Closed by whoever started us, as a service manager may, it is nothing at all.
+        if self.json or sys.stdin is None or not sys.stdin.isatty():
             if not undoable:
                 reason = "this cannot be undone, and nobody can be asked here; say --yes if it is meant"
                 raise InvalidArgument(argument="--yes", reason=reason)
@@ -121,12 +129,21 @@ class Output:
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
+class Unwritten(OSError):
+    """Stdout could not be written: no failure of what the command does."""
+
+
 def _print(stream: TextIO, *lines: Text, end: str = "\n") -> None:
     """Write lines at once: what follows on the other stream shall be seen after them."""
     styled, colours = styles_of(stream)
     written = [escaped(line, colours=colours) if styled else line.plain for line in lines]
-    stream.write("\n".join(written) + end)
-    stream.flush()
+    try:
+        stream.write("\n".join(written) + end)
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Unwritten(*error.args) from error
 
 
 def _say(line: Text) -> None:

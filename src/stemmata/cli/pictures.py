@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from stemmata.cli.options import a_path, outside
 from stemmata.cli.output import UNLIMITED, Output, styles_of
 from stemmata.cli.styled import Text
 
@@ -27,7 +28,7 @@ def tell(output: Output, found: Pageable, picture: Callable[[], Picture] | None,
     """Draw `picture` if there is one, write a page of `found` if a file is named; --json: what is drawn."""
     drawn = picture() if picture is not None else None
     if html is not None:
-        found.to_html(html)
+        found.to_html(outside(a_path(html, "--html"), "--html"))
     if output.json:
         document = drawn.to_dict() if drawn is not None else {}
         output.document({**document, "html": html})

@@ -55,7 +55,7 @@ COMMANDS: dict[str, Entry] = {
     "stats": Entry("stats", _LOOK, "Show how much space versions take, what was saved, and where."),
     "history": Entry("history", _LOOK, "Show who moved an alias, when and why."),
     "tag": Entry("tag", _NAME, "Give a version a tag, a name that never moves."),
-    "alias": Entry("alias", _NAME, "Set or list aliases, names that move."),
+    "alias": Entry("alias", _NAME, "Set, list or delete aliases, names that move."),
     "promote": Entry("promote", _NAME, "Point an alias at a version if a gate lets it pass."),
     "rollback": Entry("rollback", _NAME, "Move an alias back to what it was before."),
     "protect": Entry(

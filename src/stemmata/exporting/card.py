@@ -110,7 +110,7 @@ def _plain_loading(subject: Subject) -> list[str]:
 
 def _training(subject: Subject, trainer: str) -> list[str]:
     rows = []
-    if subject.run is not None or subject.arguments:
+    if subject.arguments:
         rows.append(("trainer", code(trainer)))
     said = telling(subject.arguments, trainer)
     rows += [(code(key), code(_shown(value))) for key, value in said.items() if _public(value)]

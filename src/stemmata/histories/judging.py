@@ -8,6 +8,7 @@ verdict.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from stemmata import gating
 from stemmata.catalog import queries
 from stemmata.catalog.queries import VersionRow
 from stemmata.errors import Damage, InvalidArgument, VersionNotFound
-from stemmata.gating import Requirement
+from stemmata.gating import Check, Requirement
 from stemmata.histories import running
 from stemmata.histories.bisection import Judge, Opinion
 from stemmata.histories.problems import EvaluationFailed
@@ -29,12 +30,12 @@ _SKIP, _CANNOT, _MOST = 125, (126, 127), 127
 
 
 def of_metrics(session: Session, requirements: Sequence[Requirement]) -> Judge:
-    """What the stored metrics tell: good if all that is required holds, bad if something does not, else
-    skip."""
+    """What the stored metrics tell: good if all that is required holds, bad if something does not or is NaN,
+    as a loss that diverged; skip where something is missing."""
 
     def judge(row: VersionRow) -> Opinion:
         verdict = gating.judge(session.catalog.connection, row, requirements)
-        failed = [check for check in verdict.failed if check.told]
+        failed = [check for check in verdict.failed if check.told or _is_nan(check, row)]
         if failed:
             return Opinion("bad", "; ".join(check.reason for check in failed), ran=False)
         untold = [check.reason for check in verdict.failed]
@@ -43,6 +44,15 @@ def of_metrics(session: Session, requirements: Sequence[Requirement]) -> Judge:
         return Opinion("good", "what is required holds", ran=False)
 
     return judge
+
+
+def _is_nan(check: Check, row: VersionRow) -> bool:
+    """Whether a requirement cannot be told for nothing but the version's own metrics that are NaN."""
+    untold = [each for each in check.comparisons if each.holds is None]
+    return bool(untold) and all(
+        any(t.version == row.id and isinstance(t.value, float) and math.isnan(t.value) for t in each.terms)
+        for each in untold
+    )
 
 
 def metrics_first(session: Session, stored: Judge, run: Judge) -> Judge:

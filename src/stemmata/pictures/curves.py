@@ -73,8 +73,10 @@ class Panel:
 
     @cached_property
     def values(self) -> tuple[float, ...]:
-        """All finite ones."""
-        return tuple(value for line in self.lines for _, value in line.drawn if math.isfinite(value))
+        """All finite ones; also of versions of one place, of which the line goes through one."""
+        drawn = [value for line in self.lines for _, value in line.drawn]
+        points = [point.value for line in self.lines for point in line.points]
+        return tuple(value for value in (*drawn, *points) if math.isfinite(value))
 
     @cached_property
     def places(self) -> tuple[float, ...]:
@@ -102,6 +104,8 @@ class Curves(Picture):
     left_out: int = 0
     """Versions that have no place on the axis."""
     remarks: tuple[str, ...] = ()
+    asked: bool = False
+    """Whether the metrics were chosen by whoever wanted the picture."""
 
     kind = "curves"
     heading = "Metrics of the runs"
@@ -133,7 +137,7 @@ class Curves(Picture):
             panels = tuple(drawn)  # of what a run has once there is no curve
         placed = {p.seen.id for panel in panels for line in panel.lines for p in line.points}
         measured = {v.id for v in given if any(p.metric in v.metrics for p in panels)}
-        return cls(about, chosen, panels, runs, len(measured - placed), remarks)
+        return cls(about, chosen, panels, runs, len(measured - placed), remarks, bool(metrics))
 
     # --- words ----------------------------------------------------------------------------------
 
@@ -149,7 +153,7 @@ class Curves(Picture):
     @cached_property
     def finding(self) -> str:
         if not self.panels:
-            return "No version has a metric."
+            return "No version has such a metric." if self.asked else "No version has a metric."
         panel = self.panels[0]
         lines = [line for line in panel.lines if line.points]
         versions = words.count(sum(len(line.points) for line in lines), "version")

@@ -1,4 +1,4 @@
-"""`stemmata alias set` and `stemmata alias list`."""
+"""`stemmata alias set`, `stemmata alias delete` and `stemmata alias list`."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ app = command_app()
     epilog=examples(
         'stemmata alias set sentiment production @r8/epoch-3 --why "passed the gate"',
         "stemmata alias list sentiment",
+        "stemmata alias delete sentiment prodution",
     ),
 )
 def alias() -> None:
-    """Set or list aliases, names that move.
+    """Set, list or delete aliases, names that move.
 
     Every move is kept: see stemmata history, undo with stemmata rollback.
     """
@@ -99,8 +100,41 @@ def tell_move(output: Output, repository: Repository, move: Move) -> None:
     if move.after is not None:
         line.append(f" {move.after.short}", ID)
     output.show(line)
-    if move.before is not None and not move.rollback:
+    if move.before == move.after:
+        output.note("it was there already")
+    elif move.before is not None and move.after is None:
+        words = f"{text.plain(move.model)} {text.plain(move.name)} {move.before.short}"
+        output.note(f"make it again with: stemmata alias set {words}")
+    elif move.before is not None and not move.rollback:
         output.note(f"undo with: stemmata rollback {text.plain(move.model)} {text.plain(move.name)}")
+
+
+@app.command(
+    "delete",
+    cls=HelpCommand,
+    epilog=examples(
+        "stemmata alias delete sentiment prodution --why 'a slip of the pen'",
+        "stemmata alias delete sentiment canary --force --why 'no longer served'",
+        json="model, name, from (id), to (null), at, by, why, rollback, evidence",
+    ),
+)
+def delete_alias(
+    context: typer.Context,
+    model: Model,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The alias.")],
+    why: Reason = "",
+    force: Force = False,
+    repo: Repo = None,
+    as_json: Json = False,
+) -> None:
+    """Delete an alias; the version and the alias's history stay.
+
+    A protected alias goes only by --force, with a reason. stemmata history shows what it was.
+    """
+    output = output_for(context, as_json)
+    with open_repo(context, repo) as repository:
+        move = repository.unalias(model, name, why=why, force=force)
+        tell_move(output, repository, move)
 
 
 @app.command(

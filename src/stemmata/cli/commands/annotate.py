@@ -11,6 +11,7 @@ from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.options import Json, Ref, Repo, Why, metrics, open_repo, output_for, pairs
 from stemmata.cli.registry import command_app
 from stemmata.errors import InvalidArgument
+from stemmata.moves import require_annotations
 
 app = command_app()
 
@@ -72,6 +73,7 @@ def annotate(
             argument="--examples", reason="say of which eval, with --eval NAME or --dataset"
         )
     is_eval = bool(name) or example_file is not None
+    require_annotations(labels, note)
     with open_repo(context, repo) as repository:
         version, kept, twice = repository.get(reference), None, list[int]()
         if is_eval:

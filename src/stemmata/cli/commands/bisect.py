@@ -8,7 +8,7 @@ import typer
 
 from stemmata.cli import text
 from stemmata.cli.gates import Require
-from stemmata.cli.help import HelpCommand, examples, sections
+from stemmata.cli.help import OtherCommand, examples, sections
 from stemmata.cli.options import Json, Repo, of_model, open_repo, output_for
 from stemmata.cli.registry import command_app
 from stemmata.errors import InvalidArgument
@@ -41,7 +41,7 @@ STEMMATA_REPO       the repository
 
 
 @app.command(
-    cls=HelpCommand,
+    cls=OtherCommand,
     epilog=sections(Exit_status_of_COMMAND=_STATUSES, What_COMMAND_finds=_FOUND)
     + "\f"
     + examples(

@@ -10,7 +10,7 @@ import typer
 from stemmata.cli import text
 from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.numerics import without_blas
-from stemmata.cli.options import At, Json, Ref, Repo, Yes, open_repo, output_for
+from stemmata.cli.options import At, Json, Ref, Repo, Yes, a_path, open_repo, output_for, outside
 from stemmata.cli.registry import command_app
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def checkout(
     with open_repo(context, repo) as repository:
         resolved = repository.resolve(reference, at=at)
         version = repository.get(resolved.row.id)
-        target = Path(into)
+        target = outside(a_path(into, "--output"), "--output")
         if resolved.at_utc is not None:
             output.note(f"as of {text.utc(resolved.at_utc)}")
         doomed = _replaced(version, target) if force and not yes else []

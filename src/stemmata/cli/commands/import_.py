@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stemmata.cli import text
 from stemmata.cli.help import HelpCommand, examples
-from stemmata.cli.options import Json, Repo, TakeIn, open_repo, output_for
+from stemmata.cli.options import Json, Repo, TakeIn, a_path, open_repo, output_for
 from stemmata.cli.output import Output
 from stemmata.cli.registry import command_app
 
@@ -60,7 +59,7 @@ def import_(
     with open_repo(context, repo) as repository:
         outcomes = import_folders(
             repository,
-            [Path(folder) for folder in folders],
+            [a_path(folder, "FOLDER") for folder in folders],
             model=clean_name(model) if model is not None else None,
             run=clean_name(run) if run is not None else None,
             include=include or (),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -23,7 +24,8 @@ def init(
     folder: Annotated[
         str | None,
         typer.Argument(
-            metavar="DIR", help="The folder that becomes the repository. Default: .stemmata here."
+            metavar="DIR",
+            help="The folder that becomes the repository. Default: $STEMMATA_REPO, else .stemmata here.",
         ),
     ] = None,
     as_json: Json = False,
@@ -36,12 +38,13 @@ def init(
     from stemmata import repository
 
     output = output_for(context, as_json)
-    where = folder or repo_path(context, None) or ".stemmata"
+    chosen = folder or repo_path(context, None)
+    where = chosen or os.environ.get(repository.VARIABLE) or repository.FOLDER
     with repository.init(where) as repo:
         if output.json:
             output.document({"repository": repo.id, "where": repo.where})
             return
         output.show(f"Made a repository at {plain(str(repo.where))}")
         output.note(
-            f"next: stemmata save OUTPUT_FOLDER MODEL{'' if folder is None else f' -R {plain(where)}'}"
+            f"next: stemmata save OUTPUT_FOLDER MODEL{'' if chosen is None else f' -R {plain(where)}'}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,16 +84,21 @@ def log(
                 raise InvalidArgument(argument="--deleted", reason=reason)
             _tell_deleted(output, repository, model, limit or (None if everything or output.json else _SHOWN))
             return
-        shown, total = _versions(
-            repository, model, run, moment, limit or (None if everything or output.json else _SHOWN)
-        )
+        limit = min(limit, sys.maxsize) if limit else None
+        most = limit or (None if everything or output.json else _SHOWN)
+        shown, total = _versions(repository, model, run, moment, most)
         if run is not None and not total:
             from stemmata.cli import hints
+            from stemmata.names import name_key
             from stemmata.resolve import no_such_run
 
             known = hints.runs(repository, model)
-            if run not in known:
+            same = next((name for name in known if name_key(name) == name_key(run)), None)
+            if same is None:
                 raise no_such_run(model or "", run, known, f"{model}@{run}" if model else run)
+            if same != run:
+                run = same
+                shown, total = _versions(repository, model, run, moment, most)
         if curves or html is not None:
             from stemmata.cli.pictures import tell
 
@@ -111,6 +117,8 @@ def log(
             output.note(f"as of {text.utc(moment)}")
         if not shown:
             nothing = "no versions yet; make one with: stemmata save FOLDER MODEL"
+            if moment is None and run is None and repository.deleted(model):
+                nothing = "no versions are left; stemmata log --deleted lists what can be restored"
             output.note(nothing if moment is None and run is None else "there was no version")
             return
         if metric:

@@ -85,6 +85,10 @@ def retain(
         repository.versions(model)  # refuses a model that is not there
         session = repository.session
         if clear:
+            if dry_run:
+                _tell_policy(output, repository, model)
+                output.note("that policy would be taken away; nothing was changed")
+                return
             there = retaining.clear(session, model)
             _tell_policy(output, repository, model, "The policy is taken away" if there else "")
             return

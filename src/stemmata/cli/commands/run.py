@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stemmata.cli import text
-from stemmata.cli.help import HelpCommand, examples
+from stemmata.cli.help import OtherCommand, examples
 from stemmata.cli.options import Json, Model, Repo, output_for, repo_folder
 from stemmata.cli.output import Output, report_unwritten
 from stemmata.cli.registry import command_app
@@ -23,7 +23,7 @@ app = command_app()
 
 
 @app.command(
-    cls=HelpCommand,
+    cls=OtherCommand,
     epilog=examples(
         "stemmata run sentiment -- python train.py --lr 2e-4",
         "stemmata run sentiment --every 500 --run-name r8 -- trl sft --config sft.yaml",
@@ -95,7 +95,7 @@ def run(
 def _every(given: str) -> str | int:
     from stemmata.attach.settings import EVERY
 
-    if given.isdigit() and int(given) > 0:
+    if given.isdecimal() and int(given) > 0:
         return int(given)
     if given not in EVERY:
         raise InvalidArgument(argument="--every", reason=f"{given!r} is none of {EVERY} nor a number above 0")

@@ -10,7 +10,7 @@ import typer
 from stemmata.cli import text
 from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.numerics import without_blas
-from stemmata.cli.options import Json, Model, Repo, metrics, open_repo, output_for, pairs
+from stemmata.cli.options import Json, Model, Repo, a_path, metrics, open_repo, output_for, pairs
 from stemmata.cli.output import Output
 from stemmata.cli.registry import command_app
 from stemmata.errors import InvalidArgument, NotFound
@@ -112,7 +112,7 @@ def save(
     output = output_for(context, as_json)
     with open_repo(context, repo) as repository, output.progress("saving") as progress:
         request = SaveRequest(
-            source=Path(source),
+            source=a_path(source, "SOURCE"),
             model=model,
             name=name,
             metrics=metrics(metric),

@@ -13,7 +13,7 @@ import typer
 from stemmata.cli import exporting, overfitting, text
 from stemmata.cli.config import telling
 from stemmata.cli.help import HelpCommand, examples
-from stemmata.cli.options import At, Heatmap, Html, Json, Ref, Repo, open_repo, output_for
+from stemmata.cli.options import At, Heatmap, Html, Json, Ref, Repo, open_repo, output_for, outside
 from stemmata.cli.registry import command_app
 from stemmata.metricnames import by_interest
 
@@ -97,13 +97,15 @@ def show(
     """
     output = output_for(context, as_json)
     others = {"--tensors": tensors, "--files": files, "--config": config, "--spectrum": spectrum}
-    others["--examples"] = eval_name is not None
+    others |= {"--examples": eval_name is not None, "--html": html is not None, "--heatmap": heatmap}
     exports = {"card": card, "script": script, "requirements": requirements}
     export = exporting.chosen(exports, others, target)
     with open_repo(context, repo) as repository:
         resolved = repository.resolve(reference, at=at)
         version = repository.get(resolved.row.id, at=resolved.at_utc)
         if export is not None:
+            if target is not None:
+                outside(target, "--output")
             exporting.export(output, version, export, target, resolved.at_utc)
             return
         if eval_name is not None:

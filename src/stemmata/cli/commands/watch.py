@@ -90,7 +90,8 @@ def watch(
             include=include or (),
             tell=tell,
         )
-        watcher.follow(interval=interval, idle=until_idle, once=once, stopped=stop.is_set, sleep=stop.wait)
+        pause = min(interval, threading.TIMEOUT_MAX)
+        watcher.follow(interval=pause, idle=until_idle, once=once, stopped=stop.is_set, sleep=stop.wait)
         for outcome in watcher.unfinished():
             tell(outcome)
     if not told:
