@@ -349,7 +349,7 @@ class StorageFull(StorageProblem):
     kind = "storage-full"
     what = "no space left in {where}"
     untouched = "nothing became visible; earlier versions are untouched"
-    next_step = "free some space and save again"
+    next_step = "free some space, as of the cached checkouts in cache/checkouts, and try again"
 
 
 class QuotaReached(StorageFull):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import getpass
+import itertools
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from stemmata.errors import (
     CommitContention,
     CommitUnknown,
     DamagedLog,
+    DamagedRepository,
     KeyExists,
     OutcomeUnknown,
     Refused,
@@ -33,6 +35,7 @@ from stemmata.errors import (
 from stemmata.ids import Digest, PackName, fresh_txn
 from stemmata.log.bundles import write_due_bundles
 from stemmata.log.entries import Entry, Position, advance, encode_entry, log_key, read_entry
+from stemmata.log.identity import read_identity
 from stemmata.log.ops import Op, PackAdd
 from stemmata.log.reader import exists, fetch
 from stemmata.records import timestamp
@@ -43,9 +46,11 @@ if TYPE_CHECKING:
 else:
     checkpointing = deferred("stemmata.catalog.checkpointing")
 
-ATTEMPTS = 64
-"""How often a plan is made anew because another writer was faster."""
+ATTEMPTS, PATIENCE = 64, 300.0
+"""How often a plan is made anew because another writer was faster, at least, and for how many seconds: of a
+hundred that commit at once on a slow drive the last one wins after a minute or two."""
 _PUTS = 4
+_LONG = 16
 _HINT = "look at what the repository holds now, then decide again"
 
 Plan = Callable[[Catalog], Sequence[Op]]
@@ -91,9 +96,9 @@ def commit(
     `plan` is called again whenever another writer was faster; what it raises ends the commit with nothing
     written. Without ops and packs nothing is committed.
 
-    Raises OlderCopy (restored from a backup), Refused (a precondition fails), CommitContention,
-    CommitUnknown, DamagedLog, NewerFormat and the storage's errors; after all of these but CommitUnknown
-    nothing was written.
+    Raises RepositoryNotFound and DamagedRepository if it is not there any more, OlderCopy (restored from a
+    backup), Refused (a precondition fails), CommitContention, CommitUnknown, DamagedLog, NewerFormat and the
+    storage's errors; after all of these but CommitUnknown nothing was written.
     """
     txn = fresh_txn()
     clock = now or _utc_now
@@ -101,8 +106,12 @@ def commit(
         PackAdd(pack=p.name.hex, size=p.size, digest=p.digest.hex, bases=[base.hex for base in p.bases])
         for p in new_packs
     ]
-    for attempt in range(ATTEMPTS):
+    begun = time.monotonic()
+    for attempt in itertools.count():
+        if attempt >= ATTEMPTS and time.monotonic() - begun > PATIENCE:
+            raise CommitContention(attempts=attempt)
         here = catalog.refresh()
+        _require_same(catalog, storage)
         heads.require_newest(storage, catalog.identity, here)
         ops: list[Op] = [*added, *plan(catalog)]
         if not ops:
@@ -112,17 +121,26 @@ def commit(
         if not _is_hole(catalog, storage, here) and _put(storage, position.n, data, txn):
             _follow_up(catalog, storage, position)
             return Committed(position, txn)
-        _pause(attempt)
-    raise CommitContention(attempts=ATTEMPTS)
+        # Who has lost for long does not wait longer than who has just come.
+        _pause(attempt if attempt < _LONG else 0)
+    raise AssertionError("it ends in one of these")
+
+
+def _require_same(catalog: Catalog, storage: Storage) -> None:
+    """A log that is not there is not told from one that begins: a drive may have gone, or another repository
+    come in its place, since this one was opened. Raises RepositoryNotFound, DamagedRepository."""
+    if read_identity(storage) != catalog.identity:
+        reason = "another repository has come in its place since it was opened"
+        raise DamagedRepository(where=storage.where, reason=reason)
 
 
 def default_author() -> str:
-    """`<user>@<host>`, as far as this machine knows them."""
+    """`<user>@<host>`, as far as this machine knows them; what is no UTF-8 in it as question marks."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError, ImportError):
         user = "unknown"  # a container's user may have no name
-    return f"{user}@{platform.node() or 'unknown'}"
+    return f"{user}@{platform.node() or 'unknown'}".encode("utf-8", "replace").decode("utf-8")
 
 
 def _utc_now() -> datetime:
@@ -132,6 +150,8 @@ def _utc_now() -> datetime:
 def _encode(here: Position, ops: Sequence[Op], txn: str, at: str, by: str) -> bytes:
     try:
         return encode_entry(here, ops, txn=txn, at=at, by=by)
+    except UnicodeError:
+        raise Refused(reason="it holds text that is no UTF-8", hint="write it in UTF-8") from None
     except (ValueError, TypeError) as error:
         raise Refused(reason=str(error), hint="divide it into several") from None
 

@@ -7,7 +7,8 @@ import pytest
 from ledger import txn
 from shop import Epochs, delete, packs_bytes, planted, require_sound, stored_text
 from stemmata.catalog import queries
-from stemmata.errors import VersionNotFound
+from stemmata.collecting import dropping
+from stemmata.errors import StorageFull, VersionNotFound
 from stemmata.log import ops
 from stemmata.repository import Repository
 
@@ -149,3 +150,34 @@ def test_repack_puts_everything_together_and_never_grows(epochs: Epochs) -> None
         epochs.require(repo, k)
     require_sound(repo.session.storage)
     assert repo.repack().packs_retired == 0
+
+
+def test_on_a_full_disk_first_goes_what_needs_no_new_byte(
+    epochs: Epochs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = Repository.in_memory()
+    versions = epochs.history(repo, 3)
+    delete(repo, *versions[:2])
+    with monkeypatch.context() as killed:
+        killed.setattr(dropping, "_delete", lambda *_: 0)  # after the log has dropped them
+        repo.gc(undo_window=0, grace=0)
+    storage, deleted = repo.session.storage, list[str]()
+    before, remove = packs_bytes(storage), storage.delete
+
+    def full() -> None:
+        if not deleted:
+            raise StorageFull(where=storage.where)
+
+    def noted(key: str) -> None:
+        deleted.append(key)
+        remove(key)
+
+    monkeypatch.setattr(storage, "require_writable", full)
+    monkeypatch.setattr(storage, "delete", noted)
+    repo.gc(undo_window=0, grace=0)
+    assert packs_bytes(storage) < before
+    epochs.require(repo, 2)
+    deleted.clear()
+    with pytest.raises(StorageFull):
+        repo.gc()
+    assert not deleted

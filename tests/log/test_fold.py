@@ -22,6 +22,7 @@ from ledger import (
 )
 from stemmata.catalog.schema import SCHEMA
 from stemmata.catalog.state import SqliteState
+from stemmata.collecting.copies import in_order
 from stemmata.errors import NewerFormat
 from stemmata.ids import Digest, PackName, VersionId
 from stemmata.log import fold, ops
@@ -530,3 +531,29 @@ def test_digits_of_other_scripts_are_no_hex(world: World) -> None:
 def test_empty_lists_change_nothing(world: World) -> None:
     world.did(retire(), drop(), forget(), redact())
     assert world.state_of(V0) == "visible"
+
+
+def test_retiring_a_long_chain_of_packs_looks_at_each_once() -> None:
+    """Versions of a run lean on one another; of a thousand packs that go together each walked all."""
+    names = [PackName(k.to_bytes(16, "big")) for k in range(1, 501)]
+    asked: list[PackName] = []
+
+    class Chain(DictState):
+        def packs_upon(self, pack: PackName) -> list[PackName]:
+            asked.append(pack)
+            at = names.index(pack)
+            return names[at + 1 : at + 2]
+
+        def pack_is_named(self, _pack: PackName) -> bool:
+            return False
+
+    state, idle = Chain(), set[PackName]()
+    assert not any(fold.is_needed(state, name, idle) for name in reversed(names))
+    assert not any(fold.is_needed(state, name, idle) for name in names)
+    assert len(asked) == len(names)
+
+
+def test_live_packs_of_one_long_entry_come_in_order() -> None:
+    names = [PackName(k.to_bytes(16, "big")) for k in range(3000, 0, -1)]
+    packs = {name: (1, 1, tuple(names[max(0, at - 1) : at])) for at, name in enumerate(names)}
+    assert [pack.name for pack in in_order(packs)] == names

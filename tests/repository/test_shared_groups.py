@@ -17,7 +17,7 @@ from makers import model_folder
 from stemmata import doctor
 from stemmata.catalog.catalog import FILE
 from stemmata.checkouts import cached
-from stemmata.errors import StorageReadOnly
+from stemmata.errors import StorageFailed, StorageReadOnly
 from trees_by_hand import contents_of
 from users import member
 
@@ -111,14 +111,47 @@ def test_a_umask_that_shuts_the_others_out_is_respected_and_said(shared: Path) -
         assert repo["m@hers"].metrics["loss"] == 1.0
 
 
+def test_a_member_with_a_strict_umask_locks_nobody_out(shared: Path) -> None:
+    """The log is read whole: one entry that is closed to the others would cost them every version."""
+    root = shared / "models"
+    with ann(0o002):
+        _save(root, "ann", "hers")
+    with ben(0o077):
+        _save(root, "ben", "his")
+    with ann(0o002), stemmata.open(root) as repo:
+        assert repo.check().sound
+        assert {v.name for v in repo.versions("m")} == {"hers", "his"}
+        assert "shared" not in _findings(root)
+    with member(EVE, EVE, 0o022), stemmata.open(root) as repo:
+        assert repo["m@his"].metrics["loss"] == 1.0
+
+
+def test_a_repository_of_one_user_stays_theirs(shared: Path) -> None:
+    root = shared / "models"
+    with ann(0o077):
+        _save(root, "ann", "hers")
+    for path in root.rglob("*"):
+        assert not path.stat().st_mode & 0o077, path
+
+
+def test_an_entry_that_is_closed_is_named(shared: Path) -> None:
+    root = shared / "models"
+    with ann(0o002):
+        _save(root, "ann", "hers")
+    (root / "log/00000000000000000001.json").chmod(0o600)
+    with ben(0o002), pytest.raises(StorageFailed, match=r"log/0+1\.json is closed to this user.*chmod"):
+        stemmata.open(root)
+
+
 def test_a_folder_that_only_its_maker_may_write_is_found(shared: Path) -> None:
     root = shared / "models"
     with ann(0o002):
         _save(root, "ann", "hers")
     with ben(0o022):
         _save(root, "ben", "his")
-    closed = [path for path in root.glob("packs/*") if path.stat().st_uid == BEN]
-    assert closed, "his pack fell into a folder of hers: one chance in 256, and then this shows nothing"
+        closed = [path for path in root.glob("packs/*") if path.stat().st_uid == BEN]
+        assert closed, "his pack fell into a folder of hers: one chance in 256, and then this shows nothing"
+        closed[0].chmod(0o2755)
     with ann(0o002):
         found = _findings(root)
     assert found["writable"].state == "ok"

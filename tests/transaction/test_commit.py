@@ -199,6 +199,7 @@ def test_a_lost_race_may_leave_nothing_to_do() -> None:
 
 def test_losing_for_ever_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transaction, "ATTEMPTS", 4)
+    monkeypatch.setattr(transaction, "PATIENCE", 0.0)
     storage = Overtaken(100)
     world = World(storage)
     storage.act = lambda: world.rival(configure(0))
@@ -206,6 +207,23 @@ def test_losing_for_ever_ends(monkeypatch: pytest.MonkeyPatch) -> None:
         world.commit(configure(1))
     assert [e["by"] for e in world.entries()] == ["rival"] * 4
     world.catalog.close()
+
+
+def test_who_loses_often_wins_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a hundred that commit at once the last one loses ninety-nine times: its bytes are stored by then."""
+    monkeypatch.setattr(transaction, "_pause", lambda _attempt: None)
+    storage = Overtaken(transaction.ATTEMPTS + 10)
+    world = World(storage)
+    storage.act = lambda: world.rival(configure(0))
+    world.commit(configure(1))
+    assert [e["by"] for e in world.entries()] == ["rival"] * (transaction.ATTEMPTS + 10) + ["tester"]
+    world.catalog.close()
+
+
+def test_a_user_whose_name_is_no_text_can_write(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+    monkeypatch.setattr(transaction.getpass, "getuser", lambda: "r\udce9n\udce9")
+    commit(world.catalog, world.storage, lambda _: [configure(1)], by=default_author())
+    assert world.entries()[0]["by"].startswith("r?n?@")
 
 
 # --- holes, damage, follow-up ---------------------------------------------------------------------

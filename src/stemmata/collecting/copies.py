@@ -8,6 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -213,15 +214,13 @@ class Copies:
 def in_order(packs: Mapping[PackName, tuple[int, int, tuple[PackName, ...]]]) -> list[LivePack]:
     """Packs (size, entry, bases) so that each stands after what it leans on: of one entry's, the bases
     first."""
+    upon = {
+        name: [base for base in bases if base in packs and packs[base][1] == entry]
+        for name, (_, entry, bases) in packs.items()
+    }
     depth: dict[PackName, int] = {}
-
-    def deep(name: PackName) -> int:
-        if name not in depth:
-            depth[name] = 0  # a pack never leans on itself: each base was live before
-            entry = packs[name][1]
-            same = (base for base in packs[name][2] if base in packs and packs[base][1] == entry)
-            depth[name] = 1 + max(map(deep, same), default=0)
-        return depth[name]
-
-    ordered = sorted(packs, key=lambda name: (packs[name][1], deep(name), name))
+    # Without a circle: each base was live before.
+    for name in TopologicalSorter(upon).static_order():
+        depth[name] = 1 + max((depth[base] for base in upon[name]), default=0)
+    ordered = sorted(packs, key=lambda name: (packs[name][1], depth[name], name))
     return [LivePack(name, packs[name][0], packs[name][1], packs[name][2]) for name in ordered]

@@ -96,6 +96,14 @@ def drop(session: Session, found: Leftovers) -> int:
         return _delete(sure, [*found.dropped, *found.due])
 
 
+def free(session: Session) -> int:
+    """Delete the bytes of packs that the log has dropped already; how many. Writes nothing."""
+    states = _states(session.catalog)
+    gone = {name for name, (state, _) in states.items() if state == DROPPED}
+    lying = ((PackName.in_key(key.key), key) for key in session.storage.list("packs/"))
+    return _delete(session, [Lying(name, key) for name, key in lying if name is not None and name in gone])
+
+
 def retire_orphans(session: Session, orphans: Sequence[Lying]) -> list[PackName]:
     """Retire packs that no log has named, so that no sleeping writer can add them any more."""
     done: list[PackName] = []

@@ -17,7 +17,7 @@ from stemmata.collecting.holding import Holdings
 from stemmata.collecting.picture import Kept, Picture
 from stemmata.collecting.planning import Plan
 from stemmata.collecting.report import Collection, Forgotten
-from stemmata.errors import CommitContention, Damage
+from stemmata.errors import CommitContention, Damage, StorageFull
 from stemmata.ids import VersionId
 from stemmata.log.fold import DELETED, FORGOTTEN
 from stemmata.session import Session
@@ -67,12 +67,29 @@ def repack(session: Session, model: str | None = None, *, dry_run: bool = False)
 def _afresh(session: Session, dry: bool) -> Iterator[Session]:
     """For a collection: no cache has a say in what is deleted (I8). Of its new packs the cache learns."""
     if not dry:
-        session.storage.require_writable()
+        _require_writable(session)
     with session.afresh() as sure:
         yield sure
     session.refresh()
     if not dry:
         session.learn_packs()
+
+
+def _require_writable(session: Session) -> None:
+    """Raises as the storage does; a full one after what needs no new byte has been freed: packs that the log
+    has dropped already, checkpoints that are not needed, and what dead writers have left."""
+    try:
+        session.storage.require_writable()
+    except StorageFull:
+        with session.afresh() as sure:
+            clock = StoreClock(sure.storage, writable=False)
+            freed = dropping.free(sure)
+            freed += checkpointing.retire(sure.storage)
+        if isinstance(session.storage, LocalStorage):
+            freed += session.storage.sweep(clock.now - _ABANDONED)
+        if not freed:
+            raise
+        session.storage.require_writable()
 
 
 class _Run:

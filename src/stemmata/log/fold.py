@@ -178,17 +178,22 @@ def _require_state(state: State, text: str, *wanted: str) -> VersionId:
     return version
 
 
-def is_needed(state: State, pack: PackName) -> bool:
-    """Does a visible or deleted version need this pack, by its name or as a base?"""
+def is_needed(state: State, pack: PackName, idle: set[PackName] | None = None) -> bool:
+    """Does a visible or deleted version need this pack, by its name or as a base? `idle`: packs of which that
+    is known that none does; it takes in what is found: packs of a run lean on one another in long chains."""
+    idle = set() if idle is None else idle
+    if pack in idle:
+        return False
     seen = {pack}
     ahead = [pack]
     while ahead:
         here = ahead.pop()
         if state.pack_is_named(here):
             return True
-        upon = set(state.packs_upon(here)) - seen
+        upon = set(state.packs_upon(here)) - seen - idle
         seen |= upon
         ahead.extend(upon)
+    idle |= seen
     return False
 
 
@@ -317,11 +322,12 @@ def model_configure(state: State, moment: Moment, op: ops.ModelConfigure) -> Non
 
 
 def pack_retire(state: State, moment: Moment, op: ops.PackRetire) -> None:
+    idle: set[PackName] = set()
     for text in op.packs:
         pack = _pack(text)
         found = state.pack_state(pack)
         _require(found in (None, LIVE), f"pack {text} is already {found}")
-        _require(not is_needed(state, pack), f"pack {text} is needed")
+        _require(not is_needed(state, pack, idle), f"pack {text} is needed")
         state.set_pack_state(moment, pack, RETIRED)
 
 

@@ -7,6 +7,7 @@ ever. DataLoader workers fork at any moment, while a writer's thread is in the m
 from __future__ import annotations
 
 import os
+import time
 from threading import RLock
 from typing import Protocol, TypeVar
 from weakref import WeakSet
@@ -35,13 +36,41 @@ def held_at_forks(lock: _L) -> _L:
 
 def _before() -> None:
     _adding.acquire()
-    # Patience has an end: a child that cannot use a repository is better than no child.
-    _taken.extend(lock for lock in list(_shared) if lock.acquire(timeout=_PATIENCE_SECONDS))
+    end, busy = time.monotonic() + _PATIENCE_SECONDS, None
+    while True:
+        busy = _take_all(busy, end)
+        if busy is None:
+            return
+        _release()
+        if time.monotonic() > end:
+            # Patience has an end: a child that cannot use a repository is better than no child.
+            _taken.extend(lock for lock in list(_shared) if lock.acquire(blocking=False))
+            return
+
+
+def _take_all(first: _Lock | None, end: float) -> _Lock | None:
+    """Take `first`, waiting for it, then all others if they are free. The one that was not; None: all are
+    taken. Nobody is waited for while another one is held: who holds one may be waiting for that."""
+    if first is not None:
+        if not first.acquire(timeout=max(0.0, end - time.monotonic())):
+            return first
+        _taken.append(first)
+    for lock in list(_shared):
+        if lock is first:
+            continue
+        if not lock.acquire(blocking=False):
+            return lock
+        _taken.append(lock)
+    return None
+
+
+def _release() -> None:
+    while _taken:
+        _taken.pop().release()
 
 
 def _after() -> None:
-    while _taken:
-        _taken.pop().release()
+    _release()
     _adding.release()
 
 

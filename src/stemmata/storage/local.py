@@ -74,6 +74,7 @@ class LocalStorage:
         self.cache_folder: Path | None = self.root / "cache"
         self._lock = held_at_forks(threading.Lock())
         self._means: Means | None = None
+        self._granted: tuple[int, int] | None = None
         self._synced: set[Path] = set()
         """Folders whose own entry in their parent this object has synced."""
 
@@ -117,7 +118,29 @@ class LocalStorage:
                 raise write_failure(error, self.where) from error
         except OSError as error:
             raise write_failure(error, self.where) from error
+        self._let_read(fd)
         return _LocalObject(self, key, path, temp, fd, means)
+
+    def _let_read(self, fd: int) -> None:
+        """A new file is for at least those who may read the repository itself: one of its writers whose umask
+        is stricter would lock all others out of every version, for the log is read whole."""
+        wanted = self._modes[0]
+        mode = stat.S_IMODE(os.fstat(fd).st_mode)
+        if wanted & ~mode:
+            with contextlib.suppress(OSError):  # a file system that has no modes
+                os.fchmod(fd, mode | wanted)
+
+    @property
+    def _modes(self) -> tuple[int, int]:
+        """What stemmata.json lets people do with it, and the folder it lies in with that; 0 where it is not
+        there yet."""
+        if self._granted is None:
+            try:
+                file = stat.S_IMODE((self.root / "stemmata.json").stat().st_mode) & 0o666
+                self._granted = file, stat.S_IMODE(self.root.stat().st_mode) & 0o777
+            except OSError:
+                return 0, 0
+        return self._granted
 
     def make_durable(self, key: str) -> None:
         folder = self._path(key).parent
@@ -175,6 +198,9 @@ class LocalStorage:
                 return call(path)
         except _ABSENT:
             raise KeyMissing(key=key) from None
+        except PermissionError as error:
+            mend = f"{key} is closed to this user; its owner mends that with: chmod -R a+rX (or g+rwX)"
+            raise StorageFailed(where=self.where, reason=f"{reason_of(error)}: {mend}") from error
         except OSError as error:
             raise read_failure(error, self.where) from error
 
@@ -259,6 +285,11 @@ class LocalStorage:
             line = (folder, *folder.parents)
             missing = {f for f in line if not f.exists()}
             folder.mkdir(parents=True, exist_ok=True)
+            for each in missing:
+                if each != self.root and each.is_relative_to(self.root):
+                    mode = stat.S_IMODE(each.stat().st_mode)
+                    if self._modes[1] & ~mode:
+                        each.chmod(mode | self._modes[1])
             fresh = []
             for each in line:
                 if each in self._synced or not (each.is_relative_to(self.root) or each in missing):

@@ -48,23 +48,24 @@ _HOPELESS = frozenset({errno.EROFS, errno.EIO})
 def link(source: Path, target: Path) -> None:
     """Give `source` the further name `target`. OSError; FileExistsError if that is taken.
 
-    NFS may lose the answer to a link that was made and report an error for its repetition:
-    the count of names tells, as `source` was never linked to anything else.
+    NFS may lose the answer to a link that was made and report an error for its repetition: whether both names
+    are of one file tells. Their count does not, for a backup by links gives one more to whatever it meets.
     """
     try:
         os.link(source, target)
     except OSError:
         with contextlib.suppress(OSError):
-            if _names_of(source) == 2:
+            if _file_of(source) == _file_of(target):
                 return
         raise
 
 
-def _names_of(file: Path) -> int:
-    # Opened, for then NFS asks its server; what it remembers is the count before the link.
-    fd = os.open(file, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+def _file_of(name: Path) -> tuple[int, int]:
+    # Opened, for then NFS asks its server; what it remembers is from before the link.
+    fd = os.open(name, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0))
     try:
-        return os.fstat(fd).st_nlink
+        about = os.fstat(fd)
+        return about.st_dev, about.st_ino
     finally:
         os.close(fd)
 
