@@ -555,5 +555,5 @@ def test_retiring_a_long_chain_of_packs_looks_at_each_once() -> None:
 
 def test_live_packs_of_one_long_entry_come_in_order() -> None:
     names = [PackName(k.to_bytes(16, "big")) for k in range(3000, 0, -1)]
-    packs = {name: (1, 1, tuple(names[max(0, at - 1) : at])) for at, name in enumerate(names)}
+    packs = {name: (1, 1, tuple(names[max(0, at - 1) : at])) for at, name in reversed([*enumerate(names)])}
     assert [pack.name for pack in in_order(packs)] == names
