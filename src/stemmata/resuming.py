@@ -55,10 +55,13 @@ def missing_parts(
     """
     there = {path for path, size in sizes.items() if size > 0}
     folders = {path.split("/")[0] for path in there if "/" in path}
-    missing = [part for part in (TRAINER_STATE, "scheduler.pt") if part not in there]
     deepspeed = [f for f in folders if f.startswith("global_step")]
+    # DeepSpeed keeps a scheduler that its own settings name with the optimizer's states.
+    kept_there = any(p.split("/")[0] in deepspeed and "optim_states" in p for p in there)
+    parts = (TRAINER_STATE,) if kept_there else (TRAINER_STATE, "scheduler.pt")
+    missing = [part for part in parts if part not in there]
     optimizer = bool(there.intersection(_OPTIMIZERS)) or any(f.startswith("optimizer_") for f in folders)
-    if not optimizer and not any(p.split("/")[0] in deepspeed and "optim_states" in p for p in there):
+    if not optimizer and not kept_there:
         missing.append("optimizer.pt")
     missing += _missing_weights(there, folders, deepspeed, sizes, read)
     ranks = [int(found[1]) for path in there if (found := _RANK.fullmatch(path))]

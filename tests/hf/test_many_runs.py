@@ -261,3 +261,20 @@ tiny.trainer(tiny.gpt2(seed=int(sys.argv[1])), out, [callback]).train()
     for name in ("sweep", "sweep-2"):
         assert len({v.run.id for v in versions if v.name.startswith(f"{name}/") and v.run}) == 1
     assert repo.check().sound
+
+
+def test_two_runs_that_begin_under_one_name_at_once_have_one_each(repo: Repository) -> None:
+    """Though their versions are of other steps, and no name of a version tells."""
+    one, other = repo.run("m", "sft"), repo.run("m", "sft")
+    one.save(tiny.gpt2(seed=1), step=100)
+    one.save(tiny.gpt2(seed=2), step=300)
+    one.close()
+    other.save(tiny.gpt2(seed=3), step=150)
+    other.save(tiny.gpt2(seed=4), step=300)
+    other.close()
+    assert not one.missing
+    assert not other.missing
+    runs = {v.run.name: v.run.id for v in repo.versions("m") if v.run is not None}
+    assert [*runs] == ["sft-2", "sft"]
+    assert len(set(runs.values())) == 2
+    assert repo["m@sft/latest"].step == repo["m@sft-2/latest"].step == 300

@@ -15,6 +15,7 @@ from typing import Any
 from stemmata.bases import weights_of_tree
 from stemmata.describe import is_of_training
 from stemmata.errors import BaseMismatch, BaseMissing, InvalidArgument, NotLoadable, StemmataError
+from stemmata.hf.facts import LABELS, OF_HEADS
 from stemmata.hf.loading import load_full
 from stemmata.hf.origin import local_folder, remember_origin
 from stemmata.hf.quantised import quantization_of, quantized_again, recorded_quantization, refuse_merge
@@ -73,6 +74,7 @@ def load_adapter(
         if "quantization_config" not in kwargs:
             given |= _quantization(version, found, merge=merge, full=base is not None)
         inner = _load_base(version, found, given)
+        _settle(version, inner, kwargs)
     else:
         inner = base
         rounded = quantization_of(inner)
@@ -241,6 +243,22 @@ def _in_full_precision(version: Version) -> bool:
     return any(s.dtype == "F32" for f in weights for s in f.segments)
 
 
+def _settle(version: Version, base: Any, given: dict[str, Any]) -> None:
+    """What scripts set on a base after loading it, and its own files do not have: by the padding token a
+    classifier finds the end of each row."""
+    settings = getattr(base, "config", None)
+    if settings is None:
+        return
+    for key in OF_HEADS:
+        value = version.config.get(f"model.{key}")
+        if value is not None and key not in given and "config" not in given:
+            setattr(settings, key, value)
+    labels = version.config.get(LABELS)
+    if isinstance(labels, list) and not {"config", "id2label"} & given.keys():
+        settings.id2label = {number: str(label) for number, label in enumerate(labels)}
+        settings.label2id = {str(label): number for number, label in enumerate(labels)}
+
+
 def _fit_vocabulary(version: Version, base: Any) -> None:
     """Resize the base's embeddings where the adapter brings embeddings of another size."""
     rows = _embedding_rows(version, base)
@@ -256,7 +274,8 @@ def _embedding_rows(version: Version, base: Any) -> int | None:
     for file in version.files:
         for segment in file.segments:
             shape: Sequence[int] | None = segment.shape
-            name = (segment.name or "").removeprefix(_PREFIX).replace(".base_layer.", ".")
+            name = (segment.name or "").removeprefix(_PREFIX)
+            name = name.replace(".token_adapter.", ".").replace(".base_layer.", ".")
             if name in names and shape:
                 return int(shape[0])
     return None

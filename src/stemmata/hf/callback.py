@@ -136,6 +136,7 @@ class VersionCallback(NotLightnings, TrainerCallback):
         self._trials = 0
         self._held: Saved | None = None
         self._untouched: list[tuple[int, int]] = []
+        self._last: list[tuple[int, int]] = []
         self._measured = Measured()
 
     @property
@@ -301,7 +302,7 @@ class VersionCallback(NotLightnings, TrainerCallback):
                     hint="give the VersionCallback a folder",
                 )
             repository = Path(repository.where)
-        begun = {"_serving": Serving(), "_measured": Measured(), "_untouched": []}
+        begun = {"_serving": Serving(), "_measured": Measured(), "_untouched": [], "_last": []}
         live = ("meeting", "_recorder", "_patience", "_states", "_sharding", "_held")
         return {**vars(self), "_repository": repository, **begun, **dict.fromkeys(live)}
 
@@ -332,6 +333,7 @@ class VersionCallback(NotLightnings, TrainerCallback):
             return None
         recorder.account.data.update(facts.data(live.get("train_dataloader"), live.get("eval_dataloader")))
         evaluated = self._measured.evaluated(step)
+        before = recorder.saved[-1].step if recorder.saved and recorder.saved[-1].step < step else -1
         saved = self._record(
             recorder,
             live,
@@ -340,7 +342,7 @@ class VersionCallback(NotLightnings, TrainerCallback):
             step=step,
             epoch=state.epoch,
             event=event,
-            metrics={**self._measured.logged, **evaluated},
+            metrics={**self._measured.logged_since(before), **evaluated},
             same_as_existing=again,
         )
         saved.told.update(evaluated)
@@ -372,7 +374,8 @@ class VersionCallback(NotLightnings, TrainerCallback):
         if not args.load_best_model_at_end or state.global_step == 0 or self._serving.ended:
             return False
         over = bool(control.should_training_stop or state.global_step >= state.max_steps > 0)
-        self._untouched = [] if over else _marks(live["model"])
+        self._last = _marks(live["model"])
+        self._untouched = [] if over else self._last
         return over
 
     def _keep_late(self, args: Any, state: Any, control: Any, live: Mapping[str, Any]) -> None:
@@ -391,14 +394,16 @@ class VersionCallback(NotLightnings, TrainerCallback):
         """`final` and `best` at the end; the version that the live model holds now."""
         last = recorder.at_step(state.global_step)
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
-            if Path(state.best_model_checkpoint).is_dir() and not is_pruned(state):
+            loaded = not (filesets.is_adapter(live["model"]) and self._last == _marks(live["model"]))
+            if Path(state.best_model_checkpoint).is_dir() and not is_pruned(state) and loaded:
                 best = self._save_best(recorder, state, live)
                 if last is not None and last.name != "final":
                     recorder.also_name(last, "final")
                 elif last is None and f"{recorder.run.name}/final" not in self.missing:
                     recorder.miss_last("final", _replaced(recorder, state))
                 return best
-            # Removed meanwhile, or never loaded: the model holds the last weights, which are not the best.
+            # Removed meanwhile, or never loaded, as an adapter that is not called "default": the model holds
+            # the last weights, which are not the best.
             measured = recorder.at_step(best_step(state))
             if measured is not None:
                 recorder.also_name(measured, "best")

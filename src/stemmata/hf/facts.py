@@ -19,6 +19,8 @@ from stemmata.hf.quantised import quantization_of
 from stemmata.training_args import sanitise_arguments
 
 _log = logging.getLogger("stemmata")
+OF_HEADS = ("pad_token_id", "problem_type")
+LABELS = "model.labels"
 _MODEL_FACTS = (
     "model_type",
     "vocab_size",
@@ -59,12 +61,26 @@ def model_config(model: Any) -> dict[str, object]:
         value = getattr(settings, fact, None)
         if value is not None and isinstance(value, str | int | float):
             found[f"model.{fact}"] = value
+    if inner is not model:
+        found |= _of_head(settings)
     rounded = quantization_of(inner)
     if rounded is not None:
         found["model.quantization_config"] = rounded
     parameters = list(model.parameters())
     found["model.parameters"] = sum(map(_elements, parameters))
     found["model.trainable_parameters"] = sum(_elements(p) for p in parameters if p.requires_grad)
+    return found
+
+
+def _of_head(settings: Any) -> dict[str, object]:
+    """What an adapter's outputs hang on and its base's files need not have: scripts set it after loading."""
+    values = {f"model.{key}": getattr(settings, key, None) for key in OF_HEADS}
+    found: dict[str, object] = {k: v for k, v in values.items() if isinstance(v, str | int)}
+    labels = getattr(settings, "id2label", None)
+    if isinstance(labels, dict) and [*labels] == [*range(len(labels))]:
+        named = [str(label) for label in labels.values()]
+        if named != [f"LABEL_{number}" for number in range(len(named))]:
+            found[LABELS] = named
     return found
 
 

@@ -153,10 +153,12 @@ def _hush() -> None:
 
 
 def unwrap(model: Any) -> Any:
-    """The model itself, without the wrappers of accelerate and torch.compile."""
+    """The model itself, without the wrappers of accelerate and torch.compile, whichever is around which."""
     from accelerate.utils import extract_model_from_parallel
 
-    return extract_model_from_parallel(model, keep_torch_compile=False)
+    while (inner := extract_model_from_parallel(model, keep_torch_compile=False)) is not model:
+        model = inner
+    return inner
 
 
 def is_adapter(model: Any) -> bool:

@@ -17,13 +17,20 @@ class Measured:
     def __init__(self) -> None:
         self.logged: dict[str, float] = {}
         """What the training itself logged last."""
+        self._at = -1
+        """The step of that."""
         self._evaluated: tuple[int, dict[str, float]] = (-1, {})
+
+    def logged_since(self, step: int) -> dict[str, float]:
+        """What the training logged last, if that is of a later step than another version's."""
+        return self.logged if self._at > step else {}
 
     def log(self, step: int, logs: Mapping[str, Any] | None) -> dict[str, float]:
         """Take a log in; what it says of the training itself."""
         found = facts.training_metrics(logs)
         if found:
             self.logged = found if "train_loss" not in found else {**self.logged, **found}
+            self._at = step
         # trl adds metrics of an evaluation to its log alone, just before the evaluation's own event.
         self.evaluate(step, {k: v for k, v in facts.metrics(logs).items() if k.startswith("eval_")})
         return found
@@ -51,10 +58,11 @@ class Measured:
 
 def best_step(state: Any) -> int:
     """The step whose weights the Trainer holds for the best."""
-    if state.best_global_step is not None:
-        return int(state.best_global_step)
+    # An evaluation may be the best of all where no checkpoint is written: what is loaded is a checkpoint.
     found = re.search(r"-(\d+)$", str(state.best_model_checkpoint))
-    return int(found[1]) if found else int(state.global_step)
+    if found:
+        return int(found[1])
+    return int(state.global_step if state.best_global_step is None else state.best_global_step)
 
 
 def is_pruned(state: Any) -> bool:

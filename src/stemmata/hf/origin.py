@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
@@ -34,7 +36,10 @@ _CHANGED = (
     "from which this adapter could load it. Save the base into the repository and load it from there "
     "before training the adapter, or keep its folder for load(base=...)"
 )
+_Rows: TypeAlias = "dict[str, tuple[int, torch.Tensor]]"
 _came_from: WeakKeyDictionary[Any, tuple[str, VersionId]] = WeakKeyDictionary()
+_rows_then: WeakKeyDictionary[Any, _Rows] = WeakKeyDictionary()
+"""A row of each weight, as it was when it was noted where the model came from."""
 
 
 def ids_of(parents: Any) -> list[VersionId] | None:
@@ -51,6 +56,9 @@ def ids_of(parents: Any) -> list[VersionId] | None:
 def remember_origin(model: Any, session: Session, version: VersionId) -> None:
     """Note that `model` holds the weights of `version`, or was trained on from there."""
     _came_from[model] = (session.identity.repository, version)
+    inner = model.get_base_model() if is_adapter(model) else model
+    if inner is model and isinstance(model, torch.nn.Module):
+        _rows_then[model] = _rows_of(model)
 
 
 def origin_of(model: Any, session: Session) -> VersionId | None:
@@ -91,6 +99,11 @@ def describe_base(model: Any, session: Session) -> Base:
             # An adapter's version that is a base itself: merged, it is loaded so again.
             return Base(name_or_path="", version=stored.id.hex)
         trained = weights_of_tree(stored.tree())
+        changed = _changed_since(model)
+        if changed is not None:
+            place = f"{stored.model}@{stored.name}"
+            warnings.warn(_CHANGED.format(name=place, tensor=changed), stacklevel=2)
+            return Base(name_or_path="")
         if weights is None or weights.digest != trained.digest:
             # Trained on in memory: the folder that its name still says holds what it was before.
             folder, name, revision, weights = None, "", None, trained
@@ -130,6 +143,44 @@ def _complete(folder: Path, session: Session) -> None:
         Version(session, session.row(version)).path()
 
 
+def _rows_of(model: Any) -> _Rows:
+    """The middle row of each weight that can be compared by value."""
+    found = {}
+    for name, weight in model.named_parameters():
+        if weight.dim() and weight.dtype in _FLOATS and weight.device.type != "meta" and not is_part(weight):
+            row = weight.shape[0] // 2
+            found[name] = (row, weight.detach()[row : row + 1].cpu().clone())
+    return found
+
+
+def _changed_since(model: Any) -> str | None:
+    """A frozen weight under an adapter that is not what it was when its version was noted; None if none is,
+    and where that is not known. As `changed_weight`."""
+    if any(getattr(c, "init_lora_weights", None) not in _KEEPS_THE_BASE for c in model.peft_config.values()):
+        return None
+    then = _rows_then.get(model.get_base_model(), {})
+    for name, weight in _frozen(model.get_base_model()).items():
+        row, before = then.get(name, (0, None))
+        if before is None or row >= weight.shape[0] or weight.shape[1:] != before.shape[1:]:
+            continue
+        if not _same_rounded(before, weight.detach()[row : row + 1].cpu()):
+            return name
+    return None
+
+
+def _frozen(inner: Any) -> dict[str, Any]:
+    """The weights under an adapter, by the names that they have without it."""
+    return {
+        name.replace(".base_layer.", ".").replace(".original_module.", "."): weight
+        for name, weight in inner.named_parameters()
+        if not weight.requires_grad
+        and weight.dim()
+        and weight.dtype in _FLOATS
+        and weight.device.type != "meta"
+        and not is_part(weight)  # a row of it may lie in another process
+    }
+
+
 def changed_weight(model: Any, folder: Path) -> str | None:
     """A frozen weight under an adapter that is not what the folder's files hold; None if there is none.
 
@@ -139,15 +190,7 @@ def changed_weight(model: Any, folder: Path) -> str | None:
     if any(getattr(c, "init_lora_weights", None) not in _KEEPS_THE_BASE for c in model.peft_config.values()):
         return None
     inner = model.get_base_model()
-    frozen = {
-        name.replace(".base_layer.", ".").replace(".original_module.", "."): weight
-        for name, weight in inner.named_parameters()
-        if not weight.requires_grad
-        and weight.dim()
-        and weight.dtype in _FLOATS
-        and weight.device.type != "meta"
-        and not is_part(weight)  # a row of it may lie in another process
-    }
+    frozen = _frozen(inner)
     prefix = f"{getattr(inner, 'base_model_prefix', '')}."
     for path in weight_paths(entry.name for entry in os.scandir(folder)):
         if not path.endswith(".safetensors"):
@@ -178,15 +221,16 @@ def version_of_checkpoint(checkpoint: Path, step: int, model: str, session: Sess
     session.refresh()
     if not checkpoint.is_dir():
         return None
+    digest_of = cache(hash_file)  # of many runs each has a version of this step
     for version in VersionList(session, Query(model=name_key(model), expressions=(f"step == {step}",))):
         weights = [f for f in version.files if f.path.endswith(".safetensors")]
-        if weights and all(_same_file(checkpoint / f.path, f.size, f.digest) for f in weights):
+        if weights and all(_same_file(checkpoint / f.path, f.size, f.digest, digest_of) for f in weights):
             return version.id
     return None
 
 
-def _same_file(path: Path, size: int, digest: str) -> bool:
-    return path.is_file() and path.stat().st_size == size and hash_file(path) == digest
+def _same_file(path: Path, size: int, digest: str, digest_of: Callable[[Path], str]) -> bool:
+    return path.is_file() and path.stat().st_size == size and digest_of(path) == digest
 
 
 def local_folder(name: str | None, revision: str | None) -> Path | None:

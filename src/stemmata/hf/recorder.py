@@ -158,7 +158,8 @@ class Recorder:
         files = self._begin(begin, name)
         if files is None:
             return saved
-        data = dict(self.account.data)  # the training thread adds to it before its next save
+        # The training thread changes these before its next save, which waits for this one there.
+        data, config = dict(self.account.data), dict(self.account.config)
         if follows:
             saved.rows = self.rows.take()
 
@@ -178,6 +179,7 @@ class Recorder:
                     event=event,
                     base=base,
                     data=data,
+                    config=config,
                     rows=self._rows_of(line, saved),
                     same_as_existing=same,
                 )
@@ -238,6 +240,7 @@ class Recorder:
                     parents=parents,
                     step=step,
                     epoch=epoch,
+                    config=self.account.config,
                     rows=self._rows_of(line, saved),
                 )
             )
@@ -294,7 +297,6 @@ class Recorder:
             self.model,
             name=f"{self.run.name}/{name}",
             run=self.run,
-            config=account.config,
             message=account.message,
             provenance=provenance,
             labels=account.labels,
@@ -447,6 +449,10 @@ class Recorder:
         """Save; if another process took the run's name meanwhile, take the next one. A step that a
         resumed run makes again, with other bytes, gets its name with a number."""
         number, lost = 1, set[str]()
+        if not (self.again or self.keeping.resumed or any(s.version is not None for s in self.saved)):
+            # Another run that began at the same time may have the name by now, with other steps.
+            name = free_name(self.repository, self.model, self._wanted)
+            self.run = Run(id=self.run.id, name=name)
         while True:
             try:
                 return save(f"-{number}" if number > 1 else "")

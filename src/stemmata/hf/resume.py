@@ -19,6 +19,7 @@ from typing import Any
 from stemmata.catalog import lines
 from stemmata.errors import IncompleteState, NameTaken, SpaceShort, TrainingSetup
 from stemmata.hf import checkpoints
+from stemmata.hf.captured import resumed_from
 from stemmata.hf.distributed import Meeting
 from stemmata.hf.origin import version_of_checkpoint
 from stemmata.hf.recorder import Recorder, Saved
@@ -138,7 +139,7 @@ def source_of(
         source = version_at(repository, model, mark, step)
         if source is not None:
             return [source.id]
-    given = arguments.resume_from_checkpoint
+    given = resumed_from() or arguments.resume_from_checkpoint
     folder = Path(given) if isinstance(given, str) else Path(arguments.output_dir) / f"checkpoint-{step}"
     found = version_of_checkpoint(folder, step, model, repository.session)
     return None if found is None else [found]
