@@ -119,7 +119,10 @@ def meant(path: str | os.PathLike[str]) -> Path:
     """The folder of the repository that `path` stands for: itself, or the `.stemmata` in it."""
     folder = _at_home(Path(path))
     inner = folder / FOLDER
-    is_project = (inner / "stemmata.json").is_file() and not (folder / "stemmata.json").exists()
+    try:
+        is_project = (inner / "stemmata.json").is_file() and not (folder / "stemmata.json").exists()
+    except OSError:
+        return folder  # whoever opens it says what is the matter
     return inner if is_project else folder
 
 

@@ -81,7 +81,8 @@ def save(session: Session, request: SaveRequest) -> Saved:
         request.alias = clean_name(request.alias)
     session.storage.require_writable()
     session.refresh()
-    _refuse_taken_name(session.catalog, request)
+    if not request.same_as_existing:
+        _refuse_taken_name(session.catalog, request)
     session.learn_packs()
     for _ in range(_ATTEMPTS):
         try:
@@ -118,6 +119,8 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
             if existing is not None:
                 writer.abort()
                 return _second_name(session, request, existing, source)
+            if request.same_as_existing:
+                _refuse_taken_name(session.catalog, request)  # of other bytes
             if request.parents is None:
                 request.parents = _parents(session, request)
             learnt, found = _learnt(request, surveyor, tree, writer, source)
@@ -296,5 +299,7 @@ def _second_name(session: Session, request: SaveRequest, row: VersionRow, source
     name = request.name
     if name is None:
         raise TypeError("a second name needs a name")
-    name_version(session, request.model, name, row.id)
+    there = queries.ref(session.catalog.connection, name_key(request.model), name_key(name))
+    if there is None or (there.kind, there.target) != ("name", row.id):
+        name_version(session, request.model, name, row.id)
     return Saved(row.id, name, True, tuple(source.left_out), row.bytes, 0, 0)

@@ -445,3 +445,33 @@ def test_sigterm_stays_lightnings_after_a_training_of_transformers_that_died(
 def test_wrong_arguments_are_refused_at_once(repo: Repository, given: Any) -> None:
     with pytest.raises(InvalidArgument):
         VersionCallback(repo, "m", **given)
+
+
+def test_what_a_validation_of_averaged_weights_found_is_of_the_last_version_alone(
+    repo: Repository, tmp_path: Path
+) -> None:
+    """They are put in for it and taken out again; the epochs' versions hold the weights that are trained."""
+    callback = VersionCallback(repo, "m", run_name="r")
+    average = WeightAveraging(avg_fn=lambda old, new, _: (old + new) / 2)
+    module, held = Validated(), numbers(4)
+    trainer(tmp_path, callback, average, max_epochs=2).fit(module, numbers(), held)
+
+    def real(name: str) -> float:
+        again = Validated()
+        again.load_state_dict(repo[f"m@r/{name}"].state_dict())
+        with torch.no_grad():
+            return float(again.net(next(iter(held))).pow(2).mean())
+
+    assert "val_loss" not in repo["m@r/epoch-1"].metrics
+    assert "val_loss" not in repo["m@r/epoch-2"].metrics
+    assert repo["m@r/epoch-2"].metrics["loss"] > 0
+    assert repo["m@r/final"].metrics["val_loss"] == pytest.approx(real("final"))
+    assert real("final") != pytest.approx(real("epoch-2"))
+
+
+def test_a_validation_of_weights_that_are_no_numbers_is_theirs(repo: Repository, tmp_path: Path) -> None:
+    module = Validated()
+    torch.nn.init.constant_(module.net.weight, float("nan"))
+    callback = VersionCallback(repo, "m", run_name="r")
+    trainer(tmp_path, callback, max_epochs=1).fit(module, numbers(), numbers(4))
+    assert "val_loss" in repo["m@r/epoch-1"].metrics

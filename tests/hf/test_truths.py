@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2ForSequenceClassification
+from transformers import AutoModelForCausalLM, GPT2ForSequenceClassification, Trainer, TrainerCallback
 
 import tiny_models as tiny
-from stemmata.errors import BaseMissing
+from stemmata.errors import BaseMissing, NameTaken
 from stemmata.hf import VersionCallback, origin
 from stemmata.hf.filesets import unwrap
 from stemmata.repository import Repository
@@ -205,3 +206,115 @@ def test_deepspeed_keeps_a_scheduler_of_its_own_with_its_optimizer() -> None:
     sizes = dict.fromkeys([*deepspeed, "global_step4/mp_rank_00_model_states.pt"], 1)
     assert "scheduler.pt" not in missing_parts(sizes, lambda _: b"")
     assert "scheduler.pt" in missing_parts(dict.fromkeys([*files, "optimizer.pt"], 1), lambda _: b"")
+
+
+def test_metrics_logged_after_their_evaluation_reach_its_version(repo: Repository, tmp_path: Path) -> None:
+    """As of a Trainer that evaluates more: the best is chosen by them."""
+
+    class Wide(Trainer):
+        def evaluate(self, *given: Any, **named: Any) -> dict[str, float]:
+            found = super().evaluate(*given, **named)
+            found["eval_rouge"] = [0.9, 0.5, 0.7][round(self.state.epoch or 1) - 1]
+            self.log({"eval_rouge": found["eval_rouge"]})
+            return found
+
+    callback = VersionCallback(repo, "m", run_name="r", keep="best:1")
+    settings = {"metric_for_best_model": "rouge", "greater_is_better": True, "load_best_model_at_end": True}
+    args = tiny.arguments(
+        tmp_path / "out", num_train_epochs=3, eval_strategy="epoch", save_strategy="epoch", **settings
+    )
+    data = {"train_dataset": tiny.dataset(8), "eval_dataset": tiny.dataset(4)}
+    Wide(tiny.gpt2(), args, callbacks=[callback], **data).train()
+    assert [repo[f"m@r/epoch-{n}"].metrics["eval_rouge"] for n in (1, 2, 3)] == [0.9, 0.5, 0.7]
+    assert repo["m@r/best"] == repo["m@r/epoch-1"]
+    assert [v.name for v in repo.versions("m") if v.labels.get("deletable")] == ["r/epoch-2"]
+
+
+def test_steps_made_again_with_the_same_bytes_get_no_further_names(repo: Repository, tmp_path: Path) -> None:
+    """Nor does a job that has ended and is queued again lose its mean loss."""
+
+    def job() -> None:
+        callback = VersionCallback(repo, "m", resume=True, run_name="r")
+        trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback], save_strategy="epoch")
+        trainer.train(resume_from_checkpoint=repo.resume("m", run="r"))
+
+    job()
+    before = {v.id: (sorted(v.names), v.metrics.get("train_loss", 0)) for v in repo.versions("m")}
+    assert before[repo["m@r/final"].id][1] > 1
+    job()
+    job()
+    assert before == {v.id: (sorted(v.names), v.metrics.get("train_loss", 0)) for v in repo.versions("m")}
+
+
+def test_other_bytes_of_a_step_made_again_get_a_number(repo: Repository, tmp_path: Path) -> None:
+    folder = tiny.saved_base(tmp_path / "a", seed=1)
+    first = repo.save(folder, "m", name="x", same_as_existing=True)
+    assert repo.save(folder, "m", name="x", same_as_existing=True) == first
+    with pytest.raises(NameTaken):
+        repo.save(tiny.saved_base(tmp_path / "b", seed=2), "m", name="x", same_as_existing=True)
+    assert first.names == ["x"]
+
+
+def test_best_is_named_where_the_output_folder_is_gone(
+    repo: Repository, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Queued again on another machine: the Trainer finds no best checkpoint, and brings nothing back."""
+    settings = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+
+    def job(every: Any, run: str, losses: list[float], epochs: int) -> None:
+        callback = VersionCallback(repo, "m", resume=True, run_name=run, every=every)
+        output = tmp_path / "out"
+        shutil.rmtree(output, ignore_errors=True)
+        trainer = tiny.trainer(tiny.gpt2(), output, [callback], num_train_epochs=4, **settings)
+        evaluated(trainer, losses)
+        if epochs < 4:
+            trainer.add_callback(Ends(epochs))
+        try:
+            trainer.train(resume_from_checkpoint=repo.resume("m", run=run))
+        except KeyboardInterrupt:
+            callback.wait()
+
+    for every, run in (("epoch", "r"), ("end", "s")):
+        job(every, run, [1.0, 5.0], 2)
+        job(every, run, [6.0, 7.0], 4)
+    assert repo["m@r/best"] == repo["m@r/epoch-1"]
+    assert "run s of m has no best: its best step was 2" in caplog.text
+
+
+class Ends(TrainerCallback):
+    """As a machine that is taken away, after so many epochs."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_step_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        if state.epoch is not None and state.epoch >= self.epochs:
+            raise KeyboardInterrupt
+
+
+def test_the_last_epoch_has_its_name_also_where_the_last_weights_were_kept_first(
+    repo: Repository, tmp_path: Path
+) -> None:
+    callback = VersionCallback(repo, "m", run_name="r")
+    settings = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    trainer = tiny.trainer(
+        tiny.gpt2(), tmp_path / "out", [callback], num_train_epochs=2, load_best_model_at_end=True, **settings
+    )
+    evaluated(trainer, [1.0, 5.0])
+    trainer.train()
+    assert repo["m@r/epoch-2"] == repo["m@r/final"]
+    assert repo["m@r/epoch-1"] == repo["m@r/best"]
+
+
+def test_what_a_script_logs_beside_the_loss_is_added_to_it(repo: Repository, tmp_path: Path) -> None:
+    class Logs(TrainerCallback):
+        def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+            if state.global_step in (1, 3):
+                trainer.log({"ce": float(state.global_step)})
+
+    callback = VersionCallback(repo, "m", run_name="r")
+    settings = {"logging_strategy": "steps", "logging_steps": 1}
+    trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [Logs(), callback], num_train_epochs=2, **settings)
+    trainer.train()
+    assert [repo[f"m@r/epoch-{n}"].metrics["ce"] for n in (1, 2)] == [1.0, 3.0]
+    assert all("loss" in repo[f"m@r/epoch-{n}"].metrics for n in (1, 2))

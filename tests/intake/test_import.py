@@ -383,3 +383,38 @@ def test_a_dry_run_writes_nothing(repo: Repository, tmp_path: Path, checkpoint: 
     checkpoint(tmp_path / "out", 2)
     assert statuses(import_folders(repo, [tmp_path / "out"], dry_run=True)) == [("out/step-2", "new")]
     assert repo.models() == []
+
+
+@pytest.mark.parametrize("gone", [0, 2, 6])
+def test_best_weights_beside_a_later_state_are_of_their_own_step(
+    repo: Repository, tmp_path: Path, checkpoint: Any, gone: int
+) -> None:
+    """As a training leaves them that brings its best ones back and is saved then; one may be gone."""
+    out = tmp_path / "out"
+    for step in (2, 4, 6):
+        checkpoint(out, step)
+    shutil.copytree(out / "checkpoint-2", out, dirs_exist_ok=True)
+    state = json.loads((out / "checkpoint-6/trainer_state.json").read_text())
+    state |= {"best_global_step": 2, "best_model_checkpoint": "elsewhere/checkpoint-2"}
+    (out / "trainer_state.json").write_text(json.dumps(state))
+    if gone:
+        shutil.rmtree(out / f"checkpoint-{gone}")
+    import_folders(repo, [out], model="m")
+    final = repo["m@out/final"]
+    assert (final.step, final.epoch, final.metrics["eval_loss"]) == (2, 1.0, 1.0)
+    if gone != 2:
+        assert final == repo["m@out/step-2"]
+
+
+def test_last_weights_beside_a_state_that_tells_of_better_ones_keep_their_step(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    out = tmp_path / "out"
+    for step in (2, 4):
+        checkpoint(out, step)
+    shutil.copytree(out / "checkpoint-4", out, dirs_exist_ok=True)
+    state = json.loads((out / "trainer_state.json").read_text())
+    (out / "trainer_state.json").write_text(json.dumps({**state, "best_global_step": 2}))
+    import_folders(repo, [out], model="m")
+    assert repo["m@out/final"].step == 4
+    assert repo["m@out/final"].metrics["eval_loss"] == 0.5

@@ -137,6 +137,8 @@ class VersionCallback(NotLightnings, TrainerCallback):
         self._held: Saved | None = None
         self._untouched: list[tuple[int, int]] = []
         self._last: list[tuple[int, int]] = []
+        self._begun = 0
+        """The step that this training went on from."""
         self._measured = Measured()
 
     @property
@@ -199,7 +201,7 @@ class VersionCallback(NotLightnings, TrainerCallback):
         self._patience.begin()
         self._serving.begin(state)
         self._held = None
-        self._measured = Measured()
+        self._measured, self._begun = Measured(), int(state.global_step)
         if mark is not None and continued:
             self._measured.recall(state)
             recall_rows(recorder, state)
@@ -225,10 +227,10 @@ class VersionCallback(NotLightnings, TrainerCallback):
         if recorder is None or self._serving.ended or not self._ours(state):
             return
         recorder.log(state.global_step, state.epoch, logs)
-        found = self._measured.log(state.global_step, logs)
+        found = self._measured.log(state.global_step, logs if self._begun == 0 else _without_sum(logs))
         version = recorder.at_step(state.global_step)
         if version is not None:
-            recorder.annotate(version, found, "log")
+            recorder.annotate(version, {**found, **self._measured.late(version)}, "log")
 
     @together
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **live: Any) -> None:
@@ -251,6 +253,7 @@ class VersionCallback(NotLightnings, TrainerCallback):
             recorder.annotate(version, {**self._measured.news(version), **fresh}, "evaluation")
         elif self.every == "eval":
             self._save(state, live, f"step-{step}", "eval")
+        self._measured.end_evaluation(step)
         self._keep_last(args, state, control, live)
 
     @together
@@ -327,7 +330,12 @@ class VersionCallback(NotLightnings, TrainerCallback):
         if the bytes are the same). Of a sharded model only a `checkpoint` makes one."""
         recorder = self._recorder
         step = state.global_step
-        if recorder is None or not self._ours(state) or (not again and recorder.at_step(step) is not None):
+        if recorder is None or not self._ours(state):
+            return None
+        there = None if again else recorder.at_step(step)
+        if there is not None:
+            if there.name == "final" and there.name != name:
+                recorder.also_name(there, name)  # it was kept before the best weights replace it
             return None
         if self._sharding is not None and checkpoint is None:
             return None
@@ -393,9 +401,12 @@ class VersionCallback(NotLightnings, TrainerCallback):
     def _save_last(self, recorder: Recorder, args: Any, state: Any, live: Mapping[str, Any]) -> Saved | None:
         """`final` and `best` at the end; the version that the live model holds now."""
         last = recorder.at_step(state.global_step)
-        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+        if args.load_best_model_at_end and not (
+            state.best_model_checkpoint is state.best_global_step is None
+        ):
+            folder = Path(state.best_model_checkpoint or os.devnull)
             loaded = not (filesets.is_adapter(live["model"]) and self._last == _marks(live["model"]))
-            if Path(state.best_model_checkpoint).is_dir() and not is_pruned(state) and loaded:
+            if folder.is_dir() and not is_pruned(state) and loaded:
                 best = self._save_best(recorder, state, live)
                 if last is not None and last.name != "final":
                     recorder.also_name(last, "final")
@@ -407,6 +418,11 @@ class VersionCallback(NotLightnings, TrainerCallback):
             measured = recorder.at_step(best_step(state))
             if measured is not None:
                 recorder.also_name(measured, "best")
+            elif state.best_model_checkpoint is None:
+                words = (
+                    "run %s of %s has no best: its best step was %d, whose checkpoint is not here any more"
+                )
+                _log.warning(words, recorder.run.name, self.model, best_step(state))
         if last is not None and last.name == "final":
             return last
         return self._save(state, live, "final", "end", again=last is not None)
@@ -465,6 +481,12 @@ class VersionCallback(NotLightnings, TrainerCallback):
         place = {"after": known[-1] if known else None, "follows": False}
         checkpoint = Path(state.best_model_checkpoint)
         return self._record(recorder, live, checkpoint, **said, **place, same_as_existing=True)
+
+
+def _without_sum(logs: Any) -> Any:
+    """Without what a training that goes on reckons wrongly: the mean loss of all its steps from the loss of
+    those that it made itself."""
+    return {k: v for k, v in logs.items() if k != "train_loss"} if isinstance(logs, dict) else logs
 
 
 def _marks(model: Any) -> list[tuple[int, int]]:

@@ -69,7 +69,10 @@ def load_model(version: Version, *, allow_pickle: bool = False, **kwargs: Any) -
                 raise InvalidArgument(argument=word, reason=f"version {version.short} is no adapter")
         library = library_of(version, names)
         if library is not None:
-            return load_foreign(version, library, **kwargs)
+            model = load_foreign(version, library, **kwargs)
+            if hasattr(model, "state_dict"):  # a pipeline has none
+                remember_origin(model, version.source, version.id)
+            return model
         if "config.json" not in names:
             raise _no_model(version, names)
         _refuse_two_sets(version, names)

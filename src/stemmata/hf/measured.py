@@ -15,22 +15,20 @@ class Measured:
     """The last metrics of one training."""
 
     def __init__(self) -> None:
-        self.logged: dict[str, float] = {}
-        """What the training itself logged last."""
-        self._at = -1
-        """The step of that."""
+        self._logged: dict[str, tuple[int, float]] = {}
+        """What the training itself logged last under each name, and at which step."""
+        self._done = -1
+        """The step whose evaluation has told what it found."""
         self._evaluated: tuple[int, dict[str, float]] = (-1, {})
 
     def logged_since(self, step: int) -> dict[str, float]:
-        """What the training logged last, if that is of a later step than another version's."""
-        return self.logged if self._at > step else {}
+        """What the training logged after a step, of each name the last."""
+        return {name: value for name, (at, value) in self._logged.items() if at > step}
 
     def log(self, step: int, logs: Mapping[str, Any] | None) -> dict[str, float]:
         """Take a log in; what it says of the training itself."""
         found = facts.training_metrics(logs)
-        if found:
-            self.logged = found if "train_loss" not in found else {**self.logged, **found}
-            self._at = step
+        self._logged |= {name: (step, value) for name, value in found.items()}
         # trl adds metrics of an evaluation to its log alone, just before the evaluation's own event.
         self.evaluate(step, {k: v for k, v in facts.metrics(logs).items() if k.startswith("eval_")})
         return found
@@ -48,6 +46,14 @@ class Measured:
     def evaluated(self, step: int) -> dict[str, float]:
         """What evaluations of this step found so far."""
         return self._evaluated[1] if self._evaluated[0] == step else {}
+
+    def end_evaluation(self, step: int) -> None:
+        """What is logged of this step's evaluation from now on comes with no event of its own."""
+        self._done = step
+
+    def late(self, version: Saved) -> dict[str, float]:
+        """What was logged of the evaluation of this version's step after that had told what it found."""
+        return self.news(version) if self._done == version.step else {}
 
     def news(self, version: Saved) -> dict[str, float]:
         """What the last evaluation found and this version, of its step, was not told; it is told now."""

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from filecmp import cmp
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -188,9 +189,30 @@ def _of_output(place: Path, model: str, run: str, include: Sequence[str]) -> Ite
     for _, path in steps:
         yield examine(Found(path, model, run, ""), include)
     if holds_weights(place) or not steps:
-        final = examine(Found(place, model, run, "final"), include)
+        final = _of_its_step(examine(Found(place, model, run, "final"), include))
         if steps or final.problem or (final.source is not None and final.source.on_disk):
             yield final
+
+
+def _of_its_step(final: Found) -> Found:
+    """A final save with the state of the step whose weights it holds: a training that brings its best ones
+    back at its end writes them beside the state of its last step."""
+    best = states.best_of(final.state) if final.state.content else None
+    if best is None or best.step == final.state.step:
+        return final
+    there = {step: final.path / f"checkpoint-{step}" for step in (best.step, final.state.step)}
+    with contextlib.suppress(OSError, UnsupportedFile):  # what vanishes tells nothing
+        if holds_weights(there[best.step]):
+            return replace(final, state=best) if _same_weights(final.path, there[best.step]) else final
+        if holds_weights(there[final.state.step]) and not _same_weights(final.path, there[final.state.step]):
+            return replace(final, state=best)
+    return final
+
+
+def _same_weights(one: Path, other: Path) -> bool:
+    named = [p.name for p in _listed(one) if p.suffix in WEIGHTS and (other / p.name).is_file()]
+    named = [name for name in named if not any(fnmatchcase(name, pattern) for pattern in _NO_WEIGHTS)]
+    return bool(named) and all(cmp(one / name, other / name, shallow=False) for name in named)
 
 
 def examine(found: Found, include: Sequence[str] = ()) -> Found:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TypeGuard
 
 from stemmata.arguments import is_key
 
 FILE_NAME = "trainer_state.json"
 _MAX_BYTES = 64 << 20
 _METRIC_KEYS = ("metrics", "eval_metrics", "evaluation", "results")
+_NUMBERED = re.compile(r"-(\d{1,18})$")
 _METRIC_WORDS = ("loss", "accuracy", "f1", "perplexity", "bleu", "rouge")
 
 
@@ -50,12 +53,45 @@ def read_state(path: Path) -> State | None:
         return None
     content, document = found
     step = document.get("global_step")
-    if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 1 << 63:
+    if not _is_step(step):
         raise Broken("it names no global_step")
+    return _state_at(document, step, document.get("epoch"), content)
+
+
+def best_of(state: State) -> State | None:
+    """The state of the best step, as the one of a later step tells it; None if it tells none."""
+    document = _decoded(state.content)
+    step, found = (
+        document.get("best_global_step"),
+        _NUMBERED.search(str(document.get("best_model_checkpoint"))),
+    )
+    if found is not None:
+        step = int(found[1])
+    if not _is_step(step):
+        return None
+    history = document.get("log_history")
+    rows = [row for row in history if isinstance(row, dict)] if isinstance(history, list) else []
+    epochs = [row["epoch"] for row in rows if row.get("step") == step and "epoch" in row]
+    return _state_at(document, step, epochs[-1] if epochs else None, state.content)
+
+
+def _decoded(content: bytes) -> dict[str, object]:
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _is_step(step: object) -> TypeGuard[int]:
+    return isinstance(step, int) and not isinstance(step, bool) and 0 <= step < 1 << 63
+
+
+def _state_at(document: Mapping[str, object], step: int, epoch: object, content: bytes) -> State:
     metrics = _metrics_at(document, step)
     unnamed = tuple(repr(key)[:80] for key in metrics if not is_key(key))
     kept = {key: value for key, value in metrics.items() if is_key(key)}
-    return State(step, _finite(document.get("epoch")), kept, content, unnamed)
+    return State(step, _finite(epoch), kept, content, unnamed)
 
 
 def _metrics_at(document: Mapping[str, object], step: int) -> dict[str, float]:

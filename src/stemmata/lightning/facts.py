@@ -6,15 +6,17 @@ Owns also which strategies are refused. Nothing else here fails a training.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from stemmata.capturing import Capturing
 from stemmata.errors import TrainingSetup
 from stemmata.hf import captured, facts
+from stemmata.hf.distributed import is_part
 from stemmata.metricnames import Direction
 from stemmata.training_args import sanitise_arguments
 
@@ -120,3 +122,16 @@ def _first(loaders: Any) -> Any:
             return inside if hasattr(inside, "dataset") else None
         loaders = inside[0]
     return loaders
+
+
+def sample(module: Any) -> list[Any]:
+    """A number of each weight, to tell other weights by: what copies averaged ones in does so past the count
+    that torch keeps of writes."""
+    whole = (w.detach() for w in module.parameters() if not is_lazy(w) and not is_part(w))
+    return [weight.reshape(-1)[weight.numel() // 2].clone() for weight in whole]
+
+
+def differ(before: Sequence[Any], now: Sequence[Any]) -> bool:
+    """Whether any number of two samples is another one; NaN is the same as NaN."""
+    pairs = zip(before, now, strict=False)
+    return any(bool(a.ne(b)) and not (bool(a.ne(a)) and bool(b.ne(b))) for a, b in pairs)

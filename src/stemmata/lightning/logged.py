@@ -50,6 +50,12 @@ class Logged:
         known = self._validated[1] if self._validated[0] == step else {}
         self._validated = (step, {**known, **found})
 
+    def leave_validation(self, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """What the validation found, of other weights than these: no version of this step gets it."""
+        found = _numbers(_new(metrics, self._before_validation))
+        self._of_validation |= found.keys()
+        return found
+
     def at(self, step: int, metrics: Mapping[str, Any]) -> dict[str, float]:
         """What this epoch's training logged so far, and what a validation of this very step found."""
         found = _numbers(_new(metrics, self._before))
