@@ -1,16 +1,16 @@
 """Card: a version as a Hugging Face model card. Owns its text; `header` has the YAML above it.
 
 Every name and value in it is escaped: a message or a label shows as what was typed, and does nothing.
-A path of the machine, a user's name or a command is not in it: cards are made to be shown.
+Of a path of the machine the last name alone is in it: cards are made to be shown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import PurePath
 
 from stemmata.exporting.arguments import telling, trainer_class
 from stemmata.exporting.header import base_names, header, library, relation
+from stemmata.exporting.public import last_name, public, public_text
 from stemmata.exporting.requirements import FIRST, canonical, version_and_url
 from stemmata.exporting.subject import Relative, Subject, hub_name
 from stemmata.exporting.writing import code, number, python, table, words
@@ -31,6 +31,14 @@ AUTO_CLASSES = {
     "ForAudioClassification": "AutoModelForAudioClassification",
     "ForCTC": "AutoModelForCTC",
 }
+_OF_TASKS = {
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+    "QUESTION_ANS": "AutoModelForQuestionAnswering",
+}
+"""By PEFT's name of what an adapter is for."""
 
 
 def card(subject: Subject) -> str:
@@ -55,7 +63,10 @@ def auto_class(subject: Subject) -> str:
     for ending, found in AUTO_CLASSES.items():
         if subject.architecture.endswith(ending):
             return found
-    return subject.architecture or "AutoModel"
+    # An adapter's own config says what it is for, not on which class.
+    said = subject.adapter.get("task_type") or subject.config.get("lora.task_type")
+    of_task = _OF_TASKS.get(said, "") if isinstance(said, str) else ""
+    return subject.architecture or of_task or "AutoModel"
 
 
 def _introduction(subject: Subject) -> list[str]:
@@ -65,7 +76,7 @@ def _introduction(subject: Subject) -> list[str]:
         said = f"{kind} {', '.join(map(code, bases))}"
     elif subject.base is not None and subject.base.name_or_path:
         # A folder of somebody's machine: its last name tells people there which it was.
-        said = f"{kind} the model in a local folder named {code(PurePath(subject.base.name_or_path).name)}"
+        said = f"{kind} the model in a local folder named {code(last_name(subject.base.name_or_path))}"
     elif subject.is_merge:
         said = "merged from the versions below"
     elif subject.origin is not None and subject.origin.name:
@@ -113,7 +124,7 @@ def _training(subject: Subject, trainer: str) -> list[str]:
     if subject.arguments:
         rows.append(("trainer", code(trainer)))
     said = telling(subject.arguments, trainer)
-    rows += [(code(key), code(_shown(value))) for key, value in said.items() if _public(value)]
+    rows += [(code(key), code(_shown(value))) for key, value in said.items()]
     lora = {k.removeprefix("lora."): v for k, v in subject.config.items() if k.startswith("lora.")}
     kept = {k: v for k, v in lora.items() if v not in (None, False, "", []) and k != "peft_type"}
     rows += [(code(f"lora.{key}"), code(_shown(value))) for key, value in kept.items()]
@@ -132,14 +143,9 @@ def _data(subject: Subject) -> list[str]:
     if not subject.data and not subject.datasets():
         return ["Nothing was recorded of the data."]
     named = subject.datasets()
-    lines = [f"Trained on {', '.join(map(code, named))}.", ""] if named else []
-    rows = [(code(key), code(_shown(value))) for key, value in sorted(subject.data.items()) if _public(value)]
+    lines = [f"Trained on {', '.join(code(public_text(each)) for each in named)}.", ""] if named else []
+    rows = [(code(key), code(_shown(value))) for key, value in sorted(subject.data.items())]
     return [*lines, *table(("data", ""), rows)] if rows else lines[:1]
-
-
-def _public(value: object) -> bool:
-    """Not a path of the machine."""
-    return not (isinstance(value, str) and (value.startswith(("/", "~", "file:")) or value[1:3] == ":\\"))
 
 
 def _results(subject: Subject) -> list[str]:
@@ -148,7 +154,9 @@ def _results(subject: Subject) -> list[str]:
         measured = subject.measurements.get(key)
         on = str(measured.dataset) if measured is not None and measured.dataset else ""
         source = measured.source if measured is not None else ""
-        rows.append((code(key), number(subject.metrics[key]), words(on), words(source)))
+        rows.append(
+            (code(key), number(subject.metrics[key]), words(public_text(on)), words(public_text(source)))
+        )
     if not rows:
         return []
     head = ("metric", "value", "measured on", "with")
@@ -213,10 +221,13 @@ def _origin(subject: Subject) -> list[str]:
 
 
 def _relative(other: Relative) -> str:
-    return f"{code(other.id[:12])} {code(other.name)}" if other.name else f"{code(other.id[:12])}, elsewhere"
+    if not other.name:
+        return f"{code(other.id[:12])}, elsewhere"
+    return f"{code(other.id[:12])} {code(other.name)}{'' if other.is_here else ', deleted'}"
 
 
 def _shown(value: object) -> str:
+    value = public(value)
     if isinstance(value, str):
         return value
     if isinstance(value, int) and not isinstance(value, bool):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 
+from stemmata.exporting.public import public_text
 from stemmata.exporting.subject import Subject, hub_name
 from stemmata.exporting.writing import one_line, yaml_lines
 from stemmata.metricnames import by_interest, is_aside
@@ -146,10 +147,12 @@ def task(subject: Subject) -> str:
 
 def base_names(subject: Subject) -> list[str]:
     """The models of the hub that it was made from; what is a folder of some machine is not among them."""
-    said = [subject.base.name_or_path] if subject.base is not None else []
+    said = [subject.base.name_or_path if subject.base is not None else ""]
     said += [subject.setting("base_model", "base_model_name_or_path", "model_name_or_path")]
     said += subject.header.get("base_model", [])
-    return [name for name in dict.fromkeys(said) if hub_name(name)][:10]
+    folder = said[0].replace("\\", "/") if said[0] and not hub_name(said[0]) else ""
+    # PEFT writes the path that it was given, which may look like a name on the hub.
+    return [n for n in dict.fromkeys(said) if hub_name(n) and not f"/{folder}".endswith(f"/{n}")][:10]
 
 
 def relation(subject: Subject) -> str:
@@ -199,8 +202,8 @@ def _license(subject: Subject, entries: dict[str, object], remarks: list[str]) -
     said = subject.setting("license") or next(iter(subject.header.get("license", [])), "")
     if not said:
         remarks.append("license: not recorded; `stemmata label REF license=apache-2.0` makes it known")
-    elif said.lower() in LICENSES - {"other"}:
-        entries["license"] = said.lower()
+    elif _slug(said) in LICENSES - {"other"}:
+        entries["license"] = _slug(said)
     else:
         name = "" if said.lower() == "other" else said
         name = (
@@ -241,7 +244,7 @@ def _results(subject: Subject) -> list[dict[str, object]]:
     by_dataset: dict[str, list[dict[str, object]]] = {}
     for metric in by_interest(subject.metrics):
         value, measured = subject.metrics[metric], subject.measurements.get(metric)
-        name = one_line(measured.dataset.name) if measured is not None else ""
+        name = one_line(public_text(measured.dataset.name)) if measured is not None else ""
         if not name or not math.isfinite(value) or is_aside(metric):
             continue
         entry = {"type": one_line(_bare(metric)), "value": value, "name": one_line(metric)}
@@ -257,4 +260,4 @@ def _results(subject: Subject) -> list[dict[str, object]]:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-.") or "unnamed"
+    return re.sub(r"[^a-z0-9._+-]+", "-", text.lower()).strip("-.") or "unnamed"

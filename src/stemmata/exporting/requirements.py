@@ -41,7 +41,7 @@ _VERSION = re.compile(
     r"(?:\+(?P<local>[a-z0-9]+(?:[._-][a-z0-9]+)*))?",
     re.IGNORECASE,
 )
-_URL = re.compile(r"(?:git\+)?(?:https?|ssh|git)://[^\s;#'\"<>\\]+(?:#[\w=&.+/-]+)?")
+_URL = re.compile(r"(?:(?:git|hg|svn|bzr)\+)?(?:https?|ssh|git|svn|bzr)://[^\s;#'\"<>\\]+(?:#[\w=&.+/-]+)?")
 
 
 def requirements(subject: Subject) -> str:
@@ -93,7 +93,7 @@ def _requirement(name: str, said: Any) -> tuple[str, bool]:
             return f"# {remark(name)} @ {remark(url)}: the credentials were not recorded", False
         if _URL.fullmatch(url):
             return f"{name} @ {url}", True
-        where = "a local folder or file" if url.startswith("file:") else remark(url)
+        where = "a local folder or file" if re.match(r"(?:\w+\+)?file:", url) else remark(url)
         return f"# {shown}: installed from {where}", False
     found = _VERSION.fullmatch(version)
     if found is None:
@@ -115,5 +115,11 @@ def version_and_url(said: Any) -> tuple[str, str]:
     version, url = said.get("version"), said.get("url") or said.get("direct_url")
     commit = said.get("commit") or said.get("commit_id")
     if isinstance(url, str) and isinstance(commit, str) and commit and commit not in url:
-        url = f"{url if url.startswith('git+') else 'git+' + url}@{commit}"
+        kind = (
+            said.get("vcs") if isinstance(said.get("vcs"), str) and str(said.get("vcs")).isalnum() else "git"
+        )
+        url = f"{url if url.startswith(f'{kind}+') else f'{kind}+{url}'}@{commit}"
+    within = said.get("subdirectory")
+    if isinstance(url, str) and isinstance(within, str) and within and "#" not in url:
+        url = f"{url}#subdirectory={within}"
     return (version if isinstance(version, str) else ""), (url if isinstance(url, str) else "")

@@ -13,7 +13,7 @@ from stemmata.capture import MASK
 from stemmata.exporting.arguments import telling, trainer_class
 from stemmata.exporting.card import AUTO_CLASSES, auto_class
 from stemmata.exporting.header import base_names
-from stemmata.exporting.subject import Subject, hub_name
+from stemmata.exporting.subject import Relative, Subject, hub_name
 from stemmata.exporting.templates import DATA, MAIN, OPTIONS, RAW, REPOSITORY, TOKENS
 from stemmata.exporting.writing import python, remark
 
@@ -90,12 +90,23 @@ def _say_arguments(subject: Subject, plan: _Plan) -> None:
         else:
             plan.arguments[name] = value
     best = str(plan.arguments.get("metric_for_best_model") or "loss").removeprefix("eval_")
+    plateau = plan.arguments.get("lr_scheduler_type") == "reduce_lr_on_plateau"
+    if best != "loss":
+        # The trainer asks for the metric by name at the first evaluation, and there is none.
+        plan.arguments.pop("metric_for_best_model")
+        plan.arguments.pop("greater_is_better", None)
+        if plateau:
+            plan.statements.append(
+                f"the learning rate followed {best}; here it follows the evaluation's loss"
+            )
+        if plan.arguments.get("save_strategy") == "best":
+            plan.arguments.pop("save_strategy")
+            plan.statements.append(f"the best by {best} alone was saved; here each save_steps is")
     if plan.arguments.get("load_best_model_at_end") and best != "loss":
         plan.statements.append(
             f"the best model by {best} is not loaded at the end: what computed it is unknown"
         )
         plan.arguments.pop("load_best_model_at_end")
-        plan.arguments.pop("metric_for_best_model", None)
     if not subject.all_arguments:
         plan.statements.append(
             "the trainer's arguments were not recorded whole: what is not below is its default"
@@ -107,7 +118,12 @@ def _say_rest(subject: Subject, plan: _Plan) -> None:
     known = any(hub_name(name, owned=True) for name in subject.datasets())
     if not known:
         said.append("where the data lies was not recorded: --data names it")
-    if "required=True" in _base_option(subject):
+    lost = _gone(subject)
+    if lost is not None and lost.kind == "adapter":
+        said.append(f"the adapter that it went on from, {_named(lost)}, is not here: a new one is trained")
+    elif lost is not None:
+        said.append(f"{_named(lost)}, that it began from, is not here: --base names the model")
+    if "required=True" in _base_option(subject) and lost is None:
         said.append("the model that it began from was not recorded: --base names it")
     if plan.trainer not in _TRL:
         said.append("how rows became tokens was not recorded: rows with input_ids are taken as they are")
@@ -194,15 +210,31 @@ def _trains_adapter(subject: Subject) -> bool:
 def _adapter_origin(subject: Subject) -> str:
     """The id of the adapter that the run went on from, if it is here."""
     found = subject.origin
-    return found.id if found is not None and found.name and found.kind == "adapter" else ""
+    return found.id if found is not None and found.is_here and found.kind == "adapter" else ""
 
 
 def _base_here(subject: Subject) -> str:
     """The id of the version of this repository whose files the base was."""
-    if subject.base_version is not None and subject.base_version.name:
+    if subject.base_version is not None and subject.base_version.is_here:
         return subject.base_version.id
     found = subject.origin
-    return found.id if found is not None and found.name and found.kind == "model" else ""
+    return found.id if found is not None and found.is_here and found.kind == "model" else ""
+
+
+def _gone(subject: Subject) -> Relative | None:
+    """The version that it began from, if it cannot be loaded and nothing else stands for it."""
+    found = subject.origin
+    if found is not None and not found.is_here and found.kind == "adapter":
+        return found
+    if _base_here(subject) or _adapter_origin(subject):
+        return None
+    return next(
+        (each for each in (subject.base_version, found) if each is not None and not each.is_here), None
+    )
+
+
+def _named(other: Relative) -> str:
+    return f"version {other.id[:12]}" + (f" ({other.name}, deleted)" if other.name else "")
 
 
 def _from_repository(subject: Subject) -> bool:

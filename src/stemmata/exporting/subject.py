@@ -69,6 +69,8 @@ class Relative:
     """model@name; "" if it is not in this repository."""
     kind: str = ""
     model: str = ""
+    is_here: bool = False
+    """It can be loaded: it is neither elsewhere nor deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,8 @@ class Subject:
         """Names of the data that it was trained on, as far as anything tells."""
         said = [self.data.get(key) for key in ("train.dataset", "train.name", "train.path", "dataset")]
         said += [self.config.get("dataset_name"), self.labels.get("dataset"), self.config.get("dataset")]
-        found = [each for each in said if isinstance(each, str) and each]
+        found = [name for each in said for name in (each if isinstance(each, list) else [each])]
+        found = [each for each in found if isinstance(each, str) and each]
         return list(dict.fromkeys([*found, *self.header.get("datasets", ())]))
 
 
@@ -283,7 +286,7 @@ def _relative(connection: Connection, text: str) -> Relative:
     if row is None:
         return Relative(text, "")
     model = queries.model_name(connection, row.model)
-    return Relative(text, f"{model}@{row.name}", row.kind, model)
+    return Relative(text, f"{model}@{row.name}", row.kind, model, row.state == "visible")
 
 
 def _origin(connection: Connection, record: Record) -> Relative | None:

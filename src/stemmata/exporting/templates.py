@@ -101,7 +101,11 @@ def main():
         arguments["max_steps"] = options.max_steps
     if evaluation is None and arguments.get("eval_strategy", "no") != "no":
         print("note: the run evaluated too; nothing is evaluated without --eval-data", file=sys.stderr)
+        if arguments.get("lr_scheduler_type") == "reduce_lr_on_plateau":
+            sys.exit("the learning rate follows the evaluation: give --eval-data")
         arguments.update(eval_strategy="no", eval_on_start=False, load_best_model_at_end=False)
+        if arguments.get("save_strategy") == "best":
+            del arguments["save_strategy"]
     set_seed(SEED)
     model, tokenizer = load_model(options)
 {adapter}{ready}    trainer = {trainer}(

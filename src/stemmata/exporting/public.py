@@ -1,0 +1,39 @@
+"""Public: values as a card may show them. Owns what is a path of a machine; its last name is left."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+_START = r"(?:file:/*|~[\w.-]*[\\/]|/(?!/)|[A-Za-z]:[\\/]|\\\\(?=\w)|\.\.[\\/])"
+_WHOLE = re.compile(_START)
+"""How a text begins that is nothing but a path; spaces may be in it."""
+# Within other words one name after a slash says nothing of a machine, and a path ends where a space is.
+_WITHIN = re.compile(
+    r"(?<![\w.~/\\-])(?:file:/*|~[\w.-]*[\\/]|/(?=[^\s/]+/)|[A-Za-z]:\\|\\\\(?=\w)|\.\.[\\/])"
+    r"[^\s\"'`,;|<>()\[\]{}]*"
+)
+
+
+def public(value: object) -> object:
+    """The value with the last name in place of each path of a machine, in lists and mappings too."""
+    if isinstance(value, str):
+        return public_text(value)
+    if isinstance(value, Mapping):
+        return {public_text(str(key)): public(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [public(each) for each in value]
+    return value
+
+
+def public_text(text: str) -> str:
+    """As `public`; a path from the folder that somebody worked in says nothing of the machine, and stays."""
+    if _WHOLE.match(text.strip()):
+        return last_name(text.strip())
+    return _WITHIN.sub(lambda found: last_name(found[0]), text)
+
+
+def last_name(path: str) -> str:
+    """Of a path as any system writes it; "" for a root, or for what only leads above."""
+    name = re.split(r"[\\/]", path.rstrip("\\/"))[-1]
+    return "" if name in ("..", "~", "file:") or re.fullmatch(r"[A-Za-z]:|~.*", name) else name
