@@ -9,7 +9,8 @@ The clock and the zone are passed in; nothing here reads a clock. What each form
 - `3 weeks ago`, `last month`, `2 hours ago`: that long before now. Days and longer keep the hands
   of the local clock, hours and shorter count elapsed time, across a change to summer time too.
 
-Refused as InvalidTime: nonsense, the future, bare numbers, and `3/4/2026`, which names two days.
+A zone behind a day (`2026-03-01 UTC`) says whose day it is. Refused as InvalidTime: nonsense, the future,
+bare numbers, `3/4/2026`, which names two days, and what has a word or number more than these shapes.
 """
 
 from __future__ import annotations
@@ -22,14 +23,60 @@ from stemmata.errors import InvalidTime
 MAX_LENGTH = 200
 
 _DAY = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
+_MOMENT = re.compile(rf"{_DAY.pattern}[ T]", re.IGNORECASE)
 _MONTH = re.compile(r"([0-9]{4})-([0-9]{2})")
 _NUMBERS = re.compile(r"[\W\d_]*")
-_TWO_READINGS = re.compile(r"(?<![\d./-])\d{1,2}[./-]\d{1,2}(?:[./-]\d+)?(?![\d:])")
 _SLASHED = re.compile(r"\b([0-9]{4})/([0-9]{2})/([0-9]{2})\b")
+
+# What dateparser is asked. It finds a moment in nearly anything, and drops what it cannot place: "monday
+# at 9" is September to it, "march 32" is 1932, and of "2 days before yesterday" it takes the second half.
+_COUNT = r"(?:\d{1,6}|an?|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)"
+_SHORT_UNIT = r"(?:s|secs?|seconds?|mins?|minutes?|h|hrs?|hours?)"
+_LONG_UNIT = r"(?:d|days?|w|weeks?|mo|months?|y|years?|decades?)"
+_PARTED = rf"\d{{1,4}}\.\d{{1,3}} ?(?:{_SHORT_UNIT}|days?|weeks?)"
+_LENGTH = rf"{_COUNT} ?(?:{_SHORT_UNIT}|{_LONG_UNIT})"
+_BACK = (
+    rf"(?:(?:{_LENGTH}(?:,? (?:and )?{_LENGTH}){{0,5}}|{_PARTED}) ago"
+    rf"|-?\d{{1,6}} ?(?:{_SHORT_UNIT}|{_LONG_UNIT})|last (?:week|month|year|decade))"
+)
+_MONTHS = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
+    r"|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\.?"
+)
+_WEEKDAYS = (
+    r"(?:mon(?:day)?|tue(?:s(?:day)?)?|wed(?:nesday)?|thu(?:rs?(?:day)?)?|fri(?:day)?|sat(?:urday)?"
+    r"|sun(?:day)?)"
+)
+_DAY_OF_MONTH = r"(?:the )?(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?"
+_YEAR = r"\d{4}"
+_DATE = (
+    rf"(?:{_DAY_OF_MONTH} (?:of )?{_MONTHS}(?:,? {_YEAR})?|{_MONTHS} {_DAY_OF_MONTH}(?:,? {_YEAR})?"
+    rf"|{_YEAR} {_MONTHS} {_DAY_OF_MONTH}|{_YEAR}-\d{{2}}-\d{{2}})"
+)
+_DAYS = (
+    rf"(?:today|yesterday|(?:the )?day before yesterday|(?:(?:on|last) )?{_WEEKDAYS}"
+    rf"|(?:on )?(?:{_WEEKDAYS},? )?{_DATE})"
+)
+_HOUR = r"(?:\d{1,2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?(?: ?[ap]\.?m\.?)?|\d{1,2} ?[ap]\.?m\.?)"
+_PERIODS = rf"(?:(?:in )?{_MONTHS}(?:,? {_YEAR})?|{_YEAR} {_MONTHS}|this (?:week|month|year))"
+_SHAPES = re.compile(
+    rf"(?:(?:just )?now|(?P<back>{_BACK})(?:,? (?:at )?{_HOUR})?|{_DAYS}(?:,? (?:at )?{_HOUR})?"
+    rf"|(?:at )?{_HOUR}(?:,? {_DAYS})?|{_PERIODS}|{_WEEKDAYS} {_MONTHS} {_DAY_OF_MONTH} {_HOUR} {_YEAR})",
+    re.IGNORECASE,
+)
+_TWO_READINGS = re.compile(
+    rf"(?<![\d./:-])\d{{1,2}}[./-]\d{{1,2}}(?:[./-]\d+)?(?![\d:])(?! ?{_SHORT_UNIT}\b| ?{_LONG_UNIT}\b)", re.I
+)
 _CLOCK = re.compile(r"\b(?:(\d+):(\d+)|\d{1,2} ?[ap]\.?m)", re.IGNORECASE)
-_ELAPSED = re.compile(r"(?:\b|\d)(?:hours?|hrs?|h|minutes?|mins?|seconds?|secs?|s)\b", re.IGNORECASE)
-_UNIT = r"(?:s|secs?|seconds?|mins?|minutes?|h|hrs?|hours?|d|days?|w|weeks?|months?|y|years?)"
-_LENGTH_BACK = re.compile(rf"\bago\b|^last (?:week|month|year|decade)$|^-?\d+ ?{_UNIT}$", re.IGNORECASE)
+_ELAPSED = re.compile(rf"(?:\b|\d){_SHORT_UNIT}\b", re.IGNORECASE)
+_WEEKDAY = re.compile(rf"\b(?:({_WEEKDAYS}))\b", re.IGNORECASE)
+# Names that stand for one zone all over the world; of others (IST, CST, BST) there are several.
+_ZONE = re.compile(
+    r"(?<=[\d a-z]) ?(Z|UTC|GMT|CES?T|EES?T|WES?T|E[SD]T|M[SD]T|P[SD]T|JST|(?:UTC)?[+-]\d\d:?\d\d)$",
+    re.IGNORECASE,
+)
+_LATER = re.compile(r"tomorrow\b|next \w|in (?:\d|an? )", re.IGNORECASE)
+_BARE_HOUR = re.compile(r"\bat \d{1,2}$", re.IGNORECASE)
 
 
 def parse_when(text: str, now: datetime, tz: tzinfo | None = None) -> datetime:
@@ -89,7 +136,7 @@ def _iso(text: str, phrase: str, tz: tzinfo | None) -> tuple[datetime, datetime]
         return _month(int(match[1]), int(match[2]), tz)
     if _NUMBERS.fullmatch(phrase) and not _DAY.match(phrase) and ":" not in phrase:
         raise _refusal(text, "a bare number could be a year, a day or an hour")
-    if not _DAY.match(phrase):
+    if not _MOMENT.match(phrase):
         return None
     try:
         moment = _to_utc(datetime.fromisoformat(phrase.replace(" +", "+").replace(" Z", "Z")), tz)
@@ -99,23 +146,38 @@ def _iso(text: str, phrase: str, tz: tzinfo | None) -> tuple[datetime, datetime]
 
 
 def _phrase(text: str, phrase: str, now: datetime, tz: tzinfo | None) -> tuple[datetime, datetime]:
-    if len(phrase) < 3:
+    if len(phrase) < 2:
         raise _refusal(text, "it is too short")
+    if _LATER.match(phrase):
+        raise _refusal(text, "it is in the future")
+    phrase = re.sub(r"\bhalf an hour\b", "30 minutes", phrase, flags=re.I)
     wording = re.sub(r"\bnoon\b", "12:00", re.sub(r"\bmidnight\b", "00:00", phrase, flags=re.I), flags=re.I)
+    if zone := _ZONE.search(wording):
+        wording, tz = wording[: zone.start()].rstrip(), _zone(zone[1])
     clock = _CLOCK.search(wording)
     if clock and clock[1] and (int(clock[1]) > 23 or int(clock[2]) > 59):
         # dateparser would drop such a time and answer with the day alone.
         raise _refusal(text, "no clock shows that time")
-    length_back = _LENGTH_BACK.search(wording) is not None
-    elapsed = length_back and _ELAPSED.search(wording) is not None
+    shape = _SHAPES.fullmatch(wording)
+    if shape is None and _BARE_HOUR.search(wording):
+        raise _refusal(text, "an hour is written as 9:00 or 9am")
+    if shape is None:
+        raise _refusal(text, "it cannot be understood")
+    length_back = shape["back"] is not None
+    elapsed = length_back and _ELAPSED.search(shape["back"]) is not None
+    if elapsed and (clock or zone):
+        raise _refusal(text, "hours back end at a time of their own")
     base = now.astimezone(UTC) if elapsed else (now.astimezone(tz) if tz else now.astimezone())
     found = _ask_dateparser(wording, base.replace(tzinfo=None))
     if found is None:
         raise _refusal(text, "it cannot be understood")
     moment, period = found
-    if elapsed and moment.tzinfo is None:
+    if elapsed:
         moment = moment.replace(tzinfo=UTC)
-    if moment.tzinfo is None and not length_back and not clock:
+    named = _WEEKDAY.search(wording)
+    if named and moment.strftime("%a").lower() != named[1][:3].lower():
+        raise _refusal(text, f"that day is a {moment:%A}")
+    if not length_back and not clock:
         if period == "day":
             return _day(moment.date(), tz)
         if period == "month":
@@ -124,6 +186,17 @@ def _phrase(text: str, phrase: str, now: datetime, tz: tzinfo | None) -> tuple[d
             return _span(date(moment.year, 1, 1), date(moment.year + 1, 1, 1), tz)
     utc = _to_utc(moment, tz)
     return utc, utc
+
+
+def _zone(name: str) -> tzinfo:
+    from dateparser.timezone_parser import pop_tz_offset_from_string
+
+    if name.upper() in ("Z", "UTC", "GMT"):
+        return UTC
+    _, found = pop_tz_offset_from_string(f"12:00 {name}")
+    if not isinstance(found, tzinfo):
+        raise ValueError(f"no zone is named {name}")
+    return found
 
 
 def _ask_dateparser(wording: str, base: datetime) -> tuple[datetime, str] | None:
