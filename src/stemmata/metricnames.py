@@ -10,7 +10,8 @@ Direction = Literal["min", "max"]
 
 _LESS_WORDS = (
     "loss losses perplexity ppl error errors err wer cer ter mer mae mse rmse mape nll bpc bpb bpd "
-    "crossentropy distance ece fid latency"
+    "crossentropy distance ece fid latency logloss brier msle rmsle smape nrmse mase medae eer der kld kl "
+    "divergence lpips kid fad ade fde minade minfde bitsper"
 )
 _LESS_IS_BETTER = frozenset(_LESS_WORDS.split())
 # What the Trainer and TRL log beside the results: speed, progress, how sure the model is. No quality.
@@ -19,13 +20,13 @@ _ASIDE = ("_runtime", "_per_second", "total_flos", "num_tokens", "learning_rate"
 
 def direction_of(metric: str) -> Direction:
     """Whether less or more of a metric is better, as its name tells: `eval_loss` less, `f1` more."""
-    words = re.split(r"[^a-z]+", _joined(metric))
+    words = _words(metric)
     return "min" if _LESS_IS_BETTER.intersection(words) else "max"
 
 
 def is_aside(metric: str) -> bool:
     """Whether it says how a training went, not how good its result is."""
-    if any(part in metric for part in _ASIDE) or "entropy" in re.split(r"[^a-z]+", _joined(metric)):
+    if any(part in metric for part in _ASIDE) or "entropy" in _words(metric):
         return True
     # Only as the whole name: Lightning's `val_loss_epoch` is a loss, told once an epoch.
     return metric.rpartition("/")[2] == "epoch"
@@ -37,5 +38,9 @@ def by_interest(metrics: Iterable[str], primary: str | None = None) -> list[str]
     return sorted(metrics, key=lambda m: (m != first, is_aside(m), not m.startswith("eval"), m))
 
 
-def _joined(metric: str) -> str:
-    return re.sub(r"cross[^a-z]?entropy", "crossentropy", metric.lower())
+def _words(metric: str) -> list[str]:
+    """Its words in small letters; `valLoss` has two, as `val_loss` has, and `mIoU` or `rougeL` one."""
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z][a-z]{2})", "_", metric).lower()
+    joined = re.sub(r"cross[^a-z]?entropy", "crossentropy", parted)
+    joined = re.sub(r"bits[^a-z]?per[^a-z]?", "bitsper ", joined)
+    return re.split(r"[^a-z]+", joined)

@@ -43,8 +43,9 @@ def alias_op(
 def name_version(session: Session, model: str, name: str, version: VersionId, *, kind: str = "name") -> None:
     """Give `version` an immutable further name, or a tag; fine if it has just that already.
 
-    Raises NameTaken, VersionNotFound.
+    Raises NameTaken, AliasProtected, VersionNotFound.
     """
+    from stemmata.protecting import refuse_name  # it needs what judges gates
 
     def plan(catalog: Catalog) -> list[Op]:
         taken = queries.ref(catalog.connection, name_key(model), name_key(name))
@@ -52,6 +53,7 @@ def name_version(session: Session, model: str, name: str, version: VersionId, *,
             return []
         if taken is not None:
             raise NameTaken(model=model, name=name, holder=holder_of(catalog, taken))
+        refuse_name(catalog, model, name)
         row = queries.version_by_id(catalog.connection, version)
         if row is not None:
             session.row(version)  # a deleted one is told as such

@@ -14,7 +14,7 @@ from stemmata.arguments import text_of
 from stemmata.capture import mask
 from stemmata.catalog import queries
 from stemmata.catalog.catalog import Catalog
-from stemmata.errors import AliasProtected, InvalidArgument, NotFound
+from stemmata.errors import AliasProtected, InvalidArgument, ModelNotFound, NotFound
 from stemmata.gating import Requirement, requirements_of
 from stemmata.log.ops import ModelConfigure, Op
 from stemmata.names import clean_name, name_key
@@ -72,7 +72,7 @@ def _why(value: object) -> str:
 def protect(session: Session, model: str, name: str, require: Sequence[str], *, why: str = "") -> Policy:
     """From now on the alias moves only to versions of which `require` holds, whatever it asked before.
 
-    Raises InvalidExpression, InvalidArgument, InvalidName.
+    Raises InvalidExpression, InvalidArgument, InvalidName, ModelNotFound.
     """
     model, name = clean_name(model), clean_name(name)
     texts = [r.text for r in requirements_of(require)]
@@ -80,6 +80,11 @@ def protect(session: Session, model: str, name: str, require: Sequence[str], *, 
     value = {"require": texts} | ({"why": policy.why} if policy.why else {})
 
     def plan(catalog: Catalog) -> list[Op]:
+        known = queries.models(catalog.connection)
+        if not any(each.key == name_key(model) for each in known):
+            # A slip of the pen would make a model, and leave the alias that was meant as free as before.
+            names = ", ".join(each.name for each in known[:8]) or "none yet"
+            raise ModelNotFound(model=model, hint=f"models here: {names}")
         there = queries.ref(catalog.connection, name_key(model), name_key(name))
         if there is not None and there.kind != "alias":
             what = "a tag" if there.kind == "tag" else "a version's name"
@@ -117,3 +122,9 @@ def refuse_unless_free(catalog: Catalog, model: str, name: str, reason: str, hin
     """Raise AliasProtected if the alias is protected."""
     if policy_of(catalog.connection, name_key(model), name) is not None:
         raise AliasProtected(model=model, name=name, reason=reason, hint=hint)
+
+
+def refuse_name(catalog: Catalog, model: str, name: str) -> None:
+    """Raise AliasProtected if a version's name or a tag would stand where a protected alias is, or was."""
+    hint = f"choose another name, or: stemmata promote REF {name}"
+    refuse_unless_free(catalog, model, name, "a version's name or a tag there would pass by its gate", hint)

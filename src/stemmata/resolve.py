@@ -18,7 +18,13 @@ import msgspec
 from stemmata.arguments import instant_of, require_text
 from stemmata.catalog import queries, selecting
 from stemmata.catalog.queries import VersionRow
-from stemmata.errors import AmbiguousReference, InvalidReference, ModelNotFound, VersionNotFound
+from stemmata.errors import (
+    AmbiguousReference,
+    InvalidArgument,
+    InvalidReference,
+    ModelNotFound,
+    VersionNotFound,
+)
 from stemmata.ids import VersionId
 from stemmata.metricnames import Direction, direction_of
 from stemmata.names import RESERVED, Reference, name_key, parse_reference
@@ -100,11 +106,13 @@ def best_of(
     """The best version of a model (by key) by `metric`, else by its primary metric.
 
     Where none is declared: eval_loss if any version has it, else the only metric there is, else loss.
-    NaN never wins; of equal versions the earliest does. Raises VersionNotFound.
+    NaN never wins; of equal versions the earliest does. Raises VersionNotFound, InvalidArgument.
     """
     for text in (metric, run):
         if isinstance(text, str):
             require_text("best", text)
+    if direction not in (None, "min", "max"):
+        raise InvalidArgument(argument="direction", reason=f"{direction!r} is neither 'min' nor 'max'")
     name = queries.model_name(connection, model)
     shown = reference if reference is not None else f"{name}@best"
     settings = queries.settings(connection, model, at=at)

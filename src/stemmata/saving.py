@@ -262,9 +262,11 @@ def _refuse_taken_name(catalog: Catalog, request: SaveRequest) -> str | None:
         taken = queries.ref(catalog.connection, name_key(request.model), key)
         if taken is not None and taken.kind != movable:
             raise NameTaken(model=request.model, name=name, holder=holder_of(catalog, taken))
-    if request.alias:
-        from stemmata.protecting import refuse_unless_free  # it needs what judges gates
+    from stemmata.protecting import refuse_name, refuse_unless_free  # they need what judges gates
 
+    if request.name is not None:
+        refuse_name(catalog, request.model, request.name)
+    if request.alias:
         hint = f"save without it, then: stemmata promote REF {request.alias}"
         refuse_unless_free(
             catalog, request.model, request.alias, "a version that is new has no evidence", hint

@@ -169,6 +169,28 @@ def test_a_protected_alias_moves_through_its_gate_alone(
     assert repo.aliases("m")["production"] == new
 
 
+def test_nothing_else_takes_the_name_of_a_protected_alias(
+    repo: Repository, save: Callable[..., Version], tmp_path: Path
+) -> None:
+    old = save("old", acc=0.5)
+    with pytest.raises(errors.ModelNotFound, match="models here: m"):
+        repo.protect("n", "production", [RULE])
+    assert repo.models() == ["m"]
+    # Both before the alias is anywhere and after it was deleted by force.
+    repo.protect("m", "production", ["acc > 0.45"])
+    for _ in range(2):
+        for take in (
+            lambda: repo.tag("m", "production", old),
+            lambda: repo.name("m", "Production", old),
+            lambda: repo.save(tmp_path / "file.txt", "m", name="production", provenance={}),
+        ):
+            with pytest.raises(errors.AliasProtected, match="would pass by its gate"):
+                take()
+        repo.promote(old, "production")
+        repo.unalias("m", "production", force=True, why="retired")
+    assert [v.name for v in repo.versions("m")] == ["old"]
+
+
 def test_force_wants_a_reason_and_is_kept(repo: Repository, save: Callable[..., Version]) -> None:
     old, worse = save("old", acc=0.5), save("worse", acc=0.4)
     repo.promote(old, "production")

@@ -190,6 +190,9 @@ def test_best_and_configure(repo: Repository, tmp_path: Path) -> None:
     assert repo["m@best"].id == made["c"].id
     with pytest.raises(errors.InvalidArgument):
         repo.configure("m", direction="sideways")
+    for wrong in ("minimize", "MAX", ""):
+        with pytest.raises(errors.InvalidArgument, match="neither 'min' nor 'max'"):
+            repo.best("m", "acc", direction=wrong)
 
 
 def test_i10_files_of_secrets_stay_out_of_a_saved_folder_and_are_named(

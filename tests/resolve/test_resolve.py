@@ -387,6 +387,9 @@ def test_ties_go_to_the_earlier_version_and_are_reported(shelf: Shelf) -> None:
         *((m, "max") for m in ("acc", "f1", "eval_rouge1", "bleu", "reward", "lossless_ratio", "answer", "")),
         ("cross_entropy", "min"),
         ("eval_crossentropy", "min"),
+        *((m, "min") for m in ("bits_per_byte", "logloss", "brier_score", "valLoss", "evalLoss", "minFDE")),
+        *((m, "min") for m in ("msle", "rmsle", "smape", "nrmse", "eer", "kl_divergence", "lpips")),
+        *((m, "max") for m in ("per_class_acc", "mIoU", "eval_rougeL", "nDCG@10", "bits_saved")),
     ],
 )  # fmt: skip
 def test_the_direction_is_told_from_the_name(metric: str, direction: str) -> None:
