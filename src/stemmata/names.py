@@ -20,6 +20,8 @@ RESERVED = frozenset({"latest", "best"})
 _HEX = re.compile(r"[0-9a-f]{4,64}", re.IGNORECASE)
 _FORBIDDEN = frozenset("@{}~:\\?*[]^\"'`<>|")
 _MAX_STEPS = 1_000_000
+PROTECT = "protect:"
+"""How the key of a model's setting begins that protects an alias; the alias's key follows."""
 
 
 def clean_name(text: str, *, reserved: frozenset[str] = RESERVED) -> str:

@@ -17,10 +17,8 @@ from stemmata.catalog.catalog import Catalog
 from stemmata.errors import AliasProtected, InvalidArgument, ModelNotFound, NotFound
 from stemmata.gating import Requirement, requirements_of
 from stemmata.log.ops import ModelConfigure, Op
-from stemmata.names import clean_name, name_key
+from stemmata.names import PROTECT, clean_name, name_key
 from stemmata.session import Session
-
-PREFIX = "protect:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ class Protection:
 
 def policy_of(connection: sqlite3.Connection, model: str, name: str) -> Policy | None:
     """The policy of a model's (by key) alias; None if it is not protected."""
-    return _policy(queries.settings(connection, model).get(PREFIX + name_key(name)))
+    return _policy(queries.settings(connection, model).get(PROTECT + name_key(name)))
 
 
 def _policy(value: object) -> Policy | None:
@@ -89,7 +87,7 @@ def protect(session: Session, model: str, name: str, require: Sequence[str], *, 
         if there is not None and there.kind != "alias":
             what = "a tag" if there.kind == "tag" else "a version's name"
             raise InvalidArgument(argument="alias", reason=f"{model}@{name} is {what}, which never moves")
-        return [ModelConfigure(model=model, settings={PREFIX + name_key(name): value})]
+        return [ModelConfigure(model=model, settings={PROTECT + name_key(name): value})]
 
     session.commit(plan)
     return policy
@@ -103,7 +101,7 @@ def unprotect(session: Session, model: str, name: str, *, why: str = "") -> None
         if policy_of(catalog.connection, name_key(model), name) is None:
             raise NotFound(reason=f"{model}@{name} is not protected")
         off = {"off": True, "why": mask(text_of(why))}
-        return [ModelConfigure(model=model, settings={PREFIX + name_key(name): off})]
+        return [ModelConfigure(model=model, settings={PROTECT + name_key(name): off})]
 
     session.commit(plan)
 
@@ -114,7 +112,7 @@ def protections(session: Session, model: str, name: str) -> list[Protection]:
     shown = queries.model_name(connection, model)
     return [
         Protection(shown, name, _policy(move.value), move.at, move.by, _why(move.value))
-        for move in queries.setting_moves(connection, model, PREFIX + name_key(name))
+        for move in queries.setting_moves(connection, model, PROTECT + name_key(name))
     ]
 
 
@@ -122,9 +120,3 @@ def refuse_unless_free(catalog: Catalog, model: str, name: str, reason: str, hin
     """Raise AliasProtected if the alias is protected."""
     if policy_of(catalog.connection, name_key(model), name) is not None:
         raise AliasProtected(model=model, name=name, reason=reason, hint=hint)
-
-
-def refuse_name(catalog: Catalog, model: str, name: str) -> None:
-    """Raise AliasProtected if a version's name or a tag would stand where a protected alias is, or was."""
-    hint = f"choose another name, or: stemmata promote REF {name}"
-    refuse_unless_free(catalog, model, name, "a version's name or a tag there would pass by its gate", hint)

@@ -33,7 +33,7 @@ from stemmata.ids import PackName, VersionId, random_letters
 from stemmata.leaning import Leaning
 from stemmata.log.ops import Op, VersionAdd, VersionAnnotate
 from stemmata.names import clean_name, name_key
-from stemmata.naming import alias_op, holder_of, name_version
+from stemmata.naming import alias_op, holder_of, name_version, refuse_protected
 from stemmata.objects import ObjectWriter
 from stemmata.recording import OF_SECRETS, SaveRequest, leave_out, settle, write_side_objects
 from stemmata.records import Statistics
@@ -262,11 +262,11 @@ def _refuse_taken_name(catalog: Catalog, request: SaveRequest) -> str | None:
         taken = queries.ref(catalog.connection, name_key(request.model), key)
         if taken is not None and taken.kind != movable:
             raise NameTaken(model=request.model, name=name, holder=holder_of(catalog, taken))
-    from stemmata.protecting import refuse_name, refuse_unless_free  # they need what judges gates
-
     if request.name is not None:
-        refuse_name(catalog, request.model, request.name)
+        refuse_protected(catalog, request.model, request.name)
     if request.alias:
+        from stemmata.protecting import refuse_unless_free  # it needs what judges gates
+
         hint = f"save without it, then: stemmata promote REF {request.alias}"
         refuse_unless_free(
             catalog, request.model, request.alias, "a version that is new has no evidence", hint

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from functools import cache
 
 from stemmata.errors import InvalidTime
 
@@ -59,10 +60,9 @@ _DAYS = (
 )
 _HOUR = r"(?:\d{1,2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?(?: ?[ap]\.?m\.?)?|\d{1,2} ?[ap]\.?m\.?)"
 _PERIODS = rf"(?:(?:in )?{_MONTHS}(?:,? {_YEAR})?|{_YEAR} {_MONTHS}|this (?:week|month|year))"
-_SHAPES = re.compile(
+_SHAPES = (
     rf"(?:(?:just )?now|(?P<back>{_BACK})(?:,? (?:at )?{_HOUR})?|{_DAYS}(?:,? (?:at )?{_HOUR})?"
-    rf"|(?:at )?{_HOUR}(?:,? {_DAYS})?|{_PERIODS}|{_WEEKDAYS} {_MONTHS} {_DAY_OF_MONTH} {_HOUR} {_YEAR})",
-    re.IGNORECASE,
+    rf"|(?:at )?{_HOUR}(?:,? {_DAYS})?|{_PERIODS}|{_WEEKDAYS} {_MONTHS} {_DAY_OF_MONTH} {_HOUR} {_YEAR})"
 )
 _TWO_READINGS = re.compile(
     rf"(?<![\d./:-])\d{{1,2}}[./-]\d{{1,2}}(?:[./-]\d+)?(?![\d:])(?! ?{_SHORT_UNIT}\b| ?{_LONG_UNIT}\b)", re.I
@@ -100,6 +100,12 @@ def parse_when(text: str, now: datetime, tz: tzinfo | None = None) -> datetime:
     if first > now:
         raise _refusal(text, "it is in the future")
     return min(last, now.astimezone(UTC))
+
+
+@cache
+def _shapes() -> re.Pattern[str]:
+    # Not at import, which most commands do that name no time.
+    return re.compile(_SHAPES, re.IGNORECASE)
 
 
 def _refusal(text: str, reason: str) -> InvalidTime:
@@ -158,7 +164,7 @@ def _phrase(text: str, phrase: str, now: datetime, tz: tzinfo | None) -> tuple[d
     if clock and clock[1] and (int(clock[1]) > 23 or int(clock[2]) > 59):
         # dateparser would drop such a time and answer with the day alone.
         raise _refusal(text, "no clock shows that time")
-    shape = _SHAPES.fullmatch(wording)
+    shape = _shapes().fullmatch(wording)
     if shape is None and _BARE_HOUR.search(wording):
         raise _refusal(text, "an hour is written as 9:00 or 9am")
     if shape is None:
