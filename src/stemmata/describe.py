@@ -18,6 +18,8 @@ from stemmata.arguments import is_key
 from stemmata.records import Base, Stored, flatten, store_value
 
 _MAX_JSON = 16 << 20
+_MAX_STATE = 64 << 20
+"""Of trainer_state.json alone: a long training that logs each step has a log of tens of MiB."""
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt", ".h5", ".msgpack")
 """How the files end that libraries save weights in."""
 _OF_TRAINING = ("training_args.bin", "optimizer.", "scheduler.", "rng_state", "scaler.")
@@ -84,7 +86,8 @@ def describe(sizes: Mapping[str, int], read: Callable[[str], bytes]) -> Descript
     names = set(sizes)
 
     def document(name: str) -> dict[str, object]:
-        if sizes.get(name, _MAX_JSON + 1) > _MAX_JSON:
+        most = _MAX_STATE if name == "trainer_state.json" else _MAX_JSON
+        if sizes.get(name, most + 1) > most:
             return {}
         data = read(name)
         try:

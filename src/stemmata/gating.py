@@ -76,6 +76,8 @@ class Term:
     """None: it has none."""
     dataset: Dataset | None = None
     """What it was measured on, as far as is known; None: it is no metric."""
+    key: str = ""
+    """The name alone, without the version that it is of."""
 
     def to_dict(self) -> dict[str, object]:
         value = store_value(self.value)
@@ -276,10 +278,9 @@ class _Judge:
         for problem in problems:
             if problem is not None:
                 return unknown(problem)
-        if len({t.version for t in terms}) > 1:
-            differing = contradiction(t.dataset for t in terms if t.dataset is not None)
-            if differing is not None:
-                return unknown(f"{leaf.written}: {differing}")
+        differing = _differing(terms)
+        if differing is not None:
+            return unknown(f"{leaf.written}: {differing}")
         if all(isinstance(s, Name | Other) for s in (leaf.left, leaf.right)):
             a, b = terms[0].value, terms[-1].value
             if isinstance(a, str) and isinstance(b, str):
@@ -360,7 +361,7 @@ class _Judge:
         if name.is_field and name.key in _MANY_VALUED:
             names = [r.name for r in queries.names_of(self.connection, row.id) if r.kind == name.key]
             value = ", ".join(names) or None
-        return Term(_written(name), row.id, value, dataset)
+        return Term(_written(name), row.id, value, dataset, name.key)
 
     def lack(self, term: Term) -> str | None:
         of = "" if term.version in (None, self.row.id) and not term.written.startswith("@") else " there"
@@ -372,6 +373,23 @@ class _Judge:
         if isinstance(term.value, float) and math.isnan(term.value):
             return f"{term.written} is NaN{of}"
         return None
+
+
+def _differing(terms: Sequence[Term]) -> str | None:
+    """Why values of several versions cannot be held against each other, if they cannot. A sum over benchmarks
+    has the same metrics of each version: one metric is held against the same one."""
+    of_versions: dict[VersionId | None, set[str]] = {}
+    for term in terms:
+        if term.dataset is not None:
+            of_versions.setdefault(term.version, set()).add(term.key)
+    if len(of_versions) < 2:
+        return None
+    first, *rest = of_versions.values()
+    groups: list[Sequence[Term]] = [terms]
+    if all(keys == first for keys in rest):
+        groups = [[t for t in terms if t.key == key] for key in sorted(first)]
+    found = (contradiction(t.dataset for t in some if t.dataset is not None) for some in groups)
+    return next((each for each in found if each is not None), None)
 
 
 def dataset_of(connection: sqlite3.Connection, row: VersionRow, metric: str) -> Dataset | None:

@@ -25,13 +25,21 @@ def reading(session: Session, version: Version, point: Point) -> Reading:
     at = [row for row in line if point.is_at(row.step, row.epoch)]
     found = _logged(list(told), point) or Reading()
     if at:
-        nearest = min(at, key=lambda row: (point.distance(row.epoch), -row.seq))
-        there = Version(session, nearest, at=version.at)
+        nearest = min(at, key=lambda row: (point.distance(row.epoch), row.seq != own.seq, -row.seq))
+        # A run has several of one step: its last epoch and its end, say. What one lacks another tells.
+        beside = [row for row in at if row.step == nearest.step and row.epoch == nearest.epoch]
+        beside.sort(key=lambda row: (row.seq != nearest.seq, -row.seq))
+        metrics = dict(found.metrics)
+        sources: list[str] = []
+        for there in (Version(session, row, at=version.at) for row in reversed(beside)):
+            metrics.update(there.metrics)
+            if there.metrics or there.id == nearest.id:
+                sources.insert(0, f"version {there.model}@{there.name}")
         found = Reading(
-            {**found.metrics, **there.metrics},
-            there.step if there.step is not None else found.step,
-            there.epoch if there.epoch is not None else found.epoch,
-            (f"version {there.model}@{there.name}", *found.sources),
+            metrics,
+            nearest.step if nearest.step is not None else found.step,
+            nearest.epoch if nearest.epoch is not None else found.epoch,
+            (*sources, *found.sources),
         )
     if found.metrics:
         return found

@@ -106,7 +106,7 @@ def page_of_list(versions: VersionList) -> Page:
     if versions.model is not None:
         from stemmata.histories import lineage, pictured
 
-        found = lineage.of_model(versions.session, versions.model)
+        found = lineage.of_model(versions.session, versions.model, at=versions.at)
         pictures.append(pictured.graph(found, drawn.runs.colours))
     sections = [Section.of(picture) for picture in pictures if not picture.is_empty]
     listed = _table(list(itertools.islice(versions, _LISTED)), drawn.runs)
@@ -120,7 +120,7 @@ def page_of_list(versions: VersionList) -> Page:
     if drawn.panels and (best := drawn.panels[0].best) is not None:
         value, name = words.number(best[1].value), best[1].seen.name
         facts.insert(0, Fact(value, f"best {drawn.panels[0].metric}: {name}"))
-    for alias, name in _aliases(versions.session, versions.model)[:4]:
+    for alias, name in _aliases(versions.session, versions.model, versions.at)[:4]:
         facts.append(Fact(alias, name))
     return Page(drawn.about, "Model", "", tuple(facts), tuple(sections))
 
@@ -149,7 +149,8 @@ def _look(session: Session, taken: Sequence[Version]) -> tuple[list[Seen], str, 
     """What pictures need of them, what they are of, and the metric that was declared with its direction."""
     models = list(dict.fromkeys(v.model for v in taken))
     several = len(models) > 1
-    primary, direction = (None, None) if len(models) != 1 else _declared(session, models[0])
+    at = taken[0].at if taken else None
+    primary, direction = (None, None) if len(models) != 1 else _declared(session, models[0], at)
     about = words.listed(models) or "no versions"
     return [_seen(version, several=several) for version in taken], about, primary, direction
 
@@ -172,17 +173,17 @@ def _seen(version: Version, *, several: bool = False, this: bool = False) -> See
     )
 
 
-def _declared(session: Session, model: str) -> tuple[str | None, str | None]:
-    primary = Primary(session.catalog.connection, model)
+def _declared(session: Session, model: str, at: str | None) -> tuple[str | None, str | None]:
+    primary = Primary(session.catalog.connection, model, at=at)
     return primary.metric, primary.declared
 
 
-def _aliases(session: Session, model: str | None) -> list[tuple[str, str]]:
+def _aliases(session: Session, model: str | None, at: str | None = None) -> list[tuple[str, str]]:
     if model is None:
         return []
     connection = session.catalog.connection
     found = []
-    for ref in queries.refs(connection, model, kind="alias"):
+    for ref in queries.refs(connection, model, kind="alias", at=at):
         row = queries.version_by_id(connection, ref.target)
         if row is not None:
             found.append((ref.name, row.name))
@@ -320,11 +321,15 @@ def _curves_of_run(version: Version) -> Curves | None:
     run = version.run
     if run is None:
         return None
-    primary, direction = _declared(version.source, version.model)
+    primary, direction = _declared(version.source, version.model, version.at)
     rows = selecting.versions(
-        version.source.catalog.connection, name_key(version.model), run=run.name, limit=_MOST
+        version.source.catalog.connection,
+        name_key(version.model),
+        run=run.name,
+        limit=_MOST,
+        at=version.at,
     )
-    others = [type(version)(version.source, row) for row in rows if row.run_id == run.id]
+    others = [type(version)(version.source, row, at=version.at) for row in rows if row.run_id == run.id]
     seen = [_seen(each, this=each == version) for each in others]
     logged, _ = _logged(version.source, others)
     about = f"{version.model}@{run.name}"
@@ -332,7 +337,7 @@ def _curves_of_run(version: Version) -> Curves | None:
 
 
 def _interesting(version: Version) -> list[tuple[str, float]]:
-    primary, _ = _declared(version.source, version.model)
+    primary, _ = _declared(version.source, version.model, version.at)
     found = by_interest((m for m in version.metrics if not is_aside(m)), primary)
     return [(key, version.metrics[key]) for key in found]
 

@@ -251,11 +251,14 @@ class Repository(Promotion):
 
         Raises ModelNotFound, VersionNotFound, AmbiguousReference, InvalidReference, InvalidTime.
         """
+        if at is not None and not isinstance(reference, str):
+            # It is asked for by its id: what was not there yet then, or not any more, is refused.
+            reference = f"id:{reference.hex if isinstance(reference, VersionId) else reference.id.hex}"
         if isinstance(reference, Version):
             return reference
         if isinstance(reference, VersionId):
             self._session.refresh()
-            return Version(self._session, self._session.row(reference), at=_instant(at))
+            return Version(self._session, self._session.row(reference))
         found = self.resolve(reference, at=at)
         # `@{…}` in a reference says which version; `at` also, as of when it is told.
         return Version(self._session, found.row, at=found.at_utc if at is not None else None)

@@ -127,7 +127,7 @@ def best_of(
     if way not in ("min", "max"):
         way, way_guessed = direction_of(chosen), True
     if isinstance(run, str):
-        run = _as_it_is(run, queries.runs(connection, model))
+        run = as_it_is(run, queries.runs(connection, model))
     wanted = run if run is None or isinstance(run, str) else list(run)
     found = selecting.best(connection, model, chosen, way, run=wanted, at=at)
     if found is None:
@@ -172,7 +172,7 @@ def _guess(names: list[str], reference: str, model: str) -> str:
     raise VersionNotFound(reference=reference, reason=reason, hint=hint)
 
 
-def _as_it_is(run: str, names: Sequence[str]) -> str:
+def as_it_is(run: str, names: Sequence[str]) -> str:
     """The run as it is written, if case alone differs."""
     if run in names:
         return run

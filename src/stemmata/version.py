@@ -108,7 +108,7 @@ class Version:
 
     @property
     def aliases(self) -> list[str]:
-        """Aliases that point here now."""
+        """Aliases that point here now, or at `at`."""
         return self._names_of("alias")
 
     @property
@@ -116,7 +116,7 @@ class Version:
         return self._names_of("tag")
 
     def _names_of(self, kind: str) -> list[str]:
-        refs = queries.names_of(self._session.catalog.connection, self._row.id)
+        refs = queries.names_of(self._session.catalog.connection, self._row.id, at=self._at)
         found = [r.name for r in refs if r.kind == kind]
         return sorted(found, key=lambda n: (n != self._row.name, n))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import msgspec
 
-from stemmata.catalog import asking, selecting
+from stemmata.catalog import asking, queries, selecting
 from stemmata.deferred import deferred
 from stemmata.errors import InvalidArgument, MissingExtra, StemmataError
 from stemmata.ids import VersionId
@@ -105,7 +105,10 @@ class VersionList(Sequence[Version]):
 
     def of_run(self, run: str) -> VersionList:
         """Those of runs of that name."""
-        return self._with(run=run)
+        connection, model = self._session.catalog.connection, self._query.model
+        models = [model] if model is not None else [each.key for each in queries.models(connection)]
+        known = [name for each in models for name in queries.runs(connection, each)]
+        return self._with(run=resolve.as_it_is(run, known))
 
     def _with(self, **changes: Any) -> VersionList:
         return VersionList(self._session, msgspec.structs.replace(self._query, **changes))
@@ -161,6 +164,11 @@ class VersionList(Sequence[Version]):
     @property
     def session(self) -> Session:
         return self._session
+
+    @property
+    def at(self) -> str | None:
+        """The moment as of which they were asked for, RFC 3339, UTC; None: as they are now."""
+        return self._query.at
 
     @property
     def model(self) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -330,3 +331,41 @@ def test_the_table_counts_as_a_dictionary_does(
         }
         assert index.alone("a") == len(one.keys() - {k for k, _ in b})
         assert index.count_twice("b") == len({k for k, _ in b}) - len(two)
+
+
+def test_each_way_of_reading_an_answer_is_compared_with_its_own(
+    repo: Repository, pair: tuple[Version, Version]
+) -> None:
+    for version, right in zip(pair, (0.0, 1.0), strict=True):
+        examples = [
+            {"doc_id": n, "filter": way, "exact_match": right if way == "strict" else 0.5}
+            for way in ("strict", "flexible")
+            for n in range(150)
+        ]
+        version.add_eval("gsm8k", examples=examples)
+        version.add_eval("twice", examples=[{"doc_id": n % 2, "acc": right} for n in range(4)])
+    found = repo.diff_evals(*pair, "gsm8k")
+    assert (found.key, found.better, found.unchanged, found.twice_a) == ("doc_id and filter", 150, 150, 0)
+    with pytest.raises(errors.InvalidArgument, match="do not differ by doc_id"):
+        repo.diff_evals(*pair, "twice")
+
+
+def test_an_input_that_is_null_is_one_of_the_inputs(repo: Repository, pair: tuple[Version, Version]) -> None:
+    for version, right in zip(pair, (0, 1), strict=True):
+        asked = [{"question": q, "context": c, "correct": right} for q in "ab" for c in (None, "c")]
+        version.add_eval("e", examples=asked)
+    found = repo.diff_evals(*pair, "e")
+    assert (found.matched_by, found.better, found.unkeyed_a, found.twice_a) == ("inputs", 4, 0, 0)
+
+
+def test_numbers_of_numpy_are_numbers_and_the_case_of_a_name_does_not_matter(
+    repo: Repository, pair: tuple[Version, Version]
+) -> None:
+    for version, right in zip(pair, (False, True), strict=True):
+        example = {"id": np.int64(1), "correct": np.bool_(right), "logits": np.array([0.5, 1.0])}
+        version.add_eval("MMLU", examples=[example])
+    assert list(pair[0].examples("mmlu")) == [{"id": 1, "correct": False, "logits": [0.5, 1.0]}]
+    assert repo.diff_evals(*pair, "Mmlu").better == 1
+    # One that is written so comes first.
+    pair[1].add_eval("mmlu", examples=[{"id": 7}])
+    assert [next(iter(pair[1].examples(name)))["id"] for name in ("MMLU", "mmlu", "Mmlu")] == [1, 7, 7]

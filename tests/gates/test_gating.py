@@ -311,3 +311,19 @@ def _shelf() -> tuple[Shelf, VersionId]:
         )  # fmt: skip
         _MADE.append((shelf, new))
     return _MADE[0]
+
+
+def test_a_sum_over_benchmarks_holds_each_against_its_own(pair: tuple[Shelf, VersionId, VersionId]) -> None:
+    shelf, old, new = pair
+    for version, value in ((old, 0.7), (new, 0.75)):
+        measure(shelf, version, Dataset("imdb"), imdb=value)
+        measure(shelf, version, SST, sst=value)
+    rule = "imdb + sst >= @production.imdb + @production.sst"
+    assert gate(shelf, new, rule).passed
+    crossed = gate(shelf, new, "imdb >= @production.sst").checks[0]
+    assert not crossed.passed
+    assert "measured on" in crossed.reason
+    measure(shelf, new, Dataset("imdb-hard"), imdb=0.9)
+    moved = gate(shelf, new, rule).checks[0]
+    assert not moved.passed
+    assert "measured on imdb-hard, the other on imdb" in moved.reason

@@ -130,6 +130,7 @@ def test_lists_know_their_runs(place: Path) -> None:
             "r1/epoch-1",
         ]
         assert len(repo.versions("m").of_run("nosuch")) == 0
+        assert len(repo.versions("m").of_run("TOP")) == len(repo.versions().of_run("Top")) > 0
 
 
 def test_nothing_of_pictures_is_imported_unasked(shown: Repository) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stemmata.errors import EvalNotFound
+from stemmata.errors import EvalNotFound, VersionNotFound
 from stemmata.histories import logs
 from stemmata.logrows import KIND, Kept
 from stemmata.records import Run
@@ -129,3 +129,31 @@ def test_rows_that_joined_a_version_later_are_not_told_of_then(
 def test_exports_of_then_have_the_metrics_of_then(repo: Repository, then: str) -> None:
     assert "0.9" not in repo.get("m@r/step-200", at=then).card()
     assert "0.9" in repo["m@r/step-200"].card()
+
+
+def test_names_and_pages_of_then_are_those_of_then(repo: Repository, then: str, tmp_path: Path) -> None:
+    repo.alias("m", "production", "m@r/step-200")
+    moment = repo.history("m", "production")[-1].at
+    repo.alias("m", "production", "m@r/step-300")
+    repo.tag("m", "golden", "m@r/step-200")
+    repo.configure("m", metric="late")
+    past, now = repo.get("m@r/step-200", at=moment), repo["m@r/step-200"]
+    assert (past.aliases, past.tags, past.names) == (["production"], [], ["r/step-200"])
+    assert (now.aliases, now.tags) == ([], ["golden"])
+    assert repo.get("m@r/step-200", at=then).aliases == []
+    repo.unalias("m", "production")
+    assert past.aliases == ["production"]
+    before = repo.versions("m", at=then)
+    for page in (before.to_html(), before[0].to_html(), before._repr_html_(), before[0]._repr_html_()):
+        assert "step-200" in page
+        for later in ("step-300", ">late<", "golden", "production"):
+            assert later not in page
+
+
+def test_a_version_in_hand_is_told_as_of_then(repo: Repository, then: str) -> None:
+    now, newest = repo["m@r/step-100"], repo["m@r/step-300"]
+    assert repo.get(now, at=then).metrics == {"acc": 0.5}
+    assert repo.get(now) is now
+    for later in (newest, newest.id):
+        with pytest.raises(VersionNotFound):
+            repo.get(later, at=then)

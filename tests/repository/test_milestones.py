@@ -283,3 +283,26 @@ def test_a_deleted_version_is_a_link_all_the_same(repo: Repository, tmp_path: Pa
     repo.delete(trunk[1])
     assert between(repo, trunk[0], trunk[2]) == Kinship(trunk[0].id, 0, 2)
     assert repo.diff(trunk[0], trunk[2]).to_dict()["kinship"]["steps_b"] == 2
+
+
+def test_versions_of_one_step_tell_what_each_measured(repo: Repository, tmp_path: Path) -> None:
+    run = Run("a" * 8, "a")
+    epoch = save(
+        repo, tmp_path, "a/epoch-1", run=run, step=10, epoch=1.0, metrics={"eval_loss": 0.5, "acc": 1}
+    )
+    last = save(
+        repo,
+        tmp_path,
+        "a/final",
+        run=run,
+        step=10,
+        epoch=1.0,
+        metrics={"loss": 0.7, "acc": 2},
+        parents=[epoch],
+    )
+    other = save(repo, tmp_path, "b", metrics={"eval_loss": 0.4}, step=10)
+    found = repo.diff(last, other, step=10)
+    assert metrics(found) == {"eval_loss": (0.5, 0.4), "loss": (0.7, None), "acc": (2.0, None)}
+    assert readings(found)[0].sources == ("version m@a/final", "version m@a/epoch-1")
+    # Of one of them its own word goes before what came after it.
+    assert metrics(repo.diff(epoch, other, step=10))["acc"] == (1.0, None)

@@ -442,3 +442,13 @@ def test_a_direction_belongs_to_the_metric_it_was_declared_for(repo: Repository,
     assert repo["m@best"].name == "v1"
     repo.configure("m", direction="min")
     assert repo["m@best"].name == "v2"
+
+
+def test_the_state_of_a_long_training_that_logs_each_step_is_read(repo: Repository, tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "out")
+    row = '{"step": 1, "loss": 0.5, "grad_norm": 1.2345678901234567, "learning_rate": 1e-05, "epoch": 0.1}, '
+    rows = row * ((17 << 20) // len(row))
+    state = f'{{"global_step": 700, "epoch": 2.0, "log_history": [{rows}{{"eval_loss": 0.25, "step": 700}}]}}'
+    (folder / "trainer_state.json").write_text(state)
+    version = repo.save(folder, "m")
+    assert (version.step, version.epoch, version.metrics["eval_loss"]) == (700, 2.0, 0.25)

@@ -10,10 +10,10 @@ from stemmata.names import name_key
 
 
 class Primary:
-    """A model's declared metric and direction; both None where nothing is declared."""
+    """A model's declared metric and direction, now or `at` a time; None where nothing is declared."""
 
-    def __init__(self, connection: sqlite3.Connection, model: str) -> None:
-        settings = queries.settings(connection, name_key(model))
+    def __init__(self, connection: sqlite3.Connection, model: str, *, at: str | None = None) -> None:
+        settings = queries.settings(connection, name_key(model), at=at)
         metric, direction = settings.get("primary_metric"), settings.get("direction")
         self.metric = metric if isinstance(metric, str) else None
         self.declared = str(direction) if direction in ("min", "max") else None

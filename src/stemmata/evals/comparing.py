@@ -172,6 +172,10 @@ def _difference(
     )
     if any(index.unkeyed(side) == found.count for side, found in zip("ab", evals, strict=True)):
         raise InvalidArgument(argument="key", reason=f"no example has {known} on both sides")
+    if not counts["all"] and index.count_twice("a") + index.count_twice("b"):
+        raise InvalidArgument(
+            argument="key", reason=f"examples do not differ by {known}: each is there twice"
+        )
     if counts["all"] and counts["unscored"] == counts["all"]:
         reason = f"no example has a number in {field!r} on both sides"
         raise InvalidArgument(argument="score", reason=reason)

@@ -29,6 +29,7 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 BY_LINE = "line"
+_FILTER = "filter"
 _IDS = ("id", "example_id", "doc_id", "uid", "idx")
 _INPUTS = frozenset(
     {"input", "inputs", "prompt", "question", "context", "messages", "text", "sentence", "query"}
@@ -86,10 +87,18 @@ def _encoded(examples: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
             raise InvalidExamples(path="what was given", reason=reason)
         try:
             # Not msgspec: it writes NaN as null.
-            yield json.dumps(dict(example), ensure_ascii=False).encode("utf-8") + b"\n"
+            text = json.dumps(dict(example), ensure_ascii=False, default=_plain)
+            yield text.encode("utf-8") + b"\n"
         except (TypeError, ValueError, RecursionError) as error:
             reason = f"example {number} is not JSON: {error}"
             raise InvalidExamples(path="what was given", reason=reason) from None
+
+
+def _plain(value: object) -> object:
+    """Numbers and arrays of numpy and torch as Python has them."""
+    if callable(listed := getattr(value, "tolist", None)):
+        return listed()
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
 def _fault(line: bytes, number: int) -> str | None:
@@ -162,7 +171,9 @@ class Key:
             return cls((chosen,), "id")
         for field in _IDS:
             if all(2 * sum(_is_scalar(e.get(field)) for e in some) >= len(some) for some in samples):
-                return cls((field,), "id")
+                # lm-eval has a line for each way that it reads an answer.
+                ways = all(isinstance(e.get(_FILTER), str) for some in samples for e in some)
+                return cls((field, _FILTER) if ways else (field,), "id")
         inputs = [f for f in _INPUTS if all(f in example for some in samples for example in some)]
         return cls(sorted(inputs), "inputs") if inputs else cls((), BY_LINE)
 
@@ -174,20 +185,24 @@ class Key:
         if self.how == BY_LINE:
             return number.to_bytes(8, "big")
         if self.how == "id":
-            value = field_of(example, self.fields[0])
-            if _is_scalar(value):
-                # 7, 7.0 and "7" are one id: tools do not agree on how they write it.
-                whole = isinstance(value, float) and value.is_integer()
-                text = str(int(value) if whole else value).encode("utf-8", "surrogatepass")
+            ids = [field_of(example, field) for field in self.fields]
+            if all(_is_scalar(value) for value in ids):
+                text = "\0".join(map(_id_text, ids)).encode("utf-8", "surrogatepass")
                 return b"=" + text if len(text) <= 32 else Digest.of(text).raw
         values = [field_of(example, field) for field in self.fields]
-        if any(value is None for value in values):
+        # A context that is null is an input too, as long as there is another.
+        if all(value is None for value in values):
             return None
         try:
             return Digest.of(_encode(values)).raw
         except UnicodeEncodeError:
             # Half of a surrogate pair, as text that was cut leaves it: JSON may hold it, UTF-8 may not.
             return Digest.of(json.dumps(values, sort_keys=True).encode()).raw
+
+
+def _id_text(value: str | float) -> str:
+    """7, 7.0 and "7" are one id: tools do not agree on how they write it."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _is_scalar(value: object) -> bool:

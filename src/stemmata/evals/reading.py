@@ -15,6 +15,7 @@ from stemmata.catalog.queries import AnnotationRow, VersionRow
 from stemmata.errors import EvalNotFound, HostileData
 from stemmata.evals.lines import MAX_LINE, Example, examples_in
 from stemmata.measurements import Dataset, measured
+from stemmata.names import name_key
 from stemmata.records import load_metrics
 from stemmata.redacting import redacted
 from stemmata.session import Session
@@ -92,6 +93,8 @@ def with_examples(session: Session, row: VersionRow, name: str, *, at: str | Non
     """The last eval of that name that has examples. Raises EvalNotFound, Redacted."""
     found = evals_of(session, row, at=at)
     usable = [each for each in found if each.name == name and each.kinds]
+    if not usable:
+        usable = [each for each in found if name_key(each.name) == name_key(name) and each.kinds]
     if not usable:
         names = ", ".join(dict.fromkeys(each.name for each in found if each.kinds)) or "none"
         raise EvalNotFound(version=row.id.short, name=name, has=names)

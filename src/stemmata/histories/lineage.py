@@ -205,10 +205,11 @@ def of_version(session: Session, row: VersionRow) -> Lineage:
     return found.lineage(f"{name}@{row.name}", row.id.hex)
 
 
-def of_model(session: Session, model: str) -> Lineage:
-    """All visible versions of a model (by key) and what they came from, of other models too."""
-    found = _Gathered(session)
-    found.take(reversed(selecting.versions(session.catalog.connection, model)))
+def of_model(session: Session, model: str, *, at: str | None = None) -> Lineage:
+    """All visible versions of a model (by key) and what they came from, of other models too; `at`: those of
+    then, as they were then."""
+    found = _Gathered(session, at)
+    found.take(reversed(selecting.versions(session.catalog.connection, model, at=at)))
     return found.lineage(queries.model_name(session.catalog.connection, model), None)
 
 
@@ -223,8 +224,9 @@ def of_all(session: Session) -> Lineage:
 class _Gathered:
     """Versions by id, each with its record; `take` adds what they came from."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, at: str | None = None) -> None:
         self._connection = session.catalog.connection
+        self._at = at
         self._rows: dict[str, VersionRow] = {}
         self._records: dict[str, Record] = {}
         self._absent: dict[str, None] = {}
@@ -306,7 +308,7 @@ class _Gathered:
     def _annotated(self, row: VersionRow, record: Record) -> tuple[dict[str, float], str | None]:
         """What was measured of it, and what it repeats."""
         merged, repeats = load_metrics(record.metrics), None
-        for annotation in queries.annotations_of(self._connection, row.seq):
+        for annotation in queries.annotations_of(self._connection, row.seq, at=self._at):
             merged.update(load_metrics(annotation.metrics))
             repeats = annotation.labels.get(REPEATS, repeats)
         return merged, repeats
@@ -327,7 +329,7 @@ class _Gathered:
         best: set[VersionId] = set()
         for key, name in models.items():
             try:
-                found = best_of(self._connection, key)
+                found = best_of(self._connection, key, at=self._at)
             except NotFound:
                 continue  # no metric tells
             primary[name] = Primary(found.metric, found.direction)
@@ -338,7 +340,7 @@ class _Gathered:
         found: dict[tuple[VersionId, str], list[str]] = {}
         for key in models:
             for kind in ("alias", "tag"):
-                for ref in queries.refs(self._connection, key, kind=kind):
+                for ref in queries.refs(self._connection, key, kind=kind, at=self._at):
                     found.setdefault((ref.target, kind), []).append(ref.name)
         return found
 
