@@ -135,18 +135,18 @@ def test_names_and_pages_of_then_are_those_of_then(repo: Repository, then: str, 
     repo.alias("m", "production", "m@r/step-200")
     moment = repo.history("m", "production")[-1].at
     repo.alias("m", "production", "m@r/step-300")
-    repo.tag("m", "golden", "m@r/step-200")
+    repo.tag("m", "blessed-9", "m@r/step-200")
     repo.configure("m", metric="late")
     past, now = repo.get("m@r/step-200", at=moment), repo["m@r/step-200"]
     assert (past.aliases, past.tags, past.names) == (["production"], [], ["r/step-200"])
-    assert (now.aliases, now.tags) == ([], ["golden"])
+    assert (now.aliases, now.tags) == ([], ["blessed-9"])
     assert repo.get("m@r/step-200", at=then).aliases == []
     repo.unalias("m", "production")
     assert past.aliases == ["production"]
     before = repo.versions("m", at=then)
     for page in (before.to_html(), before[0].to_html(), before._repr_html_(), before[0]._repr_html_()):
         assert "step-200" in page
-        for later in ("step-300", ">late<", "golden", "production"):
+        for later in ("step-300", ">late<", "blessed-9", "production"):
             assert later not in page
 
 
