@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
+from weakref import WeakSet
 
 from stemmata import checkouts
 from stemmata.catalog import queries, selecting
@@ -37,6 +39,17 @@ _RANK = re.compile(r"rng_state_(\d+)\.pth")
 _MOST = 64 << 20
 """Bytes of an index that is read."""
 _NAMED = 100
+
+
+class Writing(Protocol):
+    """What writes versions beside a training."""
+
+    def settle(self) -> None:
+        """Return when everything that was asked for so far is written, or failed."""
+
+
+writing: WeakSet[Writing] = WeakSet()
+"""What this process still writes with: a training that raised may have its newest state in memory yet."""
 
 
 def states_of(model: str) -> str:
@@ -145,10 +158,13 @@ def find_states(
 
 
 def resume(session: Session, model: str, run: str | None = None, step: int | None = None) -> Path | None:
-    """A folder to resume from, verified byte by byte; None if the run has no state yet.
+    """A folder to resume from, verified byte by byte; None if the run has no state yet. What this process is
+    writing is waited for.
 
     Raises IncompleteState, Damage.
     """
+    for writer in list(writing):
+        writer.settle()
     row = find_state(session, model, run, step)
     return None if row is None else folder_of(session, row)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -339,3 +342,34 @@ def test_a_run_that_got_another_experiments_name_is_not_what_that_goes_on_from(
     fork = repo["m@exp-2-3-2/epoch-2"]
     assert fork.parents == [repo["m@exp-2-3/final"].id.hex]
     assert fork.run != repo["m@exp-2-3/final"].run
+
+
+class Raise(TrainerCallback):
+    def on_step_end(self, args: Any, state: Any, control: Any, **live: Any) -> None:
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+
+def test_a_state_that_is_being_written_is_waited_for(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupted cell, and the next one that goes on: the newest state may be in memory yet."""
+    asked, real = threading.Event(), repo.save
+
+    def save(*a: Any, **k: Any) -> Any:
+        if k.get("step") == 4:
+            # A little longer than it takes to ask: who does not wait gets the state before.
+            assert asked.wait(60)
+            time.sleep(0.3)
+        return real(*a, **k)
+
+    monkeypatch.setattr(repo, "save", save)
+    trainer = training(repo, tmp_path / "out", Raise())
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    signal.signal(signal.SIGTERM, before)  # the next training of a callback would put it back
+    asked.set()
+    found = repo.resume("m", run="r")
+    assert found is not None
+    assert json.loads((found / "trainer_state.json").read_text())["global_step"] == 4

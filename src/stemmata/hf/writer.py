@@ -14,9 +14,11 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread, current_thread
 
 from stemmata.codecs.workers import stay_behind
 from stemmata.ids import random_hex
+from stemmata.resuming import writing
 
 _PREFIX = "saving"
 _LOCK = ".lock"
@@ -31,6 +33,8 @@ class Writer:
         self._saving: Future[None] | None = None
         self._last: Future[None] | None = None
         self._failure: BaseException | None = None
+        self._thread: Thread | None = None
+        writing.add(self)
 
     def wait_for_room(self) -> None:
         """Return when no save is under way."""
@@ -54,8 +58,8 @@ class Writer:
                 seen.exception()
 
     def settle(self) -> None:
-        """Return when every job of now is done, whatever is added meanwhile."""
-        if self._last is not None:
+        """Return when every job of now is done, whatever is added meanwhile. A job may call it."""
+        if self._last is not None and current_thread() is not self._thread:
             self._last.exception()
 
     def busy(self) -> bool:
@@ -72,6 +76,7 @@ class Writer:
         return self._last
 
     def _run(self, job: Callable[[], None]) -> None:
+        self._thread = current_thread()
         try:
             job()
         except BaseException as error:  # noqa: BLE001
