@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -262,6 +262,32 @@ def test_a_state_that_is_no_tensor_is_refused_by_a_save_too(tmp_path: Path) -> N
 
     with pytest.raises(TrainingSetup, match="_extra_state of Told is none"):
         filesets.begin(Told(2, 2), None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("buffer", "reason"),
+    [
+        (lambda: torch.zeros(2, dtype=torch.complex128), "has no complex128, which odd of Linear is"),
+        (lambda: torch.eye(2).to_sparse(), "odd of Linear is sparse"),
+        (lambda: torch.eye(2).to_sparse_csr(), "odd of Linear is sparse"),
+        (lambda: torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]), "odd of Linear is nested"),
+        (lambda: torch.empty(2, device="meta"), "odd of Linear is on the meta device"),
+        (
+            torch.nn.UninitializedBuffer,
+            "odd of Linear has no shape yet; (.*; )?call the model once on a batch",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Sparse CSR", "ignore:The PyTorch API of nested")
+def test_a_tensor_that_safetensors_cannot_keep_is_named(
+    tmp_path: Path, buffer: Callable[[], torch.Tensor], reason: str
+) -> None:
+    model = torch.nn.Linear(2, 2)
+    model.register_buffer("odd", buffer())
+    with pytest.raises(TrainingSetup, match=reason):
+        filesets.hold_savable(model)
+    with Repository.in_memory() as repo, pytest.raises(InvalidArgument, match=reason):
+        repo.save(model, "m")
 
 
 def test_saving_leaves_the_live_model_as_it_was(tmp_path: Path) -> None:

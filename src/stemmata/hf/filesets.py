@@ -89,11 +89,14 @@ def begin(
     return FileSet(folder, files, live=False)
 
 
-def hold_savable(model: Any) -> None:
-    """Refuse, before the first step, a model of which no version can be made. Raises TrainingSetup."""
+def hold_savable(model: Any, *, training: bool = True) -> None:
+    """Refuse, before the first step, a model of which no version can be made.
+
+    Raises TrainingSetup, or InvalidArgument outside of a training.
+    """
     inner = unwrap(model)
     if not (is_adapter(inner) or _is_of_sentences(inner) or isinstance(inner, PreTrainedModel)):
-        plainmodules.hold(inner)
+        (plainmodules.hold if training else plainmodules.hold_saved)(inner)
 
 
 def _save(model: Any, folder: Path) -> None:

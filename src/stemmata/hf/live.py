@@ -25,6 +25,7 @@ def save_live(repository: Repository, live: Any, tokenizer: Any, request: SaveRe
         reason = f"{type(live).__name__} is neither a path nor a model"
         raise InvalidArgument(argument="source", reason=reason)
     inner = filesets.unwrap(live)
+    filesets.hold_savable(inner, training=False)
     session = repository.session
     request.config = {**facts.model_config(inner), **request.config}
     if request.base is None and filesets.is_adapter(inner):

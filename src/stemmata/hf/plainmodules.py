@@ -7,14 +7,18 @@ those and refuses a slice of a larger storage. Here either is written, and slice
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
+from torch.nn.parameter import is_lazy
 
-from stemmata.errors import TrainingSetup
+from stemmata.errors import InvalidArgument, TrainingSetup
+
+# The package exports no list of them; where it has none, what it lacks is told when it writes.
+_KEPT = frozenset(getattr(safetensors.torch, "_SIZE", ()))
 
 
 def save(model: Any, path: Path) -> None:
@@ -30,13 +34,40 @@ def save(model: Any, path: Path) -> None:
 
 
 def hold(model: Any) -> None:
-    """Refuse a model whose state is more than tensors; best before the first step. Raises TrainingSetup."""
-    odd = [name for name, value in model.state_dict().items() if not isinstance(value, torch.Tensor)]
-    if odd:
-        raise TrainingSetup(
-            reason=f"safetensors keeps tensors alone, and {odd[0]} of {type(model).__name__} is none",
-            hint="keep it as a tensor (register_buffer), or out of get_extra_state",
-        )
+    """Refuse a model whose state is more than safetensors keeps; best before the first step.
+
+    Raises TrainingSetup.
+    """
+    found = next(_unkept(model), None)
+    if found is not None:
+        raise TrainingSetup(reason=found[0], hint=found[1])
+
+
+def hold_saved(model: Any) -> None:
+    """As `hold`, of a save outside of a training. Raises InvalidArgument."""
+    found = next(_unkept(model), None)
+    if found is not None:
+        raise InvalidArgument(argument="source", reason=f"{found[0]}; {found[1]}")
+
+
+def _unkept(model: Any) -> Iterator[tuple[str, str]]:
+    """What of the state safetensors does not keep, and what to do."""
+    for name, value in model.state_dict(keep_vars=True).items():
+        of = f"{name} of {type(model).__name__}"
+        apart = "or out of the state (register_buffer with persistent=False)"
+        if not isinstance(value, torch.Tensor):
+            reason = f"safetensors keeps tensors alone, and {of} is none"
+            yield reason, "keep it as a tensor (register_buffer), or out of get_extra_state"
+        elif is_lazy(value):
+            yield f"{of} has no shape yet", "call the model once on a batch, which makes its lazy parameters"
+        elif value.is_nested or value.layout != torch.strided:
+            kind = "nested" if value.is_nested else "sparse"
+            yield f"safetensors keeps dense tensors alone, and {of} is {kind}", f"keep it dense, {apart}"
+        elif value.device.type == "meta":
+            yield f"{of} is on the meta device and has no numbers", "load the model's weights first"
+        elif _KEPT and value.dtype not in _KEPT:
+            dtype = str(value.dtype).removeprefix("torch.")
+            yield f"safetensors has no {dtype}, which {of} is", f"keep it in another dtype, {apart}"
 
 
 def _ties(state: Mapping[str, Any]) -> dict[str, str]:
