@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -30,6 +31,7 @@ from stemmata.storage.publish import NoMeans, probe
 
 State = Literal["ok", "warning", "problem"]
 _LOW = 5 * 10**9
+_AHEAD = timedelta(minutes=5)
 _ALLOCATE = ("ext4", "xfs", "btrfs", "nfs4")
 """File systems that set bytes aside without writing them."""
 _TRAINING = ("torch", "transformers", "peft", "accelerate", "safetensors", "trl", "datasets")
@@ -112,6 +114,7 @@ def _repository(folder: Path) -> Iterator[Finding]:
             models = repository.models()
             yield Finding("repository", "ok", f"{folder}, models: {len(models)}")
             yield _catalog(repository, folder)
+            yield from _clock(repository)
     except RepositoryNotFound:
         if os.environ.get(VARIABLE):
             advice = f"correct {VARIABLE}, or make one there: stemmata init {folder}"
@@ -123,6 +126,27 @@ def _repository(folder: Path) -> Iterator[Finding]:
         yield Finding("repository", "problem", f"{folder}: {error}", "put it right: stemmata check --repair")
     except (StemmataError, OSError) as error:
         yield Finding("repository", "problem", f"{folder}: {error}", "see what is damaged: stemmata check")
+
+
+def _clock(repository: Repository) -> Iterator[Finding]:
+    """Times never run backwards: one writer whose clock is ahead moves those of all that follow."""
+    newest = repository.session.catalog.position.effective
+    try:
+        ahead = datetime.fromisoformat(newest) - datetime.now(UTC) if newest else timedelta(0)
+    except ValueError:
+        return
+    if ahead > _AHEAD:
+        found = f"the newest entry is of {newest[:16].replace('T', ' ')} UTC, {_long(ahead)} ahead"
+        advice = (
+            "set right the clock that is wrong, this computer's or the writer's; until that time is here,"
+        )
+        advice += " what is written has it, and `--at` cannot tell one from the other"
+        yield Finding("clock", "warning", found, advice)
+
+
+def _long(ahead: timedelta) -> str:
+    count, unit = (ahead.days, "day") if ahead.days else (ahead.seconds // 60, "minute")
+    return f"{count:,} {unit}{'s' if count != 1 else ''}"
 
 
 def _catalog(repository: Repository, folder: Path) -> Finding:

@@ -8,13 +8,14 @@ import re
 import shutil
 import tomllib
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stemmata import doctor
+from stemmata import doctor, transaction
 from stemmata.codecs import native, payloads
 from stemmata.storage import mounts
 from stemmata.storage.publish import NoMeans
@@ -189,3 +190,18 @@ def test_a_quota_that_a_save_would_meet_is_said(
 
     monkeypatch.setattr(doctor.tempfile, "TemporaryFile", NoRoom)
     assert "quota -s" in findings(cli)["quota"]["advice"]
+
+
+def test_an_entry_of_a_clock_that_is_ahead_is_told(
+    shop: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "clock" not in findings(cli)
+    with monkeypatch.context() as ahead:
+        later = datetime.now(UTC) + timedelta(days=40, minutes=1)
+        ahead.setattr(transaction, "_utc_now", lambda: later)
+        assert cli("label", "sentiment", "stage=gold").code == 0
+    # What is written after it, by a clock that is right, does not bring the time back.
+    assert cli("label", "sentiment", "stage=silver").code == 0
+    found = findings(cli)["clock"]
+    assert (found["state"], found["found"][-13:]) == ("warning", "40 days ahead")
+    assert f"{later:%Y-%m-%d}" in found["found"]
