@@ -349,6 +349,15 @@ def test_i5_a_failed_write_is_named_and_leaves_nothing(
     assert store.get("a") == b"2"
 
 
+def test_a_folder_of_it_on_another_disk_is_named(
+    store: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.require_writable()
+    monkeypatch.setattr(os, "link", _fail(errno.EXDEV))
+    with pytest.raises(StorageFailed, match="its folders lie on several disks"):
+        store.put_new("a", b"1")
+
+
 @pytest.mark.parametrize(("code", "expected"), FAILURES)
 def test_a_folder_that_takes_no_file_is_named(
     store: LocalStorage, monkeypatch: pytest.MonkeyPatch, code: int, expected: type

@@ -37,4 +37,8 @@ def reason_of(error: OSError) -> str:
     """The system's own words, without the path: the message names the place already."""
     if error.errno is None:
         return str(error) or type(error).__name__
+    if error.errno == errno.EXDEV:
+        return (
+            "its folders lie on several disks; a link may stand for the whole repository, not for one of them"
+        )
     return error.strerror or os.strerror(error.errno)
