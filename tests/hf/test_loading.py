@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -308,3 +310,21 @@ def test_code_under_an_adapter_runs_on_an_explicit_word_alone(
     with pytest.raises(NotLoadable, match="trust_remote_code=True"):
         version.load()
     assert type(version.load(trust_remote_code=True).get_base_model()).__name__ == "Mine"
+
+
+def test_neither_saving_nor_loading_a_full_model_imports_peft(repo: Repository, base: Path) -> None:
+    """It takes two seconds, more than the weights of most models."""
+    version = repo.save(base, "m")
+    script = f"""
+import sys
+import stemmata
+from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained({str(base)!r})
+with stemmata.open({repo.where!r}) as repo:
+    repo["m@{version.name}"].load()
+    repo.save(model, "m", name="again")
+print([name for name in ("peft", "bitsandbytes") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr

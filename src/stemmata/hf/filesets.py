@@ -8,6 +8,7 @@ there is no memory for copies, the store reads from the live weights, and the tr
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -166,11 +167,9 @@ def unwrap(model: Any) -> Any:
 
 def is_adapter(model: Any) -> bool:
     """Whether `model` is a PEFT model, of which only the adapter is saved."""
-    try:
-        from peft import PeftModel
-    except ModuleNotFoundError:
-        return False
-    return isinstance(model, PeftModel)
+    # Not imported for it: that takes longer than loading a model, and one there is has imported it.
+    known = getattr(sys.modules.get("peft.peft_model"), "PeftModel", None)
+    return known is not None and isinstance(model, known)
 
 
 def weight_bytes(model: Any) -> int:
