@@ -25,6 +25,13 @@ _SECRET_WORDS = _words(
     " apikey authkey auth authorization authentication bearer cookie cookies privatekey accesskey"
     " secretkey apikeys sessionkey apitoken authtoken accesstoken hftoken hubtoken"
 )
+_AMBIGUOUS = _words("pass auth cookie cookies")
+_ANSWER = re.compile(
+    r"true|false|yes|no|on|off|none|null|basic|enabled|disabled|required|optional|[0-9]{1,3}%?"
+    r"|[0-9]{1,3}/[0-9]{1,3}|[0-9]{0,3}\.[0-9]{1,6}%?",
+    re.IGNORECASE,
+)
+"""What is no password: `pass=45 fail=2` is said of tests, `auth: none` of a service."""
 _KEY_OWNERS = _words("api access private secret account signing encryption ssh service session auth master")
 _SERVICES = _words(
     "wandb openai comet neptune clearml huggingface anthropic cohere replicate groq gemini deepseek"
@@ -73,7 +80,10 @@ _PRIVATE_KEY = re.compile(
 _BEARER = re.compile(r"(?i)\b(bearer)([\s+]+|%20)(?!\*\*\*)[^\s'\"]+")
 _BASIC = re.compile(r"(?i)\b(authorization[\"']?\s*[:=]\s*[\"']?\s*[a-z]+\s+)[^\s'\"]+")
 # user@ or user:password@. A password may hold '/' and '@'; digits and '/' after the colon are a port.
-_USER_INFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,30}://)([^\s/:@'\"]*:(?!\d+/)[^\s'\"]*|[^\s/?#'\"]*)@")
+_SCHEME = re.compile(r"(?i)\b[a-z][a-z0-9+.-]{0,30}://")
+_USER = re.compile(r"[^\s/:@'\"]*:(?!\d+/)")
+_ALONE = re.compile(r"[^\s/?#'\"]*@")
+_WORD_END = re.compile(r"[\s'\"]|\Z")
 # What is a key of W&B by its place alone: forty hexadecimal digits are a commit as well.
 _LOGIN = re.compile(
     r"""(?i)\b(wandb\s+login\s+(?:-[\w-]+(?:=\S+|\s+https?://\S+)?\s+)*["']?)"""
@@ -85,10 +95,11 @@ _CURL = re.compile(r"""\b(curl\b[^\n|;]{0,400}?\s(?:-u|--user)[\s=]+["']?[^\s:'"
 # masking too much of a command line costs little.
 _ASSIGNED = re.compile(
     r"""(?P<lead>(?<![\w.])(?P<dashes>--?)?["']?(?P<key>[A-Za-z_][A-Za-z0-9_.-]{0,127})(?P<after>\\?["'])?)"""
-    r"""(?P<between>\s{0,9}[=:]\s{0,9}|(?P<blank>\s{1,9}))(?P<value>"""
-    + (_VALUE := r"""\\"(?:(?!\\").)*\\"|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s'"]+""")
-    + ")"
+    r"""(?:\s{0,9}[=:]\s{0,9}|(?P<blank>\s{1,9}))(?=[^\s])"""
 )
+_VALUE = r"""\\"(?:(?!\\").)*\\"|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s'"]+"""
+# Read only where it is masked: a long line without blanks may be one value after each of its keys.
+_ASSIGNED_VALUE = re.compile(_VALUE)
 _MARK = re.compile(r"[|>][-+0-9]{0,2}")
 """What announces a block of YAML."""
 # A line that is a key and no more, of YAML or INI: what is indented below it is its value.
@@ -148,6 +159,15 @@ def looks_secret(key: str) -> bool:
     return _is_token(words)
 
 
+def is_answer(key: str, value: object) -> bool:
+    """Whether a value under what `looks_secret` tells something else: of a word with two meanings, a number,
+    yes or no."""
+    words = {word.lower() for word in _WORDS.findall(key)}
+    if not words & _AMBIGUOUS or words & (_SECRET_WORDS - _AMBIGUOUS) or words & {"key", "keys", "token"}:
+        return False
+    return _ANSWER.fullmatch(str(value).strip("'\"")) is not None
+
+
 def _is_token(words: list[str]) -> bool:
     at = next((number for number, word in enumerate(words) if word in ("token", "tokens")), None)
     if at is None or words[at:] == ["token", "id"] or _MODEL_TOKENS.intersection(words[at + 1 :]):
@@ -180,7 +200,7 @@ def mask_shapes(text: str) -> str:
         text = named.sub(rf"\1{MASK}", text)
     text = _BASIC.sub(rf"\1{MASK}", text)
     text = _BEARER.sub(rf"\1\2{MASK}", text)
-    return _USER_INFO.sub(_mask_user_info, text)
+    return replaced(text, _user_infos(text))
 
 
 def is_token(text: str) -> bool:
@@ -223,9 +243,29 @@ def mask_known(text: str, secrets: Iterable[str]) -> str:
     return text
 
 
-def _mask_user_info(found: re.Match[str]) -> str:
-    # "git@" is how everybody reaches a host by ssh; a lone user elsewhere may be a token.
-    return found[0] if found[2] == "git" else f"{found[1]}{MASK}@"
+def _user_infos(text: str) -> Iterator[Span]:
+    """Who an address is asked as: up to the last "@" of its word, which is looked for once a word."""
+    done = end = last = -1
+    for scheme in _SCHEME.finditer(text):
+        start = scheme.end()
+        if start <= done:
+            continue
+        if start > end:
+            found = _WORD_END.search(text, start)
+            end = found.start() if found is not None else len(text)
+            last = text.rfind("@", start, end)
+        if last < start:
+            continue
+        if _USER.match(text, start):
+            stop = last
+        elif alone := _ALONE.match(text, start):
+            stop = alone.end() - 1
+        else:
+            continue
+        done = stop
+        # "git@" is how everybody reaches a host by ssh; a lone user elsewhere may be a token.
+        if text[start:stop] != "git":
+            yield start, stop, MASK
 
 
 def mask_assigned(text: str, harmless: Harmless = lambda _value: False, margin: int = 0) -> str:
@@ -263,9 +303,17 @@ def assigned(text: str, harmless: Harmless) -> Iterator[Span]:
         position = found.end("lead")
         if not looks_secret(found["key"]) or (by_blank and found["dashes"] is None):
             continue
-        start, end = found.start("value"), _end_of(text, found)
+        read = _ASSIGNED_VALUE.match(text, found.end())
+        if read is None:
+            continue
+        start, end = read.start(), _end_of(text, read)
         value = text[start:end]
-        if harmless(value) or _MARK.fullmatch(value) or (by_blank and value.startswith("--")):
+        if (
+            harmless(value)
+            or is_answer(found["key"], value)
+            or _MARK.fullmatch(value)
+            or (by_blank and value.startswith("--"))
+        ):
             continue
         quote = _quote_of(value)
         if value[:1] in "[{(":
@@ -276,8 +324,8 @@ def assigned(text: str, harmless: Harmless) -> Iterator[Span]:
 
 def _end_of(text: str, found: re.Match[str]) -> int:
     """Where a value ends: that of a bracket where it is closed."""
-    start, end = found.start("value"), found.end("value")
-    opens = re.match(r"\$?[\[({]", found["value"])
+    start, end = found.span()
+    opens = re.match(r"\$?[\[({]", found[0])
     if opens is None:
         return end
     depth = 0
@@ -369,7 +417,7 @@ def mask_value(key: str, value: object) -> object:
     if value is None or isinstance(value, bool) or value == "":
         return value
     # What lies below a secret's name (`credentials.value`) is one too.
-    if any(looks_secret(part) for part in key.split(".")):
+    if any(looks_secret(part) and not is_answer(part, value) for part in key.split(".")):
         return MASK
     if isinstance(value, str):
         return mask(value)

@@ -216,3 +216,40 @@ def test_i10_what_a_failure_says_is_masked_too() -> None:
     assert b"cannot read https://" in stored
     assert b"hunter2" not in stored
     assert b"AbCdEf" not in stored
+
+
+@pytest.mark.parametrize(
+    ("word", "masked"),
+    [
+        ("http://a.com,", "http://a.com,"),
+        ("http://a.com:80x,", "http://a.com:80x,"),
+        ("alpha=1;", "alpha=1;"),
+        ("{a:1,token:b}", "{a:1,token:***"),
+        ("a" * 8, "a" * 8),
+    ],
+)
+def test_a_line_of_a_mebibyte_without_blanks_is_masked_in_no_time(word: str, masked: str) -> None:
+    """Once it was a quarter of an hour, in which no other thread ran."""
+    long = word * ((1 << 20) // len(word))
+    found = mask(long)
+    assert found == long if masked == word else found.startswith(masked)
+    assert len(found) <= len(long)
+
+
+@pytest.mark.parametrize(
+    "text", ["tests: pass=45 fail=2", "pass: yes", "auth: none", "pass=0.85", "pass=9/10"]
+)
+def test_an_answer_under_a_word_of_two_meanings_is_no_secret(text: str) -> None:
+    assert mask(text) == text
+
+
+def test_a_password_under_such_a_word_is_one() -> None:
+    assert mask("pass=hunter2 password=12 pass_key=12 --pass 123456") == (
+        f"pass={MASK} password={MASK} pass_key={MASK} --pass {MASK}"
+    )
+    kept = {"pass": "yes", "pass@1": 0.5, "auth.value": True, "pass_at_k": 5}
+    assert mask_config({**kept, "auth": "hunter2", "password": "yes"}) == {
+        **kept,
+        "auth": MASK,
+        "password": MASK,
+    }
