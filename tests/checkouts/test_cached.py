@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import stat
@@ -319,6 +320,82 @@ def test_i5_a_killed_maker_holds_nobody_up(tmp_path: Path) -> None:
     path = shared(tmp_path, VERSION, tree_of({"a": bytes(1000), "b": b"2"}, objects), objects.read)
     assert contents_of(path)[0] == {"a": bytes(1000), "b": b"2"}
     assert leftovers(tmp_path) == []
+
+
+def test_what_killed_makers_left_goes_after_a_while(tmp_path: Path, tree: Tree, objects: Objects) -> None:
+    place = tmp_path / "checkouts"
+    dead, alive, young = (place / f".{VersionId.of(n.encode()).hex}.{'0' * 16}" for n in "abc")
+    for left in (dead, alive, young):
+        (left / "files").mkdir(parents=True)
+        (left / "files" / "model.bin").write_bytes(b"x" * 100)
+        if left is not young:
+            for path in (left / "files" / "model.bin", left / "files", left):
+                os.utime(path, (1, 1))
+    with cached._alone(place / f".{VersionId.of(b'b').hex}.lock") as alone:
+        assert alone
+        shared(tmp_path, VERSION, tree, objects.read)
+        assert sorted(leftovers(tmp_path)) == sorted([alive.name, young.name])
+    shared(tmp_path, VersionId.of(b"another"), tree, objects.read)
+    assert leftovers(tmp_path) == [young.name]
+
+
+def test_a_process_that_was_forked_meanwhile_holds_nobody_up(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    read, write = os.pipe()
+    with cached._alone(lock) as alone:
+        assert alone
+        child = os.fork()
+        if child == 0:  # as a worker of a data loader, which lives as long as the training
+            os.close(write)
+            os.read(read, 1)
+            os._exit(0)
+    opened = os.open(lock, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(opened)
+        os.write(write, b"1")
+        os.waitpid(child, 0)
+        os.close(read)
+        os.close(write)
+
+
+def test_one_of_a_containers_image_is_replaced(
+    tmp_path: Path, tree: Tree, objects: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There a folder of a layer below cannot be renamed, and all marks are new."""
+    home = shared(tmp_path, VERSION, tree, objects.read).parent
+    (home / "files" / "config.json").unlink()
+    real = Path.rename
+
+    def rename(path: Path, target: Path) -> Path:
+        if path == home:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    assert contents_of(shared(tmp_path, VERSION, tree, objects.read)) == (FILES, FOLDERS)
+    assert leftovers(tmp_path) == []
+    assert eviction.remove_all(tmp_path / "checkouts", {VERSION.hex}) == 1
+    assert not home.exists()
+
+
+def test_one_that_makes_way_in_just_that_moment_is_replaced(
+    tmp_path: Path, tree: Tree, objects: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = shared(tmp_path, VERSION, tree, objects.read).parent
+    (home / "files" / "config.json").unlink()
+    real = Path.rename
+
+    def rename(path: Path, target: Path) -> Path:
+        try:
+            return real(path, target)
+        except OSError:
+            shutil.rmtree(home)  # by another process, after it stood in the way
+            raise
+
+    monkeypatch.setattr(Path, "rename", rename)
+    assert contents_of(shared(tmp_path, VERSION, tree, objects.read)) == (FILES, FOLDERS)
 
 
 # --- without weights --------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ def test_sizes_are_written_as_people_write_them(
     assert eviction.limit() == size
 
 
-@pytest.mark.parametrize("given", ["much", "-1", "1 XB", "GB"])
+@pytest.mark.parametrize("given", ["much", "-1", "1 XB", "GB", "9" * 400])
 def test_what_is_no_size_is_refused_by_name(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(eviction.VARIABLE, given)
     with pytest.raises(InvalidArgument, match=eviction.VARIABLE):

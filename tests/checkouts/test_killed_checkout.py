@@ -48,3 +48,35 @@ def test_i5_kill_9_during_a_checkout_leaves_no_part_of_it_at_the_target(
         assert contents(version.path()) == expected
         assert contents(version.checkout(tmp_path / f"again-{number}")) == expected
     assert repo.check().problems == []
+
+
+TERMINATED = """
+import os, signal, sys
+from stemmata.checkouts import writing
+from stemmata.cli.main import main
+
+real = writing.fill
+
+
+def fill(folder, *rest):
+    real(folder, *rest)
+    assert list(folder.iterdir())
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+writing.fill = fill
+sys.argv = ["stemmata", "-R", sys.argv[1], "checkout", "m", "-o", sys.argv[2]]
+main()
+"""
+
+
+def test_i5_what_a_batch_system_sends_leaves_nothing_beside_the_target(
+    tmp_path: Path, storing: WarmPython
+) -> None:
+    with stemmata.open(tmp_path / "repo", create=True) as repo:
+        repo.save(model_folder(tmp_path / "out"), "m", provenance={})
+    place = tmp_path / "place"
+    place.mkdir()
+    done = storing.run(TERMINATED, str(tmp_path / "repo"), str(place / "target"))
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert list(place.iterdir()) == []

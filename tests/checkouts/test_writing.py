@@ -143,6 +143,33 @@ def test_an_empty_folder_is_filled_where_its_parent_is_closed(tree: Tree, object
         assert leftovers(place) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another group")
+def test_an_empty_folder_of_a_group_stays_the_groups(tmp_path: Path, tree: Tree, objects: Objects) -> None:
+    target = tmp_path / "shared"
+    target.mkdir()
+    os.chown(target, -1, 1234)
+    target.chmod(0o2770)
+    before = target.stat()
+    write(tree, objects.read, target)
+    after = target.stat()
+    assert (after.st_ino, after.st_gid, after.st_mode) == (before.st_ino, 1234, before.st_mode)
+    assert {path.stat().st_gid for path in target.rglob("*")} == {1234}
+    assert contents_of(target) == (FILES, FOLDERS)
+    assert leftovers(target) == leftovers(tmp_path) == []
+
+
+def test_what_a_killed_checkout_left_goes_after_a_while(tmp_path: Path, tree: Tree, objects: Objects) -> None:
+    dead, alive, other = (tmp_path / f".stemmata-{rest}" for rest in ("0" * 16, "1" * 16, "x"))
+    for left in (dead, alive, other):
+        left.mkdir()
+        os.utime(left, (1, 1))
+    held = writing._hold(alive)
+    assert held is not None
+    write(tree, objects.read, tmp_path / "t")
+    os.close(held)
+    assert [left.exists() for left in (dead, alive, other)] == [False, True, True]
+
+
 def test_a_target_may_be_named_by_a_link(tmp_path: Path, tree: Tree, objects: Objects) -> None:
     (tmp_path / "real").mkdir()
     os.symlink("real", tmp_path / "link")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stemmata.cgroups import processors
 from stemmata.codecs import workers
 from stemmata.codecs.dtypes import dtype_of
 from stemmata.codecs.faults import DamagedFault
@@ -39,9 +40,9 @@ def test_the_variable_sets_the_number_of_threads(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("STEMMATA_THREADS", "3")
     assert workers.thread_count() == 3
     monkeypatch.setenv("STEMMATA_THREADS", " ")
-    assert workers.thread_count() == (os.cpu_count() or 1)
+    assert workers.thread_count() == processors()
     monkeypatch.delenv("STEMMATA_THREADS")
-    assert workers.thread_count() == (os.cpu_count() or 1)
+    assert workers.thread_count() == processors()
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "99999", "9" * 5000, "²"])

@@ -130,6 +130,7 @@ def test_a_header_may_be_padded_and_may_hold_nothing() -> None:
     assert names(cut(with_header({}, pad=5))) == [None]
     assert names(cut(with_header({"__metadata__": {"a": "b"}}))) == [None]
     assert names(cut(with_header({"__metadata__": {}}, b"rest"))) == [None, None]
+    assert names(cut(with_header({"__metadata__": None}))) == [None], "as the library takes it"
 
 
 def test_the_name_of_the_file_is_read_in_any_case() -> None:

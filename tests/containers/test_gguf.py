@@ -119,6 +119,10 @@ def test_empty_tensors_and_odd_names() -> None:
     assert [s.dtype for s in found.segments] == ["", "F32", "F32", "F32"]
 
 
+def test_an_empty_tensor_may_have_a_later_name_than_the_one_at_its_place() -> None:
+    assert names(cut(file([info("z", (0,), F32, 0), info("a", (8,), F32, 0)], NUMBERS))) == [None, "z", "a"]
+
+
 def test_a_header_longer_than_the_window_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gguf, "_WINDOW", 64)
     words = struct.pack("<IQ", 8, 500) + b"".join(text(f"word-{i}") for i in range(500))

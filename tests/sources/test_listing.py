@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -269,8 +270,9 @@ def test_links_back_to_a_folder_above_are_refused(folder: Path, target: str) -> 
     fill(folder, "a/b/x")
     where = folder if target == "." else folder / "a" if target == ".." else folder / "a" / "b"
     os.symlink(target if target != "../../out" else "../..", where / "loop")
-    with pytest.raises(UnsupportedFile, match="leads back"):
+    with pytest.raises(UnsupportedFile, match="leads back") as failure:
         scan(folder)
+    assert failure.value.data["path"] == str(where / "loop"), "the link, which is what can be left out"
 
 
 def test_links_between_two_folders_that_never_end_are_refused(folder: Path) -> None:
@@ -393,3 +395,58 @@ def test_a_folder_that_cannot_be_listed_is_named(folder: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "scandir", closed)
     with pytest.raises(UnsupportedFile, match="cannot be listed: Permission denied"):
         scan(folder)
+
+
+# --- what others leave ------------------------------------------------------------------------------
+
+
+def test_a_snapshot_of_the_hubs_cache_is_a_source(tmp_path: Path) -> None:
+    """huggingface_hub keeps each file once, in `blobs`, and links to it from each revision."""
+    cache = tmp_path / "hub/models--owner--name"
+    snapshot = cache / "snapshots" / ("0" * 40)
+    fill(cache, "blobs/aa", "blobs/bb", "refs/main")
+    (snapshot / "onnx").mkdir(parents=True)
+    os.symlink("../../blobs/aa", snapshot / "config.json")
+    os.symlink("../../../blobs/bb", snapshot / "onnx/model.bin")
+    assert taken(snapshot) == ["config.json", "onnx/model.bin"]
+    assert taken(snapshot / "config.json") == ["config.json"]
+    os.symlink("../../refs/main", snapshot / "other")
+    with pytest.raises(LinkEscapes):
+        scan(snapshot)
+
+
+def test_what_macos_lays_beside_files_is_left_out(folder: Path) -> None:
+    fill(folder, "model.safetensors", ".DS_Store", "sub/.DS_Store", "sub/._plain")
+    (folder / "._model.safetensors").write_bytes(b"\0\x05\x16\x07" + bytes(60))
+    found = scan(folder)
+    assert [f.path for f in found.files] == ["model.safetensors", "sub/._plain"]
+    assert [path for path, _ in found.left_out] == [".DS_Store", "._model.safetensors", "sub/.DS_Store"]
+    assert "._model.safetensors" in taken(folder, include=["._model.safetensors"])
+
+
+def test_a_checkout_that_was_killed_is_left_out(folder: Path) -> None:
+    fill(folder, "notes.txt", ".stemmata-0123456789abcdef/model.bin", ".stemmata-notes/x")
+    found = scan(folder)
+    assert [f.path for f in found.files] == [".stemmata-notes/x", "notes.txt"]
+    assert list(found.left_out) == [(".stemmata-0123456789abcdef", "a checkout that was not finished")]
+
+
+def test_what_is_removed_while_it_is_listed_is_not_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(folder, "a.tmp", "gone/x", "model.bin")
+    whole = os.scandir
+
+    def removing(path: Path) -> object:
+        if Path(path).name == "gone":
+            raise FileNotFoundError(2, "No such file or directory")
+        found = whole(path)
+        if Path(path) == folder:
+            with found:
+                names = list(found)
+            (folder / "a.tmp").unlink()
+            return contextlib.nullcontext(names)
+        return found
+
+    monkeypatch.setattr(os, "scandir", removing)
+    assert taken(folder) == ["model.bin"]

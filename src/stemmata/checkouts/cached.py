@@ -11,6 +11,7 @@ configuration alone; it is completed in its place when somebody asks for them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -22,7 +23,7 @@ import msgspec
 
 from stemmata.checkouts import eviction
 from stemmata.checkouts.reading import ReadObject
-from stemmata.checkouts.writing import Progress, fill
+from stemmata.checkouts.writing import OCCUPIED, Progress, fill
 from stemmata.errors import StorageFailed, StorageReadOnly
 from stemmata.ids import VersionId, random_hex
 from stemmata.storage.descriptors import may_write
@@ -63,6 +64,7 @@ def shared(
     home = _home(cache_folder, version)
     if (found := _sound(home, tree, weights=weights)) is not None:
         return found
+    eviction.limit()  # one that is none is told before anything is made
     check_paths([f.path for f in tree.files], tree.empty_folders)
     wanted = _wanted(tree, weights=weights)
     try:
@@ -74,6 +76,7 @@ def shared(
                 lacking = alone and weights and _is_sound(home, _light(tree))
                 if not (lacking and _complete(home, tree, read_object, progress)):
                     _make(home, wanted, read_object, progress)
+        eviction.sweep(home.parent)
         eviction.make_room(home.parent)
     except OSError as error:
         raise write_failure(error, str(home.parent)) from error
@@ -100,7 +103,7 @@ def hand_out(
     for folder in better:
         try:
             return shared(folder, version, tree, read_object, weights=weights)
-        except StorageReadOnly:
+        except (StorageReadOnly, StorageFailed):
             continue
     return shared(last, version, tree, read_object, weights=weights)
 
@@ -218,14 +221,22 @@ def _put(temp: Path, home: Path, wanted: Sequence[Tree]) -> None:
         try:
             temp.rename(home)
             return
-        except OSError:
-            if not os.path.lexists(home):
+        except OSError as error:
+            # Not by whether it is there: it may have made way since.
+            if error.errno not in OCCUPIED and not (os.name == "nt" and isinstance(error, PermissionError)):
                 raise
         if any(_is_sound(home, each) for each in wanted):
             return
         aside = home.parent / f".{home.name}.{random_hex(8)}"
-        with contextlib.suppress(FileNotFoundError):  # another process was quicker
+        try:
             home.rename(aside)
+        except FileNotFoundError:
+            pass  # another process was quicker
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # Of a container's image: a folder of a layer below moves nowhere, but may be emptied.
+            shutil.rmtree(home, ignore_errors=True)
         if aside.is_dir():
             shutil.rmtree(aside, ignore_errors=True)
         else:
@@ -291,4 +302,7 @@ def _alone(lock: Path) -> Iterator[bool]:
         yield alone
     finally:
         if fd is not None:
+            if alone:
+                # Closing does not end it while a process that was forked meanwhile has it open too.
+                fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)

@@ -6,6 +6,7 @@ somebody may be about to open its files. So the limit may be passed for as long 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -26,6 +27,7 @@ RECENT = 600.0
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)b?", re.IGNORECASE)
 _HOME = re.compile(r"[0-9a-f]{64}")
+_LEFT = re.compile(r"\.([0-9a-f]{64})\.[0-9a-f]{16}")
 _MAX_MANIFEST = 1 << 30
 _handed_out: set[Path] = set()
 _moving = threading.Lock()
@@ -51,7 +53,10 @@ def limit() -> int | None:
     if found is None:
         raise InvalidArgument(argument=VARIABLE, reason=f"{given!r} is no size such as 20GB")
     power = " kmgtp".index(found[2].lower() or " ")
-    return int(float(found[1]) * (1024 if found[3] else 1000) ** power)
+    try:
+        return int(float(found[1]) * (1024 if found[3] else 1000) ** power)
+    except OverflowError:
+        raise InvalidArgument(argument=VARIABLE, reason="it is more than any disk holds") from None
 
 
 def note_use(home: Path) -> None:
@@ -98,8 +103,44 @@ def make_room(folder: Path) -> None:
             total -= each.size
 
 
+def sweep(folder: Path, names: Collection[str] | None = None) -> None:
+    """Remove what makers that were killed have left there; of `names` alone, if they are given."""
+    try:
+        found = [(path, named[1]) for path in folder.iterdir() if (named := _LEFT.fullmatch(path.name))]
+    except OSError:
+        return
+    for left, name in found:
+        if (names is None or name in names) and _is_left(left, folder / f".{name}.lock"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_left(left: Path, lock: Path) -> bool:
+    """Whether nobody makes a checkout there: it was not written to for a while, and none of its version is
+    being made by who holds the lock."""
+    try:
+        newest = max(path.lstat().st_mtime for path in (left, *left.rglob("*")))
+        if time.time() - newest < RECENT:
+            return False
+        import fcntl
+
+        held = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    except (ImportError, FileNotFoundError):
+        return True
+    except OSError:
+        return False
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(held, fcntl.LOCK_UN)
+    except OSError:
+        return False
+    finally:
+        os.close(held)
+    return True
+
+
 def remove_all(folder: Path, names: Collection[str]) -> int:
     """Remove the checkouts with these names: of versions that are gone for good; how many there were."""
+    sweep(folder, names)
     done = 0
     try:
         found = [path for path in folder.iterdir() if path.name in names]
@@ -110,8 +151,10 @@ def remove_all(folder: Path, names: Collection[str]) -> int:
         try:
             # First out of sight, in one step; who has a file of it open reads on.
             home.rename(aside)
-        except OSError:
-            continue  # another process was quicker, or it is another user's
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                continue  # another process was quicker, or it is another user's
+            aside = home  # of a container's image, where it moves nowhere
         shutil.rmtree(aside, ignore_errors=True)
         done += 1
     return done

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import stat
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -28,9 +30,13 @@ from stemmata.trees import Tree, TreeFile, check_paths
 
 Progress = Callable[[int], None]
 
+UNFINISHED = ".stemmata-"
+_WHILE = 600.0
+"""Seconds after which what nobody holds is nobody's."""
 _MAX_DEPTH = 250
 """Folders; a save takes fewer."""
-_OCCUPIED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR})
+OCCUPIED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR})
+"""What a rename says where something is already."""
 
 
 def write(
@@ -180,7 +186,7 @@ class _Target:
                 self.path = Path(os.path.realpath(self.path))
             about = self.path.stat()
         except (FileNotFoundError, NotADirectoryError):
-            self._exists = self._merge = False
+            self._exists = self._merge = self._inherits = False
             return
         except OSError as error:
             if error.errno == errno.ELOOP:
@@ -197,19 +203,24 @@ class _Target:
         # A mounted folder cannot be replaced, nor one in a folder of somebody else's; the one that we
         # stand in should not be.
         fixed = self.path.is_mount() or not may_write(self.path.parent)
-        self._merge = occupied or fixed or _is_here(about)
+        # Whoever made it for a group meant its own rights to be those of what comes into it.
+        self._inherits = _is_of_others(self.path, about)
+        self._merge = occupied or fixed or self._inherits or _is_here(about)
 
     @contextlib.contextmanager
     def beside(self) -> Iterator[Path]:
         """A fresh folder on the target's file system; gone at the end, if it is still there."""
         made = self._make_parents()
         parent = self.path.parent
-        if self._merge and (self.path.is_mount() or not may_write(parent)):
+        if self._merge and (self.path.is_mount() or self._inherits or not may_write(parent)):
             parent = self.path
+        _sweep(parent)
         # Without the target's own name: that may be as long as a name can be.
-        temp = parent / f".stemmata-{random_hex(8)}"
+        temp = parent / f"{UNFINISHED}{random_hex(8)}"
+        lives = None
         try:
             temp.mkdir()
+            lives = _hold(temp)
             yield temp
         except BaseException:
             shutil.rmtree(temp, ignore_errors=True)
@@ -217,6 +228,9 @@ class _Target:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
             raise
+        finally:
+            if lives is not None:
+                os.close(lives)
         shutil.rmtree(temp, ignore_errors=True)
 
     def _make_parents(self) -> list[Path]:
@@ -237,7 +251,7 @@ class _Target:
         try:
             temp.rename(self.path)
         except OSError as error:
-            if error.errno in _OCCUPIED:
+            if error.errno in OCCUPIED:
                 raise TargetNotEmpty(path=str(self.path)) from None
             raise
 
@@ -286,6 +300,53 @@ def _mode(path: Path) -> int | None:
         return path.lstat().st_mode
     except FileNotFoundError:
         return None
+
+
+def _is_of_others(folder: Path, about: os.stat_result) -> bool:
+    """Whether a new folder in its place would be another's, of another group, or have other rights."""
+    if os.name != "posix":
+        return False
+    above = folder.parent.stat()
+    group = above.st_gid if above.st_mode & stat.S_ISGID else os.getegid()
+    if (about.st_uid, about.st_gid) != (os.geteuid(), group):
+        return True
+    try:
+        return any(name.startswith("system.posix_acl") for name in os.listxattr(folder))
+    except (AttributeError, OSError):
+        return False  # not on this system, or file system
+
+
+def _hold(folder: Path) -> int | None:
+    """Lock a folder as the sign that who fills it lives; closing what is returned ends it."""
+    try:
+        import fcntl
+
+        held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(held)
+        return None
+    return held
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what checkouts that were killed have left in this folder a while ago."""
+    for left in parent.glob(f"{UNFINISHED}*"):
+        with contextlib.suppress(OSError):
+            if not is_unfinished(left.name) or time.time() - left.stat().st_mtime < _WHILE:
+                continue
+            held = _hold(left)
+            if held is not None:
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(held)
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a folder of this name is one that a checkout fills before it takes its place."""
+    return name.startswith(UNFINISHED) and re.fullmatch(r"[0-9a-f]{16}", name[len(UNFINISHED) :]) is not None
 
 
 def _is_here(about: os.stat_result) -> bool:

@@ -13,8 +13,10 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from functools import cache
 from typing import ParamSpec, TypeVar
 
+from stemmata.cgroups import processors
 from stemmata.errors import InvalidArgument
 
 VARIABLE = "STEMMATA_THREADS"
@@ -86,13 +88,21 @@ _OBJECTS = 3
 
 
 def thread_count() -> int:
-    """Threads to use: STEMMATA_THREADS, else one per processor. Raises InvalidArgument."""
+    """Threads to use: STEMMATA_THREADS, else one per processor that this process may use.
+
+    Raises InvalidArgument.
+    """
     text = os.environ.get(VARIABLE, "").strip()
     if not text:
-        return os.cpu_count() or 1
+        return _processors()
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 1024:
         raise InvalidArgument(argument=VARIABLE, reason=f"{text!r} is not a number from 1 to 1024")
     return int(text)
+
+
+@cache
+def _processors() -> int:
+    return processors()
 
 
 def _share() -> int:

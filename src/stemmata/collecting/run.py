@@ -214,8 +214,10 @@ class _Run:
             self.report.leftovers = self._session.storage.sweep(self._clock.now - _ABANDONED)
         sql = "SELECT id FROM versions WHERE state = ?"
         gone = {VersionId(row[0]).hex for row in self._session.catalog.connection.execute(sql, (FORGOTTEN,))}
+        folders = [cache / "checkouts" for cache in self._session.cache_folders()]
+        for folder in folders:
+            eviction.sweep(folder)
         if gone:
-            folders = [cache / "checkouts" for cache in self._session.cache_folders()]
             self.report.cached = sum(eviction.remove_all(folder, gone) for folder in folders)
 
 

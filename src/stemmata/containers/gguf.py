@@ -127,7 +127,8 @@ def _read(reader: RandomReader, size: int) -> list[tuple[_Info, Run]]:
         cursor.count_item()
         infos.append(_read_info(cursor))
     start = cursor.at + -cursor.at % alignment
-    infos.sort(key=lambda info: (info.offset, info.name))
+    # An empty one may share its offset with what comes after it.
+    infos.sort(key=lambda info: (info.offset, prod(info.shape) > 0, info.name))
     return list(zip(infos, _runs(infos, start, size, alignment), strict=True))
 
 

@@ -29,7 +29,7 @@ class _Tensor(msgspec.Struct, frozen=True):
 
 _names = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _tensor = msgspec.json.Decoder(_Tensor)
-_metadata = msgspec.json.Decoder(dict[str, str])
+_metadata = msgspec.json.Decoder(dict[str, str] | None)
 
 
 class Extent(msgspec.Struct, frozen=True):

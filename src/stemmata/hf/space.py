@@ -9,11 +9,10 @@ import logging
 import os
 from pathlib import Path
 
+from stemmata import cgroups
 from stemmata.errors import SpaceShort
 
 _MARGIN = 1 << 20
-_PROC = Path("/proc")
-_CGROUP = Path("/sys/fs/cgroup")
 _SPARE = 1.2
 """A copy of the weights is made where this many times its bytes are free."""
 _log = logging.getLogger("stemmata")
@@ -65,7 +64,7 @@ def free_bytes(folder: Path) -> int | None:
     return found.f_bavail * found.f_frsize
 
 
-def free_memory(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
+def free_memory(proc: Path = cgroups.PROC, cgroup: Path = cgroups.ROOT) -> int | None:
     """Bytes of memory that this process may still take; None if that cannot be told.
 
     The least of what the kernel says is available and what each cgroup of the process, of version 1
@@ -86,25 +85,8 @@ def _available(proc: Path) -> int | None:
 
 
 def _of_cgroups(proc: Path, root: Path) -> list[int | None]:
-    try:
-        lines = (proc / "self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    found: list[int | None] = []
-    for line in lines:
-        _, controllers, path = (*line.split(":", 2), "", "")[:3]
-        if controllers == "":
-            found += _upward(root, path, "memory.max", "memory.current")
-        elif "memory" in controllers.split(","):
-            files = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-            found += _upward(root / "memory", path, *files)
-    return found
-
-
-def _upward(root: Path, path: str, limit: str, usage: str) -> list[int | None]:
-    """What each group leaves, from the process's own up to the root; a container sees only its root."""
-    parts = [p for p in path.split("/") if p not in ("", "..")]
-    return [_left(root.joinpath(*parts[:n]), limit, usage) for n in range(len(parts), -1, -1)]
+    files = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes"), 2: ("memory.max", "memory.current")}
+    return [_left(folder, *files[version]) for version, folder in cgroups.folders("memory", proc, root)]
 
 
 def _left(folder: Path, limit: str, usage: str) -> int | None:

@@ -1,4 +1,4 @@
-"""Listing: what a save would take. Owns links, special files and names; opens no file."""
+"""Listing: what a save would take. Owns links, special files and names; opens no file but those of macOS."""
 
 from __future__ import annotations
 
@@ -49,6 +49,8 @@ def list_source(path: Path, rules: Rules) -> Listing:
     else:
         found = Listing(real.parent)
         _Walk(found, rules).entry(real, path.name, False, ())
+        if not os.path.lexists(real):
+            raise SourceMissing(path=shown(path))
     found.files.sort(key=lambda f: f.path.encode())
     found.empty_folders.sort(key=str.encode)
     found.left_out.sort()
@@ -71,6 +73,8 @@ class _Walk:
             with os.scandir(real) as entries:
                 names = sorted(entry.name for entry in entries)
         except OSError as error:
+            if path and isinstance(error, FileNotFoundError):
+                return False  # removed in just this moment
             raise unsupported(real, f"it cannot be listed: {reason_of(error)}") from None
         taken = False
         for name in names:
@@ -96,8 +100,11 @@ class _Walk:
         only = reason is not None or (only_included and not self._rules.includes(path))
         if only and not is_folder:
             return False
+        if about is None and not problem:
+            return False
         if about is None:
             raise unsupported(real, problem)
+        named = real
         if is_link:
             real = self._inside(real)
         if not is_folder:
@@ -105,14 +112,16 @@ class _Walk:
             return True
         key = (about.st_dev, about.st_ino)
         if key in above:
-            raise unsupported(real, "a link inside it leads back to it")
+            raise unsupported(named, "it is a link that leads back to a folder that it lies in")
         self._one_more()
         return self.folder(real, path, only, (*above, key))
 
     def _inside(self, link: Path) -> Path:
         """What a link points to; refused when that lies outside the source."""
-        target = link.resolve()
-        if not target.is_relative_to(self._found.root):
+        target, root = link.resolve(), self._found.root
+        if root.parent.name == "snapshots" and target.parent == root.parent.parent / "blobs":
+            return target  # the cache of the hub: huggingface_hub keeps each file once, under its digest
+        if not target.is_relative_to(root):
             raise LinkEscapes(path=shown(link), target=shown(target))
         return target
 
@@ -133,13 +142,13 @@ class _Walk:
 
 
 def _look(path: Path) -> tuple[os.stat_result | None, bool, str]:
-    """What a name points to (None with the problem), and whether it is a link."""
+    """What a name points to, or None with the problem ("" where it is gone), and whether it is a link."""
     is_link = False
     try:
         is_link = path.is_symlink()
         return path.stat(), is_link, ""
     except FileNotFoundError:
-        return None, is_link, "it is a link that leads nowhere" if is_link else "it has just vanished"
+        return None, is_link, "it is a link that leads nowhere" if is_link else ""
     except OSError as error:
         return None, is_link, reason_of(error)
 

@@ -6,6 +6,7 @@ part of the path alone. A pattern that fits a folder fits everything in it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -24,6 +25,10 @@ _ANYWHERE = {
     ".git": "a repository of git",
     ".stemmata": "a stemmata repository",
 }
+_UNFINISHED = re.compile(r"\.stemmata-[0-9a-f]{16}")
+_OF_FOLDERS = (".DS_Store", "._.DS_Store")
+APPLE_DOUBLE = b"\0\x05\x16\x07"
+"""How the files begin that macOS lays beside others (`._name`) where a file system keeps no attributes."""
 _WILD = ("", "*", "?", "[")
 LeaveOut = Callable[[str], str | None]
 """Of the name of a file: why it is left out, or None."""
@@ -56,7 +61,7 @@ class Rules(msgspec.Struct, frozen=True):
             if _fits(pattern, path):
                 return f"excluded by {pattern!r}"
         if not is_folder:
-            reason = self.leave_out(path.rpartition("/")[2])
+            reason = self.leave_out(path.rpartition("/")[2]) or _of_macos(real)
             return None if reason is None or self._asks_for(path) else reason
         reason = self._default(path, real)
         return None if reason is None or self.includes(path) else reason
@@ -77,6 +82,8 @@ class Rules(msgspec.Struct, frozen=True):
                     return why
         if name in _ANYWHERE:
             return _ANYWHERE[name]
+        if _UNFINISHED.fullmatch(name):
+            return "a checkout that was not finished"
         if is_repository(real):
             # A save would change it while reading it.
             return "a stemmata repository"
@@ -92,6 +99,18 @@ class Rules(msgspec.Struct, frozen=True):
             if len(wanted) > len(parts) and all(map(fnmatchcase, parts, wanted)):
                 return True
         return False
+
+
+def _of_macos(file: Path) -> str | None:
+    if file.name in _OF_FOLDERS:
+        return "how macOS shows a folder"
+    if not file.name.startswith("._"):
+        return None
+    try:
+        with file.open("rb") as opened:
+            return "attributes that macOS keeps beside a file" if opened.read(4) == APPLE_DOUBLE else None
+    except OSError:
+        return None  # who takes it is told that
 
 
 def is_repository(folder: Path) -> bool:

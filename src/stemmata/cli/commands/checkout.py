@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,7 +69,7 @@ def checkout(
             shown = ", ".join(text.plain(p) for p in doomed[:3]) + (", …" if len(doomed) > 3 else "")
             if not output.ask(f"Replace {text.count(len(doomed), 'file')} in {text.plain(into)} ({shown})?"):
                 raise typer.Abort
-        with output.progress("writing", version.size) as progress:
+        with _ended_by_sigterm(), output.progress("writing", version.size) as progress:
             version.checkout(target, force=force, progress=progress)
         content = version.record.content
         if output.json:
@@ -81,6 +86,24 @@ def checkout(
         what = f"{text.plain(version.model)}@{text.plain(version.name)} {version.short}"
         amount = f"{text.count(content.files, 'file')}, {text.size(content.bytes)}"
         output.show(f"Wrote {what} to {text.plain(into)} ({amount}, verified)")
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """What a batch system sends ends it as an error does: nothing half-written is left."""
+
+    def end(*_: object) -> None:
+        sys.exit(128 + signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _replaced(version: Version, target: Path) -> list[str]:
