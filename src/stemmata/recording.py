@@ -93,6 +93,8 @@ class SaveRequest(msgspec.Struct):
     created_at: datetime | None = None
     progress: Progress | None = None
     same_as_existing: bool = False
+    numbered: bool = False
+    """With a name that is another version's, take `<name>-2`, or the next that is free."""
     reread: bool = False
     """Read every file, also those that nothing has touched since they were read last."""
     listed: Sequence[SourceFile] | None = None

@@ -348,6 +348,7 @@ class Repository(Promotion):
         created_at: datetime | None = None,
         progress: Callable[[int], None] | None = None,
         same_as_existing: bool = False,
+        numbered: bool = False,
     ) -> Version:
         """Make an immutable version of a folder, a file, or a model in memory.
 
@@ -362,7 +363,8 @@ class Repository(Promotion):
         (`.env`, `hf_token.txt`) is left out, with a warning, unless it is named there. All that is said
         of a version has 4 MiB at most as JSON: of config, metrics and base that the folder's own files
         tell, the longest is left out beyond. `same_as_existing` makes `name` a second name of a version
-        of this model that holds the very same bytes, if there is one. A file of 1 MiB or more that was
+        of this model that holds the very same bytes, if there is one; `numbered` takes `<name>-2`, or the
+        next that is free, where the name is another version's. A file of 1 MiB or more that was
         saved before, and that nothing has touched since (inode, size, times of its last changes), is not
         read again, unless `reread`.
 
@@ -402,6 +404,7 @@ class Repository(Promotion):
                 created_at=created_at,
                 progress=progress,
                 same_as_existing=same_as_existing,
+                numbered=numbered,
             )
             if not on_disk:
                 saved: Version = _models_in_memory(source).save_live(self, source, tokenizer, request)

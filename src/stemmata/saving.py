@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 
 import msgspec
 
@@ -82,7 +83,9 @@ def save(session: Session, request: SaveRequest) -> Saved:
     session.storage.require_writable()
     session.refresh()
     if not request.same_as_existing:
-        _refuse_taken_name(session.catalog, request)
+        _name_for(session.catalog, request)
+    elif request.alias:
+        _refuse_alias(session.catalog, request.model, request.alias)
     session.learn_packs()
     for _ in range(_ATTEMPTS):
         try:
@@ -120,7 +123,7 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
                 writer.abort()
                 return _second_name(session, request, existing, source)
             if request.same_as_existing:
-                _refuse_taken_name(session.catalog, request)  # of other bytes
+                _name_for(session.catalog, request)  # of other bytes
             if request.parents is None:
                 request.parents = _parents(session, request)
             learnt, found = _learnt(request, surveyor, tree, writer, source)
@@ -239,7 +242,7 @@ def _plan(
     """The ops of a save, computed at the log's end; raises what makes the save impossible there."""
     if any(not catalog.pack_is_live(pack) for pack in needed if pack not in fresh):
         raise _PacksGone()
-    name = _refuse_taken_name(catalog, request) or _fresh_name(request)
+    name = _name_for(catalog, request) or _fresh_name(request)
     ops: list[Op] = [
         VersionAdd(
             model=request.model,
@@ -256,24 +259,37 @@ def _plan(
     return ops, name
 
 
-def _refuse_taken_name(catalog: Catalog, request: SaveRequest) -> str | None:
-    for name, movable in ((request.name, None), (request.alias, "alias")):
-        key = name_key(name) if name is not None else ""
-        taken = queries.ref(catalog.connection, name_key(request.model), key)
-        if taken is not None and taken.kind != movable:
-            raise NameTaken(model=request.model, name=name, holder=holder_of(catalog, taken))
-    if request.name is not None:
-        refuse_protected(catalog, request.model, request.name)
-    if request.alias:
-        from stemmata.protecting import refuse_unless_free  # it needs what judges gates
+def _name_for(catalog: Catalog, request: SaveRequest, own: VersionId | None = None) -> str | None:
+    """The name that the version gets, or that `own` has or gets; None if none was asked for.
 
-        hint = f"save without it, then: stemmata promote REF {request.alias}"
-        refuse_unless_free(
-            catalog, request.model, request.alias, "a version that is new has no evidence", hint
-        )
-    if request.name and request.alias and name_key(request.name) == name_key(request.alias):
-        raise NameTaken(model=request.model, name=request.alias, holder="name of this version")
-    return request.name
+    Raises NameTaken, AliasProtected.
+    """
+    if request.alias:
+        _refuse_alias(catalog, request.model, request.alias)
+        if request.name and name_key(request.name) == name_key(request.alias):
+            raise NameTaken(model=request.model, name=request.alias, holder="name of this version")
+    number, name = 1, request.name
+    while name is not None:
+        taken = queries.ref(catalog.connection, name_key(request.model), name_key(name))
+        if taken is None or (own is not None and (taken.kind, taken.target) == ("name", own)):
+            break
+        if not request.numbered:
+            raise NameTaken(model=request.model, name=name, holder=holder_of(catalog, taken))
+        number += 1
+        name = f"{request.name}-{number}"
+    if name is not None:
+        refuse_protected(catalog, request.model, name)
+    return name
+
+
+def _refuse_alias(catalog: Catalog, model: str, alias: str) -> None:
+    from stemmata.protecting import refuse_unless_free  # it needs what judges gates
+
+    taken = queries.ref(catalog.connection, name_key(model), name_key(alias))
+    if taken is not None and taken.kind != "alias":
+        raise NameTaken(model=model, name=alias, holder=holder_of(catalog, taken))
+    hint = f"save without it, then: stemmata promote REF {alias}"
+    refuse_unless_free(catalog, model, alias, "a version that is new has no evidence", hint)
 
 
 def _fresh_name(request: SaveRequest) -> str:
@@ -301,7 +317,24 @@ def _second_name(session: Session, request: SaveRequest, row: VersionRow, source
     name = request.name
     if name is None:
         raise TypeError("a second name needs a name")
-    there = queries.ref(session.catalog.connection, name_key(request.model), name_key(name))
-    if there is None or (there.kind, there.target) != ("name", row.id):
-        name_version(session, request.model, name, row.id)
+    while True:
+        name = _name_for(session.catalog, request, row.id) or name
+        there = queries.ref(session.catalog.connection, name_key(request.model), name_key(name))
+        if there is not None:
+            break
+        try:
+            name_version(session, request.model, name, row.id)
+        except NameTaken:
+            if not request.numbered:
+                raise
+    if alias := request.alias:
+        session.commit(partial(_alias_of, request.model, alias, row.id))
     return Saved(row.id, name, True, tuple(source.left_out), row.bytes, 0, 0)
+
+
+def _alias_of(model: str, alias: str, version: VersionId, catalog: Catalog) -> list[Op]:
+    _refuse_alias(catalog, model, alias)
+    there = queries.ref(catalog.connection, name_key(model), name_key(alias))
+    if there is not None and there.target == version:
+        return []
+    return [alias_op(catalog, model, alias, version, "saved with it")]

@@ -9,14 +9,16 @@ import pickle
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import stemmata
 from makers import adapter_folder, contents, model_folder, safetensors_bytes, weights
-from stemmata import errors, trees
+from stemmata import errors, saving, trees
 from stemmata.records import Run
 from stemmata.repository import Repository
+from stemmata.version import Version
 from users import ordinary_user
 
 
@@ -452,3 +454,50 @@ def test_the_state_of_a_long_training_that_logs_each_step_is_read(repo: Reposito
     (folder / "trainer_state.json").write_text(state)
     version = repo.save(folder, "m")
     assert (version.step, version.epoch, version.metrics["eval_loss"]) == (700, 2.0, 0.25)
+
+
+def test_a_numbered_name_is_found_in_one_go(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes on a third time: the name and `-2` are of others' bytes; nothing is coded thrice."""
+    attempts: list[str | None] = []
+    real = saving._attempt
+
+    def attempt(session: Any, request: Any) -> Any:
+        attempts.append(request.name)
+        return real(session, request)
+
+    monkeypatch.setattr(saving, "_attempt", attempt)
+    run = Run(id="8" * 32, name="r")
+
+    def save(seed: int, **more: Any) -> Version:
+        folder = model_folder(tmp_path / "out", seed)
+        more = {"run": run, "step": 5, "same_as_existing": True, "numbered": True, **more}
+        return repo.save(folder, "m", name="r/epoch-1", **more)
+
+    made = [save(seed) for seed in range(3)]
+    assert [v.name for v in made] == ["r/epoch-1", "r/epoch-1-2", "r/epoch-1-3"]
+    assert len(attempts) == 3
+    # The very bytes are the version that has them, by whichever of these names.
+    assert [save(seed).id for seed in range(3)] == [v.id for v in made]
+    assert [len(repo.get(v.id).names) for v in made] == [1, 1, 1]
+    with pytest.raises(errors.NameTaken):
+        save(3, numbered=False)
+    other = save(3, same_as_existing=False)
+    assert other.name == "r/epoch-1-4"
+    final = repo.save(
+        tmp_path / "out", "m", name="r/final", run=run, step=5, same_as_existing=True, numbered=True
+    )
+    assert (final.id, final.names) == (other.id, ["r/epoch-1-4", "r/final"])
+
+
+def test_a_second_name_brings_its_alias(repo: Repository, tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "out")
+    made = repo.save(folder, "m", name="a")
+    again = repo.save(folder, "m", name="b", alias="production", same_as_existing=True)
+    assert (again.id, again.names, repo.aliases("m")) == (made.id, ["a", "b"], {"production": made})
+    repo.protect("m", "production", ["acc > 1"])
+    for name in ("b", "c"):
+        with pytest.raises(errors.AliasProtected):
+            repo.save(folder, "m", name=name, alias="production", same_as_existing=True)
+    assert repo.get(made.id).names == ["a", "b"]

@@ -169,9 +169,9 @@ class Recorder:
             base = self._base_of(inner)
             same = same_as_existing or task.unsure or f"{self.run.name}/{name}" in self.again
             saved.version = self._commit(
-                lambda number: self._store(
+                lambda: self._store(
                     files.source,
-                    f"{name}{number}",
+                    name,
                     metrics=metrics,
                     parents=self._parents(line, inner),
                     step=step,
@@ -233,9 +233,9 @@ class Recorder:
 
         def job() -> None:
             saved.version = self._commit(
-                lambda number: self._store(
+                lambda: self._store(
                     source,
-                    f"{name}{number}",
+                    name,
                     metrics=metrics,
                     parents=parents,
                     step=step,
@@ -300,6 +300,8 @@ class Recorder:
             message=account.message,
             provenance=provenance,
             labels=account.labels,
+            # A step that a resumed run makes again has other bytes: it gets its name with a number.
+            numbered=bool(self.again),
             **said,
         ).id
 
@@ -445,22 +447,18 @@ class Recorder:
 
         return run
 
-    def _commit(self, save: Callable[[str], VersionId]) -> VersionId:
-        """Save; if another process took the run's name meanwhile, take the next one. A step that a
-        resumed run makes again, with other bytes, gets its name with a number."""
-        number, lost = 1, set[str]()
+    def _commit(self, save: Callable[[], VersionId]) -> VersionId:
+        """Save; if another process took the run's name meanwhile, take the next one."""
+        lost = set[str]()
         if not (self.again or self.keeping.resumed or any(s.version is not None for s in self.saved)):
             # Another run that began at the same time may have the name by now, with other steps.
             name = free_name(self.repository, self.model, self._wanted)
             self.run = Run(id=self.run.id, name=name)
         while True:
             try:
-                return save(f"-{number}" if number > 1 else "")
+                return save()
             except NameTaken:
-                if self.again:
-                    number += 1
-                    continue
-                if any(s.version is not None for s in self.saved):
+                if self.again or any(s.version is not None for s in self.saved):
                     raise
                 lost.add(self.run.name)
                 name = free_name(self.repository, self.model, self._wanted, lost)
