@@ -10,10 +10,13 @@ Direction = Literal["min", "max"]
 
 _LESS_WORDS = (
     "loss losses perplexity ppl error errors err wer cer ter mer mae mse rmse mape nll bpc bpb bpd "
-    "crossentropy distance ece fid latency logloss brier msle rmsle smape nrmse mase medae eer der kld kl "
-    "divergence lpips kid fad ade fde minade minfde bitsper"
+    "crossentropy distance ece fid latency logloss brier msle rmsle smape nrmse mase medae bitsper"
 )
 _LESS_IS_BETTER = frozenset(_LESS_WORDS.split())
+# At a name's end alone: before it they are datasets and other words (`ade20k_miou`, `kl_accuracy`).
+_LESS_AT_END = frozenset(
+    ["eer", "der", "kld", "kl", "divergence", "lpips", "kid", "fad", "ade", "fde", "minade", "minfde"]
+)
 # What the Trainer and TRL log beside the results: speed, progress, how sure the model is. No quality.
 _ASIDE = ("_runtime", "_per_second", "total_flos", "num_tokens", "learning_rate", "grad_norm")
 
@@ -21,7 +24,7 @@ _ASIDE = ("_runtime", "_per_second", "total_flos", "num_tokens", "learning_rate"
 def direction_of(metric: str) -> Direction:
     """Whether less or more of a metric is better, as its name tells: `eval_loss` less, `f1` more."""
     words = _words(metric)
-    return "min" if _LESS_IS_BETTER.intersection(words) else "max"
+    return "min" if _LESS_IS_BETTER.intersection(words) or words[-1] in _LESS_AT_END else "max"
 
 
 def is_aside(metric: str) -> bool:

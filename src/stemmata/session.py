@@ -65,6 +65,7 @@ class Session:
         self.damage: DamagedLog | None = None
         """Where the log that is read up to its damage ends, and why."""
         self._up_to_damage = up_to_damage
+        self._names_then: tuple[object, dict[VersionId, list[queries.RefRow]]] | None = None
         self.author = author
         self._unread: set[PackName] = set()
         self._trees: dict[tuple[VersionId, tuple[str, ...]], Tree] = {}
@@ -73,6 +74,18 @@ class Session:
     def reader(self) -> ObjectReader:
         """Of stored objects. Made when it is asked for: names, metrics and lists are in the catalog."""
         return objects.ObjectReader(self.storage)
+
+    def names_then(self, model: str, at: str) -> dict[VersionId, list[queries.RefRow]]:
+        """What pointed at each version of a model (by key) at a time. The last answer is kept: whoever lists
+        versions as of then asks for each of them."""
+        asked = (model, at, self.catalog.position.hash)
+        known = self._names_then
+        if known is None or known[0] != asked:
+            found: dict[VersionId, list[queries.RefRow]] = {}
+            for ref in queries.refs(self.catalog.connection, model, at=at):
+                found.setdefault(ref.target, []).append(ref)
+            known = self._names_then = (asked, found)
+        return known[1]
 
     def refresh(self) -> None:
         """Take in what other writers have committed. Raises RepositoryNotFound, DamagedRepository if it is

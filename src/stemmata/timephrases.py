@@ -31,13 +31,16 @@ _SLASHED = re.compile(r"\b([0-9]{4})/([0-9]{2})/([0-9]{2})\b")
 
 # What dateparser is asked. It finds a moment in nearly anything, and drops what it cannot place: "monday
 # at 9" is September to it, "march 32" is 1932, and of "2 days before yesterday" it takes the second half.
-_COUNT = r"(?:\d{1,6}|an?|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)"
+_COUNT = (
+    r"(?:\d{1,6}|an?|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty"
+    r"|forty|fifty|sixty|ninety)"
+)
 _SHORT_UNIT = r"(?:s|secs?|seconds?|mins?|minutes?|h|hrs?|hours?)"
-_LONG_UNIT = r"(?:d|days?|w|weeks?|mo|months?|y|years?|decades?)"
+_LONG_UNIT = r"(?:d|days?|w|wks?|weeks?|mo|months?|y|yrs?|years?|decades?)"
 _PARTED = rf"\d{{1,4}}\.\d{{1,3}} ?(?:{_SHORT_UNIT}|days?|weeks?)"
 _LENGTH = rf"{_COUNT} ?(?:{_SHORT_UNIT}|{_LONG_UNIT})"
 _BACK = (
-    rf"(?:(?:{_LENGTH}(?:,? (?:and )?{_LENGTH}){{0,5}}|{_PARTED}) ago"
+    rf"(?:(?:{_LENGTH}(?:,? ?(?:and )?{_LENGTH}){{0,5}}|{_PARTED}) ago"
     rf"|-?\d{{1,6}} ?(?:{_SHORT_UNIT}|{_LONG_UNIT})|last (?:week|month|year|decade))"
 )
 _MONTHS = (
@@ -52,7 +55,7 @@ _DAY_OF_MONTH = r"(?:the )?(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?"
 _YEAR = r"\d{4}"
 _DATE = (
     rf"(?:{_DAY_OF_MONTH} (?:of )?{_MONTHS}(?:,? {_YEAR})?|{_MONTHS} {_DAY_OF_MONTH}(?:,? {_YEAR})?"
-    rf"|{_YEAR} {_MONTHS} {_DAY_OF_MONTH}|{_YEAR}-\d{{2}}-\d{{2}})"
+    rf"|\d{{1,2}}-{_MONTHS}-{_YEAR}|{_YEAR} {_MONTHS} {_DAY_OF_MONTH}|{_YEAR}-\d{{2}}-\d{{2}})"
 )
 _DAYS = (
     rf"(?:today|yesterday|(?:the )?day before yesterday|(?:(?:on|last) )?{_WEEKDAYS}"
@@ -72,9 +75,14 @@ _ELAPSED = re.compile(rf"(?:\b|\d){_SHORT_UNIT}\b", re.IGNORECASE)
 _WEEKDAY = re.compile(rf"\b(?:({_WEEKDAYS}))\b", re.IGNORECASE)
 # Names that stand for one zone all over the world; of others (IST, CST, BST) there are several.
 _ZONE = re.compile(
-    r"(?<=[\d a-z]) ?(Z|UTC|GMT|CES?T|EES?T|WES?T|E[SD]T|M[SD]T|P[SD]T|JST|(?:UTC)?[+-]\d\d:?\d\d)$",
+    r"(?<=[\d a-z]) ?(Z|UTC|GMT|CES?T|EES?T|WES?T|E[SD]T|M[SD]T|P[SD]T|JST)$"
+    # Behind a blank, a clock or a date of ISO alone: "21-Feb-2026" ends in a year.
+    r"|(?:(?<= )|(?<=:\d\d)|(?<=[ap]m)|(?<=\d{4}-\d\d-\d\d))((?:UTC)?[+-]\d\d:?\d\d)$",
     re.IGNORECASE,
 )
+# As `date` prints it: the zone stands before the year.
+_INNER_ZONE = re.compile(r"([a-z]{3} [a-z]{3} \d{1,2} [\d:]+) ([a-z]{3,4}) (\d{4})", re.IGNORECASE)
+_MINUTES = re.compile(r"(\d) ?m\b(?=.* ago$)", re.IGNORECASE)
 _LATER = re.compile(r"tomorrow\b|next \w|in (?:\d|an? )", re.IGNORECASE)
 _BARE_HOUR = re.compile(r"\bat \d{1,2}$", re.IGNORECASE)
 
@@ -145,7 +153,7 @@ def _iso(text: str, phrase: str, tz: tzinfo | None) -> tuple[datetime, datetime]
     if not _MOMENT.match(phrase):
         return None
     try:
-        moment = _to_utc(datetime.fromisoformat(phrase.replace(" +", "+").replace(" Z", "Z")), tz)
+        moment = _to_utc(datetime.fromisoformat(phrase.upper().replace(" +", "+").replace(" Z", "Z")), tz)
     except ValueError:
         return None
     return moment, moment
@@ -157,9 +165,12 @@ def _phrase(text: str, phrase: str, now: datetime, tz: tzinfo | None) -> tuple[d
     if _LATER.match(phrase):
         raise _refusal(text, "it is in the future")
     phrase = re.sub(r"\bhalf an hour\b", "30 minutes", phrase, flags=re.I)
+    if phrase.lower().endswith(" ago"):
+        phrase = re.sub(r"(\d[a-z]+)(?=\d)", r"\1 ", phrase, flags=re.I)  # 1h30m
+    phrase = _MINUTES.sub(r"\1 minutes", _INNER_ZONE.sub(r"\1 \3 \2", phrase))
     wording = re.sub(r"\bnoon\b", "12:00", re.sub(r"\bmidnight\b", "00:00", phrase, flags=re.I), flags=re.I)
     if zone := _ZONE.search(wording):
-        wording, tz = wording[: zone.start()].rstrip(), _zone(zone[1])
+        wording, tz = wording[: zone.start()].rstrip(), _zone(zone[1] or zone[2])
     clock = _CLOCK.search(wording)
     if clock and clock[1] and (int(clock[1]) > 23 or int(clock[2]) > 59):
         # dateparser would drop such a time and answer with the day alone.

@@ -116,7 +116,10 @@ class Version:
         return self._names_of("tag")
 
     def _names_of(self, kind: str) -> list[str]:
-        refs = queries.names_of(self._session.catalog.connection, self._row.id, at=self._at)
+        if self._at is not None:
+            refs = self._session.names_then(self._row.model, self._at).get(self._row.id, [])
+        else:
+            refs = queries.names_of(self._session.catalog.connection, self._row.id)
         found = [r.name for r in refs if r.kind == kind]
         return sorted(found, key=lambda n: (n != self._row.name, n))
 

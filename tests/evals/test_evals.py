@@ -350,6 +350,27 @@ def test_each_way_of_reading_an_answer_is_compared_with_its_own(
         repo.diff_evals(*pair, "twice")
 
 
+def test_what_no_example_shares_is_told_and_nothing_is_matched_by_what_is_not_there(
+    repo: Repository, pair: tuple[Version, Version]
+) -> None:
+    old, new = pair
+    old.add_eval("apart", examples=[{"id": n, "correct": 1} for n in (1, 1, *range(2, 50))])
+    new.add_eval("apart", examples=[{"id": n, "correct": 1} for n in range(100, 150)])
+    found = repo.diff_evals(old, new, "apart")
+    assert (found.better, found.worse, found.only_a, found.only_b, found.twice_a) == (0, 0, 48, 50, 1)
+    # Two lines without an id are not one example.
+    for version, right in ((old, 1.0), (new, 0.0)):
+        lines = [{"doc_id": n, "filter": "none", "acc": 1.0} for n in range(4)]
+        version.add_eval("odd", examples=[*lines, {"filter": "none", "acc": right, "text": version.name}])
+    found = repo.diff_evals(old, new, "odd")
+    assert (found.better, found.worse, found.unkeyed_a, found.unkeyed_b) == (0, 0, 1, 1)
+    # One way of reading that each side calls something else is one.
+    for version, way in ((old, "none"), (new, "strict-match")):
+        version.add_eval("ways", examples=[{"doc_id": n, "filter": way, "acc": 1.0} for n in range(5)])
+    found = repo.diff_evals(old, new, "ways")
+    assert (found.key, found.right, found.only_a) == ("doc_id", 5, 0)
+
+
 def test_an_input_that_is_null_is_one_of_the_inputs(repo: Repository, pair: tuple[Version, Version]) -> None:
     for version, right in zip(pair, (0, 1), strict=True):
         asked = [{"question": q, "context": c, "correct": right} for q in "ab" for c in (None, "c")]

@@ -93,6 +93,12 @@ def test_an_adapter_from_a_folder_is_loaded_on_the_class_of_its_task(
     assert 'AutoModelForCausalLM.from_pretrained("base")' in card
     assert "base_model: out/base" not in card
     assert "AutoModelForCausalLM" in version.script()
+    # What somebody says themselves is a name on the hub, of a mirror in such a folder too.
+    labelled = repo.save(folder, "m", base=Base(str(base)), labels={"base_model": "out/base"})
+    assert "base_model: out/base" in labelled.card()
+    settings["base_model_name_or_path"] = str(base)
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    assert "base_model: out/base" in repo.save(folder, "m", base=Base(str(base))).card()
     # Of another folder it tells nothing: there it is a name on the hub.
     (folder / "README.md").write_text("---\nbase_model: owner/base\n---\n")
     assert "base_model: owner/base" in repo.save(folder, "m", base=Base(str(base))).card()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from stemmata.catalog import queries
 from stemmata.errors import EvalNotFound, VersionNotFound
 from stemmata.histories import logs
 from stemmata.logrows import KIND, Kept
@@ -148,6 +150,36 @@ def test_names_and_pages_of_then_are_those_of_then(repo: Repository, then: str, 
         assert "step-200" in page
         for later in ("step-300", ">late<", "blessed-9", "production"):
             assert later not in page
+
+
+def test_what_was_deleted_since_was_there_then(repo: Repository, then: str) -> None:
+    repo.delete("m@r/step-100")
+    before = repo.versions("m", at=then)
+    assert len(before) == 2
+    assert "deleted" not in before.to_html()
+    assert "deleted" in repo.versions("m").to_html()
+
+
+def test_names_of_then_are_looked_up_once_for_a_list(
+    repo: Repository, then: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    real = queries._refs_at
+
+    def refs_at(connection: Any, model: str, at: str) -> Any:
+        asked.append(model)
+        return real(connection, model, at)
+
+    monkeypatch.setattr(queries, "_refs_at", refs_at)
+    listed = list(repo.versions("m", at=then))
+    assert [(v.names, v.aliases, v.tags) for v in listed] == [
+        (["r/step-200"], [], []),
+        (["r/step-100"], [], []),
+    ]
+    assert asked == ["m"]
+    repo.tag("m", "later", "m@r/step-100")
+    assert listed[1].tags == []
+    assert asked == ["m", "m"], "something was written since"
 
 
 def test_a_version_in_hand_is_told_as_of_then(repo: Repository, then: str) -> None:

@@ -390,6 +390,7 @@ def test_ties_go_to_the_earlier_version_and_are_reported(shelf: Shelf) -> None:
         *((m, "min") for m in ("bits_per_byte", "logloss", "brier_score", "valLoss", "evalLoss", "minFDE")),
         *((m, "min") for m in ("msle", "rmsle", "smape", "nrmse", "eer", "kl_divergence", "lpips")),
         *((m, "max") for m in ("per_class_acc", "mIoU", "eval_rougeL", "nDCG@10", "bits_saved")),
+        *((m, "max") for m in ("ade20k_mIoU", "ADE20K.mAP", "kid_acc", "der_f1", "kl_accuracy", "ade20k")),
     ],
 )  # fmt: skip
 def test_the_direction_is_told_from_the_name(metric: str, direction: str) -> None:

@@ -217,17 +217,17 @@ def _refs(connection: Connection, rest: str, *values: Parameter | bytes) -> list
     return [RefRow.of(row) for row in found]
 
 
-def _refs_at(connection: Connection, at: str, rest: str, value: str | bytes) -> list[RefRow]:
+def _refs_at(connection: Connection, model: str, at: str) -> list[RefRow]:
     """As they stood then: the last move of each by that time, where it was no deletion."""
     sql = (
         f"SELECT {_REF} FROM ("
-        "SELECT model, key, 'name' AS kind, name, id AS target, n FROM versions WHERE at <= ?"
+        "SELECT model, key, 'name' AS kind, name, id AS target, n FROM versions WHERE model = ? AND at <= ?"
         " UNION ALL SELECT m.model, m.key, m.kind, m.name, m.target, m.n FROM moves m"
-        " WHERE m.target IS NOT NULL AND m.at <= ?"
+        " WHERE m.model = ? AND m.target IS NOT NULL AND m.at <= ?"
         " AND NOT EXISTS (SELECT 1 FROM moves l WHERE l.model = m.model AND l.key = m.key AND l.at <= ?"
-        f" AND (l.n > m.n OR l.n = m.n AND l.id > m.id))) WHERE {rest}"
+        " AND (l.n > m.n OR l.n = m.n AND l.id > m.id))) ORDER BY key"
     )
-    return [RefRow.of(row) for row in rows(connection, sql, at, at, at, value)]
+    return [RefRow.of(row) for row in rows(connection, sql, model, at, model, at, at)]
 
 
 def ref(connection: Connection, model: str, key: str) -> RefRow | None:
@@ -241,8 +241,7 @@ def refs(
 ) -> list[RefRow]:
     """Names of the model, by key, as they stand now or stood then; `kind`: alias, tag or name."""
     if at is not None:
-        found = _refs_at(connection, at, "model = ? ORDER BY key", model)
-        return [ref for ref in found if kind in (None, ref.kind)]
+        return [ref for ref in _refs_at(connection, model, at) if kind in (None, ref.kind)]
     if kind is None:
         return _refs(connection, "WHERE model = ? ORDER BY key", model)
     return _refs(connection, "WHERE model = ? AND kind = ? ORDER BY key", model, kind)
@@ -266,10 +265,8 @@ def names_near(connection: Connection, model: str, key: str, count: int) -> list
     return [name for _, name in found]
 
 
-def names_of(connection: Connection, version: VersionId, *, at: str | None = None) -> list[RefRow]:
-    """Everything that points at a version, or pointed at it then, the oldest first."""
-    if at is not None:
-        return _refs_at(connection, at, "target = ? ORDER BY n, key", version.raw)
+def names_of(connection: Connection, version: VersionId) -> list[RefRow]:
+    """Everything that points at a version, the oldest first."""
     return _refs(connection, "WHERE target = ? ORDER BY n, key", version.raw)
 
 

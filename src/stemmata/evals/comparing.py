@@ -172,7 +172,7 @@ def _difference(
     )
     if any(index.unkeyed(side) == found.count for side, found in zip("ab", evals, strict=True)):
         raise InvalidArgument(argument="key", reason=f"no example has {known} on both sides")
-    if not counts["all"] and index.count_twice("a") + index.count_twice("b"):
+    if not counts["all"] and any(index.count_twice(side) and not index.alone(side) for side in "ab"):
         raise InvalidArgument(
             argument="key", reason=f"examples do not differ by {known}: each is there twice"
         )

@@ -172,8 +172,10 @@ class Key:
         for field in _IDS:
             if all(2 * sum(_is_scalar(e.get(field)) for e in some) >= len(some) for some in samples):
                 # lm-eval has a line for each way that it reads an answer.
-                ways = all(isinstance(e.get(_FILTER), str) for some in samples for e in some)
-                return cls((field, _FILTER) if ways else (field,), "id")
+                ways = [{str(e.get(_FILTER)) for e in some} for some in samples]
+                told = all(isinstance(e.get(_FILTER), str) for some in samples for e in some)
+                both = told and set.intersection(*ways)
+                return cls((field, _FILTER) if both else (field,), "id")
         inputs = [f for f in _INPUTS if all(f in example for some in samples for example in some)]
         return cls(sorted(inputs), "inputs") if inputs else cls((), BY_LINE)
 
@@ -189,6 +191,8 @@ class Key:
             if all(_is_scalar(value) for value in ids):
                 text = "\0".join(map(_id_text, ids)).encode("utf-8", "surrogatepass")
                 return b"=" + text if len(text) <= 32 else Digest.of(text).raw
+            if ids[0] is None:
+                return None
         values = [field_of(example, field) for field in self.fields]
         # A context that is null is an input too, as long as there is another.
         if all(value is None for value in values):

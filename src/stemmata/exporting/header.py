@@ -148,11 +148,15 @@ def task(subject: Subject) -> str:
 def base_names(subject: Subject) -> list[str]:
     """The models of the hub that it was made from; what is a folder of some machine is not among them."""
     said = [subject.base.name_or_path if subject.base is not None else ""]
-    said += [subject.setting("base_model", "base_model_name_or_path", "model_name_or_path")]
+    labelled = subject.setting("base_model")
+    said += [labelled, subject.setting("base_model_name_or_path", "model_name_or_path")]
     said += subject.header.get("base_model", [])
     folder = said[0].replace("\\", "/") if said[0] and not hub_name(said[0]) else ""
-    # PEFT writes the path that it was given, which may look like a name on the hub.
-    return [n for n in dict.fromkeys(said) if hub_name(n) and not f"/{folder}".endswith(f"/{n}")][:10]
+    # PEFT writes the path that it was given, which may look like a name on the hub. What somebody says of
+    # a mirror (a label, a README of their own) is its name there.
+    given = subject.adapter.get("base_model_name_or_path")
+    path = given if isinstance(given, str) and f"/{folder}".endswith(f"/{given}") else None
+    return [n for n in dict.fromkeys(said) if hub_name(n) and (n != path or n == labelled)][:10]
 
 
 def relation(subject: Subject) -> str:

@@ -280,7 +280,7 @@ class _Gathered:
                     id=row.id.hex,
                     model=names[row.model],
                     name=row.name,
-                    state=row.state,
+                    state=self._state(row),
                     order=row.seq,
                     run=row.run,
                     run_id=row.run_id,
@@ -304,6 +304,11 @@ class _Gathered:
         absent = [Node(each, "", each[:SHORT], ABSENT) for each in self._absent]
         every = (*outside.values(), *absent, *nodes)
         return Lineage(of, focus, every, tuple(_edges(every)), primary)
+
+    def _state(self, row: VersionRow) -> str:
+        if self._at is None:
+            return row.state
+        return queries.state_at(self._connection, row.seq, self._at) or row.state
 
     def _annotated(self, row: VersionRow, record: Record) -> tuple[dict[str, float], str | None]:
         """What was measured of it, and what it repeats."""
