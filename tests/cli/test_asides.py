@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -105,6 +106,26 @@ def test_nothing_is_written_into_the_repository(shop: Path, cli: Cli) -> None:
         found = cli(*words)
         assert (found.code, "lies in the repository" in found.err) == (2, True), words
     assert (shop / ".stemmata/stemmata.json").read_bytes() == before
+
+
+def test_a_folder_that_is_a_repository_and_a_project_is_written_to(shop: Path, cli: Cli) -> None:
+    """`stemmata init .` makes one: its own folders are not written to, what lies beside them is."""
+    shutil.copytree(shop / ".stemmata", "proj")
+    for refused in ("proj", "proj/packs", "proj/packs/x", "proj/cache/x", "proj/stemmata.json"):
+        assert cli("-R", "proj", "checkout", "sentiment@v1", "-o", refused).code == 2, refused
+    assert cli("-R", "proj", "checkout", "sentiment@v1", "-o", "proj/out").code == 0
+    assert any(Path("proj/out").iterdir())
+
+
+def test_a_link_that_leads_to_itself_is_named(shop: Path, cli: Cli) -> None:
+    os.symlink("loop", "loop")
+    for words in (
+        ["checkout", "sentiment@v1", "-o", "loop"],
+        ["show", "sentiment@v1", "--card", "-o", "loop"],
+        ["log", "sentiment", "--html", "loop"],
+    ):
+        found = cli(*words)
+        assert (found.code, "a link on the way leads to itself" in found.err) == (2, True), words
 
 
 def test_an_eval_is_not_added_if_what_goes_with_it_cannot_be(shop: Path, cli: Cli) -> None:

@@ -102,6 +102,8 @@ def test_metrics_that_come_later_attach_under_their_own_names(repo: Repository, 
         assert version.metrics["loss"] == logged[version.step, "loss"]
         assert "epoch" not in version.metrics
         assert {a.event for a in version.annotations} == {"evaluation", "log"}
+        told = [key for annotation in version.annotations for key in annotation.metrics]
+        assert len(told) == len(set(told)), "each once, however many sets of data there are"
 
 
 def test_a_version_speaks_of_the_data_that_were_known_when_it_was_made(

@@ -117,6 +117,9 @@ def repo_folder(context: typer.Context, repo: str | None) -> Path:
     )
 
 
+_OF_REPOSITORIES = frozenset(("log", "packs", "bundles", "cache", "tmp", "stemmata.json"))
+
+
 def a_path(given: str, argument: str) -> Path:
     """A path of the command line. Raises InvalidArgument for an empty one: as `Path` it is the working
     folder, which nobody means who wrote "$OUT"."""
@@ -126,11 +129,21 @@ def a_path(given: str, argument: str) -> Path:
 
 
 def outside(target: Path, argument: str) -> Path:
-    """A file or folder to write, which lies in no repository. Raises InvalidArgument."""
-    real = target.resolve()
+    """A file or folder to write, which is no repository and lies in no folder that one has for itself: a
+    project's own folder may be one. Raises InvalidArgument."""
+    try:
+        real = target.resolve()
+    except (OSError, RuntimeError):
+        reason = f"{target} cannot be reached: a link on the way leads to itself"
+        raise InvalidArgument(argument=argument, reason=reason) from None
+    from stemmata import repository
+
+    below = ""
     for folder in (real, *real.parents):
-        if (folder / "stemmata.json").is_file() and (folder / "log").is_dir():
+        is_repository = (folder / "stemmata.json").is_file() and (folder / "log").is_dir()
+        if is_repository and (not below or below in _OF_REPOSITORIES or folder.name == repository.FOLDER):
             raise InvalidArgument(argument=argument, reason=f"{target} lies in the repository {folder}")
+        below = folder.name
     return target
 
 

@@ -250,7 +250,7 @@ class VersionCallback(NotLightnings, TrainerCallback):
         self._measured.evaluate(step, fresh)
         version = recorder.at_step(step)
         if version is not None:
-            recorder.annotate(version, {**self._measured.news(version), **fresh}, "evaluation")
+            recorder.annotate(version, self._measured.news(version, fresh), "evaluation")
         elif self.every == "eval":
             self._save(state, live, f"step-{step}", "eval")
         self._measured.end_evaluation(step)

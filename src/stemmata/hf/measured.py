@@ -55,9 +55,12 @@ class Measured:
         """What was logged of the evaluation of this version's step after that had told what it found."""
         return self.news(version) if self._done == version.step else {}
 
-    def news(self, version: Saved) -> dict[str, float]:
-        """What the last evaluation found and this version, of its step, was not told; it is told now."""
+    def news(self, version: Saved, fresh: Mapping[str, float] | None = None) -> dict[str, float]:
+        """What the last evaluation found and this version, of its step, was not told; it is told now. Of
+        `fresh` also what it was told otherwise: of several sets of data all but the first may have been
+        logged before."""
         known = {k: v for k, v in self.evaluated(version.step).items() if k not in version.told}
+        known |= {k: v for k, v in (fresh or {}).items() if version.told.get(k) != v}
         version.told.update(known)
         return known
 
