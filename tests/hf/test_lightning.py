@@ -475,3 +475,30 @@ def test_a_validation_of_weights_that_are_no_numbers_is_theirs(repo: Repository,
     callback = VersionCallback(repo, "m", run_name="r")
     trainer(tmp_path, callback, max_epochs=1).fit(module, numbers(), numbers(4))
     assert "val_loss" in repo["m@r/epoch-1"].metrics
+
+
+class Swapping(pl.Callback):
+    """As NeMo's: other weights are put in when a validation starts, and taken out when it ends."""
+
+    def on_validation_start(self, _trainer: Any, module: Any) -> None:
+        self.kept = copy.deepcopy(module.state_dict())
+        module.load_state_dict({name: torch.zeros_like(value) for name, value in self.kept.items()})
+
+    def on_validation_end(self, _trainer: Any, module: Any) -> None:
+        module.load_state_dict(self.kept)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_what_a_validation_of_weights_that_are_kept_by_nobody_found_is_of_no_version(
+    repo: Repository, tmp_path: Path, before: bool
+) -> None:
+    """Whoever puts them in may stand before this callback, or after it; its rows are kept all the same."""
+    callback = VersionCallback(repo, "m", run_name="r")
+    callbacks = [Swapping(), callback] if before else [callback, Swapping()]
+    trainer(tmp_path, *callbacks, max_epochs=2, num_sanity_val_steps=0).fit(
+        Validated(), numbers(), numbers(4)
+    )
+    for version in repo.versions("m"):
+        assert "loss" in version.metrics
+        assert "val_loss" not in version.metrics
+    assert [row["val_loss"] for row in repo["m@r/final"].logged() if "val_loss" in row] == [0.0, 0.0]

@@ -418,3 +418,19 @@ def test_last_weights_beside_a_state_that_tells_of_better_ones_keep_their_step(
     import_folders(repo, [out], model="m")
     assert repo["m@out/final"].step == 4
     assert repo["m@out/final"].metrics["eval_loss"] == 0.5
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model-00001-of-00001.safetensors"])
+def test_weights_of_which_nothing_tells_the_step_keep_that_of_their_state(
+    repo: Repository, tmp_path: Path, checkpoint: Any, name: str
+) -> None:
+    """A merged adapter, one in halves, or other shards, saved after a training whose best one is gone."""
+    out = tmp_path / "out"
+    checkpoint(out, 4)
+    shutil.copytree(out / "checkpoint-4", out, dirs_exist_ok=True)
+    (out / "model.safetensors").unlink()
+    (out / name).write_bytes(save({"merged": np.ones(9, np.float16)}))
+    state = json.loads((out / "trainer_state.json").read_text())
+    (out / "trainer_state.json").write_text(json.dumps({**state, "best_global_step": 2}))
+    import_folders(repo, [out], model="m")
+    assert (repo["m@out/final"].step, repo["m@out/final"].metrics["eval_loss"]) == (4, 0.5)

@@ -204,15 +204,20 @@ def _of_its_step(final: Found) -> Found:
     with contextlib.suppress(OSError, UnsupportedFile):  # what vanishes tells nothing
         if holds_weights(there[best.step]):
             return replace(final, state=best) if _same_weights(final.path, there[best.step]) else final
-        if holds_weights(there[final.state.step]) and not _same_weights(final.path, there[final.state.step]):
-            return replace(final, state=best)
+        # Of a merged adapter, or other precision, nothing tells which step's weights it holds.
+        if holds_weights(there[final.state.step]):
+            same = _same_weights(final.path, there[final.state.step])
+            return replace(final, state=best) if same is False else final
     return final
 
 
-def _same_weights(one: Path, other: Path) -> bool:
+def _same_weights(one: Path, other: Path) -> bool | None:
+    """Whether two folders hold the same weights; None where their files do not compare."""
     named = [p.name for p in _listed(one) if p.suffix in WEIGHTS and (other / p.name).is_file()]
     named = [name for name in named if not any(fnmatchcase(name, pattern) for pattern in _NO_WEIGHTS)]
-    return bool(named) and all(cmp(one / name, other / name, shallow=False) for name in named)
+    if not named or any((one / n).stat().st_size != (other / n).stat().st_size for n in named):
+        return None
+    return all(cmp(one / name, other / name, shallow=False) for name in named)
 
 
 def examine(found: Found, include: Sequence[str] = ()) -> Found:

@@ -120,8 +120,9 @@ class VersionCallback(NotTransformers, _Callback):
         self._last: dict[str, float] = {}
         self._sample: list[Any] = []
         self._others = False
+        self._validated: list[Any] = []
         """Whether this validation is of other weights than those that are trained."""
-        self._averaged: tuple[int, dict[str, float]] = (-1, {})
+        self._averaged: tuple[int, dict[str, float], list[Any]] = (-1, {}, [])
         """What a validation of averaged weights found, and at which step."""
 
     @property
@@ -177,7 +178,7 @@ class VersionCallback(NotTransformers, _Callback):
             return
         place = facts.Place(trainer.global_rank, trainer.world_size)
         self.meeting = Meeting(place)
-        self._logged, self._last, self._averaged = Logged(), {}, (-1, {})
+        self._logged, self._last, self._averaged = Logged(), {}, (-1, {}, [])
         self._step, self._epoch = trainer.global_step, None
         self._live = chosen(module, self._module)
         self._processes = place.world_size
@@ -259,20 +260,25 @@ class VersionCallback(NotTransformers, _Callback):
 
     def on_validation_start(self, trainer: Any, _module: Any) -> None:
         if self._validates(trainer):
-            self._others, self._sample = False, facts.sample(trainer.lightning_module)
+            self._others, self._validated = False, []
+            self._sample = facts.sample(trainer.lightning_module)
             self._logged.begin_validation(trainer.callback_metrics)
 
     def on_validation_batch_start(self, trainer: Any, module: Any, _batch: Any, index: int, *_: Any) -> None:
         if index == 0 and self._validates(trainer) and self._sample:
-            self._others = facts.differ(self._sample, facts.sample(module))
+            self._validated = facts.sample(module)
+            self._others = facts.differ(self._sample, self._validated)
 
-    def on_validation_end(self, trainer: Any, _module: Any) -> None:
+    def on_validation_end(self, trainer: Any, module: Any) -> None:
         if not self._validates(trainer):
             return
         step = trainer.global_step
-        if self._others:
-            # Averaged weights were put in for it and taken out again: only the last version is of those.
-            self._averaged = (step, self._logged.leave_validation(trainer.callback_metrics))
+        # Who stands before this one puts them in before it looks, and has taken them out by now.
+        if self._others or (self._validated and facts.differ(self._validated, facts.sample(module))):
+            # Averaged weights were put in for it and taken out again: only the last version may be of those.
+            found = self._logged.leave_validation(trainer.callback_metrics)
+            self._averaged = (step, found, self._validated)
+            self._log(trainer, _epochs(trainer))
             return
         self._logged.end_validation(step, trainer.callback_metrics)
         self._log(trainer, _epochs(trainer))
@@ -305,7 +311,9 @@ class VersionCallback(NotTransformers, _Callback):
             if began and recorder is not None and trainer.global_step > 0:
                 self._be_patient(recorder)  # again: Lightning gave the signals back to who had them
                 again = recorder.at_step(trainer.global_step) is not None
-                averaged = self._averaged[1] if self._averaged[0] == trainer.global_step else {}
+                at, averaged, weights = self._averaged
+                if at != trainer.global_step or facts.differ(weights, facts.sample(module)):
+                    averaged = {}
                 held = self._save(trainer, module, "final", "end", {**self._last, **averaged}, again=again)
                 recorder.finish(self._live, held)
         finally:

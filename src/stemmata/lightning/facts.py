@@ -133,5 +133,5 @@ def sample(module: Any) -> list[Any]:
 
 def differ(before: Sequence[Any], now: Sequence[Any]) -> bool:
     """Whether any number of two samples is another one; NaN is the same as NaN."""
-    pairs = zip(before, now, strict=False)
+    pairs = ((a.to(b.device), b) for a, b in zip(before, now, strict=False))
     return any(bool(a.ne(b)) and not (bool(a.ne(a)) and bool(b.ne(b))) for a, b in pairs)
