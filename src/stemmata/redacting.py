@@ -61,8 +61,11 @@ def redact(
                 raise NotFound(
                     reason=f"version {row.id.short} has no provenance named {kind!r}; it has: {has}"
                 )
-            if kind in gone:
+            if kind in gone and kind in kinds:
                 raise redacted(gone[kind], row.id)
+            if kind in gone:
+                items[version].remove(kind)  # a piece that was asked for by itself before
+                continue
             for other, same in deletions.holders_of(connection, there[kind]):
                 done = queries.redacted_items(connection, other.seq)
                 if same in done:

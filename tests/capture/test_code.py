@@ -144,6 +144,26 @@ def test_git_that_takes_too_long_is_a_reason(project: Path, monkeypatch: pytest.
     assert why(captured(project), "commit") == "git took longer than 2 s"
 
 
+def test_where_status_alone_takes_too_long_the_commit_is_kept(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a network drive, or in a very large tree."""
+    real = subprocess.run
+
+    def slow(command: list[str], **more: Any) -> Any:
+        if "status" in command:
+            raise subprocess.TimeoutExpired(command, more["timeout"])
+        return real(command, **more)
+
+    (project / "train.py").write_text("print(2)\n")
+    expected = git(project, "rev-parse", "HEAD").strip()
+    monkeypatch.setattr(subprocess, "run", slow)
+    found = captured(project)
+    assert found.code is not None
+    assert (found.code.commit, found.code.branch, found.code.dirty) == (expected, "main", None)
+    assert why(found, "uncommitted changes") == "git took longer than 20 s"
+
+
 def run(folder: Path, *words: str, **environment: str) -> dict[str, Any]:
     """What a Python started so captures of its code; it ends with `show()`."""
     (folder / "tell.py").write_text(

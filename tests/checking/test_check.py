@@ -322,3 +322,54 @@ def test_objects_that_annotations_attach_are_checked_too(stored: Stored) -> None
         ("provenance", f"outputs of {version.short}"),
     }
     assert {v for p in problems for v in p.versions} == {version.hex}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_what_a_collection_moves_meanwhile_is_looked_for_where_it_is_now(
+    tmp_path: Path, level: Level
+) -> None:
+    """A check of a large repository outlasts the time that packs are left for readers."""
+    with Repository.in_memory() as repo:
+        for seed in range(3):
+            repo.save(model_folder(tmp_path / "out", seed), "m", provenance={})
+        other, moved = Repository(repo.session.storage), list[int]()
+
+        def collect(done: int, _total: int) -> None:
+            if not moved:
+                moved.append(done)
+                other.repack()
+                other.gc(undo_window=0, grace=0)
+
+        before = {pack for version in repo.versions("m") for pack in repo.session.packs(version._row)}
+        report = repo.check(level=level, progress=collect)
+        after = {pack for version in other.versions("m") for pack in other.session.packs(version._row)}
+        assert moved
+        assert before != after
+        assert report.problems == report.affected == []
+        assert repo.check(level=level).problems == []
+
+
+def test_damage_is_told_beside_a_collection_too(tmp_path: Path) -> None:
+    with Repository.in_memory() as repo:
+        for seed in range(3):
+            repo.save(model_folder(tmp_path / "out", seed), "m", provenance={})
+        last = repo.save(model_folder(tmp_path / "out", 9, width=32), "n", provenance={})
+        storage = repo.session.storage
+        other, moved = Repository(storage), list[int]()
+
+        def collect(done: int, _total: int) -> None:
+            if moved:
+                return
+            moved.append(done)
+            other.repack("m")
+            other.gc(undo_window=0, grace=0)
+            (pack,) = other.session.packs(other.get(last.id)._row)
+            data = bytearray(storage.get(pack.key))
+            data[len(data) // 2] ^= 1
+            storage.delete(pack.key)
+            storage.put_new(pack.key, bytes(data))
+
+        report = repo.check(progress=collect)
+        assert moved
+        assert {version for problem in report.problems for version in problem.versions} == {last.id.hex}
+        assert [affected.name for affected in report.affected] == [last.name]

@@ -164,13 +164,15 @@ def _of_tree(tree: gitting.Tree, kept: _Kept) -> dict[str, object]:
     address = gitting.remote(tree.top)
     if gitting.submodules(tree.top):
         kept.miss("changes in submodules", "of a submodule only the commit is kept")
+    if tree.unknown:
+        kept.miss("uncommitted changes", tree.unknown)
     for path in tree.submodules:
         kept.miss(f"submodule {path}", "it stands at another commit than the one that is committed")
     return {
         "commit": tree.commit,
         "branch": mask(_clean(tree.branch)),
         "remote": mask(_clean(address)) if address else None,
-        "dirty": bool(tree.changed or tree.deleted or tree.submodules),
+        "dirty": None if tree.unknown else bool(tree.changed or tree.deleted or tree.submodules),
         "changed": sorted(map(_clean, tree.changed)),
         "deleted": sorted(map(_clean, tree.deleted)),
     }

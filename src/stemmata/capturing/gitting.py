@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 SECONDS = 2.0
+STATUS_SECONDS = 20.0
+"""It looks at every file: a cold cache, a network drive or a very large tree take longer than a question."""
 QUIET = {"GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1", "LC_ALL": "C"}
 """Nothing is asked, and nothing fetched: a partial clone would, by a program that its own config names."""
 DIFF_SECONDS = 10.0
@@ -33,6 +35,8 @@ class Tree(NamedTuple):
     """Those that stand at another commit than the one recorded."""
     untracked: list[str] | None
     """None: they could not be listed in time."""
+    unknown: str = ""
+    """Why nothing is known of changes, though the commit is."""
 
 
 class NoTree(Exception):
@@ -45,14 +49,24 @@ def tree(folder: Path) -> Tree:
     asked = ("status", "--porcelain=v2", "--branch", "-z", "--no-renames", "--ignore-submodules=dirty")
     listed = True
     try:
-        said = ask(top, *asked, "--untracked-files=all")
+        said = ask(top, *asked, "--untracked-files=all", seconds=STATUS_SECONDS)
     except NoTree:
         listed = False
-        said = ask(top, *asked, "--untracked-files=no")
+        try:
+            said = ask(top, *asked, "--untracked-files=no", seconds=STATUS_SECONDS)
+        except NoTree as error:
+            return _commit(top, str(error))
     found = _parse(top, said)
     if found.commit == "(initial)":
         raise NoTree("its git repository has no commit yet")
     return found if listed else found._replace(untracked=None)
+
+
+def _commit(top: Path, why: str) -> Tree:
+    """The commit alone, of a tree of which no more is known. Raises NoTree."""
+    commit = ask(top, "rev-parse", "--verify", "HEAD").strip()
+    branch = ask(top, "rev-parse", "--abbrev-ref", "HEAD").strip()
+    return Tree(top, commit, branch, [], [], [], None, why)
 
 
 @lru_cache(maxsize=8)

@@ -67,6 +67,20 @@ class Contents:
             self._check_rest(pack)
         self._report.counts.objects = self._copies.count
 
+    def look_again(self, problems: Sequence[Problem]) -> None:
+        """Check what these name, as far as the log still has it, and where it has it now."""
+        names = {problem.pack for problem in problems}
+        ids = {version for problem in problems for version in problem.versions}
+        packs = [pack for pack in packs_of(self._catalog) if pack.name.hex in names]
+        users = self._users() if not self._full else {}
+        for pack in packs:
+            self._check_pack(pack, users.get(pack.name, ()))
+        for version in versions_of(self._catalog):
+            if version.id.hex in ids:
+                self._check_version(version)
+        for pack in packs:
+            self._check_rest(pack)
+
     def _users(self) -> dict[PackName, list[str]]:
         """The versions that name each pack."""
         users: dict[PackName, list[str]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 from stemmata import heads, recovering
 from stemmata.catalog import checkpointing
@@ -11,6 +12,7 @@ from stemmata.catalog.checkpoints import CheckpointName
 from stemmata.checking.contents import Contents, Progress
 from stemmata.checking.derived import check_derived
 from stemmata.checking.extent import Extent, Level, Progressing
+from stemmata.checking.placed import packs_of
 from stemmata.checking.report import Affected, Note, Problem, Report, reason_of
 from stemmata.errors import Damage, DamagedLog, HostileData, StemmataError, StorageFailed
 from stemmata.ids import PackName
@@ -22,6 +24,9 @@ from stemmata.log.reader import exists, fetch
 from stemmata.log.survey import last_entry
 from stemmata.storage.base import Storage
 from stemmata.storage.local import LocalStorage
+
+_AGAIN = 5
+"""Times that what seems damaged is looked at again while collections go on."""
 
 
 def check(
@@ -88,12 +93,33 @@ def _check_contents(
 ) -> None:
     done = Progressing(storage, identity.repository, catalog.position, extent)
     report.resumed = done.resumed
+    before, live = len(report.problems), _live(catalog)
     try:
         Contents(storage, catalog, report, extent, done, progress).run()
+        for _ in range(_AGAIN):
+            found = report.problems[before:]
+            if not found or not _has_lost(catalog, live):
+                break
+            # A collection beside this took packs away, and put what is needed of them elsewhere.
+            live, counts = _live(catalog), replace(report.counts)
+            del report.problems[before:]
+            Contents(storage, catalog, report, extent, done, None).look_again(found)
+            report.counts = counts
     except BaseException:
         done.write()
         raise
     done.finish()
+
+
+def _live(catalog: Catalog) -> set[PackName]:
+    return {pack.name for pack in packs_of(catalog) if not pack.retired}
+
+
+def _has_lost(catalog: Catalog, live: set[PackName]) -> bool:
+    """Whether the log has let go of any of these packs by now."""
+    with suppress(StemmataError):
+        catalog.refresh()
+    return not live <= _live(catalog)
 
 
 def _check_identity(storage: Storage, report: Report) -> Identity | None:
