@@ -1,9 +1,10 @@
 """Candidates: which stored tensors the tensors of a new version may resemble. Owns where they are looked for.
 
-In the parents, by name; where there is none of that name, by shape and place among those of that shape.
-Where a tensor has no counterpart in them (they hold half precision, another architecture, no optimizer): in
-their parents and in other versions of the model. Without parents: in other versions of the model and in the
-newest of each other model, the most alike first.
+In the parents, by name; where there is none of that name, by shape and place among those of that shape, and
+so are those without a name (what lies under a number or in a list, as an optimizer's states) among their
+like. Where a tensor has no counterpart in them (they hold half precision, another architecture, no
+optimizer): in their parents and in other versions of the model. Without parents: in other versions of the
+model and in the newest of each other model, the most alike first.
 """
 
 from __future__ import annotations
@@ -48,24 +49,30 @@ class _Relative(msgspec.Struct):
     """By name and dtype."""
     shaped: dict[_Key, list[Segment]] = msgspec.field(default_factory=dict)
     """By dtype and shape, in the order of their files."""
+    unnamed: dict[_Key, list[Segment]] = msgspec.field(default_factory=dict)
+    """As `shaped`, of those without a name: what an optimizer keeps under numbers, a pickled module holds."""
 
     @classmethod
     def of(cls, tree: Tree, packs: Sequence[PackName]) -> _Relative:
         found = cls(packs, tree.files)
         for file in tree.files:
             for segment in file.segments:
-                if segment.name is None or segment.dtype is None or not segment.length:
+                if not segment.dtype or segment.shape is None or not segment.length:
+                    continue
+                if segment.name is None:
+                    found.unnamed.setdefault(_key(segment.dtype, segment.shape), []).append(segment)
                     continue
                 found.named.setdefault((segment.name, segment.dtype), segment)
-                found.shaped.setdefault(_key(segment.dtype, segment.shape or ()), []).append(segment)
+                found.shaped.setdefault(_key(segment.dtype, segment.shape), []).append(segment)
         return found
 
-    def like(self, name: str, dtype: str, shape: tuple[int, ...], place: int) -> Segment | None:
-        """The tensor of that name, if it has that shape; else the one at that place among those that have."""
-        segment = self.named.get((name, dtype))
+    def like(self, name: str | None, dtype: str, shape: tuple[int, ...], place: int) -> Segment | None:
+        """The tensor of that name, if it has that shape; else the one at that place among those that have.
+        Of one without a name: among those without."""
+        segment = self.named.get((name, dtype)) if name is not None else None
         if segment is not None and tuple(segment.shape or ()) == shape:
             return segment
-        others = self.shaped.get(_key(dtype, shape), ())
+        others = (self.unnamed if name is None else self.shaped).get(_key(dtype, shape), ())
         return others[place] if place < len(others) else None
 
 
@@ -83,7 +90,7 @@ class Candidates:
         self._relatives = list(relatives)
         self._further = further
         self._others: list[_Relative] | None = None
-        self._places: dict[_Key, int] = {}
+        self._places: dict[tuple[bool, _Key], int] = {}
 
     @property
     def files(self) -> Iterator[TreeFile]:
@@ -93,17 +100,14 @@ class Candidates:
     def pass_over(self, segments: Iterable[Segment]) -> None:
         """Of these nothing will be asked: they are stored. Counts them among the others of their shapes."""
         for segment in segments:
-            if segment.name is not None and segment.dtype is not None and segment.shape is not None:
-                key = _key(segment.dtype, segment.shape)
-                self._places[key] = self._places.get(key, 0) + 1
+            if segment.dtype and segment.shape is not None:
+                self._place(segment.name, segment.dtype, segment.shape)
 
     def of(self, segment: PlannedSegment) -> list[list[Candidate]]:
         """For each piece of a tensor, the stored objects that it may be coded against, best first."""
-        if segment.name is None or segment.shape is None:
+        if not segment.dtype or segment.shape is None:
             return [[] for _ in segment.pieces]
-        key = _key(segment.dtype, segment.shape)
-        place = self._places.get(key, 0)
-        self._places[key] = place + 1
+        place = self._place(segment.name, segment.dtype, segment.shape)
         found = _like(self._relatives, segment, place)
         if not any(found) and segment.length >= _WORTH_A_LOOK:
             if self._others is None:
@@ -111,13 +115,20 @@ class Candidates:
             found = [piece[:_KEPT] for piece in _like(self._others, segment, place)]
         return found
 
+    def _place(self, name: str | None, dtype: str, shape: Sequence[int]) -> int:
+        """How many of its shape, with a name or without, came before this one."""
+        key = name is None, _key(dtype, shape)
+        place = self._places.get(key, 0)
+        self._places[key] = place + 1
+        return place
+
 
 def _like(relatives: Iterable[_Relative], segment: PlannedSegment, place: int) -> list[list[Candidate]]:
     pieces: list[list[Candidate]] = [[] for _ in segment.pieces]
     shape = segment.shape or ()
     for relative in relatives:
         for dtype in (segment.dtype, _WIDE) if segment.dtype in _NARROW else (segment.dtype,):
-            found = relative.like(segment.name or "", dtype, shape, place)
+            found = relative.like(segment.name, dtype, shape, place)
             if found is not None and len(found.objects) == len(pieces):
                 for piece, digest in zip(pieces, found.objects, strict=True):
                     piece.append((Digest.parse(digest), relative.packs))
@@ -138,7 +149,7 @@ def candidates_for(
     for relative in _read(session, _strangers(session, model)):
         if wanted is None:
             # Not before there is a reason to: files that are no containers are read whole for it.
-            wanted = [s for s in planned if s.name is not None and s.shape is not None]
+            wanted = [s for s in planned if s.dtype and s.shape is not None]
         score = _alike(relative, wanted)
         if score:
             best = sorted([*best, (score, relative)], key=lambda row: -row[0])[:_KEPT]  # stable: newest first
@@ -210,7 +221,12 @@ def _alike(relative: _Relative, wanted: Sequence[PlannedSegment]) -> int:
     total = 0
     for segment in wanted:
         shape = segment.shape or ()
-        named = relative.named.get((segment.name or "", segment.dtype))
+        if segment.name is None:
+            # Bytes between tensors have shapes too: long ones alone tell something.
+            alike = segment.length >= _WORTH_A_LOOK and _key(segment.dtype, shape) in relative.unnamed
+            total += segment.length if alike else 0
+            continue
+        named = relative.named.get((segment.name, segment.dtype))
         if named is not None and tuple(named.shape or ()) == shape:
             total += 2 * segment.length
         elif _key(segment.dtype, shape) in relative.shaped or (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
 import io
 import pickle
@@ -147,6 +148,23 @@ def test_an_optimizer_is_numbers_without_names() -> None:
     found = cut(saved(optimizer.state_dict()), "optimizer.pt")
     shapes = [(None, "F32", shape) for shape in [(), (5, 4), (5, 4), (), (5,), (5,)]]
     assert (found.container, rows(found)) == ("torch", shapes)
+
+
+def test_a_pickled_module_has_the_names_of_its_state_dict() -> None:
+    """As detectors are saved whole, beside what else a training keeps."""
+    inner = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.BatchNorm1d(5))
+    model = torch.nn.Sequential(inner, torch.nn.Linear(5, 2, bias=False))
+    names = [(name, tuple(value.shape)) for name, value in model.state_dict().items()]
+    found = rows(cut(saved(model), "model.pt"))
+    assert sorted((name, shape) for name, _, shape in found if name) == sorted(names)
+    assert len(found) == len(names)
+    kept = rows(cut(saved({"epoch": 3, "model": model, "ema": None}), "last.pt"))
+    assert {name for name, *_ in kept} == {f"model.{name}" for name, _ in names}
+    # One that is there twice has the names of the first way to it; an object of another kind those it has.
+    twice = rows(cut(saved([{"a": model, "b": model}])))
+    assert {name for name, *_ in twice} == {None}
+    held = argparse.Namespace(weight=torch.ones(3), count=1)
+    assert rows(cut(saved({"held": held}))) == [("held.weight", "F32", (3,))]
 
 
 def test_names_follow_dictionaries_alone_and_are_given_once() -> None:

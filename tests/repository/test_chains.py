@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import faults
 from chained import Tensors, as_bf16, model, opened, trained, written
@@ -84,6 +85,27 @@ def test_a_tensor_that_was_renamed_is_found_by_its_shape_and_place(repo: Reposit
     renamed = {f"encoder.{name}": array for name, array in trained(model(), 1).items()}
     second = save(repo, tmp_path / "out", renamed, "m@two", ["m@one"])
     assert bases(repo, second) == {f"encoder.{name}": digest for name, digest in objects(first).items()}
+
+
+@pytest.mark.parametrize("parents", [None, ["m@0"]])
+@pytest.mark.parametrize("shape", ["list", "optimizer"])
+def test_tensors_without_a_name_lean_on_those_at_their_place(
+    repo: Repository, tmp_path: Path, shape: str, parents: list[str] | None
+) -> None:
+    """As a list holds them, or an optimizer under numbers."""
+    generator = torch.Generator().manual_seed(3)
+    old = [torch.randn(80, 100, generator=generator) for _ in range(3)]
+    sizes = [0]
+    for number in range(2):
+        tensors = [t + number * 1e-6 * torch.randn(80, 100, generator=generator) for t in old]
+        states = {n: {"step": torch.tensor(1.0), "exp_avg": t} for n, t in enumerate(tensors)}
+        torch.save(tensors if shape == "list" else {"state": states}, tmp_path / "optimizer.pt")
+        data = (tmp_path / "optimizer.pt").read_bytes()
+        of = parents if number else None
+        version = repo.save(tmp_path / "optimizer.pt", "m", name=str(number), parents=of, provenance={})
+        assert version.read("optimizer.pt") == data
+        sizes.append(stored(repo))
+    assert sizes[2] - sizes[1] < 0.4 * sizes[1]
 
 
 def test_without_parents_the_models_other_versions_are_looked_at(repo: Repository, tmp_path: Path) -> None:

@@ -46,6 +46,10 @@ _BY_TYPE = {
 }
 
 
+_OF_MODULES = ("_parameters", "_buffers", "_modules")
+"""Attributes of a torch module that hold its tensors and the modules in it."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Storage:
     """A storage that the pickle names: `key` of its member, `word` of its type ('' if not known,
@@ -99,8 +103,8 @@ _MARK: Final = _Unknown()
 def read_pickle(data: bytes) -> Told:
     """What `data`, a pickle that torch wrote, tells of tensors. Raises NotThisContainer.
 
-    A tensor's name is the path of texts that leads to it through dictionaries, with dots between; one
-    that lies under a number or in a list has none.
+    A tensor's name is the path of texts that leads to it through dictionaries and modules, with dots between;
+    one that lies under a number or in a list has none.
     """
     if len(data) > MAX_PICKLE:
         raise NotThisContainer("its pickle is too long to be looked through")
@@ -173,8 +177,11 @@ class _Machine:
                 if isinstance(taken[0], _Dict):
                     taken[0].pairs.extend(_pairs(taken[1:]))
                 return taken[:1]
-            case "APPEND" | "APPENDS" | "ADDITEMS" | "BUILD":
+            case "APPEND" | "APPENDS" | "ADDITEMS":
                 return taken[:1]
+            case "BUILD":
+                whole = not isinstance(taken[0], _Dict | View) and isinstance(taken[1], _Dict)
+                return [_of_object(taken[1])] if whole else taken[:1]
             case "GLOBAL":
                 return [_Global(argument)]
             case "STACK_GLOBAL":
@@ -238,6 +245,12 @@ class _Machine:
             view = View(storage, word, offset, shape, _is_contiguous(shape, strides))
         self.told.views.append(view)
         return view
+
+
+def _of_object(state: _Dict) -> _Dict:
+    """What an object has: of a module its tensors and parts, under the names that `state_dict` gives them."""
+    parts = [value for key, value in state.pairs if key in _OF_MODULES and isinstance(value, _Dict)]
+    return _Dict([pair for part in parts for pair in part.pairs]) if parts else state
 
 
 def _pairs(values: list[Any]) -> list[tuple[Any, Any]]:
