@@ -35,7 +35,7 @@ def main() -> int:
     lines = [f"# {datetime.now(UTC):%Y-%m-%d}, optimizer states", "", machine(), load(), ""]
     lines += [
         f"AdamW's state of the encoder at steps {', '.join(map(str, options.steps))}, each saved after the "
-        "one before, its parent. Stored: of its own bytes. Seconds of the whole process, beside `cp` and `sync`.",
+        "one before, its parent. Stored: of its own bytes. Seconds of the whole process, and of a copy.",
         "",
         "| stemmata | step | bytes | stored | save | cp + sync |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
