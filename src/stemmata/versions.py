@@ -42,6 +42,8 @@ class Query(msgspec.Struct, frozen=True):
 
 
 _SEARCHED = 256
+_BESIDE = 1 << 30
+"""Bytes of files that a model has beside its weights, at most."""
 _PAGE = 200
 """Versions that are read at a time."""
 _PAGES = 4
@@ -241,10 +243,13 @@ def folder_weights(folder: Path) -> Weights:
     return bases.weights_of_folder(folder, seen_files())
 
 
-def version_with_weights(session: Session, digest: str) -> Version | None:
-    """The newest visible version whose weight files have this digest."""
+def version_with_weights(session: Session, digest: str, rows: Sequence[bases.Row]) -> Version | None:
+    """The newest visible version whose weight files have this digest; `rows` tell the bytes of each."""
     session.refresh()
-    models = VersionList(session, Query(expressions=('kind == "model"',), limit=_SEARCHED))
+    least = sum(size for _, size, _ in rows)
+    # Beside them a version has a tokenizer, a card and code: of those of another size no list is read.
+    sized = (f"size >= {least} and size <= {least + _BESIDE}",) if least else ()
+    models = VersionList(session, Query(expressions=('kind == "model"', *sized), limit=_SEARCHED))
     for version in models:
         try:
             if bases.weights_of_tree(version.tree()).digest == digest:

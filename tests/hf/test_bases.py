@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from makers import model_folder
+from stemmata import versions
 from stemmata.bases import complete, weight_paths, weights_of_folder, weights_of_tree
 from stemmata.hf.origin import local_folder
 from stemmata.records import Base
@@ -44,6 +46,22 @@ def test_a_folder_and_the_version_made_of_it_have_one_digest(repo: Repository, b
     assert weights_of_folder(base) == folder
     (base / "config.json").write_text("{}")
     assert weights_of_folder(base) != folder
+
+
+def test_a_base_is_found_behind_very_many_models_of_other_sizes(
+    repo: Repository, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versions, "_SEARCHED", 3)
+    kept = repo.save(base, "m")
+    weights = weights_of_folder(base)
+    for seed in range(4):
+        repo.save(model_folder(tmp_path / "other", seed), "other")
+    found = versions.version_with_weights(repo.session, weights.digest, weights.rows)
+    assert found == kept
+    # Of some nothing but the digest was recorded: the newest are looked at.
+    assert versions.version_with_weights(repo.session, weights.digest, ()) is None
+    monkeypatch.setattr(versions, "_SEARCHED", 5)
+    assert versions.version_with_weights(repo.session, weights.digest, ()) == kept
 
 
 def test_links_into_a_hubs_cache_are_followed(base: Path, tmp_path: Path) -> None:

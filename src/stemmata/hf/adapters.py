@@ -175,7 +175,7 @@ def _stored_base(version: Version, recorded: Base) -> Version | None:
             return Version(session, session.row(VersionId.parse(recorded.version)))
         except (StemmataError, ValueError):
             pass  # deleted since, or from another repository: its files may be elsewhere
-    return version_with_weights(session, recorded.digest) if recorded.digest else None
+    return version_with_weights(session, recorded.digest, recorded.files) if recorded.digest else None
 
 
 def _download(recorded: Base) -> Path | None:

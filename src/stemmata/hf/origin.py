@@ -261,7 +261,7 @@ def _version_of_files(name: str | None, revision: str | None, session: Session) 
         weights = folder_weights(folder)
     except OSError:
         return None
-    found = version_with_weights(session, weights.digest) if weights.rows else None
+    found = version_with_weights(session, weights.digest, weights.rows) if weights.rows else None
     return found.id if found is not None else None
 
 

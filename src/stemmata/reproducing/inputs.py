@@ -165,7 +165,7 @@ def _stored(version: Version, found: Base) -> Version | None:
             return Version(session, session.row(VersionId.parse(found.version)))
     except (StemmataError, ValueError):
         pass  # deleted, or of another repository: another version may hold the same files
-    return version_with_weights(session, found.digest) if found.digest else None
+    return version_with_weights(session, found.digest, found.files) if found.digest else None
 
 
 def _of_the_same_process(stored: Version, version: Version) -> bool:
