@@ -300,6 +300,8 @@ def test_an_alias_moves_and_goes_back_and_its_history_tells(shop: Path, cli: Cli
     assert cli("rollback", "sentiment", "production", "--json").json["rollback"] is True
     assert cli("rollback", "sentiment", "production", "--to", "@v1").code == 0
     moves = cli("history", "sentiment", "production", "--json").json["moves"]
+    told = cli("history", "SENTIMENT", "Production", "--json").json
+    assert (told["model"], told["name"], told["moves"]) == ("sentiment", "production", moves)
     assert [m["rollback"] for m in moves] == [False, False, True, False, True, True]
     assert moves[0]["from"] is None
     assert moves[3]["why"] == "try"

@@ -54,7 +54,8 @@ def history(
         if output.json:
             told = [_protection(p) for p in protections]
             moved = [document(m) for m in moves]
-            output.document({"model": model, "name": name, "moves": moved, "protections": told})
+            last = (moves or protections)[-1]  # as they are written, whatever was typed
+            output.document({"model": last.model, "name": last.name, "moves": moved, "protections": told})
             return
         _tell(output, repository, moves, protections)
 
