@@ -74,12 +74,15 @@ def numbers(
     limit: int | None = None,
     offset: int = 0,
     before: int | None = None,
+    after: int | None = None,
     at: str | None = None,
 ) -> list[int]:
     """As `versions`, only the `seq` of each: eight bytes a version instead of some kilobytes."""
     where = _where(connection, model, run, expressions, at)
     if before is not None:
         where = _Where(f"{where.sql} AND v.seq < ?", (*where.parameters, before))
+    if after is not None:
+        where = _Where(f"{where.sql} AND v.n > ?", (*where.parameters, after))
     page: tuple[Parameter, ...] = (-1 if limit is None else limit, offset)
     if sort is None:
         sql = f"SELECT v.seq FROM versions v WHERE {where.sql} ORDER BY v.seq DESC LIMIT ? OFFSET ?"
@@ -170,13 +173,15 @@ def versions(
     limit: int | None = None,
     offset: int = 0,
     before: int | None = None,
+    after: int | None = None,
     at: str | None = None,
 ) -> list[VersionRow]:
     """Visible versions for which all expressions hold, newest first unless `sort` names a metric,
     config key or field; those without a value, or with NaN, come last in either direction, equal
     ones newest first.
 
-    `before` is the `seq` that the page starts below (for pages without `sort`; costs the same on every page).
+    `before` is the `seq` that the page starts below (for pages without `sort`; costs the same on every page);
+    `after` the entry of the log that all came after.
     Raises InvalidExpression.
     """
     found = numbers(
@@ -189,6 +194,7 @@ def versions(
         limit=limit,
         offset=offset,
         before=before,
+        after=after,
         at=at,
     )
     return list(versions_numbered(connection, found))

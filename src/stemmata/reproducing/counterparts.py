@@ -7,6 +7,7 @@ process made are matched in their order, and within a run the versions by name, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from stemmata.catalog import selecting
 from stemmata.catalog.queries import VersionRow
@@ -15,36 +16,50 @@ from stemmata.records import decode_record
 from stemmata.session import Session
 from stemmata.version import Version
 
-_MOST = 5000
 Run = list[VersionRow]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a version stands among those that its process made: its run, and that run's number. Told before a
+    run is made again: in the days that this takes the original may be deleted."""
+
+    model: str
+    row: VersionRow
+    run: Run
+    number: int
 
 
 def new_versions(session: Session, model: str, after: int) -> list[VersionRow]:
     """Visible versions of a model that came after entry `after`, oldest first."""
     session.refresh()
-    found = selecting.versions(session.catalog.connection, name_key(model), limit=_MOST)
-    return [row for row in reversed(found) if row.n > after]
+    found = selecting.versions(session.catalog.connection, name_key(model), after=after)
+    return found[::-1]
 
 
-def find(original: Version, upto: int, again: Session, after: int) -> Version | None:
-    """What stands in `again`, whose new entries come after `after`, for a version whose process began after
-    entry `upto`. None: nothing does."""
+def place_of(original: Version, upto: int) -> Place:
+    """The place of a version whose process began after entry `upto`. Raises VersionNotFound."""
+    row = original.source.row(original.id)
     mine = original.record.provenance.get("command")
-    first = [
-        row
-        for row in new_versions(original.source, original.model, upto)
-        if row.id == original.id or (mine is not None and _command(row) == mine)
+    made = [
+        each
+        for each in new_versions(original.source, original.model, upto)
+        if each.id == row.id or (mine is not None and _command(each) == mine)
     ]
-    second = new_versions(again, original.model, after)
-    row = _match(original, _runs(first), _runs(second))
+    runs = enumerate(_runs(made))
+    number, run = next(((n, r) for n, r in runs if any(each.id == row.id for each in r)), (0, [row]))
+    return Place(original.model, row, run, number)
+
+
+def find(place: Place, again: Session, after: int) -> Version | None:
+    """What stands in `again`, whose new entries come after `after`, for the version of that place. None:
+    nothing does."""
+    row = _match(place, _runs(new_versions(again, place.model, after)))
     return Version(again, row) if row is not None else None
 
 
-def _match(original: Version, first: Sequence[Run], second: Sequence[Run]) -> VersionRow | None:
-    number = next((n for n, run in enumerate(first) if any(r.id == original.id for r in run)), 0)
-    if not first or not second:
-        return None
-    mine = next(row for row in first[number] if row.id == original.id)
+def _match(place: Place, second: Sequence[Run]) -> VersionRow | None:
+    mine, number = place.row, place.number
     same = [run for run in second if mine.run is not None and run[0].run == mine.run]
     run = same[0] if same else second[number] if number < len(second) else None
     if run is None:
@@ -59,17 +74,17 @@ def _match(original: Version, first: Sequence[Run], second: Sequence[Run]) -> Ve
         if found:
             return found[-1]
     if mine.step is None and mine.run is None:
-        place = [row.id for row in first[number]].index(mine.id)
-        return run[place] if place < len(run) else None
+        at = [row.id for row in place.run].index(mine.id)
+        return run[at] if at < len(run) else None
     return None
 
 
-def last_of(original: Version, upto: int, again: Session, after: int) -> Version | None:
+def last_of(place: Place, again: Session, after: int) -> Version | None:
     """As `find`, of a run that stopped early: its last version where none stands for the original."""
-    found = find(original, upto, again, after)
+    found = find(place, again, after)
     if found is not None:
         return found
-    rows = new_versions(again, original.model, after)
+    rows = new_versions(again, place.model, after)
     return Version(again, rows[-1]) if rows else None
 
 

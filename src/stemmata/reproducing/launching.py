@@ -55,9 +55,6 @@ class Target:
     scratch: bool
     labels: Mapping[str, str]
 
-    def folder(self, work: Path) -> Path:
-        return work / _STORE
-
 
 @dataclass(frozen=True, slots=True)
 class Ran:
@@ -72,6 +69,11 @@ class Ran:
     def told(self, kind: str) -> list[str]:
         """What its processes reported of that kind, each once."""
         return list(dict.fromkeys(text for what, text in self.report if what == kind))
+
+
+def store_in(work: Path) -> Path:
+    """Where the scratch repository lies in a work folder."""
+    return work / _STORE
 
 
 def run(plan: Plan, target: Target, *, timeout: float | None, told: Told | None = None) -> Ran:
@@ -120,7 +122,7 @@ def _store(plan: Plan, target: Target) -> dict[str, object]:
     work = plan.places.work
     return {
         "source": str(target.source),
-        "scratch": str(target.folder(work)) if target.scratch else None,
+        "scratch": str(store_in(work)) if target.scratch else None,
         "upto": target.upto,
         "others": str(work / _OTHERS),
         "places": [[str(there), str(here)] for there, here in _places(plan)],

@@ -20,11 +20,12 @@ from stemmata import heads
 from stemmata.arguments import seconds_of
 from stemmata.capture import known_secrets, mask_known, mask_shapes
 from stemmata.capturing import gitting
-from stemmata.errors import InvalidArgument, StorageReadOnly
+from stemmata.errors import InvalidArgument, StemmataError
 from stemmata.redirecting import end_of, scratch_over
 from stemmata.reproducing import counterparts, inputs, launching, moments, sources, storing
 from stemmata.reproducing.closeness import tolerances_of
 from stemmata.reproducing.commands import Line
+from stemmata.reproducing.counterparts import Place
 from stemmata.reproducing.launching import Ran, Target
 from stemmata.reproducing.planning import Plan, Wanted
 from stemmata.reproducing.planning import plan as plan_of
@@ -114,40 +115,24 @@ def plan(version: Version, wanted: Wanted, work: Path | None = None) -> Plan:
 def reproduce(version: Version, wanted: Wanted, settings: Settings) -> Remade:
     """Make a version's run again, judge what came of it, and keep the verdict with the version.
 
-    Raises CannotReproduce, ReproductionFailed, CommandNotStarted, InvalidArgument, BaseMismatch, Damage.
+    Raises CannotReproduce, ReproductionFailed, CommandNotStarted, InvalidArgument, BaseMismatch; before the
+    command is run Damage too.
     """
     source = _folder_of(version)
     _require_sane(settings)
     with _work_folder(settings, source) as work:
         made = _restored(version, wanted, settings, work)
-        store = work / "store"
         moment = moments.before_run(version, made.begun)
-        seen = moments.bring_up(version, moment, store)
+        place = counterparts.place_of(version, moment.upto)
+        seen = moments.bring_up(version, moment, launching.store_in(work))
         target = Target(source, seen.upto, scratch=True, labels={REPRODUCES: version.id.short})
         ran = _run(made, target, settings)
-        again = Session(scratch_over(source, store, seen.upto), author=version.source.author)
-        try:
-            find = counterparts.last_of if made.steps is not None else counterparts.find
-            copy = find(version, seen.upto, again, seen.upto)
-            if copy is None:
-                raise _failed(made, ran, settings, work)
-            _tell(settings, "judging", made)
-            verdict = judge(
-                version,
-                copy,
-                before=made.captured,
-                after=copy.captured(),
-                steps=made.steps,
-                rtol=settings.rtol,
-                atol=settings.atol,
-            )
-        finally:
-            heads.forget(again.storage, again.identity)  # nobody opens it again
-            again.close()
+        verdict = _judged(version, place, made, ran, settings, seen.upto)
         notes = [*made.notes, *([seen.problem] if seen.problem else []), *_notes(ran, made)]
         try:
             storing.keep(version, verdict, why=settings.why)
-        except StorageReadOnly as error:
+        except StemmataError as error:
+            # Days of a run are behind it: deleted meanwhile, a full disk, a contended log.
             notes.append(f"the verdict is not kept: {error}")
         return Remade(version, made, verdict, ran.status, ran.seconds, notes, _kept(settings, work))
 
@@ -182,6 +167,38 @@ def repeat(version: Version, wanted: Wanted, settings: Settings) -> Repeated:
 
 
 # --- stages ---------------------------------------------------------------------------------------
+
+
+def _judged(version: Version, place: Place, made: Plan, ran: Ran, settings: Settings, upto: int) -> Verdict:
+    """What the run made, held against the original. Raises ReproductionFailed, whatever it is that fails: the
+    days of a run are behind it, and its work folder is named."""
+    work = made.places.work
+    store = scratch_over(_folder_of(version), launching.store_in(work), upto)
+    try:
+        again = Session(store, author=version.source.author)
+        try:
+            find = counterparts.last_of if made.steps is not None else counterparts.find
+            copy = find(place, again, upto)
+            if copy is None:
+                raise _failed(made, ran, settings, work)
+            _tell(settings, "judging", made)
+            return judge(
+                version,
+                copy,
+                before=made.captured,
+                after=copy.captured(),
+                steps=made.steps,
+                rtol=settings.rtol,
+                atol=settings.atol,
+            )
+        finally:
+            heads.forget(again.storage, again.identity)  # nobody opens it again
+            again.close()
+    except ReproductionFailed:
+        raise
+    except StemmataError as error:
+        reason, hint = f"what it made cannot be judged: {error}", f"see {work / launching.LOG}"
+        raise ReproductionFailed(version=made.name, reason=reason, work=str(work), hint=hint) from error
 
 
 def _require_sane(settings: Settings) -> None:
