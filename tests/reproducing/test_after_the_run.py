@@ -15,9 +15,11 @@ from stemmata.reproducing import counterparts, storing
 from stemmata.reproducing.problems import ReproductionFailed
 
 TWO = TRAIN.replace(
-    '    repo.save(out, "plain", name="one"',
-    '    with repo.run("plain", "r") as run:\n        run.save(out, epoch=1)\n        run.save(out, epoch=2)\n'
-    '    repo.save(out, "plain", name="one"',
+    "    repo.save(",
+    """    with repo.run("plain", "r") as run:
+        run.save(out, epoch=1)
+        run.save(out, epoch=2)
+    repo.save(""",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from stemmata.errors import InvalidArgument
 from stemmata.reproducing import commands
 from stemmata.reproducing.changing import value_of
 from stemmata.reproducing.commands import Line
+from stemmata.reproducing.options import with_option
 from stemmata.reproducing.places import Places
 
 PYTHON = "/usr/bin/python3"
@@ -47,10 +49,10 @@ def test_options_are_found_by_name_and_changed_where_they_stand() -> None:
     argv = [PYTHON, "train.py", "--learning-rate", "1e-4", "--seed=3", "--fast", "-x", "-1", "--n"]
     found = Line.parse(argv).options()
     assert found == {"learning_rate": [2], "seed": [4], "fast": [5], "x": [6], "n": [8]}
-    assert commands.with_option(argv, 2, "1e-5")[2:4] == ["--learning-rate", "1e-5"]
-    assert commands.with_option(argv, 4, "7")[4] == "--seed=7"
-    assert commands.with_option(argv, 6, "2")[6:8] == ["-x", "2"]
-    assert commands.with_option(argv, 8, "9")[8:] == ["--n", "9"]
+    assert with_option(argv, "learning_rate", "1e-5")[2:4] == ["--learning-rate", "1e-5"]
+    assert with_option(argv, "seed", "7")[4] == "--seed=7"
+    assert with_option(argv, "x", "2")[6:8] == ["-x", "2"]
+    assert with_option(argv, "n", "9", recorded=3)[8:] == ["--n", "9"]
 
 
 WORDS = ["-u", "-m", "-X", "-c", "--lr", "1e-3", "-1", "a.py", "-", "--x=1"]
@@ -60,10 +62,62 @@ WORDS = ["-u", "-m", "-X", "-c", "--lr", "1e-3", "-1", "a.py", "-", "--x=1"]
 def test_any_command_line_is_read(argv: list[str]) -> None:
     line = Line.parse([PYTHON, *argv])
     assert line.script >= 1
-    for places in line.options().values():
-        for place in places:
-            changed = commands.with_option(line.argv, place, "v")
-            assert "v" in changed[place] or changed[place + 1] == "v"
+    for name, (place, *_) in line.options().items():
+        changed = with_option(line.argv, name, "v", recorded=0)
+        assert "v" in changed[place] or changed[place + 1] == "v"
+
+
+@pytest.mark.parametrize(
+    ("words", "value", "changed"),
+    [
+        ("--x q_proj v_proj --y 1", "k_proj", "--x k_proj --y 1"),
+        ("--x q_proj v_proj", '["k_proj", "o_proj"]', "--x k_proj o_proj"),
+        ("--x q_proj --y 1", ["k_proj", "o_proj"], "--x k_proj o_proj --y 1"),
+        ("--x 1 2 3 data.csv", "4", "--x 4 data.csv"),
+        ("--x -1 -2 --y", ["3", -4], "--x 3 -4 --y"),
+        ("--x [1,2] --y", "[3, 4]", "--x [3, 4] --y"),
+        ("--x=[1,2]", [3], "--x=[3]"),
+        ("--x=a", ["b"], "--x=b"),
+        ("--x 1 --y 2 --x 3", "4", "--x 4 --y 2"),
+        ("--x --y 1", "false", "--y 1"),
+        ("--x", False, ""),
+        ("--x --y 1", "true", "--x --y 1"),
+        ("--x=True --y", False, "--x=False --y"),
+        ("--x true data.csv", "False", "--x False data.csv"),
+    ],
+)
+def test_an_option_has_the_words_up_to_the_next_one(words: str, value: object, changed: str) -> None:
+    found = with_option([PYTHON, "train.py", *words.split()], "x", value)
+    assert " ".join(found[2:]) == changed
+
+
+def test_what_was_recorded_tells_a_flag_and_a_single_value() -> None:
+    line = [PYTHON, "train.py", "--fp16", "data.csv", "--scheduler", "linear", "runs"]
+    assert with_option(line, "fp16", False, recorded=True)[2:4] == ["data.csv", "--scheduler"]
+    assert with_option(line, "scheduler", "cosine", recorded="linear")[4:] == [
+        "--scheduler",
+        "cosine",
+        "runs",
+    ]
+    assert with_option(line, "scheduler", "cosine", recorded=["linear"])[4:] == ["--scheduler", "cosine"]
+
+
+@pytest.mark.parametrize(
+    ("words", "value", "why"),
+    [
+        ("--x data.csv", "false", "whether data.csv is its value cannot be told"),
+        ("--x cuda conf.yaml", "cpu", 'give all of these as a list: --set \'x=["cpu", "conf.yaml"]\''),
+        ("--x --y", "9", "without a value: it can be true or false"),
+        ("--x=a", ["b", "c"], "2 values cannot be told"),
+        ("--x a --x b", ["b", "c"], "stands there 2 times"),
+        ("--x a", [], "0 values cannot be told"),
+    ],
+)
+def test_where_it_is_unclear_what_a_change_would_do_it_is_refused(
+    words: str, value: object, why: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=re.escape(why)):
+        with_option([PYTHON, "train.py", *words.split()], "x", value)
 
 
 def test_masked_arguments_are_given_by_option_number_or_variable(monkeypatch: pytest.MonkeyPatch) -> None:

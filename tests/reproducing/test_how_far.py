@@ -363,6 +363,20 @@ def test_a_repetition_is_a_fork_with_another_option(tmp_path: Path) -> None:
         assert repo.reproduce(fork).verdict.kind == "bit-identical"
 
 
+def test_a_list_and_a_flag_become_what_was_asked_for(repo: Repository) -> None:
+    words = ["--target-modules", "q_proj", "v_proj", "--api-key", "***", "--fp16", "--lr", "1"]
+    command = {"argv": ["python", "train.py", *words], "folder": str(Path(repo.where).parent)}
+    made = version(repo, command=command)
+    changes = {"target_modules": "k_proj", "fp16": "false"}
+    plan = repo.plan_reproduction(made, changes=changes, arguments={"6": "Wv8kQ4nYs3bH77"})
+    assert plan.argv[2:] == ["--target-modules", "k_proj", "--api-key", "Wv8kQ4nYs3bH77", "--lr", "1"]
+    assert not plan.blocked
+    # What gets another value need not be given again first.
+    plan = repo.plan_reproduction(made, changes={"api_key": "x", "target_modules": ["a", "b"]})
+    assert plan.argv[2:] == ["--target-modules", "a", "b", "--api-key", "x", "--fp16", "--lr", "1"]
+    assert not plan.blocked
+
+
 def test_an_unknown_argument_is_refused_with_those_that_are_near(repo: Repository) -> None:
     arguments = {"learning_rate": 2e-4, "num_train_epochs": 3.0, "seed": 7, "output_dir": "out"}
     made = version(repo, training_arguments=arguments)

@@ -16,7 +16,8 @@ from typing import Any
 from stemmata.capture import MASK, looks_secret
 from stemmata.capturing.reading import Captured
 from stemmata.errors import InvalidArgument
-from stemmata.reproducing.commands import Line, with_option
+from stemmata.reproducing.commands import Line
+from stemmata.reproducing.options import NOT_RECORDED, text_of, with_option
 from stemmata.reproducing.problems import UnknownSetting
 from stemmata.version import Version
 
@@ -53,10 +54,11 @@ def change(
         elif not places:
             raise UnknownSetting(name=given, version=_named(version), hint=_hint(name, known, argv))
         told[name] = arguments.get(name, value)
-        for place in places:
-            argv = tuple(with_option(argv, place, _text(arguments.get(name, value))))
+        if places:
+            recorded = known.get(name, NOT_RECORDED)
+            argv = tuple(with_option(argv, name, told[name], recorded))
     secrets = [v for name, v in told.items() if looks_secret(name) and isinstance(v, str) and v]
-    words = (f"{name}={MASK if looks_secret(name) else _text(value)}" for name, value in told.items())
+    words = (f"{name}={MASK if looks_secret(name) else text_of(value)}" for name, value in told.items())
     return Changed(argv, arguments, ", ".join(words), secrets)
 
 
@@ -89,10 +91,6 @@ def _literal(text: str) -> Any:
         except ValueError:
             continue
     return text
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _hint(name: str, known: Mapping[str, object], argv: tuple[str, ...]) -> str:

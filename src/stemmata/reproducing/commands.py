@@ -1,7 +1,7 @@
 """Commands: a recorded command line, made fit to run in the work folder. Owns which arguments become others.
 
 Python is the one that runs here. Paths of the run's folders become those of the work folder, arguments that
-were masked are asked for, options are changed where a repetition wants it.
+were masked are asked for; `options` changes what a repetition wants to be other.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import sysconfig
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,34 +65,26 @@ class Line:
         found: dict[str, list[int]] = {}
         for place in range(self.script + 1, len(self.argv)):
             word = self.argv[place]
-            if word.startswith("-") and word.strip("-") and not _is_number(word):
+            if word.startswith("-") and word.strip("-") and not is_number(word):
                 name = word.lstrip("-").partition("=")[0].replace("-", "_")
                 found.setdefault(name, []).append(place)
         return found
 
 
-def with_option(argv: Sequence[str], place: int, value: str) -> list[str]:
-    """A command line whose option at `place` has another value."""
-    words = list(argv)
-    head, equals, _ = words[place].partition("=")
-    if equals:
-        words[place] = f"{head}={value}"
-    elif place + 1 < len(words) and (not words[place + 1].startswith("-") or _is_number(words[place + 1])):
-        words[place + 1] = value
-    else:
-        words.insert(place + 1, value)
-    return words
-
-
-def with_given(argv: Sequence[str], given: Mapping[str, str]) -> tuple[list[str], list[Missing]]:
+def with_given(
+    argv: Sequence[str], given: Mapping[str, str], changed: Collection[str] = ()
+) -> tuple[list[str], list[Missing]]:
     """A command line whose masked arguments are given: by the option's name or by the argument's number, in
-    `given` or in a variable of the environment. And those that are not."""
+    `given` or in a variable of the environment. And those that are not; options that will be `changed` need
+    not be."""
     words, missing = list(argv), []
     for place, word in enumerate(argv):
         if MASK not in word:
             continue
         names = _names(argv, place)
         value = _given(names, given)
+        if value is None and any(name.replace("-", "_") in changed for name in names):
+            continue
         if value is None:
             how = f"--arg {names[-1]}=VALUE, or {_variable(names[-1])} in the environment, gives it again"
             what = f"argument {place}" + (f" ({names[-1]})" if len(names) > 1 else "")
@@ -221,7 +213,8 @@ def variables(captured: Captured) -> tuple[dict[str, str], list[Missing]]:
     return {k: v for k, v in wanted.items() if MASK not in v}, missing
 
 
-def _is_number(word: str) -> bool:
+def is_number(word: str) -> bool:
+    """Whether a word is a number rather than an option: -1."""
     try:
         float(word)
     except ValueError:

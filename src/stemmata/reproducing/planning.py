@@ -240,10 +240,15 @@ def _command(
     if unknown:
         reason = f"{', '.join(sorted(unknown))} names no masked argument of the command"
         raise InvalidArgument(argument="arg", reason=reason)
+    # Before anything is changed: a masked argument may be told by its number.
+    names = {name.replace("-", "_") for name in wanted.changes}
+    given, wants = commands.with_given(recorded, wanted.arguments, names)
+    secrets = commands.given_again(recorded, given)
     changed = None
     if wanted.changes:
-        changed = changing.change(version, captured, recorded, wanted.changes)
-        recorded = changed.argv
+        changed = changing.change(version, captured, tuple(given), wanted.changes)
+        given = list(changed.argv)
+        secrets += changed.secrets
     if not recorded:
         return [], [], changed, []
     if found.cells:
@@ -251,9 +256,6 @@ def _command(
             argv = [sys.executable, "-m", "IPython", "--colors=NoColor", f"{CELLS}.ipy"]
             return argv, [], changed, _ipython()
         return [sys.executable, f"{CELLS}.py"], [], changed, []
-    given, wants = commands.with_given(recorded, wanted.arguments)
-    secrets = commands.given_again(recorded, given)
-    secrets += changed.secrets if changed is not None else []
     line = Line.parse(given)
     program = captured.code is not None and captured.code.entry.kind == "program"
 

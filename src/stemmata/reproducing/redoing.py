@@ -158,8 +158,9 @@ def repeat(version: Version, wanted: Wanted, settings: Settings) -> Repeated:
         mine = [v for v in found if v.labels.get(REPEATS) == version.id.short]
         if not mine:
             raise _failed(made, ran, settings, work)
+        recorded = made.captured.command
         unset = set(made.changed.arguments if made.changed is not None else ()) - set(ran.told("set"))
-        lost = sorted(unset - set(Line.parse(made.argv).options()))
+        lost = sorted(unset - set(Line.parse(recorded.argv if recorded is not None else ()).options()))
         notes = [*made.notes, *_notes(ran, made)]
         if lost:
             notes.append(f"the command made no TrainingArguments with {', '.join(lost)}: it was not changed")
