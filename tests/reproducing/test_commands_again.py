@@ -134,6 +134,34 @@ def test_masked_arguments_are_given_by_option_number_or_variable(monkeypatch: py
     assert words == [PYTHON, "train.py", "--api-key", "k", "--url=u", "five", "--lr", "1"]
 
 
+def test_a_key_before_a_masked_value_is_its_name_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Hydra and OmegaConf take their settings: key=value."""
+    argv = [
+        PYTHON,
+        "train.py",
+        "lr=1",
+        "hub.token=***",
+        "+db/auth.key=***",
+        "--set",
+        "a=***",
+        "http://h?k=***",
+    ]
+    words, missing = commands.with_given(argv, {})
+    said = ["argument 3 (hub.token)", "argument 4 (db/auth.key)", "argument 6 (a)", "argument 7"]
+    assert [m.what for m in missing] == said
+    assert "--arg hub.token=VALUE, or STEMMATA_ARG_HUB_TOKEN in the environment" in missing[0].why
+    assert commands.names_of_masked(argv) >= {"hub.token", "3", "db/auth.key", "4", "set", "a", "7"}
+    given = {"hub.token": "s1=", "4": "s2", "set": "a=s3", "7": "http://h?k=s4"}
+    words, missing = commands.with_given(argv, given)
+    assert not missing
+    assert words[3:] == ["hub.token=s1=", "+db/auth.key=s2", "--set", "a=s3", "http://h?k=s4"]
+    secrets = commands.given_again(argv, words)
+    assert secrets == ["s1=", "s2", "s3", "http://h?k=s4"]
+    assert commands.shown(words, secrets) == [*argv[:7], "***"]
+    monkeypatch.setenv("STEMMATA_ARG_HUB_TOKEN", "s5")
+    assert commands.with_given(argv, {})[0][3] == "hub.token=s5"
+
+
 def test_paths_of_the_run_become_those_of_the_work_folder(tmp_path: Path) -> None:
     places = Places.of(Path("/again"), "/home/me/proj", "/home/me/proj/runs")
     assert (places.root, places.folder) == (Path("/again/code"), Path("/again/code/runs"))

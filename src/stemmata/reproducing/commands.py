@@ -25,6 +25,7 @@ _DEAF = "IES"
 _LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "NODE_RANK")
 _LEAST = 4
 """Characters of a secret that is looked for within words too."""
+_KEY = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@-]*")
 _OF_A_JOB = re.compile(r"SLURM_\w+")
 
 
@@ -90,8 +91,8 @@ def with_given(
             what = f"argument {place}" + (f" ({names[-1]})" if len(names) > 1 else "")
             missing.append(Missing(what, f"it was masked when it was captured: {how}"))
         else:
-            head, equals, _ = word.partition("=")
-            words[place] = f"{head}={value}" if equals and head.startswith("-") else value
+            head = _head(word)
+            words[place] = head + value.removeprefix(head)
     return words, missing
 
 
@@ -100,8 +101,7 @@ def given_again(argv: Sequence[str], words: Sequence[str]) -> list[str]:
     found = []
     for before, now in zip(argv, words, strict=True):
         if before != now:
-            head, equals, value = now.partition("=")
-            found.append(value if equals and head.startswith("-") else now)
+            found.append(now.removeprefix(_head(before)))
     return [value for value in found if value]
 
 
@@ -125,14 +125,23 @@ def names_of_masked(argv: Sequence[str]) -> set[str]:
 
 
 def _names(argv: Sequence[str], place: int) -> list[str]:
-    """The number of an argument, and the option that it is the value of."""
-    head, equals, _ = argv[place].partition("=")
-    if equals and head.startswith("-"):
-        return [str(place), head.lstrip("-")]
+    """The number of an argument, the option that it is the value of, and the key before its own value."""
+    head = _head(argv[place])
+    if head.startswith("-"):
+        return [str(place), head[:-1].lstrip("-")]
+    key = [head[:-1].lstrip("+~")] if head else []
     before = argv[place - 1] if place else ""
     if before.startswith("-") and "=" not in before and before not in ("-c", "-m"):
-        return [str(place), before.lstrip("-")]
-    return [str(place)]
+        return [str(place), before.lstrip("-"), *key]
+    return [str(place), *key]
+
+
+def _head(word: str) -> str:
+    """What stands before a value in its word: `--token=`, or `hub.token=` as Hydra has it. Nothing before a
+    word that is a value as a whole: an address may hold such a sign too."""
+    head, equals, _ = word.partition("=")
+    named = head.startswith("-") or _KEY.fullmatch(head) is not None
+    return head + equals if equals and named and MASK not in head else ""
 
 
 def _given(names: Sequence[str], given: Mapping[str, str]) -> str | None:
