@@ -17,8 +17,9 @@ from stemmata.records import load_value
 DETAIL = "reproduced"
 OBJECT = "reproduction"
 EVENT = "reproduce"
-REPEATS, CHANGED = "repeats", "changed"
-"""Labels of a version of a run that repeats another one with a change: which version's, and the change."""
+REPEATS, CHANGED, REPETITION = "repeats", "changed", "repetition"
+"""Labels of a version of a run that repeats another one with a change: which version's, the change, and a word
+of that one repetition: another may be under way at the same time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,3 +81,22 @@ def test_of_a_model_with_very_many_newer_versions_each_is_found(
         for seed in range(4):
             repository.save(model_folder(tmp_path / "out", seed=seed), "plain", provenance={})
     assert made.reproduce("plain@r/epoch-1").verdict.kind == "bit-identical"
+
+
+def test_a_repetition_does_not_take_what_another_one_saves_meanwhile(
+    project: Project, tmp_path: Path
+) -> None:
+    project.write(train__py=TRAIN.replace(', name="one"', ""), helper__py="SCALE = 2.0\n", data__csv="1,2\n")
+    project.run("train.py", "--rate", "1")
+
+    def told(stage: str, _plan: Any) -> None:
+        if stage == "running":
+            with project.open() as other:
+                labels = {"repeats": first.short, "changed": "rate=9"}
+                other.save(model_folder(tmp_path / "out"), "plain", labels=labels, provenance={})
+
+    with project.open() as repository:
+        first = repository["plain@latest"]
+        made = repository.repeat(first, {"rate": "2"}, told=told)
+        assert len(repository.versions("plain")) == 3
+    assert [v.labels["changed"] for v in made.versions] == ["rate=2"]

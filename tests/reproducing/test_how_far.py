@@ -350,7 +350,9 @@ def test_a_repetition_is_a_fork_with_another_option(tmp_path: Path) -> None:
         assert len(made.versions) == 1
         fork = made.versions[0]
         assert fork == repo["plain@latest"]
-        assert fork.labels == {"repeats": first.short, "changed": "rate=0.25"}
+        labels = dict(fork.labels)
+        assert len(labels.pop("repetition")) == 12
+        assert labels == {"repeats": first.short, "changed": "rate=0.25"}
         assert {n.name: n.repeats for n in repo.lineage("plain").nodes} == {
             first.name: None,
             fork.name: first.short,

@@ -21,6 +21,7 @@ from stemmata.arguments import seconds_of
 from stemmata.capture import known_secrets, mask_known, mask_shapes
 from stemmata.capturing import gitting
 from stemmata.errors import InvalidArgument, StemmataError
+from stemmata.ids import random_hex
 from stemmata.redirecting import end_of, scratch_over
 from stemmata.reproducing import counterparts, inputs, launching, moments, sources, storing
 from stemmata.reproducing.closeness import tolerances_of
@@ -31,7 +32,7 @@ from stemmata.reproducing.planning import Plan, Wanted
 from stemmata.reproducing.planning import plan as plan_of
 from stemmata.reproducing.problems import CannotReproduce, ReproductionFailed
 from stemmata.reproducing.verdicts import Verdict, judge
-from stemmata.reproductions import CHANGED, REPEATS
+from stemmata.reproductions import CHANGED, REPEATS, REPETITION
 from stemmata.session import Session
 from stemmata.version import Version
 
@@ -150,12 +151,13 @@ def repeat(version: Version, wanted: Wanted, settings: Settings) -> Repeated:
     with _work_folder(settings, source) as work:
         made = _restored(version, wanted, settings, work)
         changed = made.changed.words if made.changed is not None else ""
-        labels = {REPEATS: version.id.short, CHANGED: changed}
+        token = random_hex(6)
+        labels = {REPEATS: version.id.short, CHANGED: changed, REPETITION: token}
         before = end_of(source)
         ran = _run(made, Target(source, before, scratch=False, labels=labels), settings)
         rows = counterparts.new_versions(version.source, version.model, before)
         found = [Version(version.source, row) for row in rows]
-        mine = [v for v in found if v.labels.get(REPEATS) == version.id.short]
+        mine = [v for v in found if v.labels.get(REPETITION) == token]
         if not mine:
             raise _failed(made, ran, settings, work)
         recorded = made.captured.command
