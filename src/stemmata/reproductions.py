@@ -18,8 +18,8 @@ DETAIL = "reproduced"
 OBJECT = "reproduction"
 EVENT = "reproduce"
 REPEATS, CHANGED, REPETITION = "repeats", "changed", "repetition"
-"""Labels of a version of a run that repeats another one with a change: which version's, the change, and a word
-of that one repetition: another may be under way at the same time."""
+"""Labels of a version of a run that repeats another one with a change: which version's, the change, and a
+word of that one repetition, for another may be under way at the same time."""
 
 
 @dataclass(frozen=True, slots=True)

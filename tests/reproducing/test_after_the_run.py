@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from makers import model_folder
 from projects import TRAIN, Project
 from stemmata.errors import CommitContention
-from stemmata.reproducing import counterparts, storing
+from stemmata.repository import open as open_repository
+from stemmata.reproducing import counterparts, redoing, storing
 from stemmata.reproducing.problems import ReproductionFailed
 
+LEANING = """
+import os
+from pathlib import Path
+import numpy as np
+import stemmata
+from safetensors.numpy import load_file, save_file
+
+repo = stemmata.open("models", create=True)
+weights = load_file(repo["plain@base-2"].path() / "model.safetensors")
+few = np.random.default_rng(int.from_bytes(os.urandom(4), "little")).random((128, 128)) < 0.02
+Path("out").mkdir(exist_ok=True)
+save_file({"w": (weights["w"] + np.float32(1e-3) * few).astype("float32")}, "out/model.safetensors")
+repo.save("out", "plain", name="one", parents=[repo["plain@base-2"]])
+"""
 TWO = TRAIN.replace(
     "    repo.save(",
     """    with repo.run("plain", "r") as run:
@@ -100,3 +119,59 @@ def test_a_repetition_does_not_take_what_another_one_saves_meanwhile(
         made = repository.repeat(first, {"rate": "2"}, told=told)
         assert len(repository.versions("plain")) == 3
     assert [v.labels["changed"] for v in made.versions] == ["rate=2"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "disk"), [("running", "one disk"), ("judging", "one disk"), ("judging", "another disk")]
+)
+def test_a_collection_meanwhile_takes_nothing_from_the_run(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, disk: str
+) -> None:
+    weights = np.random.default_rng(0).normal(size=(128, 128)).astype("float32")
+    with open_repository(project.repository, create=True) as repository:
+        for number in (1, 2):
+            weights[number] += np.float32(1e-4)
+            (tmp_path / "base").mkdir(exist_ok=True)
+            save_file({"w": weights}, tmp_path / "base/model.safetensors")
+            repository.save(tmp_path / "base", "plain", name=f"base-{number}", provenance={})
+    project.write(train__py=LEANING)
+    project.run("train.py")
+
+    def told(at: str, _plan: Any) -> None:
+        if at == stage:
+            with project.open() as other:
+                assert other.repack().packs_retired
+                assert other.gc(grace=0).deleted
+
+    link = os.link
+    if disk == "another disk":
+
+        def linked(source: Any, target: Any, **more: Any) -> None:
+            if "/store/packs/" in os.fspath(target):
+                raise OSError(errno.EXDEV, "Invalid cross-device link")
+            link(source, target, **more)
+
+        monkeypatch.setattr(os, "link", linked)
+    work = tmp_path / "work"
+    made = project.reproduce(told=told, work=work)
+    assert (made.verdict.kind, made.notes) == ("diverged", [])  # so both sides' weights were read
+    with project.open() as repository:
+        assert repository.check().sound
+    # What was held is let go: else nothing that is erased would be gone.
+    assert not list((project.repository / "cache").glob("held/*"))
+    assert not [p for p in (work / "store/packs").rglob("*") if p.is_symlink()]
+
+
+def test_what_was_made_stays_whatever_fails_after_it(
+    made: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: Any, **_more: Any) -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(redoing, "judge", full)
+    with pytest.raises(OSError, match="too many open files") as caught:
+        made.reproduce()
+    (note,) = caught.value.__notes__
+    work = Path(note.removeprefix("the work folder is kept: "))
+    assert (work / "code/out/model.safetensors").is_file()
+    shutil.rmtree(work)

@@ -2,9 +2,10 @@
 
     redoing       the order of it all: plan, restore, run, match, judge, keep; a repetition with a change
     planning      what is restored, from where, and what is missing: sources, inputs, commands, changing,
-                  surroundings
+                  options, surroundings
     places        the work folder's layout
     moments       the repository as the run found it
+    holding       what it found, kept from collections while the run is made again
     launching     the command, in its environment
     counterparts  which version stands for which
     verdicts      the kinds of verdict, and `judge`

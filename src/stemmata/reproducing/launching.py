@@ -76,6 +76,14 @@ def store_in(work: Path) -> Path:
     return work / _STORE
 
 
+def was_started(work: Path) -> bool:
+    """Whether a command has begun in a work folder."""
+    try:
+        return (work / _REPORT).stat().st_size > 0
+    except OSError:
+        return False
+
+
 def run(plan: Plan, target: Target, *, timeout: float | None, told: Told | None = None) -> Ran:
     """Raises CommandNotStarted, OSError."""
     work = plan.places.work

@@ -23,6 +23,7 @@ from stemmata.log.ops import PackAdd, VersionPlace
 from stemmata.log.reader import fetch
 from stemmata.names import name_key
 from stemmata.redirecting import scratch_over
+from stemmata.reproducing.holding import Hold
 from stemmata.session import Session
 from stemmata.version import Version
 
@@ -52,20 +53,24 @@ def before_run(version: Version, begun: str | None) -> Moment:
     return Moment(upto)
 
 
-def bring_up(version: Version, moment: Moment, scratch: Path) -> Moment:
+def bring_up(version: Version, moment: Moment, scratch: Path, hold: Hold) -> Moment:
     """Make the scratch repository that goes on from a moment, and let it know where versions of that time lie
-    now. `problem` of the answer says how many are gone."""
+    now; all packs of theirs are taken hold of. `problem` of the answer says how many versions are gone."""
     now = version.source
     source = Path(now.storage.where)
     then = Session(scratch_over(source, scratch, moment.upto), author=now.author)
     try:
         then.refresh()
+        hold.take(name for name, _ in live_packs(then.catalog.connection))
         if all(_is_there(then, name) for name, _ in live_packs(then.catalog.connection)):
             return moment
         now.refresh()
         places, gone = _moved(then, now)
         if places:
-            then.commit(lambda _catalog: [*_packs(then, now, places), *places])
+            packs = _packs(then, now, places)
+            hold.take(PackName.parse(pack) for place in places for pack in place.packs)
+            hold.take(PackName.parse(pack.pack) for pack in packs)
+            then.commit(lambda _catalog: [*packs, *places])
     finally:
         then.close()
     if not gone:

@@ -27,6 +27,7 @@ from stemmata.reproducing import counterparts, inputs, launching, moments, sourc
 from stemmata.reproducing.closeness import tolerances_of
 from stemmata.reproducing.commands import Line
 from stemmata.reproducing.counterparts import Place
+from stemmata.reproducing.holding import Hold
 from stemmata.reproducing.launching import Ran, Target
 from stemmata.reproducing.planning import Plan, Wanted
 from stemmata.reproducing.planning import plan as plan_of
@@ -125,10 +126,11 @@ def reproduce(version: Version, wanted: Wanted, settings: Settings) -> Remade:
         made = _restored(version, wanted, settings, work)
         moment = moments.before_run(version, made.begun)
         place = counterparts.place_of(version, moment.upto)
-        seen = moments.bring_up(version, moment, launching.store_in(work))
-        target = Target(source, seen.upto, scratch=True, labels={REPRODUCES: version.id.short})
-        ran = _run(made, target, settings)
-        verdict = _judged(version, place, made, ran, settings, seen.upto)
+        with Hold(source, launching.store_in(work)) as hold:
+            seen = moments.bring_up(version, moment, launching.store_in(work), hold)
+            target = Target(source, seen.upto, scratch=True, labels={REPRODUCES: version.id.short})
+            ran = _run(made, target, settings)
+            verdict = _judged(version, place, made, ran, settings, seen.upto)
         notes = [*made.notes, *([seen.problem] if seen.problem else []), *_notes(ran, made)]
         try:
             storing.keep(version, verdict, why=settings.why)
@@ -328,8 +330,11 @@ def _work_folder(settings: Settings, source: Path) -> Iterator[Path]:
     stays = settings.keep
     try:
         yield work
-    except ReproductionFailed:
-        stays = True
+    except Exception as error:
+        # What a command made in days is there, whatever it is that failed after it.
+        if isinstance(error, ReproductionFailed) or launching.was_started(work):
+            stays = True
+            error.add_note(f"the work folder is kept: {work}")
         raise
     finally:
         if not stays:
