@@ -64,6 +64,7 @@ ways = {
     "rm": lambda p: subprocess.run(["rm", "-rf", p], check=True),
     "system": lambda p: os.system(f"ls; rm -rf {p}"),
     "shell": lambda p: subprocess.run(f"cd / && echo 1 >> '{p}'", shell=True, check=True),
+    "text": lambda text: subprocess.run(["bash", "-c", text], check=True),
     "cp": lambda p: subprocess.run(["cp", told["other"], p], check=True),
     "cp from": lambda p: subprocess.run(["cp", p, told["other"]], check=True),
     "folder": lambda p: subprocess.run(["rm", os.path.basename(p)], cwd=os.path.dirname(p), check=True),
@@ -101,7 +102,7 @@ class Places:
             "since": time.time() + 3600,
             "report": str(self.root / "work" / "report"),
             "other": str(self.root / "work" / "b"),
-            "steps": [(way, str(self.root / path)) for way, path in steps],
+            "steps": [(way, path if way == "text" else str(self.root / path)) for way, path in steps],
         }
         environment = {**os.environ, "PYTHONPATH": SOURCE, **variables}
         command = [sys.executable, "-c", RUN, json.dumps(told)]
@@ -130,7 +131,26 @@ CHANGES = (
         ("rm -rf /a '/b c' && ls /d", ["/a", "/b c"]),
         ("cat /a | tee /b >/c 2>&1; cp -r /d /e", ["/c", "/b", "/e"]),
         ("cd /x\nFOO=1 sudo rm /a", ["/a"]),
+        ("cd /x && rm -rf y; (cd z; rm a); rm b", ["/x/y", "/x/z/a", "/x/b"]),
+        ("if [ -d /a ]; then rm -rf /a; else ! rm /b; fi", ["/a", "/b"]),
+        ('for d in /a /b; do rm -r $d/x "${d}"; done', ["/a/x", "/b/x", "/a", "/b"]),
+        ("for d in /a /b\ndo\n  rm $d\ndone", ["/a", "/b"]),
+        ("OUT=/a; export ALL=$OUT/b; rm $ALL; OUT=/c true", ["/a/b"]),
+        ("{ rm /a; } && f() { rm /b; }", ["/a", "/b"]),
+        ("find /a /b -type f -delete; find -name x -exec rm {} \\;", ["/a", "/b", "."]),
+        ("find /a | xargs -n 1 rm -f; echo /b | xargs rm; cat /c | xargs rm", ["/a", "/b"]),
+        ("xargs rm -rf <<< /a", ["/a"]),
+        ("sudo -u ada nice -n 10 timeout 5 rm /a", ["/a"]),
+        ("eval 'rm /a'; rm /b/{c,d} # rm /e\nrm /f", ["/a", "/b/c", "/b/d", "/f"]),
+        ("python -c 'print(1)\nprint(2)'; rm /a \\\n /b", ["/a", "/b"]),
+        ("cat <<EOF >/a\nrm /b\nEOF\nrm /c; bash -s <<'X'\nrm /d\nX", ["/a", "/c", "/d"]),
+        ("echo $(rm /a) 2>/dev/null &>/b", ["/a", "/dev/null", "/b"]),
         (["bash", "-c", "rm /a"], ["/a"]),
+        (["bash", "-lc", "rm /a"], ["/a"]),
+        (["env", "A=1", "bash", "-e", "-c", "rm /a"], ["/a"]),
+        (["find", "/a", "-delete"], ["/a"]),
+        (["find", "/a", "-name", "x"], []),
+        (["rm", "/*"], ["/*"]),
         ([b"/bin/mv", b"/a", b"/b"], ["/a", "/b"]),
         (["python", "rm", "/a"], []),
         (["cp", "/a"], []),
@@ -142,6 +162,42 @@ CHANGES = (
 )
 def test_what_programs_for_files_would_change(command: Any, paths: list[str]) -> None:
     assert list(programs.changed(command)) == paths
+
+
+def test_a_pattern_stands_for_what_is_there(tmp_path: Path) -> None:
+    for name in ("a.bin", "b.bin", "c.txt"):
+        (tmp_path / name).write_text("")
+    whole = [str(tmp_path / name) for name in ("a.bin", "b.bin")]
+    assert sorted(programs.changed("rm *.bin", str(tmp_path))) == whole
+    assert sorted(programs.changed(f"cd {tmp_path}; for f in ?.bin; do rm $f; done")) == whole
+    assert list(programs.changed("rm *.gone", str(tmp_path))) == [str(tmp_path / "*.gone")]
+
+
+SHELLS = (
+    "cd {first} && rm -rf deep",
+    "if [ -d {first}/deep ]; then rm -rf {first}/deep; fi",
+    "for d in {first}/deep; do rm -rf $d; done",
+    "bash -lc 'rm -rf {first}/deep'",
+    "{{ rm -rf {first}/deep; }}",
+    "! rm -rf {first}/deep",
+    "echo {first}/deep | xargs rm -rf",
+    "find {first} -type f -delete",
+    "rm -rf {theirs}/*",
+    "cd {theirs}; rm -f deep/?",
+)
+
+
+def test_however_a_shell_is_told_to_remove_it_what_was_there_stays(tmp_path: Path) -> None:
+    places = Places(tmp_path)
+    before = [places.state(name) for name in ("first", "theirs")]
+    texts = [text.format(first=tmp_path / "first", theirs=tmp_path / "theirs") for text in SHELLS]
+    assert places.run(*[("text", text) for text in texts]) == ["refused"] * len(texts)
+    assert [places.state(name) for name in ("first", "theirs")] == before
+    free = (
+        f"cd {tmp_path}/work && rm -rf deep && for f in a b; do rm $f; done; ls {tmp_path}/first/* >/dev/null"
+    )
+    assert places.run(("text", free)) == ["done"]
+    assert not (tmp_path / "work" / "deep").exists()
 
 
 @pytest.mark.parametrize("place", ["first", "theirs"])

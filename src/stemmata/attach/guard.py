@@ -142,8 +142,7 @@ class Guard:
     def _start(self, command: object, folder: object) -> None:
         """Another program, as `rm -rf`: asked before it is started, as far as its words tell."""
         base = _name(folder, -1) or os.curdir
-        for path in programs.changed(command):
-            whole = os.path.join(base, path)  # noqa: PTH118
+        for whole in programs.changed(command, base):
             self.refuse_entry(whole)
             self.refuse(whole)
 
