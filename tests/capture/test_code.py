@@ -120,6 +120,20 @@ def test_what_a_training_wrote_into_the_tree_is_no_source(project: Path) -> None
     assert not [reason for reason in found.missing if "checkpoint" in reason.what]
 
 
+def test_settings_beside_weights_are_kept_in_a_second_run_too(project: Path) -> None:
+    folder = project / "exp"
+    (folder / "checkpoint-1").mkdir(parents=True)
+    for name in ("settings.yaml", "config.json", "checkpoint-1/zero.py", "checkpoint-1/model.safetensors"):
+        (folder / name).write_text("{}")
+    for _ in range(2):
+        found = captured(project)
+        assert found.code is not None
+        assert "exp/settings.yaml" in found.code.files
+        assert "exp/checkpoint-1/zero.py" not in found.code.files
+        (folder / "model.safetensors").write_text("x")
+    assert "exp/config.json" not in found.code.files
+
+
 def test_of_submodules_it_says_what_is_not_kept(project: Path, tmp_path: Path) -> None:
     inner = tmp_path / "inner"
     inner.mkdir()

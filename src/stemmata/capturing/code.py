@@ -8,6 +8,7 @@ Refuses files that are large, that are no text, and those made to hold secrets: 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -27,6 +28,9 @@ MAX_DIFF = 1 << 20
 _OUTPUT_NAMES = frozenset(("stemmata.json", "training_args.bin", "trainer_state.json", "optimizer.pt"))
 OUTPUT_SUFFIXES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 """How the names of what a training writes end."""
+_BY_HAND = (".py", ".ipynb", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".conf", ".sh")
+"""How the names of source end that may lie right beside weights: other kinds libraries write there too."""
+_STATES = re.compile(r"checkpoint-\d+$")
 _NAMED = 20
 """Untracked files of other kinds that are named one by one."""
 
@@ -224,7 +228,7 @@ def _untracked(tree: gitting.Tree, kept: _Kept) -> None:
     outputs = _outputs(tree.untracked)
     others = []
     for path in tree.untracked:
-        if outputs and not outputs.isdisjoint(_parents(path)):
+        if outputs and not outputs.isdisjoint(_parents(path)) and not _is_by_hand(path, outputs):
             continue  # what a training or a store wrote says nothing of the code
         if "__pycache__" in PurePosixPath(path).parts:
             continue
@@ -248,6 +252,13 @@ def _outputs(paths: list[str]) -> set[str]:
         if folder and (name in _OUTPUT_NAMES or name.endswith(OUTPUT_SUFFIXES)):
             found.add(folder)
     return found
+
+
+def _is_by_hand(path: str, outputs: set[str]) -> bool:
+    """Whether a file right beside weights is somebody's own: the settings of an experiment may lie where its
+    results do."""
+    folder = path.rpartition("/")[0]
+    return folder in outputs and not _STATES.search(folder) and path.endswith(_BY_HAND)
 
 
 def _parents(path: str) -> list[str]:

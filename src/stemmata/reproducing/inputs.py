@@ -56,7 +56,9 @@ _NO_INPUTS = frozenset(
 _OUTPUT_NAMES = frozenset(
     ("training_args.bin", "trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 )
+_EVENTS = "events.out.tfevents"
 _REPOSITORY, _ENVIRONMENT = "stemmata.json", "pyvenv.cfg"
+_OLDER = "weights in it are older than the run, which wrote there: they are not copied (--link)"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 # --- base -----------------------------------------------------------------------------------------
@@ -263,27 +265,47 @@ class Beside:
 
 
 def beside(
-    captured: Captured, places: Places, known: Sequence[str], outputs: Sequence[Path]
+    captured: Captured,
+    places: Places,
+    known: Sequence[str],
+    outputs: Sequence[Path],
+    elsewhere: Sequence[Path] = (),
 ) -> tuple[list[Beside], list[Missing]]:
     """Files of the run's folders that git does not know and no capture holds: data, settings, whatever the
-    script may read. Not what a training wrote; `known` is restored otherwise, `outputs` were the run's.
+    script may read. Not what a training wrote: in `outputs`, which were the run's, and where weights came
+    since, that is all that is not older than the run. Of what may be an input and is not copied it is told.
+    `known` and `elsewhere` are restored otherwise.
     """
     root = captured.code.root if captured.code is not None else ""
     found: list[Beside] = []
+    left: list[Missing] = []
     begun = begun_at(captured)
     for there, here in places.pairs:
-        if not there.is_dir() or is_wide(there):
+        if not there.is_dir():
             continue
+        if is_wide(there):
+            why = "too much lies there that is no part of the run: nothing of it is copied unasked (--link)"
+            left.append(Missing(f"files in {there}", why))
+            continue
+        older: dict[Path, None] = {}
         skipped = {there / path for path in known} if str(there) == root else set()
         skipped |= {Path(root) / path for path in known}
-        for path, size in _files(there, root, captured, outputs, begun):
+        walk = _Walk(there, root, captured, outputs, elsewhere, begun, older)
+        for path, size in walk.files():
             if path not in skipped:
                 # A file of secrets is read where it lies: no copy of it stays behind.
                 target = path.resolve() if path.is_symlink() or holds_secrets(path.name) else None
                 moved = places.here(target) if target is not None else None
                 leads = target if moved is None or not path.is_symlink() else moved
                 found.append(Beside(path, here / path.relative_to(there), size, target=leads))
-    return _bounded([*found, *_changed(captured, places)])
+        left += _told([f"folder {place}" for place in older], _OLDER)
+    copied, too_large = _bounded([*found, *_changed(captured, places)])
+    return copied, [*left, *too_large]
+
+
+def _told(whats: Sequence[str], why: str) -> list[Missing]:
+    more = [f"{len(whats) - _NAMED} more folders"] if len(whats) > _NAMED else []
+    return [Missing(what, why) for what in (*whats[:_NAMED], *more)]
 
 
 def _changed(captured: Captured, places: Places) -> Iterator[Beside]:
@@ -319,59 +341,101 @@ def _bounded(found: list[Beside]) -> tuple[list[Beside], list[Missing]]:
     return sorted(found[:taken], key=lambda each: str(each.there)), missing
 
 
-def _files(
-    there: Path, root: str, captured: Captured, outputs: Sequence[Path], begun: float | None
-) -> Iterator[tuple[Path, int]]:
-    """Files below `there` that may have been read."""
-    tracked = _tracked(there) if captured.code is not None and captured.code.commit else set()
-    seen = 0
-    for folder, folders, names in os.walk(there):
-        place = Path(folder)
-        if place in outputs or _is_output(place, names, begun, top=place in (there, Path(root))):
-            folders.clear()
-            continue
-        for name in folders:
-            if not (place / name).is_symlink() or name in _NO_INPUTS or str(place / name) in tracked:
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """A way through a folder, to the files that may have been read. `older`: where weights lie that are older
+    than the run, in folders that it wrote."""
+
+    there: Path
+    root: str
+    captured: Captured
+    outputs: Sequence[Path]
+    elsewhere: Sequence[Path]
+    begun: float | None
+    older: dict[Path, None]
+
+    def files(self) -> Iterator[tuple[Path, int]]:
+        """Each with its size, 0 for a link."""
+        commit = self.captured.code.commit if self.captured.code is not None else None
+        tracked = _tracked(self.there) if commit else set()
+        written: set[Path] = set()
+        seen = 0
+        for folder, folders, names in os.walk(self.there):
+            place = Path(folder)
+            top = place in (self.there, Path(self.root))
+            if place in self.elsewhere or _is_foreign(names, top=top):
+                folders.clear()
                 continue
-            if place / name not in outputs and not _leads_to_output(place / name, begun):
-                yield place / name, 0  # what it leads to is not walked: it may be anything
-        folders[:] = [f for f in folders if f not in _NO_INPUTS and not (place / f / ".git").exists()]
-        for name in names:
-            seen += 1
-            path = place / name
-            if seen > _MOST_SEEN:
-                return
-            if name in (".git", *_OUTPUT_NAMES) or str(path) in tracked or path in outputs:
-                continue
-            try:
-                about = path.stat()
-            except OSError:
-                continue
-            made = begun is not None and about.st_mtime >= begun and name.endswith(OUTPUT_SUFFIXES)
-            if stat.S_ISREG(about.st_mode) and not made:
-                yield path, 0 if path.is_symlink() else about.st_size
+            if (
+                place.parent in written
+                or place in self.outputs
+                or (not top and _holds_new_weights(place, names, self.begun))
+            ):
+                written.add(place)
+                if self.begun is None and not top:
+                    folders.clear()  # what was there before cannot be told
+                    continue
+            for name in folders:
+                link = place / name
+                if link.is_symlink() and name not in _NO_INPUTS and str(link) not in tracked:
+                    if place in written and self._came_since(link):
+                        continue
+                    if link not in (*self.outputs, *self.elsewhere) and not _leads_to_output(
+                        link, self.begun
+                    ):
+                        yield link, 0  # what it leads to is not walked: it may be anything
+            folders[:] = [f for f in folders if f not in _NO_INPUTS and not (place / f / ".git").exists()]
+            for name in names:
+                seen += 1
+                if seen > _MOST_SEEN:
+                    return
+                if str(place / name) not in tracked:
+                    yield from self._file(place, name, over=place in written)
+
+    def _file(self, place: Path, name: str, *, over: bool) -> Iterator[tuple[Path, int]]:
+        path = place / name
+        if name == ".git" or path in self.outputs or path in self.elsewhere:
+            return
+        try:
+            about = path.stat()
+        except OSError:
+            return
+        weights = name.endswith(OUTPUT_SUFFIXES)
+        since = self.begun is not None and about.st_mtime >= self.begun
+        if not stat.S_ISREG(about.st_mode) or name in _OUTPUT_NAMES or name.startswith(_EVENTS):
+            return
+        if since and (over or weights):
+            return
+        if over and weights:
+            self.older[place] = None
+            return
+        yield path, 0 if path.is_symlink() else about.st_size
+
+    def _came_since(self, link: Path) -> bool:
+        return self.begun is not None and link.lstat().st_mtime >= self.begun
 
 
 def _leads_to_output(link: Path, begun: float | None) -> bool:
     """Outputs often lie on another disk: then the copy's own are in the work folder instead."""
     try:
-        return _is_output(link, os.listdir(link), begun, top=False)  # noqa: PTH208
+        names = os.listdir(link)  # noqa: PTH208
     except OSError:
         return False
+    return _is_foreign(names, top=False) or _holds_new_weights(link, names, begun)
 
 
-def _is_output(folder: Path, names: Sequence[str], begun: float | None, *, top: bool) -> bool:
-    """Whether a folder holds what a training or a store wrote: weights that are older than the run are its
-    inputs."""
-    if _REPOSITORY in names or _ENVIRONMENT in names:
-        return not top or _ENVIRONMENT in names
-    if top:
-        return False
+def _is_foreign(names: Sequence[str], *, top: bool) -> bool:
+    """Whether a folder is a repository's or an environment's."""
+    return _ENVIRONMENT in names or (_REPOSITORY in names and not top)
+
+
+def _holds_new_weights(folder: Path, names: Sequence[str], begun: float | None) -> bool:
+    """Whether a training wrote there: weights that are older than the run are its inputs."""
     weights = [n for n in names if n.endswith(OUTPUT_SUFFIXES) or n in _OUTPUT_NAMES]
-    if not weights:
-        return False
     try:
-        return begun is None or any((folder / n).stat().st_mtime >= begun for n in weights)
+        return bool(weights) and (
+            begun is None or any((folder / n).stat().st_mtime >= begun for n in weights)
+        )
     except OSError:
         return True
 

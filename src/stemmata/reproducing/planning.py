@@ -165,7 +165,7 @@ def plan(version: Version, wanted: Wanted, work: Path) -> Plan:
     outputs = _outputs(captured)
     known = [*found.files, *found.deleted]
     elsewhere = [*([base.source] if base.source is not None else []), *_linked(captured, wanted)]
-    beside, too_large = inputs.beside(captured, places, known, [*outputs, *elsewhere])
+    beside, too_large = inputs.beside(captured, places, known, outputs, elsewhere)
     blocked = _blocked(captured, found, base)
     argv, secrets, changed, wants = _command(version, captured, wanted, places, found, base)
     variables, masked = commands.variables(captured)
