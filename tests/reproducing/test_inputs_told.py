@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from projects import Project
 from stemmata.reproducing.planning import Plan
@@ -67,3 +70,48 @@ def test_files_beside_a_script_in_a_home_are_told(project: Project, monkeypatch:
     assert not plan.beside
     assert "nothing of it is copied unasked" in next(m.why for m in plan.missing if m.what == what)
     assert project.reproduce(link=["exp/config.json"]).verdict.kind == "bit-identical"
+
+
+BASE = """
+import sys
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+import stemmata
+
+if "--make" in sys.argv:
+    Path("base").mkdir(exist_ok=True)
+    save_file({"w": np.ones((4, 4), "float32")}, "base/model.safetensors")
+weights = load_file("base/model.safetensors")["w"]
+Path("out").mkdir(exist_ok=True)
+save_file({"w": weights * 2}, "out/adapter_model.safetensors")
+Path("out/adapter_config.json").write_text('{"base_model_name_or_path": "base", "peft_type": "LORA", "r": 8}')
+stemmata.open("models", create=True).save("out", "plain", name="one")
+"""
+
+
+def test_a_base_that_was_copied_since_is_none_that_the_run_made(project: Project) -> None:
+    written(project.folder / "base/config.json")
+    save_file({"w": np.full((4, 4), 3, "float32")}, project.folder / "base/model.safetensors")
+    project.write(train__py=BASE)
+    time.sleep(0.05)
+    project.run("train.py")
+    shutil.move(project.folder / "base", project.folder / "kept")
+    for path in (project.folder / "kept").iterdir():
+        written(project.folder / "base" / path.name)
+        shutil.copyfile(path, project.folder / "base" / path.name)
+    made = project.reproduce()
+    assert (made.plan.base.how, made.verdict.kind) == ("copy", "bit-identical")
+
+
+def test_a_base_that_a_later_run_made_anew_is_made_anew_again(project: Project) -> None:
+    project.write(train__py=BASE)
+    project.run("train.py", "--make")
+    assert plan_of(project).base.how == "made"
+    (project.folder / "train.py").write_text(BASE.replace('"one"', '"two"'))
+    project.run("train.py", "--make")
+    (project.folder / "train.py").write_text(BASE)
+    made = project.reproduce()
+    assert (made.plan.base.how, made.verdict.kind) == ("copy", "bit-identical")

@@ -63,13 +63,13 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 # --- base -----------------------------------------------------------------------------------------
 
-How = Literal["none", "there", "hub", "made", "link", "checkout"]
+How = Literal["none", "there", "hub", "made", "link", "copy", "checkout"]
 
 
 @dataclass(frozen=True, slots=True)
 class BasePlan:
     """`how`: none is known of; it is still there; in the hub's cache, or to be fetched by the script; the run
-    makes it itself; `source` is linked to `target`; `version` is."""
+    makes it itself; `source` is linked to `target`, or copied; `version` is linked."""
 
     how: How
     words: str
@@ -88,7 +88,10 @@ class BasePlan:
             if not places.holds(self.target.parent):
                 raise UnsafePath(path=str(self.target), reason="a link leads out of the work folder")
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            self.target.symlink_to(source)  # read alone; the guard keeps it so
+            if self.how == "copy":
+                shutil.copytree(source, self.target)
+            else:
+                self.target.symlink_to(source)  # read alone; the guard keeps it so
 
 
 def base(version: Version, captured: Captured, places: Places, given: Path | None) -> BasePlan:
@@ -107,8 +110,14 @@ def base(version: Version, captured: Captured, places: Places, given: Path | Non
         _require_same(version, found, given)
         return _placed(found, here, places, BasePlan("link", f"{given}", source=given.absolute()))
     if there is not None and bases.is_folder(there):
-        if here is not None and _came_later(there, captured):
-            return BasePlan("made", f"the run made it itself ({name})")
+        if here is not None and _came_after(there, begun_at(captured)):
+            if found.digest is None or not _came_after(there, _seconds(version.created_at)):
+                return BasePlan("made", f"the run made it itself ({name})")
+            if _digest(there) != found.digest:
+                return BasePlan("made", f"the run made it itself ({name}); another one lies there now")
+            # It was copied there or unpacked, or a later run made it anew, and this one would again.
+            words = f"{there}, copied: the same files, which came there since"
+            return BasePlan("copy", words, target=here, source=there)
         if found.digest is None or _digest(there) == found.digest:
             words = f"{there}, where it was" + (", with the same files" if found.digest else ", unchecked")
             if here is None:
@@ -176,18 +185,20 @@ def _of_the_same_process(stored: Version, version: Version) -> bool:
     return mine is not None and stored.record.provenance.get("command") == mine
 
 
-def _came_later(folder: Path, captured: Captured) -> bool:
-    """Whether all that lies there was written since the run's process was started."""
-    begun = begun_at(captured)
-    if begun is None:
+def _came_after(folder: Path, moment: float | None) -> bool:
+    """Whether all that lies there was written after a moment."""
+    if moment is None:
         return False
     times = [entry.stat().st_mtime for entry in os.scandir(folder) if entry.is_file()]
-    return bool(times) and min(times) > begun
+    return bool(times) and min(times) > moment
 
 
 def begun_at(captured: Captured) -> float | None:
     """When the run's process was started, in seconds since 1970."""
-    said = captured.command.begun if captured.command is not None else None
+    return _seconds(captured.command.begun if captured.command is not None else None)
+
+
+def _seconds(said: str | None) -> float | None:
     try:
         return datetime.fromisoformat(said).timestamp() if said else None
     except ValueError:
