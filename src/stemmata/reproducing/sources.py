@@ -168,8 +168,16 @@ def _repository(code: Code, given: Path | None) -> tuple[Path | None, str]:
             lacks = "valid object name" in str(error)
             reasons.append(f"{place} does not have it" if lacks else f"{place}: {error}")
         else:
-            return place, ""
+            return _top(place), ""
     return None, ", ".join(reasons)
+
+
+def _top(place: Path) -> Path:
+    """The folder that can be cloned: of a folder within a work tree its top; a bare repository's own."""
+    try:
+        return Path(gitting.ask(place, "rev-parse", "--show-toplevel", seconds=_ASKED).rstrip("\n"))
+    except gitting.NoTree:
+        return place
 
 
 def _has(repository: Path, what: str) -> bool:
@@ -233,13 +241,41 @@ def import_roots(sources: Sources) -> list[str]:
 
 def _clone(source: Path, commit: str, target: Path, branch: str, remote: str | None) -> None:
     # Objects are shared, so that also a commit which no branch holds any more is there.
-    _git("clone", "--quiet", "--shared", "--no-checkout", "--", str(source.resolve()), str(target))
+    shallow = _shallow(source)
+    if shallow is None:
+        _git("clone", "--quiet", "--shared", "--no-checkout", "--", str(source.resolve()), str(target))
+    else:
+        _borrow(source, commit, target, shallow)
     named = ["-B", branch] if branch and branch != "HEAD" and _is_branch(branch) else ["--detach"]
     _git("-C", str(target), "checkout", "--quiet", "--force", *named, commit)
     if remote:
-        _git("-C", str(target), "remote", "set-url", "--", "origin", remote)
-    else:
+        how = "set-url" if shallow is None else "add"
+        _git("-C", str(target), "remote", how, "--", "origin", remote)
+    elif shallow is None:
         _git("-C", str(target), "remote", "remove", "origin")
+
+
+def _shallow(source: Path) -> str | None:
+    """Where the history of a shallow clone ends, as git notes it; None for a whole one. Raises NoTree."""
+    if gitting.ask(source, "rev-parse", "--is-shallow-repository", seconds=_ASKED).strip() != "true":
+        return None
+    return _place_in(source, "shallow").read_text(encoding="ascii")
+
+
+def _place_in(source: Path, name: str) -> Path:
+    """Where git keeps something of a repository. Raises NoTree."""
+    return source / gitting.ask(source, "rev-parse", "--git-path", name, seconds=_ASKED).rstrip("\n")
+
+
+def _borrow(source: Path, commit: str, target: Path, shallow: str) -> None:
+    """A repository that shares the objects of a shallow one, which git itself does not clone that way. The
+    commit's parents may be gone since: a later fetch moves the end of what is there."""
+    objects = _place_in(source, "objects").resolve()
+    _git("init", "--quiet", "--", str(target))
+    inner = target / ".git"
+    (inner / "objects" / "info" / "alternates").write_text(f"{objects}\n")
+    ends = dict.fromkeys([*shallow.split(), commit])
+    (inner / "shallow").write_text("".join(f"{end}\n" for end in ends))
 
 
 def _is_branch(name: str) -> bool:
