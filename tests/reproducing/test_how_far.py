@@ -129,6 +129,10 @@ def test_the_cells_of_a_notebook_are_run(repo: Repository, tmp_path: Path) -> No
     def of(*cells: str) -> Version:
         return version(repo, code=code, command=command, code_files={}, code_cells={"cells": cells})
 
+    found = repo.reproduce(of("y = undefined", CELLS[0], "print(", "raise SystemExit(2)", *CELLS[1:]))
+    assert (found.status, found.verdict.kind) == (0, "diverged")
+    assert why(found.plan.missing, "1 cell") == "left out: as Python cannot read it, it failed then too"
+    assert "5 cells that had been run" in found.plan.sources.words()
     plan = repo.plan_reproduction(of("%pip list", *CELLS))
     assert list(plan.argv[1:3]) == ["-m", "IPython"]
     plan = repo.plan_reproduction(of("token = '***'"))

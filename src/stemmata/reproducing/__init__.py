@@ -1,8 +1,8 @@
 """Reproducing: a version made again from what was captured, and whether it is the same.
 
     redoing       the order of it all: plan, restore, run, match, judge, keep; a repetition with a change
-    planning      what is restored, from where, and what is missing: sources, inputs, commands, changing,
-                  options, surroundings
+    planning      what is restored, from where, and what is missing: sources, cells, inputs, commands,
+                  changing, options, surroundings
     places        the work folder's layout
     moments       the repository as the run found it
     holding       what it found, kept from collections while the run is made again

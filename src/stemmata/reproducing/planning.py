@@ -18,13 +18,13 @@ from stemmata.capturing import Captured, Missing
 from stemmata.capturing.reading import Attached
 from stemmata.compare.environment import EnvironmentDiff
 from stemmata.errors import InvalidArgument
-from stemmata.reproducing import changing, commands, inputs, sources, surroundings
+from stemmata.reproducing import cells, changing, commands, inputs, sources, surroundings
 from stemmata.reproducing.causes import is_nothing
 from stemmata.reproducing.changing import Changed
 from stemmata.reproducing.commands import Line
 from stemmata.reproducing.inputs import BasePlan, Beside
 from stemmata.reproducing.places import Places
-from stemmata.reproducing.sources import CELLS, Sources
+from stemmata.reproducing.sources import Sources
 from stemmata.reproducing.steps import version_at, versions_of_run
 from stemmata.version import Version
 
@@ -252,10 +252,10 @@ def _command(
     if not recorded:
         return [], [], changed, []
     if found.cells:
+        name, _ = cells.script_of(found.cells)
         if found.magic:
-            argv = [sys.executable, "-m", "IPython", "--colors=NoColor", f"{CELLS}.ipy"]
-            return argv, [], changed, _ipython()
-        return [sys.executable, f"{CELLS}.py"], [], changed, []
+            return [sys.executable, "-m", "IPython", "--colors=NoColor", name], [], changed, _ipython()
+        return [sys.executable, name], [], changed, []
     line = Line.parse(given)
     program = captured.code is not None and captured.code.entry.kind == "program"
 

@@ -18,6 +18,7 @@ from stemmata.capturing import Missing, gitting
 from stemmata.capturing.reading import Captured, Code, SourceFile
 from stemmata.capturing.secrets import mask_source
 from stemmata.errors import UnsafePath
+from stemmata.reproducing import cells
 from stemmata.reproducing.places import Places
 from stemmata.trees import check_path
 
@@ -25,8 +26,6 @@ SHORT = 12
 _SECONDS, _ASKED = 600.0, 60.0
 """For what git writes, and for a question."""
 _LINK = re.compile(r"160000 commit ([0-9a-f]{40,64})\s+-\t(.*)", re.DOTALL)
-_MAGIC = re.compile(r"\s*(?:[%!?]|get_ipython\(\))")
-CELLS = "stemmata_cells"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ class Sources:
     @property
     def magic(self) -> bool:
         """Whether the cells need IPython."""
-        return any(_MAGIC.match(line) for cell in self.cells for line in cell.splitlines())
+        return cells.needs_ipython(self.cells)
 
     def words(self) -> str:
         """Where the code comes from, in a sentence."""
@@ -97,6 +96,11 @@ def plan(captured: Captured, places: Places, code: Path | None = None) -> Source
         if each.source is None:
             why = f"its commit {each.commit[:SHORT]} is not at {Path(found.root) / each.path}"
             missing.append(Missing(f"submodule {each.path}", why))
+    run = cells.runnable(found.cells) if found.entry.kind == "notebook" else []
+    if found.entry.kind == "notebook" and len(run) < len(found.cells):
+        left = len(found.cells) - len(run)
+        why = "left out: as Python cannot read it, it failed then too"
+        missing.append(Missing(_count(left, "cell"), why))
     sources = Sources(
         commit=found.commit if repository is not None else None,
         repository=repository,
@@ -106,7 +110,7 @@ def plan(captured: Captured, places: Places, code: Path | None = None) -> Source
         files=inside,
         outside={p: f for p, f in outside.items() if places.here(p) or not _is_unchanged(Path(p), p, f)},
         submodules=submodules,
-        cells=tuple(found.cells) if found.entry.kind == "notebook" else (),
+        cells=tuple(run),
         root=found.root,
         missing=tuple(missing),
     )
@@ -213,7 +217,7 @@ def restore(sources: Sources, places: Places) -> None:
             if each.source is not None:
                 _clone(each.source, each.commit, places.root / each.path, "", None)
     places.root.mkdir(parents=True, exist_ok=True)
-    _within(places, places.folder / CELLS).parent.mkdir(parents=True, exist_ok=True)
+    _within(places, places.folder / cells.NAME).parent.mkdir(parents=True, exist_ok=True)
     for path in sources.deleted:
         _within(places, places.root / path).unlink(missing_ok=True)
     for path, file in sources.files.items():
@@ -223,8 +227,8 @@ def restore(sources: Sources, places: Places) -> None:
         target = _within(places, places.here(path) or places.outside(path))
         _write(target, file, _original(Path(), path, file) if file.masked else None)
     if sources.cells:
-        name = f"{CELLS}.ipy" if sources.magic else f"{CELLS}.py"
-        (places.folder / name).write_text("\n\n".join(sources.cells) + "\n", encoding="utf-8")
+        name, text = cells.script_of(sources.cells)
+        (places.folder / name).write_text(text, encoding="utf-8")
 
 
 def import_roots(sources: Sources) -> list[str]:
