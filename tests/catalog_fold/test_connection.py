@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +68,17 @@ def test_an_heir_answers(connection: Connection) -> None:
 def test_errors_that_come_without_a_code_are_neither() -> None:
     assert not is_damage(sqlite3.ProgrammingError("closed"))
     assert not is_place(sqlite3.ProgrammingError("closed"))
+
+
+def test_another_connection_of_this_process_keeps_its_locks(tmp_path: Path) -> None:
+    """A process that closes the file as its last user checkpoints the write-ahead log and removes it. It must
+    not take itself for the last one because this process opened the file once more."""
+    file = tmp_path / "catalog.sqlite"
+    mine = connect(file, threading.RLock())
+    mine.execute("CREATE TABLE t (a)")
+    connect(file, threading.RLock()).close()
+    script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('INSERT INTO t VALUES (1)')"
+    subprocess.run([sys.executable, "-c", f"{script}; c.commit(); c.close()", str(file)], check=True)
+    assert file.with_name(f"{file.name}-wal").exists()
+    assert mine.execute("SELECT count(*) FROM t").fetchone() == (1,)
+    mine.close()

@@ -141,7 +141,10 @@ def connect(file: Path | None, guard: Any, *, busy: float | None = None) -> Conn
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         # SQLite itself would let nobody but its maker write; the umask decides: it may belong to a group.
-        os.close(os.open(file, os.O_RDONLY | os.O_CREAT, 0o666))
+        # One that is there is not opened for that: to close it would drop the locks of this process's other
+        # connections to it, and another process that closes last takes their write-ahead log away.
+        with suppress(FileExistsError):
+            os.close(os.open(file, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o666))
     connection = sqlite3.connect(
         file if file is not None else ":memory:",
         timeout=_FOLD_BUSY_SECONDS if busy is None else busy,
