@@ -72,6 +72,19 @@ def test_files_beside_a_script_in_a_home_are_told(project: Project, monkeypatch:
     assert project.reproduce(link=["exp/config.json"]).verdict.kind == "bit-identical"
 
 
+def test_what_the_code_names_outside_of_its_folders_is_told(project: Project, tmp_path: Path) -> None:
+    inner = Project(project.folder / "scripts")
+    written(project.folder / "data/rows.json", '{"scale": 2}')
+    script = TRAIN.replace("exp/config.json", "../data/rows.json").replace('"models"', '"../models"')
+    inner.write(train__py=script.replace("import json", "import json; '../data/gone'"))
+    (inner.folder / "exp").mkdir()
+    inner.run("train.py")
+    plan = plan_of(project)
+    told = {m.what: m.why for m in plan.missing if str(tmp_path) in m.what}
+    assert list(told) == [f"file {project.folder}/data/rows.json"]
+    assert "outside of the run's folders nothing is restored" in next(iter(told.values()))
+
+
 BASE = """
 import sys
 from pathlib import Path

@@ -59,6 +59,10 @@ _OUTPUT_NAMES = frozenset(
 _EVENTS = "events.out.tfevents"
 _REPOSITORY, _ENVIRONMENT = "stemmata.json", "pyvenv.cfg"
 _OLDER = "weights in it are older than the run, which wrote there: they are not copied (--link)"
+_OUTSIDE = (
+    "the code names it by ../, and outside of the run's folders nothing is restored: a whole path leads there"
+)
+_CLIMBING = re.compile(r"""["'](\.\./[^"'\n{}$*?]{1,200})["']""")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 # --- base -----------------------------------------------------------------------------------------
@@ -310,12 +314,23 @@ def beside(
                 leads = target if moved is None or not path.is_symlink() else moved
                 found.append(Beside(path, here / path.relative_to(there), size, target=leads))
         left += _told([f"folder {place}" for place in older], _OLDER)
+    left += _told([f"file {place}" for place in _climbed(captured, places)], _OUTSIDE)
     copied, too_large = _bounded([*found, *_changed(captured, places)])
     return copied, [*left, *too_large]
 
 
+def _climbed(captured: Captured, places: Places) -> list[Path]:
+    """What captured sources name by a way out of the run's folders, such as "../data/rows.csv"."""
+    worked = captured.command.folder if captured.command is not None else ""
+    texts = [file.text for file in captured.code.files.values()] if captured.code is not None else []
+    named = dict.fromkeys(word for text in texts for word in _CLIMBING.findall(text))
+    found = [Path(os.path.normpath(Path(worked) / word)) for word in named if worked]
+    outside = [place for place in found if os.access(place, os.R_OK) and places.here(place) is None]
+    return [place for place in outside if not os.access(place / _REPOSITORY, os.R_OK)]  # that is redirected
+
+
 def _told(whats: Sequence[str], why: str) -> list[Missing]:
-    more = [f"{len(whats) - _NAMED} more folders"] if len(whats) > _NAMED else []
+    more = [f"{len(whats) - _NAMED} more"] if len(whats) > _NAMED else []
     return [Missing(what, why) for what in (*whats[:_NAMED], *more)]
 
 
