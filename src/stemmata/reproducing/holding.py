@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +29,7 @@ class Hold:
     def __init__(self, source: Path, scratch: Path) -> None:
         self._source, self._scratch = source, scratch
         self._all = source / "cache" / _FOLDER
-        self._beside = self._all / f"{os.uname().nodename}-{os.getpid()}-{random_hex(4)}"
+        self._beside = self._all / f"{socket.gethostname()}-{os.getpid()}-{random_hex(4)}"
         self._given: list[Path] = []
         self._able = True
 
@@ -75,7 +76,7 @@ class Hold:
         with suppress(OSError, ValueError):
             for folder in self._all.iterdir():
                 machine, process, _ = folder.name.rsplit("-", 2)
-                if machine == os.uname().nodename and not _is_alive(int(process)):
+                if machine == socket.gethostname() and not _is_alive(int(process)):
                     shutil.rmtree(folder, ignore_errors=True)
 
 
