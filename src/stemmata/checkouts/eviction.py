@@ -25,6 +25,9 @@ VARIABLE = "STEMMATA_CACHE_SIZE"
 RECENT = 600.0
 """Seconds after which a checkout that was handed out may go."""
 
+_LEFT_FOR = 3600.0
+"""Seconds without a write after which what nobody makes is nobody's: locks may end at a computer's own."""
+
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)b?", re.IGNORECASE)
 _HOME = re.compile(r"[0-9a-f]{64}")
 _LEFT = re.compile(r"\.([0-9a-f]{64})\.[0-9a-f]{16}")
@@ -119,7 +122,7 @@ def _is_left(left: Path, lock: Path) -> bool:
     being made by who holds the lock."""
     try:
         newest = max(path.lstat().st_mtime for path in (left, *left.rglob("*")))
-        if time.time() - newest < RECENT:
+        if time.time() - newest < _LEFT_FOR:
             return False
         import fcntl
 

@@ -31,8 +31,8 @@ from stemmata.trees import Tree, TreeFile, check_paths
 Progress = Callable[[int], None]
 
 UNFINISHED = ".stemmata-"
-_WHILE = 600.0
-"""Seconds after which what nobody holds is nobody's."""
+_WHILE = 86_400.0
+"""Seconds without a write after which what nobody holds is nobody's: locks may end at a computer's own."""
 _MAX_DEPTH = 250
 """Folders; a save takes fewer."""
 OCCUPIED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR})
@@ -336,7 +336,8 @@ def _sweep(parent: Path) -> None:
     """Remove what checkouts that were killed have left in this folder a while ago."""
     for left in parent.glob(f"{UNFINISHED}*"):
         with contextlib.suppress(OSError):
-            if not is_unfinished(left.name) or time.time() - left.stat().st_mtime < _WHILE:
+            newest = max(path.lstat().st_mtime for path in (left, *left.rglob("*")))
+            if not is_unfinished(left.name) or time.time() - newest < _WHILE:
                 continue
             held = _hold(left)
             if held is not None:
