@@ -266,15 +266,16 @@ def _name_for(catalog: Catalog, request: SaveRequest, own: VersionId | None = No
     """
     if request.alias:
         _refuse_alias(catalog, request.model, request.alias)
-        if request.name and name_key(request.name) == name_key(request.alias):
-            raise NameTaken(model=request.model, name=request.alias, holder="name of this version")
     number, name = 1, request.name
     while name is not None:
         taken = queries.ref(catalog.connection, name_key(request.model), name_key(name))
-        if taken is None or (own is not None and (taken.kind, taken.target) == ("name", own)):
+        is_alias = request.alias is not None and name_key(name) == name_key(request.alias)
+        free = taken is None or (own is not None and (taken.kind, taken.target) == ("name", own))
+        if free and not is_alias:
             break
         if not request.numbered:
-            raise NameTaken(model=request.model, name=name, holder=holder_of(catalog, taken))
+            holder = "name of this version" if is_alias or taken is None else holder_of(catalog, taken)
+            raise NameTaken(model=request.model, name=name, holder=holder)
         number += 1
         name = f"{request.name}-{number}"
     if name is not None:

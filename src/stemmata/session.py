@@ -65,7 +65,7 @@ class Session:
         self.damage: DamagedLog | None = None
         """Where the log that is read up to its damage ends, and why."""
         self._up_to_damage = up_to_damage
-        self._names_then: tuple[object, dict[VersionId, list[queries.RefRow]]] | None = None
+        self._names_then: tuple[object, dict[str, dict[VersionId, list[queries.RefRow]]]] | None = None
         self.author = author
         self._unread: set[PackName] = set()
         self._trees: dict[tuple[VersionId, tuple[str, ...]], Tree] = {}
@@ -76,16 +76,19 @@ class Session:
         return objects.ObjectReader(self.storage)
 
     def names_then(self, model: str, at: str) -> dict[VersionId, list[queries.RefRow]]:
-        """What pointed at each version of a model (by key) at a time. The last answer is kept: whoever lists
-        versions as of then asks for each of them."""
-        asked = (model, at, self.catalog.position.hash)
-        known = self._names_then
-        if known is None or known[0] != asked:
+        """What pointed at each version of a model (by key) at a time. The answers of the last time are kept:
+        whoever lists versions as of then asks for each of them."""
+        asked = (at, self.catalog.position.hash)
+        of_models = self._names_then[1] if self._names_then is not None else {}
+        if self._names_then is None or self._names_then[0] != asked:
+            of_models = {}
+            self._names_then = (asked, of_models)
+        if model not in of_models:
             found: dict[VersionId, list[queries.RefRow]] = {}
             for ref in queries.refs(self.catalog.connection, model, at=at):
                 found.setdefault(ref.target, []).append(ref)
-            known = self._names_then = (asked, found)
-        return known[1]
+            of_models[model] = found
+        return of_models[model]
 
     def refresh(self) -> None:
         """Take in what other writers have committed. Raises RepositoryNotFound, DamagedRepository if it is

@@ -24,7 +24,7 @@ from stemmata.errors import InvalidTime
 MAX_LENGTH = 200
 
 _DAY = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
-_MOMENT = re.compile(rf"{_DAY.pattern}[ T]", re.IGNORECASE)
+_MOMENT = re.compile(rf"{_DAY.pattern}[ T]\d", re.IGNORECASE)
 _MONTH = re.compile(r"([0-9]{4})-([0-9]{2})")
 _NUMBERS = re.compile(r"[\W\d_]*")
 _SLASHED = re.compile(r"\b([0-9]{4})/([0-9]{2})/([0-9]{2})\b")
@@ -83,7 +83,7 @@ _ZONE = re.compile(
 # As `date` prints it: the zone stands before the year.
 _INNER_ZONE = re.compile(r"([a-z]{3} [a-z]{3} \d{1,2} [\d:]+) ([a-z]{3,4}) (\d{4})", re.IGNORECASE)
 _MINUTES = re.compile(r"(\d) ?m\b(?=.* ago$)", re.IGNORECASE)
-_LATER = re.compile(r"tomorrow\b|next \w|in (?:\d|an? )", re.IGNORECASE)
+_LATER = re.compile(r"tomorrow\b|next \w|in (?:\d{1,3}|an?) ?[a-z]", re.IGNORECASE)
 _BARE_HOUR = re.compile(r"\bat \d{1,2}$", re.IGNORECASE)
 
 
@@ -182,7 +182,7 @@ def _phrase(text: str, phrase: str, now: datetime, tz: tzinfo | None) -> tuple[d
         raise _refusal(text, "it cannot be understood")
     length_back = shape["back"] is not None
     elapsed = length_back and _ELAPSED.search(shape["back"]) is not None
-    if elapsed and (clock or zone):
+    if elapsed and clock:
         raise _refusal(text, "hours back end at a time of their own")
     base = now.astimezone(UTC) if elapsed else (now.astimezone(tz) if tz else now.astimezone())
     found = _ask_dateparser(wording, base.replace(tzinfo=None))

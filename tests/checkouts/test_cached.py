@@ -339,6 +339,30 @@ def test_what_killed_makers_left_goes_after_a_while(tmp_path: Path, tree: Tree, 
     assert leftovers(tmp_path) == [young.name]
 
 
+def test_what_is_moved_out_of_a_checkout_that_is_made_does_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process moves its files in place while this one looks at how old they are."""
+    left = tmp_path / f".{VERSION.hex}.{'0' * 16}"
+    (left / "files").mkdir(parents=True)
+    (left / "files" / "model.bin").touch()
+    for path in (left / "files" / "model.bin", left / "files", left):
+        os.utime(path, (1, 1))
+    real = Path.lstat
+
+    def moved(path: Path) -> os.stat_result:
+        if path.name == "model.bin":
+            raise FileNotFoundError(2, "No such file or directory")
+        return real(path)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(Path, "lstat", moved)
+        eviction.sweep(tmp_path)
+    assert left.exists()
+    eviction.sweep(tmp_path)
+    assert not left.exists()
+
+
 def test_a_process_that_was_forked_meanwhile_holds_nobody_up(tmp_path: Path) -> None:
     lock = tmp_path / ".lock"
     read, write = os.pipe()

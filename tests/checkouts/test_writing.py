@@ -158,16 +158,39 @@ def test_an_empty_folder_of_a_group_stays_the_groups(tmp_path: Path, tree: Tree,
     assert leftovers(target) == leftovers(tmp_path) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another group")
+def test_a_checkout_into_such_a_folder_that_was_killed_can_be_done_again(
+    tmp_path: Path, tree: Tree, objects: Objects
+) -> None:
+    target = tmp_path / "shared"
+    left = target / f".stemmata-{'0' * 16}"
+    left.mkdir(parents=True)
+    os.chown(target, -1, 1234)
+    held = writing._hold(left)
+    assert held is not None
+    with pytest.raises(TargetNotEmpty):
+        write(tree, objects.read, target)  # another one fills it just now
+    os.close(held)
+    write(tree, objects.read, target)
+    assert (target / "config.json").read_bytes() == FILES["config.json"]
+    assert left.exists(), "for a while"
+
+
 def test_what_a_killed_checkout_left_goes_after_a_while(tmp_path: Path, tree: Tree, objects: Objects) -> None:
     dead, alive, other = (tmp_path / f".stemmata-{rest}" for rest in ("0" * 16, "1" * 16, "x"))
     for left in (dead, alive, other):
         left.mkdir()
         os.utime(left, (1, 1))
+    (other / "long").touch()
+    busy = tmp_path / f".stemmata-{'2' * 16}"
+    (busy / "files").mkdir(parents=True)
+    (busy / "files" / "long").touch()
+    os.utime(busy, (1, 1))
     held = writing._hold(alive)
     assert held is not None
     write(tree, objects.read, tmp_path / "t")
     os.close(held)
-    assert [left.exists() for left in (dead, alive, other)] == [False, True, True]
+    assert [left.exists() for left in (dead, alive, other, busy)] == [False, True, True, True]
 
 
 def test_a_target_may_be_named_by_a_link(tmp_path: Path, tree: Tree, objects: Objects) -> None:

@@ -369,6 +369,14 @@ def test_a_pickle_that_unfolds_to_very_much_costs_little(bomb: str, monkeypatch:
     assert sum(len(view.name or "") for view in told.views) <= 100_000
 
 
+def test_objects_that_have_others_very_often_are_looked_into_once() -> None:
+    """Unfolded, what these few bytes tell would be more than any memory."""
+    data = b"\x80\x02}(" + short("w") + persistent() + rebuilt() + b"uq\x000"
+    state = b"}(" + (short("_modules") + b"h\x00" + short("_buffers") + b"h\x00") * 500 + b"u"
+    data += (b"cbuiltins\nobject\n)\x81" + state + b"bq\x000") * 12 + b"h\x00."
+    assert len(read_pickle(data).views) == 1
+
+
 def test_dictionaries_of_every_make() -> None:
     ordered = collections.OrderedDict(a=torch.ones(1))
     assert rows(cut(saved({"o": ordered}))) == [("o.a", "F32", (1,))]

@@ -352,6 +352,13 @@ def test_each_way_of_reading_an_answer_is_compared_with_its_own(
     assert (found.key, found.better, found.unchanged, found.twice_a) == ("doc_id and filter", 150, 150, 0)
     with pytest.raises(errors.InvalidArgument, match="do not differ by doc_id"):
         repo.diff_evals(*pair, "twice")
+    # Elsewhere a filter may be an answer, which differs from run to run.
+    for version, word in zip(pair, ("ok", "blocked"), strict=True):
+        version.add_eval(
+            "safe", examples=[{"id": n, "filter": word if n else "ok", "acc": 1} for n in range(9)]
+        )
+    found = repo.diff_evals(*pair, "safe")
+    assert (found.key, found.right, found.only_a) == ("id", 9, 0)
 
 
 def test_what_no_example_shares_is_told_and_nothing_is_matched_by_what_is_not_there(

@@ -290,6 +290,15 @@ def test_a_tensor_that_safetensors_cannot_keep_is_named(
         repo.save(model, "m")
 
 
+def test_a_module_whose_state_takes_no_arguments_is_saved() -> None:
+    class Own(torch.nn.Linear):
+        def state_dict(self) -> dict[str, torch.Tensor]:  # type: ignore[override]
+            return {"weight": self.weight.detach()}
+
+    with Repository.in_memory() as repo:
+        assert list(repo.save(Own(2, 2), "m").state_dict()) == ["weight"]
+
+
 def test_saving_leaves_the_live_model_as_it_was(tmp_path: Path) -> None:
     model = kinds.lora(tmp_path)
     weights = {k: v.clone() for k, v in model.state_dict().items()}

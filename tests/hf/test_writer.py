@@ -55,6 +55,19 @@ def test_a_second_save_waits_for_the_first() -> None:
     assert order == ["first written", "second snapshot", "second written"]
 
 
+def test_a_process_that_was_forked_waits_for_no_thread_of_the_first() -> None:
+    """As a worker of a data loader, or a launcher's: what is written is another's affair."""
+    writer, go = Writer(), threading.Event()
+    writer.save(lambda: go.wait(WAIT))
+    child = os.fork()
+    if child == 0:
+        writer.settle()
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    go.set()
+    writer.drain()
+
+
 def test_small_jobs_keep_their_place_in_the_line() -> None:
     writer = Writer()
     order: list[int] = []

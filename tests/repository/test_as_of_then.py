@@ -177,6 +177,8 @@ def test_names_of_then_are_looked_up_once_for_a_list(
         (["r/step-100"], [], []),
     ]
     assert asked == ["m"]
+    assert [v.tags for v in repo.versions(at=then)] == [[], []]
+    assert asked == ["m"]
     repo.tag("m", "later", "m@r/step-100")
     assert listed[1].tags == []
     assert asked == ["m", "m"], "something was written since"

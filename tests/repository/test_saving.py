@@ -491,6 +491,14 @@ def test_a_numbered_name_is_found_in_one_go(
     assert (final.id, final.names) == (other.id, ["r/epoch-1-4", "r/final"])
 
 
+def test_a_number_passes_over_the_alias(repo: Repository, tmp_path: Path) -> None:
+    repo.save(model_folder(tmp_path / "out"), "m", name="x")
+    again = repo.save(model_folder(tmp_path / "out", 1), "m", name="x", numbered=True, alias="x-2")
+    assert (again.name, again.aliases) == ("x-3", ["x-2"])
+    with pytest.raises(errors.NameTaken):
+        repo.save(model_folder(tmp_path / "out", 2), "m", name="y", alias="Y")
+
+
 def test_a_second_name_brings_its_alias(repo: Repository, tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "out")
     made = repo.save(folder, "m", name="a")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stemmata.containers.chunks import CHUNK
-from stemmata.errors import LinkEscapes, SourceMissing, UnsupportedFile
+from stemmata.errors import LinkEscapes, SourceChanged, SourceMissing, UnsupportedFile
 from stemmata.sources import listing, scan
 from stemmata.trees import MAX_TREE_BYTES
 from users import open_folder, ordinary_user
@@ -435,18 +435,31 @@ def test_what_is_removed_while_it_is_listed_is_not_there(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(folder, "a.tmp", "gone/x", "model.bin")
-    whole = os.scandir
+    whole, removed = os.scandir, list[str]()
 
     def removing(path: Path) -> object:
         if Path(path).name == "gone":
             raise FileNotFoundError(2, "No such file or directory")
         found = whole(path)
-        if Path(path) == folder:
+        if Path(path) == folder and not removed:
             with found:
                 names = list(found)
-            (folder / "a.tmp").unlink()
+            (folder / "a.tmp").unlink(missing_ok=True)
+            removed.append("a.tmp")
             return contextlib.nullcontext(names)
         return found
 
     monkeypatch.setattr(os, "scandir", removing)
-    assert taken(folder) == ["model.bin"]
+    with pytest.raises(SourceChanged):
+        scan(folder)  # each time again
+    removed.clear()
+    fill(folder, "a.tmp")
+    (folder / "gone" / "x").unlink()
+    (folder / "gone").rmdir()
+    assert taken(folder) == ["model.bin"], "listed once more"
+
+
+def test_a_pipe_named_as_files_of_macos_is_refused_without_waiting(folder: Path) -> None:
+    os.mkfifo(folder / "._pipe")
+    with pytest.raises(UnsupportedFile, match="a pipe"):
+        scan(folder)

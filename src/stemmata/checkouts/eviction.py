@@ -113,32 +113,37 @@ def sweep(folder: Path, names: Collection[str] | None = None) -> None:
     except OSError:
         return
     for left, name in found:
-        if (names is None or name in names) and _is_left(left, folder / f".{name}.lock"):
-            shutil.rmtree(left, ignore_errors=True)
+        if (names is None or name in names) and _is_old(left):
+            _remove_left(left, folder / f".{name}.lock")
 
 
-def _is_left(left: Path, lock: Path) -> bool:
-    """Whether nobody makes a checkout there: it was not written to for a while, and none of its version is
-    being made by who holds the lock."""
+def _is_old(left: Path) -> bool:
     try:
         newest = max(path.lstat().st_mtime for path in (left, *left.rglob("*")))
-        if time.time() - newest < _LEFT_FOR:
-            return False
+    except OSError:
+        return False  # somebody is at it
+    return time.time() - newest >= _LEFT_FOR
+
+
+def _remove_left(left: Path, lock: Path) -> None:
+    """Remove it, unless whoever holds the lock makes a checkout of its version."""
+    try:
         import fcntl
 
         held = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
     except (ImportError, FileNotFoundError):
-        return True
+        shutil.rmtree(left, ignore_errors=True)
+        return
     except OSError:
-        return False
+        return
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(left, ignore_errors=True)
         fcntl.flock(held, fcntl.LOCK_UN)
     except OSError:
-        return False
+        pass  # somebody else holds it
     finally:
         os.close(held)
-    return True
 
 
 def remove_all(folder: Path, names: Collection[str]) -> int:

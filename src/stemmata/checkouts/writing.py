@@ -197,7 +197,8 @@ class _Target:
             raise InvalidArgument(argument="target", reason=f"{self.path} is no folder")
         self._exists = True
         with os.scandir(self.path) as entries:
-            occupied = next(entries, None) is not None
+            # What a checkout that was killed has left in it is nobody's; one that is filled is.
+            occupied = any(not is_unfinished(entry.name) or _is_held(Path(entry)) for entry in entries)
         if occupied and not force:
             raise TargetNotEmpty(path=str(self.path))
         # A mounted folder cannot be replaced, nor one in a folder of somebody else's; the one that we
@@ -330,6 +331,13 @@ def _hold(folder: Path) -> int | None:
         os.close(held)
         return None
     return held
+
+
+def _is_held(folder: Path) -> bool:
+    held = _hold(folder)
+    if held is not None:
+        os.close(held)
+    return held is None
 
 
 def _sweep(parent: Path) -> None:

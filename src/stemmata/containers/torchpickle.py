@@ -92,6 +92,13 @@ class _Dict:
     pairs: list[tuple[Any, Any]]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Object:
+    """What BUILD gave a state. It is looked into once, at the end: a pickle may give one to very many."""
+
+    state: _Dict
+
+
 class _Unknown:
     """What is not followed."""
 
@@ -181,7 +188,7 @@ class _Machine:
                 return taken[:1]
             case "BUILD":
                 whole = not isinstance(taken[0], _Dict | View) and isinstance(taken[1], _Dict)
-                return [_of_object(taken[1])] if whole else taken[:1]
+                return [_Object(taken[1])] if whole else taken[:1]
             case "GLOBAL":
                 return [_Global(argument)]
             case "STACK_GLOBAL":
@@ -247,12 +254,6 @@ class _Machine:
         return view
 
 
-def _of_object(state: _Dict) -> _Dict:
-    """What an object has: of a module its tensors and parts, under the names that `state_dict` gives them."""
-    parts = [value for key, value in state.pairs if key in _OF_MODULES and isinstance(value, _Dict)]
-    return _Dict([pair for part in parts for pair in part.pairs]) if parts else state
-
-
 def _pairs(values: list[Any]) -> list[tuple[Any, Any]]:
     return list(zip(islice(values, 0, None, 2), islice(values, 1, None, 2), strict=False))
 
@@ -289,7 +290,7 @@ def _name_views(result: Any) -> None:
 def _paths(result: Any) -> Iterator[tuple[str, View]]:
     """Tensors and the texts that lead to them. Each dictionary is entered once, by the first way to it."""
     entered: set[int] = set()
-    levels: list[tuple[str, Iterator[tuple[Any, Any]]]] = [("", iter(_pairs_of(result)))]
+    levels: list[tuple[str, Iterator[tuple[Any, Any]]]] = [("", _within(result, entered))]
     while levels:
         prefix, pairs = levels[-1]
         for key, value in pairs:
@@ -298,13 +299,25 @@ def _paths(result: Any) -> Iterator[tuple[str, View]]:
             path = prefix + key
             if isinstance(value, View):
                 yield path, value
-            elif isinstance(value, _Dict) and id(value) not in entered:
-                entered.add(id(value))
-                levels.append((f"{path}.", iter(value.pairs)))
+            elif isinstance(value, _Dict | _Object):
+                levels.append((f"{path}.", _within(value, entered)))
                 break
         else:
             levels.pop()
 
 
-def _pairs_of(value: Any) -> list[tuple[Any, Any]]:
-    return value.pairs if isinstance(value, _Dict) else []
+def _within(value: Any, entered: set[int]) -> Iterator[tuple[Any, Any]]:
+    """The pairs of a dictionary, or of what an object has: of a module its tensors and parts, under the names
+    that `state_dict` gives them."""
+    found = [value]
+    if isinstance(value, _Object):
+        if id(value.state) in entered:
+            return
+        parts = {k: v for k, v in value.state.pairs if k in _OF_MODULES and isinstance(v, _Dict)}
+        found = list(parts.values()) if parts else [value.state]
+        if parts:
+            entered.add(id(value.state))
+    for each in found:
+        if isinstance(each, _Dict) and id(each) not in entered:
+            entered.add(id(each))
+            yield from each.pairs

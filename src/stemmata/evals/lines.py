@@ -174,7 +174,7 @@ class Key:
                 # lm-eval has a line for each way that it reads an answer.
                 ways = [{str(e.get(_FILTER)) for e in some} for some in samples]
                 told = all(isinstance(e.get(_FILTER), str) for some in samples for e in some)
-                both = told and set.intersection(*ways)
+                both = field == "doc_id" and told and set.intersection(*ways)
                 return cls((field, _FILTER) if both else (field,), "id")
         inputs = [f for f in _INPUTS if all(f in example for some in samples for example in some)]
         return cls(sorted(inputs), "inputs") if inputs else cls((), BY_LINE)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-_START = r"(?:file:/*|~[\w.-]*[\\/]|/(?!/)|[A-Za-z]:[\\/]|\\\\(?=\w)|\.\.[\\/])"
-_WHOLE = re.compile(_START)
+_ABOVE = r"(?:\.[\\/])*\.\.[\\/]"
+_NO_HOST = r"[A-Za-z][\w+.-]{0,30}:/{3,}|file:/*"
+"""An address of a file of this machine: `file:/x`, `zip:///x`."""
+_WHOLE = re.compile(rf"{_NO_HOST}|~[\w.-]*[\\/]|/+(?=[^/]+/)|[A-Za-z]:[\\/]|\\\\(?=\w)|{_ABOVE}")
 """How a text begins that is nothing but a path; spaces may be in it."""
-# Within other words one name after a slash says nothing of a machine, and a path ends where a space is.
+# Within other words one name after a slash says nothing of a machine, and a path ends where a space is. Two
+# slashes after a colon are an address's, and what stands before a slash is a path from somewhere below; but
+# for the letter of an option: `-I/usr/include`.
 _WITHIN = re.compile(
-    r"(?<![\w.~/\\-])(?:file:/*|~[\w.-]*[\\/]|/(?=[^\s/]+/)|[A-Za-z]:\\|\\\\(?=\w)|\.\.[\\/])"
+    rf"(?:(?<![\w.~/\\-])(?:{_NO_HOST}|~[\w.-]*[\\/]|/(?!/)(?=[^\s/]+/)|[A-Za-z]:\\|\\\\(?=\w)|{_ABOVE})"
+    r"|(?<![\w.~/\\:-])//+(?=[^\s/]+/)|(?<=\s-[A-Za-z])/+(?=[^\s/]+/))"
     r"[^\s\"'`,;|<>()\[\]{}]*"
 )
 

@@ -52,14 +52,16 @@ def hold_saved(model: Any) -> None:
 
 def _unkept(model: Any) -> Iterator[tuple[str, str]]:
     """What of the state safetensors does not keep, and what to do."""
-    for name, value in model.state_dict(keep_vars=True).items():
+    lazy = (n for n, v in (*model.named_parameters(), *model.named_buffers()) if is_lazy(v))
+    for name in lazy:
+        hint = "call the model once on a batch, which makes its lazy parameters"
+        yield f"{name} of {type(model).__name__} has no shape yet", hint
+    for name, value in model.state_dict().items():
         of = f"{name} of {type(model).__name__}"
         apart = "or out of the state (register_buffer with persistent=False)"
         if not isinstance(value, torch.Tensor):
             reason = f"safetensors keeps tensors alone, and {of} is none"
             yield reason, "keep it as a tensor (register_buffer), or out of get_extra_state"
-        elif is_lazy(value):
-            yield f"{of} has no shape yet", "call the model once on a batch, which makes its lazy parameters"
         elif value.is_nested or value.layout != torch.strided:
             kind = "nested" if value.is_nested else "sparse"
             yield f"safetensors keeps dense tensors alone, and {of} is {kind}", f"keep it dense, {apart}"

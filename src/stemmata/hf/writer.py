@@ -34,6 +34,7 @@ class Writer:
         self._last: Future[None] | None = None
         self._failure: BaseException | None = None
         self._thread: Thread | None = None
+        self._process = os.getpid()
         writing.add(self)
 
     def wait_for_room(self) -> None:
@@ -58,8 +59,10 @@ class Writer:
                 seen.exception()
 
     def settle(self) -> None:
-        """Return when every job of now is done, whatever is added meanwhile. A job may call it."""
-        if self._last is not None and current_thread() is not self._thread:
+        """Return when every job of now is done, whatever is added meanwhile. A job may call it, and so may a
+        process that was forked: its jobs are another's, which has the thread."""
+        mine = self._process == os.getpid() and current_thread() is not self._thread
+        if self._last is not None and mine:
             self._last.exception()
 
     def busy(self) -> bool:

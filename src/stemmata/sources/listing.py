@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from stemmata.errors import LinkEscapes, SourceMissing, UnsafePath
+from stemmata.errors import LinkEscapes, SourceChanged, SourceMissing, UnsafePath
 from stemmata.seen import marks_of
 from stemmata.sources.files import SourceFile, shown, unsupported
 from stemmata.sources.rules import Rules, is_repository
@@ -16,6 +17,8 @@ from stemmata.storage.failures import reason_of
 from stemmata.trees import MAX_FILES, check_path
 
 _MAX_DEPTH = 200
+_TIMES = 5
+"""That a source is listed from which something goes meanwhile."""
 _MAX_BYTES = 16 << 40
 """Of a file. The list of the pieces of a longer one, which may be a hole, would be too long for a tree."""
 
@@ -30,8 +33,20 @@ class Listing(msgspec.Struct):
     left_out: list[tuple[str, str]] = msgspec.field(default_factory=list)
 
 
+class _Vanished(Exception):
+    """Something was removed between its listing and the look at it."""
+
+
 def list_source(path: Path, rules: Rules) -> Listing:
-    """List `path`. Raises SourceMissing, LinkEscapes, UnsupportedFile."""
+    """List `path`. Raises SourceMissing, SourceChanged, LinkEscapes, UnsupportedFile."""
+    for _ in range(_TIMES):
+        # What was there a moment ago may be on its way back, as a file that is written anew.
+        with suppress(_Vanished):
+            return _list_once(path, rules)
+    raise SourceChanged(path=shown(path))
+
+
+def _list_once(path: Path, rules: Rules) -> Listing:
     try:
         about = path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -49,8 +64,6 @@ def list_source(path: Path, rules: Rules) -> Listing:
     else:
         found = Listing(real.parent)
         _Walk(found, rules).entry(real, path.name, False, ())
-        if not os.path.lexists(real):
-            raise SourceMissing(path=shown(path))
     found.files.sort(key=lambda f: f.path.encode())
     found.empty_folders.sort(key=str.encode)
     found.left_out.sort()
@@ -73,8 +86,8 @@ class _Walk:
             with os.scandir(real) as entries:
                 names = sorted(entry.name for entry in entries)
         except OSError as error:
-            if path and isinstance(error, FileNotFoundError):
-                return False  # removed in just this moment
+            if isinstance(error, FileNotFoundError):
+                raise _Vanished() from None
             raise unsupported(real, f"it cannot be listed: {reason_of(error)}") from None
         taken = False
         for name in names:
@@ -91,7 +104,8 @@ class _Walk:
         """
         about, is_link, problem = _look(real)
         is_folder = about is not None and stat.S_ISDIR(about.st_mode)
-        reason = self._rules.reason_to_leave(path, real, is_folder)
+        is_plain = about is not None and stat.S_ISREG(about.st_mode) and not is_link
+        reason = self._rules.reason_to_leave(path, real, is_folder, is_plain)
         if reason is not None:
             below = is_folder and self._rules.may_include_below(path)
             self._found.left_out.append((shown(path), f"{reason} (in part)" if below else reason))
@@ -101,7 +115,7 @@ class _Walk:
         if only and not is_folder:
             return False
         if about is None and not problem:
-            return False
+            raise _Vanished()
         if about is None:
             raise unsupported(real, problem)
         named = real

@@ -55,13 +55,14 @@ class Rules(msgspec.Struct, frozen=True):
     def includes(self, path: str) -> bool:
         return any(_fits(pattern, path) for pattern in self.include)
 
-    def reason_to_leave(self, path: str, real: Path, is_folder: bool) -> str | None:
-        """Why this path is left out, or None. `real` is where it lies."""
+    def reason_to_leave(self, path: str, real: Path, is_folder: bool, is_plain: bool = True) -> str | None:
+        """Why this path is left out, or None. `real` is where it lies; `is_plain`: as an ordinary file."""
         for pattern in self.exclude:
             if _fits(pattern, path):
                 return f"excluded by {pattern!r}"
         if not is_folder:
-            reason = self.leave_out(path.rpartition("/")[2]) or _of_macos(real)
+            reason = self.leave_out(path.rpartition("/")[2])
+            reason = reason or (_of_macos(real) if is_plain else None)
             return None if reason is None or self._asks_for(path) else reason
         reason = self._default(path, real)
         return None if reason is None or self.includes(path) else reason
