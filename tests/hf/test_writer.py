@@ -61,6 +61,7 @@ def test_a_process_that_was_forked_waits_for_no_thread_of_the_first() -> None:
     writer.save(lambda: go.wait(WAIT))
     child = os.fork()
     if child == 0:
+        signal.alarm(WAIT)  # rather than to stay behind
         writer.settle()
         os._exit(7)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
