@@ -14,7 +14,7 @@ from stemmata.capturing import packages
 
 @pytest.fixture(autouse=True)
 def anew() -> None:
-    packages.collect.cache_clear()
+    packages._collect.cache_clear()
 
 
 def installed(folder: Path, name: str, head: str, kind: str = "METADATA") -> None:
@@ -41,6 +41,20 @@ def test_the_first_on_the_path_counts(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "path", [str(tmp_path / p) for p in ("a", "gone", "b")])
     assert packages.collect() == {"one": "1", "two": "3"}
     assert [str(d.metadata["Name"]) for d in distributions() if d.metadata["Name"]][:1] == ["one"]
+
+
+def test_what_is_installed_meanwhile_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    installed(tmp_path, "one-1.dist-info", "Name: one\nVersion: 1\n")
+    assert packages.collect() == {"one": "1"}
+    (tmp_path / "output.txt").write_text("no package")
+    (tmp_path / "one-1.dist-info").rename(tmp_path / "one-2.dist-info")
+    (tmp_path / "one-2.dist-info/METADATA").write_text("Name: one\nVersion: 2\n")
+    installed(tmp_path, "two-1.dist-info", "Name: two\nVersion: 1\n")
+    assert packages.collect() == {"one": "2", "two": "1"}
+    read = packages._collect.cache_info().misses
+    assert packages.collect() == {"one": "2", "two": "1"}
+    assert packages._collect.cache_info().misses == read, "once"
 
 
 def test_a_long_head_is_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,11 +47,17 @@ class _Folder:
         return found.decode("utf-8", "replace").replace("\r\n", "\n")
 
 
-@lru_cache(maxsize=1)
 def collect() -> Found:
-    """Name -> version, or {version, url, …} of one that has a direct URL (PEP 610); by name."""
+    """Name -> version, or {version, url, …} of one that has a direct URL (PEP 610); by name. They are read
+    again once one was installed or removed: a notebook's `%pip install` is no new process."""
+    return dict(_collect(tuple(_folders()) if _in_folders_alone() else None, tuple(sys.path)))
+
+
+@lru_cache(maxsize=1)
+def _collect(folders: tuple[str, ...] | None, _path: tuple[str, ...]) -> Found:
+    """Of these folders, or of what Python's own finders know of on the path."""
     found: Found = {}
-    for distribution in _distributions():
+    for distribution in _distributions(folders):
         # Not through `metadata`, which parses all of it as a mail: a quarter of a second for 200 packages.
         text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
         head = text.partition("\n\n")[0]
@@ -71,10 +77,10 @@ def _field(head: str, name: str) -> str:
     return next(iter(after.partition("\n")[0].split()), "")
 
 
-def _distributions() -> Iterator[_Distribution]:
+def _distributions(folders: tuple[str, ...] | None) -> Iterator[_Distribution]:
     """All of them, in the order of the path."""
-    if _in_folders_alone():
-        yield from map(_Folder, _folders())
+    if folders is not None:
+        yield from map(_Folder, folders)
         return
     from importlib.metadata import distributions
 
