@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,15 +131,18 @@ def test_a_script_asks_for_no_metric_that_it_cannot_compute(repo: Repository, tm
     assert "the best by accuracy alone was saved" in script
 
 
-def test_a_script_without_data_to_evaluate_on_says_what_needs_it(repo: Repository, tmp_path: Path) -> None:
+def test_a_script_without_data_to_evaluate_on_says_what_needs_it(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"text": "a b"}\n')
     said = {"eval_strategy": "epoch", "lr_scheduler_type": "reduce_lr_on_plateau"}
-    (tmp_path / "train.py").write_text(trained(repo, tmp_path / "a", said).script())
-    command = [sys.executable, "train.py", "--base", "none", "--data", str(rows)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.rstrip().endswith("the learning rate follows the evaluation: give --eval-data")
+    defined: dict[str, Any] = {"__name__": "exported"}
+    exec(compile(trained(repo, tmp_path / "a", said).script(), "train.py", "exec"), defined)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--base", "none", "--data", str(rows)])
+    with pytest.raises(SystemExit) as stopped:
+        defined["main"]()
+    assert stopped.value.code == "the learning rate follows the evaluation: give --eval-data"
 
 
 def test_a_script_says_that_what_it_began_from_was_deleted(repo: Repository, tmp_path: Path) -> None:
