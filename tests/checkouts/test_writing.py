@@ -166,7 +166,7 @@ def test_a_checkout_into_such_a_folder_that_was_killed_can_be_done_again(
     left = target / f".stemmata-{'0' * 16}"
     left.mkdir(parents=True)
     os.chown(target, -1, 1234)
-    held = writing._hold(left)
+    held = writing.hold_folder(left)
     assert held is not None
     with pytest.raises(TargetNotEmpty):
         write(tree, objects.read, target)  # another one fills it just now
@@ -186,7 +186,7 @@ def test_what_a_killed_checkout_left_goes_after_a_while(tmp_path: Path, tree: Tr
     (busy / "files").mkdir(parents=True)
     (busy / "files" / "long").touch()
     os.utime(busy, (1, 1))
-    held = writing._hold(alive)
+    held = writing.hold_folder(alive)
     assert held is not None
     write(tree, objects.read, tmp_path / "t")
     os.close(held)

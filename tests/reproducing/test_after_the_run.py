@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from safetensors.numpy import save_file
 
 from makers import model_folder
 from projects import TRAIN, Project
+from stemmata.checkouts.writing import hold_folder
 from stemmata.errors import CommitContention
 from stemmata.repository import open as open_repository
 from stemmata.reproducing import counterparts, redoing, storing
+from stemmata.reproducing.holding import Hold
 from stemmata.reproducing.problems import ReproductionFailed
 
 LEANING = """
@@ -176,3 +179,20 @@ def test_what_was_made_stays_whatever_fails_after_it(
     work = Path(note.removeprefix("the work folder is kept: "))
     assert (work / "code/out/model.safetensors").is_file()
     shutil.rmtree(work)
+
+
+def test_what_a_killed_one_held_is_let_go_and_what_a_living_one_holds_is_not(tmp_path: Path) -> None:
+    """By a lock, not by the number: a container of the same name counts its processes for itself."""
+    source = tmp_path / "models"
+    name, nobody = socket.gethostname(), 2**22 + 1
+    killed, living, elsewhere = (
+        source / "cache/held" / folder
+        for folder in (f"{name}-{nobody}-aa", f"{name}-{nobody}-bb", f"other-{nobody}-cc")
+    )
+    for folder in (killed, living, elsewhere):
+        folder.mkdir(parents=True)
+    lock = hold_folder(living)
+    assert lock is not None
+    with Hold(source, tmp_path / "scratch"):
+        assert [folder.exists() for folder in (killed, living, elsewhere)] == [False, True, True]
+    os.close(lock)

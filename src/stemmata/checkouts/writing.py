@@ -221,7 +221,7 @@ class _Target:
         lives = None
         try:
             temp.mkdir()
-            lives = _hold(temp)
+            lives = hold_folder(temp)
             yield temp
         except BaseException:
             shutil.rmtree(temp, ignore_errors=True)
@@ -317,8 +317,9 @@ def _is_of_others(folder: Path, about: os.stat_result) -> bool:
         return False  # not on this system, or file system
 
 
-def _hold(folder: Path) -> int | None:
-    """Lock a folder as the sign that who fills it lives; closing what is returned ends it."""
+def hold_folder(folder: Path) -> int | None:
+    """Lock a folder as the sign that who fills it lives; closing what is returned ends it. None: another one
+    holds it, or this system has no such locks."""
     try:
         import fcntl
 
@@ -334,7 +335,7 @@ def _hold(folder: Path) -> int | None:
 
 
 def _is_held(folder: Path) -> bool:
-    held = _hold(folder)
+    held = hold_folder(folder)
     if held is not None:
         os.close(held)
     return held is None
@@ -347,7 +348,7 @@ def _sweep(parent: Path) -> None:
             newest = max(path.lstat().st_mtime for path in (left, *left.rglob("*")))
             if not is_unfinished(left.name) or time.time() - newest < _WHILE:
                 continue
-            held = _hold(left)
+            held = hold_folder(left)
             if held is not None:
                 shutil.rmtree(left, ignore_errors=True)
                 os.close(held)

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from stemmata.checkouts.writing import hold_folder
 from stemmata.ids import PackName, random_hex
 
 _FOLDER = "held"
@@ -30,6 +31,7 @@ class Hold:
         self._source, self._scratch = source, scratch
         self._all = source / "cache" / _FOLDER
         self._beside = self._all / f"{socket.gethostname()}-{os.getpid()}-{random_hex(4)}"
+        self._lives: int | None = None
         self._given: list[Path] = []
         self._able = True
 
@@ -44,6 +46,8 @@ class Hold:
             with suppress(OSError):
                 path.unlink()
         shutil.rmtree(self._beside, ignore_errors=True)
+        if self._lives is not None:
+            os.close(self._lives)
 
     def take(self, packs: Iterable[PackName]) -> None:
         """Hold those that are there."""
@@ -66,25 +70,21 @@ class Hold:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            self._beside.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._lives is None:
+                self._beside.mkdir(mode=0o700, parents=True, exist_ok=True)
+                # Not by its number: containers may share a name and count processes each for itself.
+                self._lives = hold_folder(self._beside)
             second = self._beside / pack.hex
             second.hardlink_to(there)
             here.symlink_to(second)
 
     def _sweep(self) -> None:
         """What processes of this machine left that were killed."""
-        with suppress(OSError, ValueError):
+        with suppress(OSError):
             for folder in self._all.iterdir():
-                machine, process, _ = folder.name.rsplit("-", 2)
-                if machine == socket.gethostname() and not _is_alive(int(process)):
+                if folder.name.rsplit("-", 2)[0] != socket.gethostname():
+                    continue  # its locks may not be seen here
+                held = hold_folder(folder)
+                if held is not None:
                     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # another user's
-    return True
+                    os.close(held)
