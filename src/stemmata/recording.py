@@ -16,9 +16,9 @@ from stemmata.bases import complete
 from stemmata.capture import mask, mask_config, mask_value
 from stemmata.capturing.secrets import holds_secrets
 from stemmata.describe import Description, describe
-from stemmata.errors import InvalidArgument, UnsafePath, UnsupportedFile
+from stemmata.errors import InvalidArgument, InvalidName, UnsafePath, UnsupportedFile
 from stemmata.ids import VersionId
-from stemmata.names import clean_name
+from stemmata.names import MAX_NAME_BYTES, clean_name
 from stemmata.objects import ObjectWriter
 from stemmata.records import (
     MAX_RECORD_BYTES,
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from stemmata.capturing import Capturing
 
 _MAX_PROVENANCE = 64 << 20
+_OF_A_MOMENT = 21
+"""Bytes that follow the name of a run where a version is named after the time."""
 _MAX_ARGUMENTS = 1000
 _MAX_ARGUMENTS_BYTES = 16 << 20  # some kilobytes in practice
 _NOTHING: dict[str, Any] = {"config": {}, "metrics": {}, "base": None}
@@ -112,6 +114,9 @@ def settle(request: SaveRequest) -> None:
     if request.run is not None:
         # Its name leads those of its versions, and references name it.
         request.run = Run(text_of(request.run.id), clean_name(request.run.name, reserved=frozenset()))
+        if request.name is None and len(request.run.name.encode()) > MAX_NAME_BYTES - _OF_A_MOMENT:
+            reason = f"a version that is named after it and the time would have over {MAX_NAME_BYTES} bytes"
+            raise InvalidName(name=request.run.name, reason=f"{reason}; give the version a name")
     request.step = whole_of("step", request.step)
     if request.step is not None and request.step < 0:
         raise InvalidArgument(argument="step", reason=f"{request.step} is below 0")

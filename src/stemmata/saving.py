@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 
@@ -147,8 +148,9 @@ def _attempt(session: Session, request: SaveRequest) -> Saved:
         return ops
 
     session.commit(plan, new_packs=packs)
-    for pack in packs:
-        session.catalog.remember_pack(pack.name, pack.index.digests())
+    with suppress(StemmataError):  # it is saved; who asks next is told of what is the matter
+        for pack in packs:
+            session.catalog.remember_pack(pack.name, pack.index.digests())
     if grown is not None:
         _tell_of_growth(request, grown)
     _tell_of_secrets(request, name[0], source)

@@ -20,6 +20,7 @@ from stemmata.catalog.catalog import Catalog, is_usable, user_cache_folder
 from stemmata.catalog.queries import VersionRow
 from stemmata.deferred import deferred
 from stemmata.errors import (
+    CommitUnknown,
     Damage,
     DamagedLog,
     DamagedRepository,
@@ -27,6 +28,7 @@ from stemmata.errors import (
     MissingObject,
     MissingPack,
     StorageProblem,
+    StorageReadOnly,
     VersionNotFound,
 )
 from stemmata.ids import Digest, PackName, VersionId
@@ -128,23 +130,28 @@ class Session:
     ) -> Committed:
         if redirecting.is_on():
             plan = redirecting.only_adds(plan)
-        return transaction.commit(self.catalog, self.storage, plan, by=self.author, new_packs=new_packs)
+        done = transaction.commit(self.catalog, self.storage, plan, by=self.author, new_packs=new_packs)
+        if done.txn is not None and self.catalog.position.n < done.position.n:
+            # It is written. What is told of it would be what was before it.
+            raise CommitUnknown(txn=done.txn, entry=done.position.n)
+        return done
 
     def learn_packs(self) -> None:
         """Take in what other writers' packs hold, so that nothing in them is stored twice.
 
         A pack that cannot be read teaches nothing: a missed duplicate costs bytes, never correctness.
         """
-        for name in self.catalog.unremembered_packs():
-            if name in self._unread:
-                continue
-            try:
-                digests = list(packs.PackReader(self.storage, name).index.digests())
-            except (Damage, StorageProblem):
-                # Asked once: a save must not grow slower with what is lost.
-                self._unread.add(name)
-                continue
-            self.catalog.remember_pack(name, digests)
+        for _ in range(2):  # another file may take the catalog's place meanwhile, which was told of none
+            for name in self.catalog.unremembered_packs():
+                if name in self._unread:
+                    continue
+                try:
+                    digests = list(packs.PackReader(self.storage, name).index.digests())
+                except (Damage, StorageProblem):
+                    # Asked once: a save must not grow slower with what is lost.
+                    self._unread.add(name)
+                    continue
+                self.catalog.remember_pack(name, digests)
 
     def close(self) -> None:
         self.catalog.close()
@@ -234,9 +241,10 @@ class Session:
         found = [inside] if inside is not None and is_usable(inside) else []
         try:
             found.append(user_cache_folder() / self.identity.repository)
-        except RuntimeError:  # a user without a home
+        except RuntimeError as error:  # a user without a home
             if not found:
-                raise
+                reason = "checkouts need a folder, and this user has no home; set STEMMATA_CACHE to one"
+                raise StorageReadOnly(where=self.storage.where, reason=reason) from error
         return found
 
     def version_of_path(self, path: str | os.PathLike[str]) -> VersionId | None:

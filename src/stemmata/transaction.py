@@ -217,9 +217,13 @@ def _settle(storage: Storage, n: int, data: bytes, txn: str) -> _Outcome:
 def _follow_up(catalog: Catalog, storage: Storage, position: Position) -> None:
     """After the commit point: nothing here can take the commit back."""
     heads.remember(storage, catalog.identity, position)
-    try:
-        catalog.refresh()
-    except StemmataError:
+    for attempt in range(_PUTS):
+        try:
+            catalog.refresh()
+            break
+        except StemmataError:
+            _pause(_LONG + attempt)
+    else:
         return  # the next reader meets the same trouble, and may report it: this entry is written
     reason = catalog.void_reason(position.n)
     if reason is not None:

@@ -55,6 +55,25 @@ def test_names_that_nothing_has_are_told_from_an_empty_result(shop: Path, cli: C
     assert "no version has the metric 'f2'" in cli("log", "--metric", "f2").err
 
 
+def test_a_runs_name_is_refused_as_one(shop: Path, cli: Cli, tmp_path: Path) -> None:
+    folder = adapter_folder(tmp_path / "more", seed=1, rank=4)
+    said = cli("save", str(folder), "sentiment", "--run", "my run")
+    assert (said.code, "'my run'" in said.err) == (2, True), said.err
+    assert "reference" not in said.err
+    long = cli("save", str(folder), "sentiment", "--run", "r" * 245)
+    assert (long.code, "give the version a name" in long.err) == (2, True), long.err
+    assert cli("save", str(folder), "sentiment", "--run", "r" * 245, "--name", "x").code == 0
+
+
+def test_a_direction_is_declared_of_the_metric_that_was_found(shop: Path, cli: Cli, tmp_path: Path) -> None:
+    for name, loss in (("a", 0.1), ("b", 0.5)):
+        folder = adapter_folder(tmp_path / name, seed=3, rank=4)
+        assert cli("save", str(folder), "other", "--name", name, "--metric", f"loss={loss}").code == 0
+    assert "lowest loss" in cli("best", "other").out
+    assert cli("best", "other", "--direction", "max", "--declare").code == 0
+    assert "highest loss" in cli("best", "other").out
+
+
 def test_a_mistyped_metric_is_not_declared(shop: Path, cli: Cli) -> None:
     before = cli("models", "--json").json
     assert cli("best", "sentiment", "--metric", "eval_los", "--declare").code == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -204,3 +205,32 @@ def test_descendants_are_those_of_the_graph(links: list[list[int]], asked: int) 
         assert found == {f"v{place}" for place, above in up.items() if start in above}
     finally:
         shelf.close()
+
+
+def test_what_descends_from_a_name_is_asked_of_the_names_of_then(
+    repo: Repository, family: dict[str, Version]
+) -> None:
+    repo.alias("m", "prod", family["a"])
+    then = datetime.now(UTC)
+    repo.alias("m", "prod", family["b"])
+    asked = "descends_from == 'm@prod'"
+    assert names(repo.versions("m").where(asked)) == {"c"}
+    assert names(repo.versions("m", at=then).where(asked)) == {"b", "c"}
+    assert names(repo.versions("m", at=then).where("descends_from in ['m@prod', 'm@b']")) == {"b", "c"}
+    assert names(repo.versions("m", at=then).where("descends_from == 'm@a'")) == {"b", "c"}
+    repo.unalias("m", "prod")
+    gone = datetime.now(UTC)
+    assert names(repo.versions("m", at=gone).where(asked)) == set()
+    assert names(repo.versions("m", at=then).where(asked)) == {"b", "c"}
+
+
+@pytest.mark.parametrize("sought", ["m@latest", "m@best", "m@run/latest", "m@prod~1"])
+def test_what_is_sought_is_refused_where_a_name_belongs(repo: Repository, sought: str) -> None:
+    with pytest.raises(InvalidExpression, match="no latest, best or ~"):
+        repo.search(None, f"descends_from == '{sought}'")
+
+
+def test_a_chain_of_very_many_comparisons_is_refused(repo: Repository, family: dict[str, Version]) -> None:
+    with pytest.raises(InvalidExpression, match="more than 256 comparisons"):
+        repo.search("m", "1" + "<a<1" * 490)
+    assert names(repo.search("m", "1" + "<a<1" * 128)) == set()

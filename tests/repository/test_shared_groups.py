@@ -95,6 +95,20 @@ def test_two_users_of_a_group_write_into_one_repository(shared: Path) -> None:
         assert "shared" not in _findings(root)
 
 
+def test_a_catalog_is_for_the_group_though_its_maker_keeps_files_to_himself(shared: Path) -> None:
+    root = shared / "models"
+    with ann(0o002):
+        _save(root, "ann", "first")
+    for file in (root / "cache").glob("catalog*"):
+        file.unlink()
+    with ann(0o022), stemmata.open(root) as repo:
+        assert len(repo.versions("m")) == 1
+    assert (root / "cache" / FILE).stat().st_mode & stat.S_IWGRP
+    with ben(0o022), stemmata.open(root) as repo:
+        repo.alias("m", "production", repo["m@first"])
+        assert repo.session.catalog.file == root / "cache" / FILE
+
+
 def test_a_umask_that_shuts_the_others_out_is_respected_and_said(shared: Path) -> None:
     root = shared / "models"
     with ann(0o022):

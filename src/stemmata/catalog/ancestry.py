@@ -13,7 +13,7 @@ import re
 
 from stemmata.catalog import conditions
 from stemmata.catalog.conditions import DESCENDS_FROM, TRAINED_ON, Clause, Parameter, Value
-from stemmata.names import name_key
+from stemmata.names import RESERVED, name_key
 from stemmata.records import store_value
 
 CONFIG_OF_DATA = ("dataset", "dataset_name", "train_dataset", "train_file")
@@ -29,36 +29,46 @@ _ID = re.compile(r"[0-9a-fA-F]{4,64}")
 
 
 def names_a_version(text: str) -> bool:
-    """Whether a text is the first digits of an id, or model@name."""
+    """Whether a text is the first digits of an id, or model@name; what is sought, as `latest`, is no name."""
     model, at, name = text.partition("@")
-    return bool(at and model and name) or _ID.fullmatch(text) is not None
+    if at:
+        sought = "~" in name or name_key(name.rpartition("/")[2]) in RESERVED
+        return bool(model and name) and not sought
+    return _ID.fullmatch(text) is not None
 
 
-def condition(field: str, op: str, value: Value) -> Clause:
-    """`field op value`; op: == or !=, and ~ for data and bases."""
+def condition(field: str, op: str, value: Value, at: str | None = None) -> Clause:
+    """`field op value`; op: == or !=, and ~ for data and bases. `at`: names are those of then."""
     if op == "!=":
-        return condition(field, "==", value).negated()
+        return condition(field, "==", value, at).negated()
     if field == DESCENDS_FROM:
-        return _descends_from(value.written)
+        return _descends_from(value.written, at)
     if field == TRAINED_ON:
         return _trained_on(value.written, contains=op == "~")
-    return _from_base(value.written, contains=op == "~")
+    return _from_base(value.written, at, contains=op == "~")
 
 
-def member(field: str, values: tuple[Value, ...], *, negated: bool) -> Clause:
-    """`field in [values]`, or `not in`."""
-    parts = [condition(field, "==", value) for value in values]
+def member(field: str, values: tuple[Value, ...], at: str | None = None, *, negated: bool) -> Clause:
+    """`field in [values]`, or `not in`; `at` as for `condition`."""
+    parts = [condition(field, "==", value, at) for value in values]
     parameters = tuple(p for part in parts for p in part.parameters)
     found = Clause(f"({' OR '.join(part.sql for part in parts)})", parameters)
     return found.negated() if negated else found
 
 
-def _versions(text: str) -> Clause:
-    """`SELECT …` of the ids that the text names."""
+def _versions(text: str, at: str | None) -> Clause:
+    """`SELECT …` of the ids that the text names, or named then."""
     if "@" in text:
         model, _, name = text.partition("@")
-        sql = "SELECT target FROM refs WHERE model = ? AND key = ?"
-        return Clause(sql, (name_key(model), name_key(name)))
+        named = (name_key(model), name_key(name))
+        if at is None:
+            return Clause("SELECT target FROM refs WHERE model = ? AND key = ?", named)
+        sql = (
+            "SELECT id FROM versions WHERE model = ? AND key = ? AND at <= ?"
+            " UNION ALL SELECT target FROM (SELECT target FROM moves WHERE model = ? AND key = ? AND at <= ?"
+            " ORDER BY n DESC, id DESC LIMIT 1) WHERE target IS NOT NULL"
+        )
+        return Clause(sql, (*named, at, *named, at))
     digits = text.lower()
     if len(digits) == 64:
         # It need not be here itself: what came from it may be.
@@ -67,12 +77,12 @@ def _versions(text: str) -> Clause:
     return Clause(f"SELECT id FROM versions WHERE id BETWEEN x'{low}' AND x'{high}'")
 
 
-def _descends_from(text: str) -> Clause:
+def _descends_from(text: str, at: str | None) -> Clause:
     """A child, or a child of one; a version that is loaded on another one is its child too.
 
     A term for each kind of link, so that each goes along its index: SQLite follows no link of a view.
     """
-    first = _versions(text)
+    first = _versions(text, at)
     links = (
         "SELECT c.id FROM {of} JOIN versions c ON c.parent = {of}.id",
         "SELECT c.id FROM {of} JOIN versions c ON c.base = {of}.id",
@@ -98,7 +108,7 @@ def _trained_on(text: str, *, contains: bool) -> Clause:
     return Clause(f"({' OR '.join(parts)})", (value, value))
 
 
-def _from_base(text: str, *, contains: bool) -> Clause:
+def _from_base(text: str, at: str | None, *, contains: bool) -> Clause:
     """By the name it was loaded by, whole or after the last slash, or by the version that it is."""
     parameters: tuple[Parameter, ...] = (text,)
     fits = conditions.contains("name")
@@ -107,7 +117,7 @@ def _from_base(text: str, *, contains: bool) -> Clause:
         parameters = (text, text, text)
     sql = f"v.base_name IS NOT NULL AND v.base_name IN (SELECT id FROM base_names WHERE {fits})"
     if not contains and names_a_version(text):
-        version = _versions(text)
+        version = _versions(text, at)
         sql += f" OR v.base IS NOT NULL AND v.base IN ({version.sql})"
         parameters += version.parameters
     return Clause(f"({sql})", parameters)

@@ -261,15 +261,22 @@ class Catalog(KnownPacks):
         return here
 
     def keep_hints(self, *changes: tuple[str, Sequence[tuple[object, ...]]]) -> None:
-        """Write rows that the log does not say, each statement with its rows. Best effort."""
+        """Write rows that the log does not say, each statement with its rows. They may be lost. What the log
+        says is not: the file that takes this one's place, should it fail, has followed it. Raises as
+        `refresh`."""
         with self.lock:
             try:
-                with self._transaction():
-                    cursor = self._database.cursor(sqlite3.Cursor)
-                    for sql, rows in changes:
-                        cursor.executemany(sql, rows)
+                self._keep(changes)
             except sqlite3.Error as error:
-                self._replace(error)
+                self._mend(error)
+                with suppress(sqlite3.Error):
+                    self._keep(changes)
+
+    def _keep(self, changes: Sequence[tuple[str, Sequence[tuple[object, ...]]]]) -> None:
+        with self._transaction():
+            cursor = self._database.cursor(sqlite3.Cursor)
+            for sql, rows in changes:
+                cursor.executemany(sql, rows)
 
     # --- the file -------------------------------------------------------------------------------
 

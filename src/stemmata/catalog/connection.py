@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from stemmata.log.identity import KEY as IDENTITY_KEY
 from stemmata.names import name_key
 from stemmata.storage.mounts import is_network, mount_of
 
@@ -144,7 +146,11 @@ def connect(file: Path | None, guard: Any, *, busy: float | None = None) -> Conn
         # One that is there is not opened for that: to close it would drop the locks of this process's other
         # connections to it, and another process that closes last takes their write-ahead log away.
         with suppress(FileExistsError):
-            os.close(os.open(file, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            fd = os.open(file, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            try:
+                _open_up(fd, file)
+            finally:
+                os.close(fd)
     connection = sqlite3.connect(
         file if file is not None else ":memory:",
         timeout=_FOLD_BUSY_SECONDS if busy is None else busy,
@@ -165,6 +171,14 @@ def connect(file: Path | None, guard: Any, *, busy: float | None = None) -> Conn
         connection.close()
         raise
     return connection
+
+
+def _open_up(fd: int, file: Path) -> None:
+    """A catalog in a repository is for all who may write there, though its maker's umask be stricter: those
+    who cannot write to it would fold the log again each time."""
+    with suppress(OSError, AttributeError):  # elsewhere, or on a file system that has no modes
+        wanted = stat.S_IMODE((file.parent.parent / IDENTITY_KEY).stat().st_mode) & 0o666
+        os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) | wanted)
 
 
 def _folded(text: object) -> str | None:

@@ -96,7 +96,7 @@ def clause_of(leaf: Leaf, scope: Scope) -> Clause:
     """One comparison of a name with what is written there, as SQL that is never NULL."""
     from stemmata.catalog.grammar import Comparison, Member
 
-    if (found := _lineage(leaf)) is not None:
+    if (found := _lineage(leaf, scope)) is not None:
         return found
     if isinstance(leaf, Member):
         return member_of(leaf.name, leaf.values, negated=leaf.negated, scope=scope)
@@ -111,7 +111,7 @@ def clause_of(leaf: Leaf, scope: Scope) -> Clause:
     return found if leaf.negated == (leaf.what == "none") else found.negated()
 
 
-def _lineage(leaf: Leaf) -> Clause | None:
+def _lineage(leaf: Leaf, scope: Scope) -> Clause | None:
     """A condition on where the version comes from; None for any other."""
     from stemmata.catalog.grammar import Comparison, Is, Member
 
@@ -121,6 +121,6 @@ def _lineage(leaf: Leaf) -> Clause | None:
     from stemmata.catalog import ancestry
 
     if isinstance(leaf, Member):
-        return ancestry.member(name.key, leaf.values, negated=leaf.negated)
+        return ancestry.member(name.key, leaf.values, scope.at, negated=leaf.negated)
     assert isinstance(leaf.right, Value)
-    return ancestry.condition(name.key, leaf.op, leaf.right)
+    return ancestry.condition(name.key, leaf.op, leaf.right, scope.at)

@@ -35,6 +35,7 @@ from stemmata.errors import InvalidExpression
 
 MAX_LENGTH = 2000
 MAX_DEPTH = 50
+_MAX_TERMS = 256
 
 _SPACES = {
     "metric": "metric",
@@ -320,6 +321,8 @@ class _Parser:
             op = {"=": "==", "<>": "!="}.get(op, op)
             position, begins = self.here.position, self.index
             right = self.operand()
+            if len(parts) == _MAX_TERMS:
+                raise self._error(position, f"more than {_MAX_TERMS} comparisons in one chain")
             parts.append(self.compare(left, op, right, position, first))
             left, first = right, begins
         if not parts:
@@ -442,7 +445,8 @@ class _Parser:
         if not isinstance(right, Value) or right.value is None:
             raise self._error(position, f"{name.key!r} is compared with a quoted text")
         if name.key == DESCENDS_FROM and not names_a_version(right.written):
-            raise self._error(position, "a version is written model@name, or as an id's first digits")
+            reason = "a version is written model@name (no latest, best or ~), or as an id's first digits"
+            raise self._error(position, reason)
 
     def list_of(self, name: Name, first: int, *, negated: bool) -> Member:
         closing = {"[": "]", "(": ")"}.get(self.take("[", "(") or "")

@@ -68,7 +68,9 @@ def best(
         # First, so that a mistyped metric is refused and not declared.
         found = repository.find_best(model, metric, direction=direction, run=run)
         if declare:
-            repository.configure(model, metric=metric, direction=direction)
+            # A direction alone goes with the metric that is declared, or else with the one that was found.
+            named = metric or (found.metric if found.metric_guessed else None)
+            repository.configure(model, metric=named, direction=direction)
             found = repository.find_best(model, metric, direction=direction, run=run)
         version = repository.get(found.row.id)
         hint = overfitting.of_version(version)

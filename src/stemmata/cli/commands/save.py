@@ -170,8 +170,10 @@ def _run(repository: Repository, model: str, name: str | None) -> Run | None:
     if name is None:
         return None
     from stemmata.ids import fresh_txn
+    from stemmata.names import clean_name
     from stemmata.records import Run
 
+    name = clean_name(name, reserved=frozenset())  # refused as the name of a run, not as a reference
     try:
         known = repository.get(f"{model}@{name}/latest").run
     except NotFound:
