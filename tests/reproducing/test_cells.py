@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from stemmata.reproducing import cells
 
 
@@ -41,7 +39,6 @@ def test_which_cells_can_have_run_and_which_need_ipython() -> None:
 
 
 def test_cells_that_need_ipython_go_on_too(tmp_path: Path) -> None:
-    pytest.importorskip("IPython")
     status, out, _ = run(tmp_path, "x = 1", "1 / 0", "!echo hi $x")
     assert (status, out.splitlines()[-1]) == (0, "hi 1")
     assert "ZeroDivisionError" in out

@@ -81,6 +81,7 @@ class Capturing:
         """Everything, when it is there; the same bytes at every call."""
         if self._thread is not None:
             self._thread.join(PATIENCE)
+            self._thread = None  # who has waited once does not wait again for what never ends
         elif self._done is None:
             self._run()
         with self._lock:

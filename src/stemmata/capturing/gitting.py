@@ -7,7 +7,10 @@ import subprocess
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from threading import RLock
 from typing import NamedTuple
+
+from stemmata.storage.forks import held_at_forks
 
 SECONDS = 2.0
 STATUS_SECONDS = 20.0
@@ -19,6 +22,9 @@ _OF_A_HOOK = frozenset(
     ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
 )
 """By these git tells its hooks where they are: not where the folder is that is asked about."""
+_starting = held_at_forks(RLock())
+"""Nobody forks while a program is being started: a data loader's worker that does would hold the ends of its
+pipes for as long as it lives, and whoever waits for the program to end, or only to begin, would wait for that."""
 _MOST_NAMED = 2000
 """Paths in one question: a command line has its bound."""
 
@@ -131,23 +137,30 @@ def ask(folder: Path, *arguments: str, seconds: float = SECONDS) -> str:
     others = {k: v for k, v in os.environ.items() if k not in _OF_A_HOOK}
     environment = {**others, **QUIET, "GIT_OPTIONAL_LOCKS": "0"}
     try:
-        done = subprocess.run(
-            [*command, *arguments],
-            capture_output=True,
-            timeout=seconds,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
+        with _starting:
+            child = subprocess.Popen(
+                [*command, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+            )
     except FileNotFoundError as error:
         raise NoTree("there is no git program") from error
     except OSError as error:
         raise NoTree(f"git does not run: {error.strerror}") from error
-    except subprocess.TimeoutExpired as error:
-        raise NoTree(f"git took longer than {seconds:g} s") from error
-    if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        reason = said[-1] if said else f"git ended with status {done.returncode}"
+    with child:
+        try:
+            told, errors = child.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired as error:
+            child.kill()
+            raise NoTree(f"git took longer than {seconds:g} s") from error
+        except BaseException:
+            child.kill()
+            raise
+    if child.returncode:
+        said = errors.decode("utf-8", "replace").strip().splitlines()
+        reason = said[-1] if said else f"git ended with status {child.returncode}"
         none = "not a git repository" in reason
         raise NoTree("it is in no git repository" if none else f"git says: {reason}")
-    return done.stdout.decode("utf-8", "surrogateescape")
+    return told.decode("utf-8", "surrogateescape")

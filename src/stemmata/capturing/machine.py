@@ -33,12 +33,23 @@ def _fixed() -> dict[str, object]:
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),
         "build": " ".join(platform.python_build()),
-        "platform": platform.platform(),
+        "platform": _platform(),
         "machine": platform.machine(),
         "libc": " ".join(platform.libc_ver()).strip() or None,
         "cpu": _cpu_name(),
         "cpus": os.cpu_count(),
     }
+
+
+def _platform() -> str:
+    """As `platform.platform()`, which asks a program for the processor's name and leaves that out: nothing is
+    started here, beside a training that forks."""
+    if not sys.platform.startswith("linux"):
+        return platform.platform()
+    about = os.uname()
+    libc = "".join(platform.libc_ver())
+    parts = [about.sysname, about.release, about.machine, *(["with", libc] if libc else [])]
+    return "-".join(part.replace(" ", "_") for part in parts)
 
 
 def _cpu_name() -> str:
@@ -48,8 +59,8 @@ def _cpu_name() -> str:
                 if line.startswith("model name"):
                     return line.partition(":")[2].strip()
     except OSError:
-        pass  # not Linux
-    return platform.processor()
+        return platform.processor()  # not Linux
+    return platform.machine()
 
 
 def _driver(place: Path) -> str | None:
