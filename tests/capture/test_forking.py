@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -22,7 +21,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks h
 
 
 @pytest.fixture
-def forking(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+def forking(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Set while another thread is in the middle of starting a program, which takes as long as on a busy
     machine; nothing of it is remembered from before."""
     begun = threading.Event()
@@ -38,7 +37,7 @@ def forking(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     monkeypatch.setattr(background, "PATIENCE", 10.0)
     machine._fixed.cache_clear()
     gitting._top.cache_clear()
-    yield begun
+    return begun
 
 
 def test_a_worker_that_forks_meanwhile_does_not_keep_the_capture(forking: threading.Event) -> None:

@@ -82,6 +82,82 @@ print(json.dumps(codes))
 """
 
 
+ENDS = """
+import json, os, signal, sys, threading
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+import tiny_models as tiny
+from stemmata.hf import VersionCallback
+from stemmata.hf.runs import TrainingRun
+from stemmata.repository import Repository
+from stemmata.repository import open as open_repository
+
+ending, go = threading.Event(), threading.Event()
+save = Repository.save
+
+
+def late(self, *a, **k):
+    if k["step"] == 4:
+        assert go.wait(60)
+    return save(self, *a, **k)
+
+
+def telling(call):
+    def tell(self, *a, **k):
+        ending.set()
+        return call(self, *a, **k)
+    return tell
+
+
+def terminate():
+    assert ending.wait(60)
+    os.kill(os.getpid(), signal.SIGTERM)
+    go.set()
+
+
+def job(kind, folder):
+    Repository.save = late
+    VersionCallback._save_last = telling(VersionCallback._save_last)
+    TrainingRun.close = telling(TrainingRun.close)
+    threading.Thread(target=terminate, daemon=True).start()
+    if kind == "trainer":
+        callback = VersionCallback(folder / "models", "m")
+        trainer = tiny.trainer(tiny.gpt2(), folder / "out", [callback], run_name="r", num_train_epochs=2)
+        trainer.train()
+    else:
+        run = open_repository(folder / "models", create=True).run("m", "r")
+        run.save(tiny.gpt2(), step=4, epoch=2)
+        if kind == "loop":
+            ending.set()
+            threading.Event().wait(60)
+        run.close()
+
+
+where = Path({where!r})
+codes = {{}}
+for kind in ("trainer", "run", "loop"):
+    child = os.fork()
+    if child == 0:
+        job(kind, where / kind)
+        threading.Event().wait(60)  # who waited passes the signal on
+        os._exit(0)
+    codes[kind] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(json.dumps(codes))
+"""
+
+
+def test_sigterm_while_the_last_version_is_waited_for_loses_nothing(tmp_path: Path, warm: WarmPython) -> None:
+    done = warm.run(ENDS.format(tests=str(Path(__file__).parents[1]), where=str(tmp_path)))
+    assert done.returncode == 0, done.stderr
+    codes = json.loads(done.stdout.splitlines()[-1])
+    assert codes == dict.fromkeys(("trainer", "run", "loop"), -signal.SIGTERM), done.stderr
+    for kind in codes:
+        with open_repository(tmp_path / kind / "models") as repo:
+            assert repo["m@r/epoch-2"].step == 4, kind
+
+
 def test_sigterm_finishes_the_write_and_keeps_the_exit_status(tmp_path: Path, warm: WarmPython) -> None:
     script = SCRIPT.format(tests=str(Path(__file__).parents[1]), where=str(tmp_path))
     done = warm.run(script)

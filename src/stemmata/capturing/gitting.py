@@ -23,8 +23,8 @@ _OF_A_HOOK = frozenset(
 )
 """By these git tells its hooks where they are: not where the folder is that is asked about."""
 _starting = held_at_forks(RLock())
-"""Nobody forks while a program is being started: a data loader's worker that does would hold the ends of its
-pipes for as long as it lives, and whoever waits for the program to end, or only to begin, would wait for that."""
+"""Nobody forks while a program is being started: a data loader's worker would hold its pipes for as long as
+it lives, and whoever waits for the program to end, or only to begin, would wait for that."""
 _MOST_NAMED = 2000
 """Paths in one question: a command line has its bound."""
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -197,8 +198,8 @@ class VersionCallback(NotLightnings, TrainerCallback):
         self._states = States(recorder, args, state, asked, self.command) if states else None
         if self._patience is not None:
             self._patience.end()  # an interrupted training left it
-        self._patience = Patience(recorder.busy, recorder.settle, state)
-        self._patience.begin()
+            self._patience = None
+        self._be_patient(recorder, state)
         self._serving.begin(state)
         self._held = None
         self._measured, self._begun = Measured(), int(state.global_step)
@@ -244,8 +245,9 @@ class VersionCallback(NotLightnings, TrainerCallback):
         if self._serving.ended:
             # The weights that are evaluated now need not be those of the last step.
             if self._held is not None:
-                recorder.annotate(self._held, fresh, "evaluation")
-                recorder.drain()
+                with self._patiently(recorder, state):
+                    recorder.annotate(self._held, fresh, "evaluation")
+                    recorder.drain()
             return
         self._measured.evaluate(step, fresh)
         version = recorder.at_step(step)
@@ -274,8 +276,11 @@ class VersionCallback(NotLightnings, TrainerCallback):
         if recorder is None or self._serving.ended or not self._ours(state):
             return
         self._serving.end()
-        if self._patience is not None:
-            self._patience.end()
+        # What is written now is waited for longest, and a job's time is over just then.
+        with self._patiently(recorder, state):
+            self._end(recorder, args, state, live)
+
+    def _end(self, recorder: Recorder, args: Any, state: Any, live: Mapping[str, Any]) -> None:
         if self._states is not None:
             self._states.take_last(args, state)
         if state.global_step == 0:
@@ -308,6 +313,23 @@ class VersionCallback(NotLightnings, TrainerCallback):
         begun = {"_serving": Serving(), "_measured": Measured(), "_untouched": [], "_last": []}
         live = ("meeting", "_recorder", "_patience", "_states", "_sharding", "_held")
         return {**vars(self), "_repository": repository, **begun, **dict.fromkeys(live)}
+
+    def _be_patient(self, recorder: Recorder, state: Any) -> None:
+        """Have SIGTERM wait for what is written, unless it does: others may have given it back to whom it was
+        before this training."""
+        if self._patience is None or not self._patience.holds:
+            self._patience = Patience(recorder.busy, recorder.settle, state)
+            self._patience.begin()
+
+    @contextmanager
+    def _patiently(self, recorder: Recorder, state: Any) -> Iterator[None]:
+        self._be_patient(recorder, state)
+        try:
+            yield
+        finally:
+            if self._patience is not None:
+                self._patience.end()
+                self._patience = None
 
     def wait(self) -> None:
         """Wait until everything so far is written: after a training that was cut off or pruned."""

@@ -42,10 +42,14 @@ class Patience:
         self._before, self._process = before, os.getpid()
         signal.signal(signal.SIGTERM, self._handle)
 
+    @property
+    def holds(self) -> bool:
+        """Whether the signal comes here first; others may have set a handler since, or given back theirs."""
+        return self._before is not None and signal.getsignal(signal.SIGTERM) == self._handle
+
     def end(self) -> None:
         """Give the signal back, unless somebody else has it by now."""
-        mine = self._before is not None and signal.getsignal(signal.SIGTERM) == self._handle
-        if mine and threading.current_thread() is threading.main_thread():
+        if self.holds and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._before)
             self._before = None
 

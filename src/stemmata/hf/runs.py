@@ -22,6 +22,7 @@ from stemmata.capturing import Capturing
 from stemmata.errors import InvalidArgument
 from stemmata.hf import facts, filesets
 from stemmata.hf.failures import ON_ERROR, OnError
+from stemmata.hf.interruption import Patience
 from stemmata.hf.keeping import Keep
 from stemmata.hf.recorder import Account, Recorder, Saved
 from stemmata.hf.runnames import run_name
@@ -57,6 +58,8 @@ class TrainingRun:
             on_error=on_error,
             keep=Keep.parse(keep),
         )
+        self._patience = Patience(self._recorder.busy, self._recorder.settle, self)
+        self._patience.begin()
         self._given = dict(config)
         self._count = 0
         self._names: set[str] = set()
@@ -153,7 +156,10 @@ class TrainingRun:
     def close(self) -> None:
         """Wait for the last write; list what is missing."""
         live, saved = self._last if self._last is not None else (None, None)
-        self._recorder.finish(live, saved if live is not None else None)
+        try:
+            self._recorder.finish(live, saved if live is not None else None)
+        finally:
+            self._patience.end()
 
     def __enter__(self) -> Self:
         return self
