@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
 import tiny_models as tiny
@@ -112,3 +113,48 @@ def test_an_unchanged_base_is_never_taken_for_a_changed_one(
     version = trained(repo, lora, tmp_path, "r")
     assert version.base is not None
     assert version.base.name_or_path == str(base)
+
+
+def given_adapter(model: Any) -> Any:
+    """As transformers' own integration has it: the model stays what it is, the adapter goes into it."""
+    model.add_adapter(LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.5)  # so that it makes a difference
+    return model
+
+
+def test_a_model_given_an_adapter_names_the_version_that_lies_under_it(
+    repo: Repository, base: Path, tmp_path: Path
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(base)
+    full = trained(repo, model, tmp_path, "full")
+    given_adapter(model)
+    for run in ("first", "on"):  # on: what was saved last is no base of itself
+        version = trained(repo, model, tmp_path, run)
+        assert version.kind == "adapter"
+        assert version.base is not None
+        assert (version.base.version, version.base.name_or_path) == (full.id.hex, "")
+        assert torch.equal(logits(version.load()), logits(model))
+
+
+def test_an_adapter_given_to_a_loaded_version_loads_again(repo: Repository, base: Path) -> None:
+    stored = repo.save(base, "base")
+    model = given_adapter(stored.load())
+    version = repo.save(model, "m")
+    assert version.base is not None
+    assert version.base.version == stored.id.hex
+    assert version.base.digest is not None
+    assert version.parents == [stored.id.hex]
+    assert torch.equal(logits(version.load()), logits(model))
+
+
+def test_weights_that_changed_under_a_given_adapter_are_told(repo: Repository, base: Path) -> None:
+    model = given_adapter(AutoModelForCausalLM.from_pretrained(base))
+    with torch.no_grad():
+        model.transformer.wte.weight.add_(1.0)
+    with pytest.warns(UserWarning, match="wte"):
+        version = repo.save(model, "m")
+    assert version.base is not None
+    assert (version.base.version, version.base.name_or_path) == (None, "")

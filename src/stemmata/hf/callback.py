@@ -427,7 +427,10 @@ class VersionCallback(NotLightnings, TrainerCallback):
             state.best_model_checkpoint is state.best_global_step is None
         ):
             folder = Path(state.best_model_checkpoint or os.devnull)
-            loaded = not (filesets.is_adapter(live["model"]) and self._last == _marks(live["model"]))
+            loaded = not (
+                filesets.holds_adapters(filesets.unwrap(live["model"]))
+                and self._last == _marks(live["model"])
+            )
             if folder.is_dir() and not is_pruned(state) and loaded:
                 best = self._save_best(recorder, state, live)
                 if last is not None and last.name != "final":

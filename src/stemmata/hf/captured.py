@@ -14,7 +14,7 @@ from stemmata.capture import mask, to_json
 from stemmata.capturing import Capturing, Missing, rows, seeds
 from stemmata.capturing.missing import told
 from stemmata.hf.facts import processing_class
-from stemmata.hf.filesets import is_adapter
+from stemmata.hf.filesets import holds_adapters
 from stemmata.hf.origin import local_folder, revision_of
 from stemmata.training_args import sanitise_arguments
 from stemmata.versions import folder_weights
@@ -70,7 +70,7 @@ def begin(
         "trainer": _classes(classes, callbacks),
     }
     later = {"data": lambda: rows.collect(datasets)}
-    if not is_adapter(model):  # the record names an adapter's base
+    if not holds_adapters(model):  # the record names an adapter's base
         later["base"] = lambda: {"base": _base(model)}
     return Capturing.begin(at_once, later)
 

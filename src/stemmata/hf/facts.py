@@ -14,7 +14,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from stemmata.arguments import is_key
-from stemmata.hf.filesets import is_adapter
+from stemmata.hf.filesets import base_under, holds_adapters
 from stemmata.hf.quantised import quantization_of
 from stemmata.training_args import sanitise_arguments
 
@@ -49,7 +49,7 @@ def config(arguments: Any, model: Any) -> dict[str, object]:
 def model_config(model: Any) -> dict[str, object]:
     """What a model says of itself: class, precision, sizes."""
     found: dict[str, object] = {}
-    inner = model.get_base_model() if is_adapter(model) else model
+    inner = base_under(model)
     # FSDP puts a class of its own above the model's.
     found["model.architecture"] = type(inner).__name__.removeprefix("FSDP")
     # An adapter's files do not say in which precision its base was loaded.
@@ -61,7 +61,7 @@ def model_config(model: Any) -> dict[str, object]:
         value = getattr(settings, fact, None)
         if value is not None and isinstance(value, str | int | float):
             found[f"model.{fact}"] = value
-    if inner is not model:
+    if holds_adapters(model):
         found |= _of_head(settings)
     rounded = quantization_of(inner)
     if rounded is not None:

@@ -115,7 +115,7 @@ def _save(model: Any, folder: Path) -> None:
 @contextmanager
 def _configs_kept(model: Any) -> Iterator[None]:
     """Undo what a save leaves in the live model's configs: dtype, architectures, peft's `inference_mode`."""
-    base = model.get_base_model() if is_adapter(model) else model
+    base = base_under(model)
     configs = [getattr(base, name, None) for name in ("config", "generation_config")]
     adapters = getattr(model, "peft_config", None)
     configs += adapters.values() if isinstance(adapters, dict) else []
@@ -172,10 +172,21 @@ def is_adapter(model: Any) -> bool:
     return known is not None and isinstance(model, known)
 
 
+def holds_adapters(model: Any) -> bool:
+    """Whether only adapters are saved of `model`: of a PEFT model, and of one of transformers that was given
+    some itself (`model.add_adapter`)."""
+    return is_adapter(model) or bool(getattr(model, "_hf_peft_config_loaded", False))
+
+
+def base_under(model: Any) -> Any:
+    """The model that adapters are upon: itself, where it has none or was given them itself."""
+    return model.get_base_model() if is_adapter(model) else model
+
+
 def weight_bytes(model: Any) -> int:
     """Bytes of the tensors that a version of `model` holds; tied ones count once."""
     sizes: dict[Any, int] = {}
-    for state in _adapter_states(model) if is_adapter(model) else [model.state_dict()]:
+    for state in _adapter_states(model) if holds_adapters(model) else [model.state_dict()]:
         for value in state.values():
             if isinstance(value, torch.Tensor):
                 # A slice of a large storage counts as itself, tied tensors as one.
@@ -204,6 +215,6 @@ def _is_of_sentences(model: Any) -> bool:
 
 
 def _is_offloaded(model: Any) -> bool:
-    base = model.get_base_model() if is_adapter(model) else model
+    base = base_under(model)
     devices = (getattr(base, "hf_device_map", None) or {}).values()
     return bool({"cpu", "disk"} & {str(device) for device in devices})

@@ -28,7 +28,7 @@ def save_live(repository: Repository, live: Any, tokenizer: Any, request: SaveRe
     filesets.hold_savable(inner, training=False)
     session = repository.session
     request.config = {**facts.model_config(inner), **request.config}
-    if request.base is None and filesets.is_adapter(inner):
+    if request.base is None and filesets.holds_adapters(inner):
         request.base = describe_base(inner, session)
     if request.parents is None and request.run is None:
         came_from = origin_of(inner, session)

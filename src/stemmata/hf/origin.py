@@ -20,7 +20,7 @@ from stemmata.bases import hash_file, is_folder, weight_paths, weights_of_tree
 from stemmata.catalog import queries
 from stemmata.errors import InvalidArgument
 from stemmata.hf.distributed import is_part
-from stemmata.hf.filesets import is_adapter
+from stemmata.hf.filesets import base_under, holds_adapters
 from stemmata.ids import VersionId
 from stemmata.names import name_key
 from stemmata.records import Base
@@ -38,6 +38,8 @@ _CHANGED = (
 )
 _Rows: TypeAlias = "dict[str, tuple[int, torch.Tensor]]"
 _came_from: WeakKeyDictionary[Any, tuple[str, VersionId]] = WeakKeyDictionary()
+_under: WeakKeyDictionary[Any, tuple[str, VersionId]] = WeakKeyDictionary()
+"""Of a model that was given adapters itself, and saved with them: the version that lies under these."""
 _rows_then: WeakKeyDictionary[Any, _Rows] = WeakKeyDictionary()
 """A row of each weight, as it was when it was noted where the model came from."""
 
@@ -55,10 +57,14 @@ def ids_of(parents: Any) -> list[VersionId] | None:
 
 def remember_origin(model: Any, session: Session, version: VersionId) -> None:
     """Note that `model` holds the weights of `version`, or was trained on from there."""
-    _came_from[model] = (session.identity.repository, version)
-    inner = model.get_base_model() if is_adapter(model) else model
+    inner = base_under(model)
     if inner is model and isinstance(model, torch.nn.Module):
-        _rows_then[model] = _rows_of(model)
+        if not holds_adapters(model):
+            _rows_then[model] = _rows_of(model)
+            _under.pop(model, None)
+        elif model not in _under and model in _came_from:
+            _under[model] = _came_from[model]
+    _came_from[model] = (session.identity.repository, version)
 
 
 def origin_of(model: Any, session: Session) -> VersionId | None:
@@ -70,7 +76,7 @@ def origin_of(model: Any, session: Session) -> VersionId | None:
     noted = _came_from.get(model)
     if noted is not None and noted[0] == session.identity.repository:
         return noted[1]
-    inner = model.get_base_model() if is_adapter(model) else model
+    inner = base_under(model)
     if inner is not model:
         return origin_of(inner, session)
     return _version_of_files(getattr(inner, "name_or_path", None), revision_of(inner), session)
@@ -83,7 +89,7 @@ def describe_base(model: Any, session: Session) -> Base:
     the files are here but no longer what is in memory (an adapter was merged into them, say), no
     place is named: with the base found there the adapter would be another model. That is a warning.
     """
-    inner = model.get_base_model()
+    inner = base_under(model)
     adapter = next(iter(model.peft_config.values()))
     name = getattr(inner, "name_or_path", None) or adapter.base_model_name_or_path or ""
     # What was loaded comes first: an adapter's own revision is of another repository as often as not.
@@ -92,7 +98,7 @@ def describe_base(model: Any, session: Session) -> Base:
     if folder is not None:
         _complete(folder, session)
     weights = folder_weights(folder) if folder is not None else None
-    noted = _came_from.get(inner)
+    noted = _under.get(inner) or _came_from.get(inner)
     stored = _stored(session, noted[1]) if noted and noted[0] == session.identity.repository else None
     if stored is not None:
         if stored.kind == "adapter":
@@ -158,8 +164,9 @@ def _changed_since(model: Any) -> str | None:
     and where that is not known. As `changed_weight`."""
     if any(getattr(c, "init_lora_weights", None) not in _KEEPS_THE_BASE for c in model.peft_config.values()):
         return None
-    then = _rows_then.get(model.get_base_model(), {})
-    for name, weight in _frozen(model.get_base_model()).items():
+    inner = base_under(model)
+    then = _rows_then.get(inner, {})
+    for name, weight in _frozen(inner).items():
         row, before = then.get(name, (0, None))
         if before is None or row >= weight.shape[0] or weight.shape[1:] != before.shape[1:]:
             continue
@@ -189,7 +196,7 @@ def changed_weight(model: Any, folder: Path) -> str | None:
     """
     if any(getattr(c, "init_lora_weights", None) not in _KEEPS_THE_BASE for c in model.peft_config.values()):
         return None
-    inner = model.get_base_model()
+    inner = base_under(model)
     frozen = _frozen(inner)
     prefix = f"{getattr(inner, 'base_model_prefix', '')}."
     for path in weight_paths(entry.name for entry in os.scandir(folder)):

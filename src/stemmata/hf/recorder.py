@@ -508,7 +508,7 @@ class Recorder:
         return list(self._origin)
 
     def _base_of(self, inner: Any) -> Base | None:
-        if self._base is None and filesets.is_adapter(inner):
+        if self._base is None and filesets.holds_adapters(inner):
             self._base = describe_base(inner, self.repository.session)
         return self._base
 
