@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import pytorch as pl
-from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from transformers import TrainerCallback
 
@@ -467,6 +467,21 @@ def test_what_a_validation_of_averaged_weights_found_is_of_the_last_version_alon
     assert repo["m@r/epoch-2"].metrics["loss"] > 0
     assert repo["m@r/final"].metrics["val_loss"] == pytest.approx(real("final"))
     assert real("final") != pytest.approx(real("epoch-2"))
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["behind it", "before it"])
+def test_an_average_that_nobody_validated_has_no_validations_metrics(
+    repo: Repository, tmp_path: Path, first: bool
+) -> None:
+    """Stochastic weight averaging puts it in place when the training is over."""
+    callback = VersionCallback(repo, "m", run_name="r")
+    average = StochasticWeightAveraging(0.05, swa_epoch_start=1)
+    both = (callback, average) if first else (average, callback)
+    trainer(tmp_path, *both, max_epochs=4).fit(Validated(), numbers(), numbers(4))
+    assert not same(repo["m@r/final"].state_dict(), repo["m@r/epoch-4"].state_dict())
+    assert "val_loss" in repo["m@r/epoch-4"].metrics
+    assert "val_loss" not in repo["m@r/final"].metrics
+    assert repo["m@r/final"].metrics["loss"] > 0
 
 
 def test_a_validation_of_weights_that_are_no_numbers_is_theirs(repo: Repository, tmp_path: Path) -> None:

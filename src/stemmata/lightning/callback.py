@@ -314,7 +314,8 @@ class VersionCallback(NotTransformers, _Callback):
                 at, averaged, weights = self._averaged
                 if at != trainer.global_step or facts.differ(weights, facts.sample(module)):
                     averaged = {}
-                held = self._save(trainer, module, "final", "end", {**self._last, **averaged}, again=again)
+                found = {**self._last_measured(trainer, module), **averaged}
+                held = self._save(trainer, module, "final", "end", found, again=again)
                 recorder.finish(self._live, held)
         finally:
             self._end()
@@ -402,6 +403,14 @@ class VersionCallback(NotTransformers, _Callback):
         if self._loaded.get("repository") != self.repository.id:
             return None
         return mark_from(self._loaded, self.repository, self.model)
+
+    def _last_measured(self, trainer: Any, module: Any) -> dict[str, float]:
+        """What the version of the end gets: nothing that a validation found of other weights, as where an
+        average was put in place after it."""
+        validated = self._logged.validated(trainer.global_step)
+        if validated and facts.differ(self._sample, facts.sample(module)):
+            return {name: value for name, value in self._last.items() if name not in validated}
+        return self._last
 
     def _ours(self, trainer: Any) -> bool:
         return trainer is self._trainer
