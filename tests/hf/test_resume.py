@@ -188,6 +188,23 @@ def test_steps_made_again_with_other_bytes_get_a_number(repo: Repository, tmp_pa
     assert {v.run for v in repo.versions("m")} == {repo["m@r/final"].run}
 
 
+@pytest.mark.parametrize("best", [False, True])
+def test_a_run_that_goes_on_past_its_end_names_what_it_ends_with(
+    repo: Repository, tmp_path: Path, caplog: pytest.LogCaptureFixture, best: bool
+) -> None:
+    more: dict[str, Any] = {"eval_strategy": "epoch", "load_best_model_at_end": True} if best else {}
+    training(repo, tmp_path / "out", num_train_epochs=2, **more).train()
+    before = {name: repo[f"m@r/{name}"].id for name in (["final", "best"] if best else ["final"])}
+    longer = training(repo, tmp_path / "out", num_train_epochs=4, **more)
+    longer.train(resume_from_checkpoint=str(repo.resume("m", run="r")))
+    for name, version in before.items():
+        assert repo[f"m@r/{name}"].id == version
+        assert repo[f"m@r/{name}-2"].step > repo["m@r/epoch-2"].step
+    assert repo["m@r/final-2"].step == 8
+    (said,) = (record.message for record in caplog.records if "went on" in record.message)
+    assert said.endswith("; r/final is what it ended with before")
+
+
 def test_a_finished_job_that_is_started_again_makes_nothing_new(repo: Repository, tmp_path: Path) -> None:
     training(repo, tmp_path / "out").train()
     before = repo.versions("m")[0]

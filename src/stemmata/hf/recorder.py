@@ -6,6 +6,7 @@ later follow through the same queue, so they find their version.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from stemmata.errors import (
     IncompleteCheckpoint,
     NameTaken,
     SpaceShort,
+    StemmataError,
     TrainingSaveFailed,
     VersionNotFound,
 )
@@ -321,21 +323,25 @@ class Recorder:
             self._writer.add(self._guarded(task))
 
     def also_name(self, saved: Saved, name: str) -> None:
-        """Give a version of this run a further name."""
+        """Give a version of this run a further name: of a run that goes on the next one that is free."""
 
         def job() -> None:
-            full = f"{self.run.name}/{name}"
+            first = full = f"{self.run.name}/{name}"
             if saved.version is None:
                 task.waits = True
                 saved.late.append(task)
                 return
-            try:
-                self.repository.name(self.model, full, saved.version)
-            except VersionNotFound:
-                pass  # deleted meanwhile
-            except NameTaken:
-                if full not in self.again:
-                    raise
+            for number in itertools.count(2):
+                try:
+                    self.repository.name(self.model, full, saved.version)
+                except VersionNotFound:
+                    pass  # deleted meanwhile
+                except NameTaken:
+                    if first not in self.again:
+                        raise
+                    full = f"{first}-{number}"
+                    continue
+                break
 
         task = Task(name, job, again=True)
         self._writer.add(self._guarded(task))
@@ -383,6 +389,8 @@ class Recorder:
         if held is not None and held.version is not None:
             remember_origin(filesets.unwrap(live), self.repository.session, held.version)
         if not self._ended:
+            if held is not None and held.version is not None:
+                self._tell_of_name(held.version)
             self.failures.report(self.run.name, sum(s.version is not None for s in self.saved))
             self.keeping.report(self.run)
         self._ended = True
@@ -390,6 +398,15 @@ class Recorder:
         self.raise_failure()
         if lost is not None:
             raise lost
+
+    def _tell_of_name(self, version: VersionId) -> None:
+        """A script that loads `<run>/final` gets what it was before the run went on."""
+        before = f"{self.run.name}/final"
+        with suppress(StemmataError):
+            names = self.repository.get(version).names
+            if before in self.again and before not in names:
+                words = "run %s of %s went on and ended with %s; %s is what it ended with before"
+                _log.warning(words, self.run.name, self.model, " = ".join(names), before)
 
     def leave(self) -> None:
         """As `finish`, of a training that did not come to its own end.
