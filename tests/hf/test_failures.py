@@ -334,3 +334,28 @@ def test_memory_without_groups_and_without_a_kernel_that_tells(tmp_path: Path) -
     proc, cgroup = _system(tmp_path, "")
     assert space.free_memory(proc, cgroup) == 32 * MIB
     assert space.free_memory(tmp_path / "no", cgroup) is None
+
+
+def test_a_tokenizer_that_cannot_be_saved_costs_no_weights(
+    repo: Repository, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Unsavable(type(tiny.tokenizer())):  # type: ignore[misc]
+        def save_pretrained(self, folder: str, *_a: Any, **_k: Any) -> None:
+            Path(folder, "vocab.txt").write_text("half of it")
+            raise ValueError("its vocabulary cannot be written")
+
+    tokenizer = tiny.tokenizer()
+    tokenizer.__class__ = Unsavable
+    callback = VersionCallback(repo, "m", run_name="r")
+    settings = {"save_strategy": "no", "num_train_epochs": 2, "processing_class": tokenizer}
+    trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [callback], **settings)
+    trainer.train()
+    assert callback.missing == {}
+    for name in ("epoch-1", "final"):
+        assert {file.path for file in repo[f"m@r/{name}"].files} >= {"config.json", "model.safetensors"}
+        assert "vocab.txt" not in {file.path for file in repo[f"m@r/{name}"].files}
+    said = [each.message for each in caplog.records if "cannot be saved" in each.message]
+    assert len(said) == 1
+    assert "its vocabulary cannot be written" in said[0]
+    with pytest.raises(ValueError, match="its vocabulary"):
+        repo.save(trainer.model, "m", tokenizer=tokenizer)  # asked for by name

@@ -77,6 +77,23 @@ def test_versions_keep_exactly_what_the_trainer_logged(repo: Repository, tmp_pat
     assert two.metrics["eval_loss"] == next(r["eval_loss"] for r in history[::-1] if "eval_loss" in r)
 
 
+def test_tensors_that_are_logged_are_numbers(repo: Repository, tmp_path: Path) -> None:
+    class Logging(TrainerCallback):
+        def on_log(self, _args: Any, _state: Any, _control: Any, logs: Any = None, **_live: Any) -> None:
+            logs.update(
+                aux=torch.tensor(0.5), count=torch.tensor(3), many=torch.ones(2), told=torch.tensor(True)
+            )
+
+    callback = VersionCallback(repo, "m", run_name="r")
+    settings = {"num_train_epochs": 2, "logging_steps": 1}
+    tiny.trainer(tiny.gpt2(), tmp_path / "out", [Logging(), callback], **settings).train()
+    version = repo["m@r/final"]
+    assert (version.metrics["aux"], version.metrics["count"]) == (0.5, 3.0)
+    row = next(row for row in version.logged() if "loss" in row)
+    assert (row["aux"], row["count"]) == (0.5, 3)
+    assert not {"many", "told"} & ({*version.metrics} | {*row})
+
+
 def test_a_log_event_writes_nothing(repo: Repository, tmp_path: Path) -> None:
     """Entries of the log: as many for eight log events as for none."""
     counts = []

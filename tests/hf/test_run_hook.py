@@ -118,6 +118,16 @@ def test_a_trainer_with_a_callback_keeps_that_one(
     assert found(wrapped, "own") == [""]
 
 
+def test_a_callback_that_is_given_afterwards_is_the_one(wrapped: Settings, tmp_path: Path) -> None:
+    trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [], num_train_epochs=1)
+    trainer.add_callback(VersionCallback(tmp_path / "own", "m", run_name="own"))
+    trainer.train()
+    assert found(wrapped, "own") == [""]
+    assert not (tmp_path / "models").exists()
+    with open_repository(tmp_path / "own") as repo:
+        assert [v.name for v in repo.versions("m")] == ["own/epoch-1"]
+
+
 def test_a_training_that_cannot_be_kept_goes_on(
     wrapped: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

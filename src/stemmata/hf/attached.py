@@ -21,6 +21,7 @@ from stemmata.attach.hook import warn
 from stemmata.attach.settings import Settings, report
 from stemmata.capture import mask_command
 from stemmata.errors import Damage, IncompleteState, StemmataError, TrainingSetup
+from stemmata.hf import captured
 from stemmata.hf.callback import Every, VersionCallback
 from stemmata.hf.distributed import Meeting
 from stemmata.hf.recorder import Recorder, Saved
@@ -48,6 +49,14 @@ class AttachedCallback(VersionCallback):
         )
         self.settings = settings
         self.off = False
+
+    def yields(self) -> bool:
+        """Whether the script gave its Trainer a callback after it was made: that one saves."""
+        trainer = captured.find_trainer()
+        if trainer is None or not _has_own(trainer):
+            return False
+        report(self.settings, "own")
+        return True
 
     def told(self, event: str, state: Any) -> None:
         """After an event that went well."""
@@ -144,9 +153,10 @@ def _harmless(event: str) -> Callable[..., Any]:
 
     @functools.wraps(inherited)
     def call(self: AttachedCallback, args: Any, state: Any, control: Any, **live: Any) -> Any:
-        if self.off and event != "on_train_begin":
+        if event == "on_train_begin":
+            self.off = self.yields()
+        if self.off:
             return None
-        self.off = False
         try:
             result = inherited(self, args, state, control, **live)
             self.told(event, state)
@@ -176,11 +186,17 @@ def _tell_rest() -> None:
 
 def attach(trainer: Any, settings: Settings) -> None:
     """Add the callback to a Trainer, unless the script gave it one of its own."""
-    if any(isinstance(found, VersionCallback) for found in trainer.callback_handler.callbacks):
+    if _has_own(trainer):
         report(settings, "own")
         return
     trainer.add_callback(AttachedCallback(settings))
     report(settings, "trainer")
+
+
+def _has_own(trainer: Any) -> bool:
+    """Whether the script gave the Trainer a VersionCallback itself."""
+    given = [c for c in trainer.callback_handler.callbacks if isinstance(c, VersionCallback)]
+    return any(not isinstance(each, AttachedCallback) for each in given)
 
 
 def begin(trainer: Any, given: object) -> str | None:
@@ -195,6 +211,8 @@ def begin(trainer: Any, given: object) -> str | None:
     if not ours:
         return None
     callback = ours[0]
+    if _has_own(trainer):
+        return None
     callback.command = f"{_command_line()}-{number}"
     if given:
         return None

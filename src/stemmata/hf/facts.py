@@ -123,11 +123,11 @@ def metrics(logs: Mapping[str, Any] | None) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     for key, value in (logs or {}).items():
-        number = isinstance(value, Real) and not isinstance(value, bool)
-        if not number or key in _NO_METRICS:
+        number = _number(value)
+        if number is None or key in _NO_METRICS:
             continue
         try:
-            kept = float(value) if is_key(key) else None
+            kept = float(number) if is_key(key) else None
         except OverflowError:
             kept = None
         if kept is None:
@@ -141,11 +141,18 @@ def numbers(logs: Mapping[str, Any] | None) -> dict[str, int | float]:
     """All numbers of a log as they were logged, integers as such: rows keep speeds and sums too."""
     found: dict[str, int | float] = {}
     for key, value in (logs or {}).items():
-        number = isinstance(value, Real) and not isinstance(value, bool)
-        if number and is_key(key):
+        number = _number(value)
+        if number is not None and is_key(key):
             with contextlib.suppress(OverflowError):
-                found[str(key)] = int(value) if isinstance(value, Integral) else float(value)
+                found[str(key)] = int(number) if isinstance(number, Integral) else float(number)
     return found
+
+
+def _number(value: Any) -> Any:
+    """A real number, or the one that a tensor without dimensions holds; None for anything else."""
+    if not isinstance(value, Real) and getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()  # on a device: waits for it, as whoever prints it does
+    return None if isinstance(value, bool) or not isinstance(value, Real) else value
 
 
 @functools.cache

@@ -8,6 +8,7 @@ there is no memory for copies, the store reads from the live weights, and the tr
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from stemmata.hf.weightfiles import WeightFile, capture
 from stemmata.hf.wrappers import clean_files, clean_state, is_wrapped
 from stemmata.sources import MemoryFile, MemoryFolder
 
+_log = logging.getLogger("stemmata")
 _WEIGHTS = "model.safetensors"
 
 
@@ -62,12 +64,19 @@ class FileSet:
 
 
 def begin(
-    model: Any, processing_class: Any, folder: Path, room: Room | None = None, *, live: bool = False
+    model: Any,
+    processing_class: Any,
+    folder: Path,
+    room: Room | None = None,
+    *,
+    live: bool = False,
+    whole: bool = True,
 ) -> FileSet:
     """Take everything that the files need from the live objects; `folder` is empty and one's own.
 
     On return the model may train on, unless the files are `live`: by wish, or for lack of memory.
-    `processing_class` may be None.
+    `processing_class` may be None; unless the files are to be `whole`, one that cannot be saved is told and
+    left out: it is not to cost the weights.
     """
     inner = unwrap(model)
     hold_whole(inner)
@@ -80,7 +89,7 @@ def begin(
         else:
             files = capture(lambda: _save(inner, folder))
         if processing_class is not None:
-            processing_class.save_pretrained(str(folder))
+            _save_beside(processing_class, folder, whole=whole)
     clean_files(folder)
     drop_tokens(folder)
     if live or not room.is_in_memory(sum(file.weights for file in files), spare=spare_pinned()):
@@ -88,6 +97,25 @@ def begin(
     for file in files:
         file.hold()
     return FileSet(folder, files, live=False)
+
+
+def _save_beside(processing_class: Any, folder: Path, *, whole: bool) -> None:
+    before = set(folder.rglob("*"))
+    try:
+        processing_class.save_pretrained(str(folder))
+    except Exception as error:
+        if whole:
+            raise
+        for path in set(folder.rglob("*")) - before:
+            if not path.is_dir():
+                path.unlink()
+        _tell_left_out(type(processing_class).__name__, f"{type(error).__name__}: {error}")
+
+
+@lru_cache(maxsize=64)
+def _tell_left_out(name: str, why: str) -> None:
+    """Once for each reason."""
+    _log.warning("%s cannot be saved, and versions hold the weights without it: %s", name, why)
 
 
 def hold_savable(model: Any, *, training: bool = True) -> None:

@@ -132,7 +132,7 @@ class Recorder:
         """
 
         def begin(folder: Path) -> filesets.FileSet:
-            return filesets.begin(live, processing_class, folder, self.room)
+            return filesets.begin(live, processing_class, folder, self.room, whole=False)
 
         return self.record(begin, filesets.unwrap(live), **said)
 
