@@ -150,11 +150,11 @@ def test_of_submodules_it_says_what_is_not_kept(project: Path, tmp_path: Path) -
 
 
 def test_git_that_takes_too_long_is_a_reason(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(command: list[str], **_more: Any) -> None:
-        raise subprocess.TimeoutExpired(command, 2)
+    def slow(child: subprocess.Popen[bytes], timeout: float) -> None:
+        raise subprocess.TimeoutExpired(child.args, timeout)
 
     code.gitting._top.cache_clear()
-    monkeypatch.setattr(subprocess, "run", slow)
+    monkeypatch.setattr(subprocess.Popen, "communicate", slow)
     assert why(captured(project), "commit") == "git took longer than 2 s"
 
 
@@ -162,16 +162,16 @@ def test_where_status_alone_takes_too_long_the_commit_is_kept(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a network drive, or in a very large tree."""
-    real = subprocess.run
+    real = subprocess.Popen.communicate
 
-    def slow(command: list[str], **more: Any) -> Any:
-        if "status" in command:
-            raise subprocess.TimeoutExpired(command, more["timeout"])
-        return real(command, **more)
+    def slow(child: Any, **more: Any) -> Any:
+        if "status" in child.args:
+            raise subprocess.TimeoutExpired(child.args, more["timeout"])
+        return real(child, **more)
 
     (project / "train.py").write_text("print(2)\n")
     expected = git(project, "rev-parse", "HEAD").strip()
-    monkeypatch.setattr(subprocess, "run", slow)
+    monkeypatch.setattr(subprocess.Popen, "communicate", slow)
     found = captured(project)
     assert found.code is not None
     assert (found.code.commit, found.code.branch, found.code.dirty) == (expected, "main", None)
