@@ -17,6 +17,8 @@ _LESS_IS_BETTER = frozenset(_LESS_WORDS.split())
 _LESS_AT_END = frozenset(
     ["eer", "der", "kld", "kl", "divergence", "lpips", "kid", "fad", "ade", "fde", "minade", "minfde"]
 )
+# What Lightning puts behind a name, and a number leaves of one: `val_kl_epoch`, `val_kl/dataloader_idx_0`.
+_BEHIND = frozenset(["", "epoch", "step", "dataloader", "idx"])
 # What the Trainer and TRL log beside the results: speed, progress, how sure the model is. No quality.
 _ASIDE = ("_runtime", "_per_second", "total_flos", "num_tokens", "learning_rate", "grad_norm")
 
@@ -24,7 +26,10 @@ _ASIDE = ("_runtime", "_per_second", "total_flos", "num_tokens", "learning_rate"
 def direction_of(metric: str) -> Direction:
     """Whether less or more of a metric is better, as its name tells: `eval_loss` less, `f1` more."""
     words = _words(metric)
-    return "min" if _LESS_IS_BETTER.intersection(words) or words[-1] in _LESS_AT_END else "max"
+    less = _LESS_IS_BETTER.intersection(words) or any(word.endswith(("loss", "losses")) for word in words)
+    while len(words) > 1 and words[-1] in _BEHIND:
+        words.pop()
+    return "min" if less or words[-1] in _LESS_AT_END else "max"
 
 
 def is_aside(metric: str) -> bool:
@@ -42,8 +47,10 @@ def by_interest(metrics: Iterable[str], primary: str | None = None) -> list[str]
 
 
 def _words(metric: str) -> list[str]:
-    """Its words in small letters; `valLoss` has two, as `val_loss` has, and `mIoU` or `rougeL` one."""
-    parted = re.sub(r"(?<=[a-z])(?=[A-Z][a-z]{2})", "_", metric).lower()
+    """Its words in small letters; `valLoss` and `MSELoss` have two, as `val_loss` has, and `mIoU` or `rougeL`
+    one."""
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z][a-z]{2})|(?<=[A-Z]{2})(?=[A-Z][a-z]{3})", "_", metric).lower()
     joined = re.sub(r"cross[^a-z]?entropy", "crossentropy", parted)
-    joined = re.sub(r"bits[^a-z]?per[^a-z]?", "bitsper ", joined)
+    joined = re.sub(r"kl[^a-z]?div(?:ergence)?\b", "divergence", joined)
+    joined = re.sub(r"bits(?:[^a-z]?per[^a-z]?|/(?=byte|char|dim|token))", "bitsper ", joined)
     return re.split(r"[^a-z]+", joined)

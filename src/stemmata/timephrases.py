@@ -167,6 +167,7 @@ def _phrase(text: str, phrase: str, now: datetime, tz: tzinfo | None) -> tuple[d
     phrase = re.sub(r"\bhalf an hour\b", "30 minutes", phrase, flags=re.I)
     if phrase.lower().endswith(" ago"):
         phrase = re.sub(r"(\d[a-z]+)(?=\d)", r"\1 ", phrase, flags=re.I)  # 1h30m
+    phrase = re.sub(r"^(\d{4}-\d\d-\d\d)T(?=\d)", r"\1 ", phrase)  # ISO's, with the name of a zone
     phrase = _MINUTES.sub(r"\1 minutes", _INNER_ZONE.sub(r"\1 \3 \2", phrase))
     wording = re.sub(r"\bnoon\b", "12:00", re.sub(r"\bmidnight\b", "00:00", phrase, flags=re.I), flags=re.I)
     if zone := _ZONE.search(wording):

@@ -178,6 +178,51 @@ def test_where_status_alone_takes_too_long_the_commit_is_kept(
     assert why(found, "uncommitted changes") == "git took longer than 20 s"
 
 
+def test_a_status_that_takes_too_long_is_waited_for_once(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each save of a plain loop captures anew."""
+    real = subprocess.Popen.communicate
+    waited: list[float] = []
+
+    def slow(child: Any, **more: Any) -> Any:
+        if "status" in child.args:
+            waited.append(more["timeout"])
+            raise subprocess.TimeoutExpired(child.args, more["timeout"])
+        return real(child, **more)
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", slow)
+    found = [captured(project) for _ in range(3)]
+    assert waited == [20.0, 2.0]
+    for each in found:
+        assert each.code is not None
+        assert (each.code.branch, each.code.dirty) == ("main", None)
+        assert "took longer" in why(each, "uncommitted changes")
+    assert sum("git status of" in record.message for record in caplog.records) == 1
+
+
+def test_where_listing_takes_too_long_the_rest_is_asked_at_once_the_next_time(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = subprocess.Popen.communicate
+    asked: list[bool] = []
+
+    def slow(child: Any, **more: Any) -> Any:
+        if "status" in child.args:
+            asked.append("--untracked-files=all" in child.args)
+            if asked[-1]:
+                raise subprocess.TimeoutExpired(child.args, more["timeout"])
+        return real(child, **more)
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", slow)
+    (project / "train.py").write_text("print(2)\n")
+    for _ in range(2):
+        found = captured(project)
+        assert found.code is not None
+        assert found.code.dirty is True
+    assert asked == [True, False, False]
+
+
 def run(folder: Path, *words: str, **environment: str) -> dict[str, Any]:
     """What a Python started so captures of its code; it ends with `show()`."""
     (folder / "tell.py").write_text(

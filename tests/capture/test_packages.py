@@ -43,8 +43,21 @@ def test_the_first_on_the_path_counts(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [str(d.metadata["Name"]) for d in distributions() if d.metadata["Name"]][:1] == ["one"]
 
 
-def test_what_is_installed_meanwhile_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class _Backport:
+    """As the package of that name puts one there: a finder that knows of distributions, too."""
+
+    @staticmethod
+    def find_distributions(_context: object = None) -> list[object]:
+        return []
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_what_is_installed_meanwhile_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    if not alone:
+        monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, _Backport])
     installed(tmp_path, "one-1.dist-info", "Name: one\nVersion: 1\n")
     assert packages.collect() == {"one": "1"}
     (tmp_path / "output.txt").write_text("no package")

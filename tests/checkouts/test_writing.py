@@ -75,6 +75,25 @@ def test_i3_a_checkout_is_byte_exact(tmp_path: Path, tree: Tree, objects: Object
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_pipe_of_that_name_is_no_checkout_that_somebody_fills(
+    tmp_path: Path, tree: Tree, objects: Objects, beside: bool
+) -> None:
+    """Whoever opens it waits for a writer, who never comes."""
+    target = tmp_path / "shared/new"
+    pipe = (tmp_path / "shared" if beside else target) / f"{writing.UNFINISHED}0123456789abcdef"
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+    os.utime(pipe, (1.0, 1.0))
+    if not beside:
+        with pytest.raises(TargetNotEmpty):
+            write(tree, objects.read, target)
+        return
+    write(tree, objects.read, target)
+    assert contents_of(target) == (FILES, sorted(FOLDERS))
+    assert pipe.exists()
+
+
 def test_permissions_are_the_users_own(tmp_path: Path, tree: Tree, objects: Objects) -> None:
     before = os.umask(0o027)
     try:

@@ -69,6 +69,14 @@ def test_values_that_are_not_finite_are_gaps_and_named() -> None:
     assert found.text(80)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_integer_that_no_float_holds_is_a_gap(sign: int) -> None:
+    rows = {"0": [Logged(5, 0.1, {"eval_loss": 1.0}), Logged(9, 0.2, {"eval_loss": sign * 10**400})]}
+    found = Curves.make("m", sweep(2, 4), logged=rows)
+    assert all(math.isfinite(v) for panel in found.panels for v in panel.values)
+    assert found.text(80)
+
+
 def logged(steps: int = 200) -> dict[str, list[Logged]]:
     """What run 0 of a sweep logged between its versions: it explodes for a while at step 60, NaN at 70."""
     found = []

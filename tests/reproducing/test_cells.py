@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from stemmata.reproducing import cells
 
 
@@ -29,6 +31,17 @@ def test_the_last_cell_decides(tmp_path: Path) -> None:
     status, out, err = run(tmp_path, "import atexit; atexit.register(print, 'ended')", "1 / 0")
     assert (status, out) == (1, "ended\n")
     assert "ZeroDivisionError" in err
+
+
+@pytest.mark.parametrize("more", [[], ["!true"]], ids=["python", "ipython"])
+def test_cells_may_await_and_give_any_name_another_meaning(tmp_path: Path, more: list[str]) -> None:
+    rows = "import asyncio\nasync def rows():\n    await asyncio.sleep(0)\n    return [1, 2]"
+    names = "_run = _sys = _CELLS = _done = linecache = traceback = {}"
+    given = [rows, names, "data = await rows()", "1 / 0", *more, "print(sum(data), await rows())"]
+    assert cells.runnable(given) == given
+    status, out, err = run(tmp_path, *given)
+    assert (status, out.splitlines()[-1]) == (0, "3 [1, 2]"), err
+    assert "ZeroDivisionError" in out + err
 
 
 def test_which_cells_can_have_run_and_which_need_ipython() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 from stemmata.storage.forks import held_at_forks
 
+_log = logging.getLogger("stemmata")
 SECONDS = 2.0
 STATUS_SECONDS = 20.0
 """It looks at every file: a cold cache, a network drive or a very large tree take longer than a question."""
@@ -49,23 +51,51 @@ class NoTree(Exception):
     """Why git has no answer: for callers, who say it as a reason of theirs."""
 
 
+class TooSlow(NoTree):
+    """It did not answer in time."""
+
+
+_slow: dict[Path, str] = {}
+"""Work trees whose status took too long once: each save would wait for it again."""
+_unlisted: set[Path] = set()
+"""Those in which that holds where untracked files are listed too."""
+
+
 def tree(folder: Path) -> Tree:
     """The work tree that `folder` lies in. Raises NoTree."""
     top = _top(folder)
     asked = ("status", "--porcelain=v2", "--branch", "-z", "--no-renames", "--ignore-submodules=dirty")
-    listed = True
+    if top in _slow:
+        return _commit(top, _slow[top])
+    listed = top not in _unlisted
     try:
-        said = ask(top, *asked, "--untracked-files=all", seconds=STATUS_SECONDS)
+        said = _status(top, *asked, "--untracked-files=all") if listed else None
     except NoTree:
-        listed = False
+        said, listed = None, False
+    if said is None:
+        # What was read of the files the first time is at hand now, if it is quick at all.
+        seconds = SECONDS if top in _unlisted else STATUS_SECONDS
         try:
-            said = ask(top, *asked, "--untracked-files=no", seconds=STATUS_SECONDS)
+            said = _status(top, *asked, "--untracked-files=no", seconds=seconds)
         except NoTree as error:
             return _commit(top, str(error))
     found = _parse(top, said)
     if found.commit == "(initial)":
         raise NoTree("its git repository has no commit yet")
     return found if listed else found._replace(untracked=None)
+
+
+def _status(top: Path, *asked: str, seconds: float = STATUS_SECONDS) -> str:
+    try:
+        return ask(top, *asked, seconds=seconds)
+    except TooSlow:
+        if top in _unlisted:
+            _slow[top] = f"git took longer than {STATUS_SECONDS:g} s"
+            words = "git status of %s takes longer than %g s: versions keep the commit alone"
+            _log.warning(words, top, STATUS_SECONDS)
+            raise TooSlow(_slow[top]) from None
+        _unlisted.add(top)
+        raise
 
 
 def _commit(top: Path, why: str) -> Tree:
@@ -154,7 +184,7 @@ def ask(folder: Path, *arguments: str, seconds: float = SECONDS) -> str:
             told, errors = child.communicate(timeout=seconds)
         except subprocess.TimeoutExpired as error:
             child.kill()
-            raise NoTree(f"git took longer than {seconds:g} s") from error
+            raise TooSlow(f"git took longer than {seconds:g} s") from error
         except BaseException:
             child.kill()
             raise

@@ -50,14 +50,14 @@ class _Folder:
 def collect() -> Found:
     """Name -> version, or {version, url, …} of one that has a direct URL (PEP 610); by name. They are read
     again once one was installed or removed: a notebook's `%pip install` is no new process."""
-    return dict(_collect(tuple(_folders()) if _in_folders_alone() else None, tuple(sys.path)))
+    return dict(_collect(tuple(_folders()), tuple(sys.path), _in_folders_alone()))
 
 
 @lru_cache(maxsize=1)
-def _collect(folders: tuple[str, ...] | None, _path: tuple[str, ...]) -> Found:
-    """Of these folders, or of what Python's own finders know of on the path."""
+def _collect(folders: tuple[str, ...], _path: tuple[str, ...], alone: bool) -> Found:
+    """Of these folders, if they are all there is, else of what the finders know of on the path."""
     found: Found = {}
-    for distribution in _distributions(folders):
+    for distribution in _distributions(folders if alone else None):
         # Not through `metadata`, which parses all of it as a mail: a quarter of a second for 200 packages.
         text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
         head = text.partition("\n\n")[0]

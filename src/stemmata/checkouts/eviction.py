@@ -130,7 +130,7 @@ def _remove_left(left: Path, lock: Path) -> None:
     try:
         import fcntl
 
-        held = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+        held = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except (ImportError, FileNotFoundError):
         shutil.rmtree(left, ignore_errors=True)
         return

@@ -323,7 +323,8 @@ def hold_folder(folder: Path) -> int | None:
     try:
         import fcntl
 
-        held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        # A folder alone: a pipe of that name would be waited for, by whoever looks what is left there.
+        held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW)
     except (ImportError, OSError):
         return None
     try:

@@ -313,4 +313,4 @@ def _number(value: int | float) -> float:
     try:
         return words.drawable(float(value))
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf  # an integer that no float holds

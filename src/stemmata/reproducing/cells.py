@@ -7,6 +7,7 @@ trained. Cells that are no Python failed then too, and are left out.
 
 from __future__ import annotations
 
+import ast
 import re
 import warnings
 from collections.abc import Sequence
@@ -14,30 +15,39 @@ from collections.abc import Sequence
 NAME = "stemmata_cells"
 _MAGIC = re.compile(r"^\s*[%!?]", re.MULTILINE)
 _SHELL = "get_ipython("
+# What runs them imports where it stands: a cell may give any name another meaning.
 _PLAIN = """
-def _run(number, cell):
-    name = f"<cell {number}>"
-    _linecache.cache[name] = (len(cell), None, cell.splitlines(True), name)
-    try:
-        exec(compile(cell, name, "exec", dont_inherit=True), globals())
-    except (Exception, SystemExit):
-        _traceback.print_exc()
-        return False
-    return True
+def _run(cells):
+    import ast, asyncio, inspect, linecache, traceback
+    loop = asyncio.new_event_loop()  # a notebook's cells may await
+    for number, cell in enumerate(cells, start=1):
+        name = f"<cell {number}>"
+        linecache.cache[name] = (len(cell), None, cell.splitlines(True), name)
+        try:
+            code = compile(cell, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, True)
+            done = eval(code, globals())
+            if code.co_flags & inspect.CO_COROUTINE:
+                loop.run_until_complete(done)
+            ended = True
+        except (Exception, SystemExit):
+            traceback.print_exc()
+            ended = False
+    loop.close()
+    return ended
 """
 _IPYTHON = """
-def _run(number, cell):
-    return get_ipython().run_cell(cell).success
+def _run(cells):
+    run = get_ipython().run_cell
+    return [run(cell).success for cell in cells][-1]
 """
 _END = """
 if __name__ == "__main__":  # no process that this one starts runs them too: nor did it in a notebook
-    _done = [_run(_number, _cell) for _number, _cell in enumerate(_CELLS, start=1)]
-    if not _done[-1]:
+    if not _run(_CELLS):
 """
-_EXIT = """        _sys.exit(1)
+_EXIT = """        raise SystemExit(1)
 """
-_IPYTHON_EXIT = """        _atexit._run_exitfuncs()
-        _os._exit(1)  # IPython takes an exit for one of the cell's
+_IPYTHON_EXIT = """        __import__("atexit")._run_exitfuncs()
+        __import__("os")._exit(1)  # IPython takes an exit for one of the cell's
 """
 
 
@@ -56,17 +66,15 @@ def script_of(cells: Sequence[str]) -> tuple[str, str]:
     told = "".join(f"    {cell!r},\n" for cell in cells)
     listed = f"\n_CELLS = [\n{told}]\n"
     if needs_ipython(cells):
-        head = "import atexit as _atexit\nimport os as _os\n"
-        return f"{NAME}.ipy", f"{head}{listed}{_IPYTHON}{_END}{_IPYTHON_EXIT}"
-    head = "import linecache as _linecache\nimport sys as _sys\nimport traceback as _traceback\n"
-    return f"{NAME}.py", f"{head}{listed}{_PLAIN}{_END}{_EXIT}"
+        return f"{NAME}.ipy", f"{listed}{_IPYTHON}{_END}{_IPYTHON_EXIT}"
+    return f"{NAME}.py", f"{listed}{_PLAIN}{_END}{_EXIT}"
 
 
 def _is_python(cell: str) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "\d" in somebody's cell is not ours to complain of
-            compile(cell, "cell", "exec", dont_inherit=True)
+            compile(cell, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, True)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True
