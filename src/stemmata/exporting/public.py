@@ -10,11 +10,15 @@ _NO_HOST = r"[A-Za-z][\w+.-]{0,30}:/{3,}|file:/*"
 """An address of a file of this machine: `file:/x`, `zip:///x`."""
 _WHOLE = re.compile(rf"{_NO_HOST}|~[\w.-]*[\\/]|/+(?=[^/]+/)|[A-Za-z]:[\\/]|\\\\(?=\w)|{_ABOVE}")
 """How a text begins that is nothing but a path; spaces may be in it."""
+_ANOTHER = re.compile(
+    rf"[,;|\s](?:{_NO_HOST}|~[\w.-]*[\\/]|/+(?=[^\s/]+/)|[A-Za-z]:[\\/]|\\\\(?=\w)|{_ABOVE})"
+)
+"""Where another path begins in such a text: then it is several."""
 # Within other words one name after a slash says nothing of a machine, and a path ends where a space is. Two
-# slashes after a colon are an address's, and what stands before a slash is a path from somewhere below; but
-# for the letter of an option: `-I/usr/include`.
+# slashes after a colon are an address's, one before a word and `>` a tag's, and what stands before a slash is
+# a path from somewhere below; but for the letter of an option: `-I/usr/include`.
 _WITHIN = re.compile(
-    rf"(?:(?<![\w.~/\\-])(?:{_NO_HOST}|~[\w.-]*[\\/]|/(?!/)(?=[^\s/]+/)|[A-Za-z]:\\|\\\\(?=\w)|{_ABOVE})"
+    rf"(?:(?<![\w.~/\\-])(?:{_NO_HOST}|~[\w.-]*[\\/]|/(?!/|\w+>)(?=[^\s/]+/)|[A-Za-z]:\\|\\\\(?=\w)|{_ABOVE})"
     r"|(?<![\w.~/\\:-])//+(?=[^\s/]+/)|(?<=\s-[A-Za-z])/+(?=[^\s/]+/))"
     r"[^\s\"'`,;|<>()\[\]{}]*"
 )
@@ -33,8 +37,9 @@ def public(value: object) -> object:
 
 def public_text(text: str) -> str:
     """As `public`; a path from the folder that somebody worked in says nothing of the machine, and stays."""
-    if _WHOLE.match(text.strip()):
-        return last_name(text.strip())
+    whole = text.strip()
+    if _WHOLE.match(whole) and not _ANOTHER.search(whole):
+        return last_name(whole)
     return _WITHIN.sub(lambda found: last_name(found[0]), text)
 
 
