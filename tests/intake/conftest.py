@@ -30,10 +30,11 @@ def repo(tmp_path: Path) -> Iterator[Repository]:
         yield opened
 
 
-def state(step: int) -> str:
+def state(step: int, by: float = 1.0, *, every: int = 2) -> str:
+    """Of a training whose losses are `by` times those of another, logged so often."""
     rows = [
-        {"step": s, "epoch": s / 2, "loss": 1 / s, "eval_loss": 2 / s, "odd": float("nan")}
-        for s in range(2, step + 1, 2)
+        {"step": s, "epoch": s / 2, "loss": by / s, "eval_loss": 2 * by / s, "odd": float("nan")}
+        for s in range(every, step + 1, every)
     ]
     rows.append({"step": step + 2, "loss": 99.0})
     return json.dumps({"global_step": step, "epoch": step / 2, "log_history": rows})
@@ -64,14 +65,15 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
 
 @pytest.fixture
 def checkpoint() -> Checkpoint:
-    """Write `checkpoint-N` into a folder: weights of seed N, states to resume from, the state last."""
+    """Write `checkpoint-N` into a folder: weights of seed N, states to resume from, the state last. Those of
+    another training have `by`."""
 
-    def write(output: Path, step: int, *, whole: bool = True) -> Path:
-        folder = model_folder(output / f"checkpoint-{step}", step)
+    def write(output: Path, step: int, *, whole: bool = True, by: float = 1.0, every: int = 2) -> Path:
+        folder = model_folder(output / f"checkpoint-{step}", step + round(1000 * (by - 1)))
         for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
             (folder / name).write_bytes(b"a pickle")
         if whole:
-            (folder / "trainer_state.json").write_text(state(step))
+            (folder / "trainer_state.json").write_text(state(step, by, every=every))
         return folder
 
     return write

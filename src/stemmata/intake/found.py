@@ -69,6 +69,15 @@ class Found:
     source: Source | None = None
     problem: str = ""
     warning: str = ""
+    training: Path | None = None
+    """The folder that the training writes in, where it is not told by `path`."""
+    run_given: bool = False
+    """Whether the user named the run: then it is no question which one it is."""
+
+    @property
+    def is_checkpoint(self) -> bool:
+        """As a Trainer writes them while it trains; else it is a save at the end."""
+        return _CHECKPOINT.fullmatch(self.path.name) is not None
 
     @property
     def name(self) -> str:
@@ -111,7 +120,7 @@ def find(
         owner = place.parent if single else place
         outer = owner.parent if _TUTORIAL.fullmatch(owner.name) else owner if place is here else here
         named = (model or usable(outer.name), run or usable(owner.name))
-        found += _of_output(place, *named, include)
+        found += (replace(f, run_given=run is not None) for f in _of_output(place, *named, include))
     if not found:
         raise EmptySource(path=str(folder))
     if beside:
@@ -119,6 +128,13 @@ def find(
         words += f" and {len(beside) - _NAMED} more" if len(beside) > _NAMED else ""
         found[0] = replace(found[0], warning="; ".join(filter(None, (found[0].warning, words))))
     return found
+
+
+def training_of(found: Found) -> Path:
+    """The folder that the training of a finding writes in."""
+    if found.training is not None:
+        return found.training
+    return found.path.parent if found.is_checkpoint else found.path
 
 
 def looked_at(path: Path) -> os.stat_result | None:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -73,6 +73,53 @@ def best_of(state: State) -> State | None:
     rows = [row for row in history if isinstance(row, dict)] if isinstance(history, list) else []
     epochs = [row["epoch"] for row in rows if row.get("step") == step and "epoch" in row]
     return _state_at(document, step, epochs[-1] if epochs else None, state.content)
+
+
+def one_training(one: bytes, other: bytes) -> bool | None:
+    """Whether two states are of one training: whether up to the earlier one's step their logs are the same.
+
+    None where neither has logged anything by then. At that step itself the later one may have more: it is
+    logged after a save, too.
+    """
+    logs = [_log_of(content) for content in (one, other)]
+    if not all(logs):
+        return None
+    (at, rows), (other_at, other_rows) = sorted(filter(None, logs), key=lambda log: log[0])
+    rows, other_rows = ([row for row in some if row[0] <= at] for some in (rows, other_rows))
+    if at == other_at and len(rows) > len(other_rows):
+        rows, other_rows = other_rows, rows
+    if other_rows[: len(rows)] != rows or any(step < at for step, _ in other_rows[len(rows) :]):
+        return False
+    return True if rows else None
+
+
+def _log_of(content: bytes) -> tuple[int, list[tuple[int, str]]] | None:
+    """The step of a state, and the step and the text of each row of its log."""
+    document = _decoded(content)
+    at, history = document.get("global_step"), document.get("log_history")
+    if not _is_step(at) or not isinstance(history, list):
+        return None
+    # As text, for a NaN equals no NaN.
+    return at, [
+        (row["step"], json.dumps(row, sort_keys=True))
+        for row in history
+        if isinstance(row, dict) and _is_step(row.get("step"))
+    ]
+
+
+def same_numbers(content: bytes, rows: Sequence[Mapping[str, object]]) -> bool | None:
+    """Whether a state's log says what `rows` say, each of a step, wherever both say something; None if
+    nowhere."""
+    document = _decoded(content)
+    told = {step: row for row in rows if _is_step(step := row.get("step"))}
+    seen = False
+    for step in told:
+        logged = _metrics_at(document, step)
+        for key, number in _numbers({k: v for k, v in told[step].items() if k in logged}).items():
+            seen = True
+            if number != logged[key] and not (math.isnan(number) and math.isnan(logged[key])):
+                return False
+    return True if seen else None
 
 
 def _decoded(content: bytes) -> dict[str, object]:

@@ -12,22 +12,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from blake3 import blake3
-
 from stemmata.catalog import queries
 from stemmata.errors import InvalidArgument, NameTaken, NotFound, StemmataError
 from stemmata.ids import Digest, VersionId
-from stemmata.intake.found import Found, find, looked_at, may_be_folder, to_leave
+from stemmata.intake.found import Found, find, looked_at, may_be_folder, to_leave, training_of
+from stemmata.intake.runs import Content, Runs
 from stemmata.names import name_key
 from stemmata.recording import SaveRequest
 from stemmata.records import Run
 from stemmata.repository import Repository
 from stemmata.sources import Source
-from stemmata.sources.files import OpenedFile, unsupported
+from stemmata.sources.files import unsupported
 from stemmata.storage.failures import reason_of
-from stemmata.trees import content_digest
-
-_PIECE = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,30 +66,38 @@ def import_folders(
             reason = f"{folder} is a file; give the folder that it lies in, or save it alone: stemmata save"
             raise InvalidArgument(argument="folder", reason=reason)
     everything = [f for folder in folders for f in find(folder, model=model, run=run, include=include)]
-    outcomes = []
+    outcomes, runs = [], Runs()
     for found in everything:
-        outcome = _foreseen(repository, found) if dry_run else take(repository, found, include)
+        outcome = _foreseen(repository, found, runs) if dry_run else take(repository, found, include, runs)
         outcomes.append(outcome)
         if tell is not None:
             tell(outcome)
     return outcomes
 
 
-def take(repository: Repository, found: Found, include: Sequence[str] = ()) -> Outcome:
-    """Make a version of a finding, unless its run has it. Raises nothing of the error tree or of files."""
+def take(
+    repository: Repository, found: Found, include: Sequence[str] = (), runs: Runs | None = None
+) -> Outcome:
+    """Make a version of a finding, unless its run has it. Raises nothing of the error tree or of files.
+
+    `runs`: what the findings before it were found to be.
+    """
     if found.problem or found.source is None:
         return _missed(found, found.problem)
-    try:
-        known = _known(repository, found, found.source)
-        return known or _save(repository, found, found.source, include)
-    except NameTaken as lost:
-        # Another process may have taken in the very same folder just now.
+    runs, content, placed = runs or Runs(), Content(found.source), found
+    last: NameTaken | None = None
+    while True:
         try:
-            return _known(repository, found, found.source) or _failed(found, lost)
+            placed = runs.placed(repository, found, content)
+            known = _known(repository, placed, content)
+            return known or _save(repository, placed, found.source, include)
+        except NameTaken as error:
+            # Another process may have taken in the very same folder just now, or one of the same name.
+            if last is not None and error.data == last.data:
+                return _failed(placed, error)
+            last = error
         except (StemmataError, OSError) as error:
-            return _failed(found, error)
-    except (StemmataError, OSError) as error:
-        return _failed(found, error)
+            return _failed(placed, error)
 
 
 def _missed(found: Found, problem: str) -> Outcome:
@@ -110,16 +114,18 @@ def _failed(found: Found, error: StemmataError | OSError) -> Outcome:
     return Outcome(found, "failed", reason=str(error), error=error)
 
 
-def _foreseen(repository: Repository, found: Found) -> Outcome:
+def _foreseen(repository: Repository, found: Found, runs: Runs) -> Outcome:
     if found.problem or found.source is None:
         return _missed(found, found.problem)
+    content, placed = Content(found.source), found
     try:
-        return _known(repository, found, found.source) or Outcome(found, "new")
+        placed = runs.placed(repository, found, content)
+        return _known(repository, placed, content) or Outcome(placed, "new")
     except (StemmataError, OSError) as error:
-        return _failed(found, error)
+        return _failed(placed, error)
 
 
-def _known(repository: Repository, found: Found, source: Source) -> Outcome | None:
+def _known(repository: Repository, found: Found, content: Content) -> Outcome | None:
     """The outcome if the name is there with this content. Raises NameTaken if with another."""
     session = repository.session
     session.refresh()
@@ -127,7 +133,7 @@ def _known(repository: Repository, found: Found, source: Source) -> Outcome | No
     if taken is None:
         return None
     row = queries.version_by_id(session.catalog.connection, taken.target)
-    if row is None or row.content != _content(source):
+    if row is None or row.content != content.digest:
         holder = f"{taken.kind} of {taken.target.short}, with other content; name the run with --run"
         raise NameTaken(model=found.model, name=found.name, holder=holder)
     if row.state != "visible":
@@ -136,25 +142,12 @@ def _known(repository: Repository, found: Found, source: Source) -> Outcome | No
     return Outcome(found, "known", taken.target)
 
 
-def _content(source: Source) -> str:
-    """The content digest that a save of `source` would have. Raises SourceChanged."""
-    rows = []
-    for file in source.on_disk:
-        hasher = blake3()
-        with OpenedFile(file) as opened:
-            for offset in range(0, file.size, _PIECE):
-                hasher.update(opened.read_at(offset, min(_PIECE, file.size - offset)))
-            opened.verify_unchanged()
-        rows.append((file.path, file.size, Digest(hasher.digest()).hex))
-    return content_digest(rows, source.empty_folders).digest
-
-
 def _save(repository: Repository, found: Found, source: Source, include: Sequence[str]) -> Outcome:
     run = _run(repository, found)
-    provenance = {"import": json.dumps({"source": str(found.path)}).encode()}
+    origin = {"source": str(found.path), "training": str(training_of(found))}
+    provenance = {"import": json.dumps(origin).encode()}
     if found.state.content:
         provenance["trainer_state"] = found.state.content
-    final = found.label == "final"
     request = SaveRequest(
         source=found.path,
         model=found.model,
@@ -172,7 +165,7 @@ def _save(repository: Repository, found: Found, source: Source, include: Sequenc
         author=repository.session.author,
         created_at=found.created_at,
         # A final save often is the last checkpoint once more; equal checkpoints are versions of their own.
-        same_as_existing=final,
+        same_as_existing=not found.is_checkpoint,
         listed=source.on_disk,
     )
     version, saved = repository.save_request(request)
@@ -193,7 +186,7 @@ def _run(repository: Repository, found: Found) -> Run:
 
 def _parents(repository: Repository, found: Found) -> list[VersionId] | None:
     """The run's last version before this step; None leaves it to the save: the newest."""
-    if found.state.step is None or found.label == "final":
+    if found.state.step is None or not found.is_checkpoint:
         return None
     try:
         versions = repository.versions(found.model)

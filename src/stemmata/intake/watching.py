@@ -13,6 +13,7 @@ from pathlib import Path
 
 from stemmata.errors import EmptySource, NameTaken, SourceMissing, UnsupportedFile
 from stemmata.intake.found import Found, find, holds_weights, last_writes, may_be_folder, usable
+from stemmata.intake.runs import Runs
 from stemmata.intake.state import FILE_NAME
 from stemmata.intake.taking import Outcome, Tell, take
 from stemmata.recording import TRAINING_ARGS
@@ -49,6 +50,7 @@ class Watcher:
         self._now = now
         self._repository, self._folder, self._model = repository, folder, model
         self._run, self._include, self._tell = run, include, tell
+        self._runs = Runs()
         self._before: dict[Path, object] = {}
         self._complete: dict[Path, Found] = {}
         self._soon = False
@@ -75,13 +77,13 @@ class Watcher:
         self._complete = {f.path: f for f in everything if not f.problem}
         # What is complete by the Trainer's own mark needs no long second look, and may be rotated away.
         fresh = [f for path, f in self._complete.items() if before.get(path) != now[path]]
-        self._soon = bool(fresh) and all(f.state.step is not None and f.label != "final" for f in fresh)
+        self._soon = bool(fresh) and all(f.is_checkpoint and f.state.step is not None for f in fresh)
         for found in everything:
             taken = _marks_of_taken(found)
             if before.get(found.path) == now[found.path] and self._settled.get(found.path) != taken:
                 if found.problem:
                     continue
-                outcome = take(self._repository, found, self._include)
+                outcome = take(self._repository, found, self._include, self._runs)
                 taken_name = isinstance(outcome.error, NameTaken)
                 if outcome.status in _SETTLED or taken_name:
                     # A name that another content has stays taken: no need to read it all at every look.
@@ -105,9 +107,7 @@ class Watcher:
             return []
         # A training that has just begun left a tokenizer or a log there: that is no final save.
         try:
-            kept = [
-                f for f in everything if f.label != "final" or (holds_weights(f.path) and _closed(f.path))
-            ]
+            kept = [f for f in everything if f.is_checkpoint or (holds_weights(f.path) and _closed(f.path))]
             return [self._unless_written_over(f) for f in kept]
         except OSError as error:
             raise unsupported(self._folder, reason_of(error)) from None
@@ -115,7 +115,7 @@ class Watcher:
     def _unless_written_over(self, found: Found) -> Found:
         """A checkpoint with the problem that its weights may be of another training than its state, which
         comes last."""
-        if found.label == "final" or found.problem:
+        if not found.is_checkpoint or found.problem:
             return found
         writes = last_writes(found.path)
         state = writes.pop(FILE_NAME, None)
@@ -154,7 +154,7 @@ class Watcher:
 
     def _say(self, outcome: Outcome) -> None:
         """Each thing once: a failure that comes again at every look is told when it changes."""
-        words = f"{outcome.status} {outcome.reason}"
+        words = f"{outcome.status} {outcome.version} {outcome.reason}"
         vanishing = outcome.status == "gone" and outcome.reason != _TOO_LATE
         if vanishing or self._told.get(outcome.found.path) == words:
             return
@@ -170,7 +170,7 @@ def _closed(output: Path) -> bool:
 
 def _marks(found: Found) -> object:
     """What differs as soon as anybody writes to it, be it to what is left out."""
-    return _marks_of_taken(found), None if found.label == "final" else last_writes(found.path)
+    return _marks_of_taken(found), last_writes(found.path) if found.is_checkpoint else None
 
 
 def _marks_of_taken(found: Found) -> object:
