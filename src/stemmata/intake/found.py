@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
@@ -16,42 +15,42 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from filecmp import cmp
 from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path
 
 from stemmata import sources
 from stemmata.containers.cut import plan
-from stemmata.describe import WEIGHTS
 from stemmata.errors import (
     BrokenContainer,
     EmptySource,
-    InvalidName,
     SourceMissing,
     StemmataError,
     UnsupportedFile,
 )
 from stemmata.intake import state as states
+from stemmata.intake.folders import (
+    CHECKPOINT,
+    TO_RESUME,
+    are_weights,
+    holds_model,
+    holds_weights,
+    listed,
+    looked_at,
+    may_be_folder,
+    usable,
+)
+from stemmata.intake.places import Place, Tree, places_in
 from stemmata.intake.state import Broken, Metadata, State
-from stemmata.names import clean_name
+from stemmata.names import name_key
 from stemmata.recording import leave_out
 from stemmata.sources import Source
-from stemmata.sources.files import OpenedFile, unsupported
+from stemmata.sources.files import OpenedFile
 from stemmata.storage.failures import reason_of
 
-TO_RESUME = (
-    *("optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "rng_state*.pth", "optimizer_*"),
-    *("global_step*", "zero_to_fp32.py", states.FILE_NAME),
-)
-"""What only going on with a training needs; trainer_state.json is kept beside the version instead."""
 OF_SHARDS = ("pytorch_model_fsdp*", "latest", "zero_to_torch.py")
 """The same, of sharded trainings, in checkpoints alone: elsewhere the like may be all that there is."""
-_CHECKPOINT = re.compile(r"checkpoint-(\d{1,18})")
 _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.safetensors|\.bin)")
-_NO_WEIGHTS = ("training_args.bin", "pytorch_model_fsdp*", *TO_RESUME)
-_NAME_BYTES = 120
 _NAMED = 5
-_OF_PARTS = frozenset(("model_index.json", "modules.json"))
-"""Lists of a model's parts, each in a folder of its own: of diffusers and of sentence-transformers."""
-_TRAINERS = ("training_args.bin", states.FILE_NAME)
 _MAX_INDEX = 64 << 20
 _TUTORIAL = re.compile(r"v_(.+)")
 
@@ -71,13 +70,15 @@ class Found:
     warning: str = ""
     training: Path | None = None
     """The folder that the training writes in, where it is not told by `path`."""
+    leave: tuple[str, ...] = ()
+    """Patterns of what lies in it and is not of it."""
     run_given: bool = False
     """Whether the user named the run: then it is no question which one it is."""
 
     @property
     def is_checkpoint(self) -> bool:
         """As a Trainer writes them while it trains; else it is a save at the end."""
-        return _CHECKPOINT.fullmatch(self.path.name) is not None
+        return CHECKPOINT.fullmatch(self.path.name) is not None
 
     @property
     def name(self) -> str:
@@ -114,20 +115,35 @@ def find(
         raise SourceMissing(path=str(folder))
     here = Path(folder).resolve()
     found: list[Found] = []
-    places, beside = _places(here)
-    for place in places:
-        single = _CHECKPOINT.fullmatch(place.name)
-        owner = place.parent if single else place
-        outer = owner.parent if _TUTORIAL.fullmatch(owner.name) else owner if place is here else here
-        named = (model or usable(outer.name), run or usable(owner.name))
+    tree = places_in(here)
+    for place in tree.places:
+        owner = place.path.parent if CHECKPOINT.fullmatch(place.path.name) else place.path
+        is_here = place.path == here
+        outer = owner.parent if _TUTORIAL.fullmatch(owner.name) else owner if is_here else here
+        below = owner.name if is_here else owner.relative_to(here).as_posix()
+        named = (model or usable(outer.name), run or usable(below))
         found += (replace(f, run_given=run is not None) for f in _of_output(place, *named, include))
     if not found:
         raise EmptySource(path=str(folder))
-    if beside:
-        words = f"left out is what lies beside the runs: {', '.join(beside[:_NAMED])}"
-        words += f" and {len(beside) - _NAMED} more" if len(beside) > _NAMED else ""
-        found[0] = replace(found[0], warning="; ".join(filter(None, (found[0].warning, words))))
+    words = filter(None, (found[0].warning, *_left_out(tree, here)))
+    found[0] = replace(found[0], warning="; ".join(words))
     return found
+
+
+def _left_out(tree: Tree, here: Path) -> Iterator[str]:
+    """What is said of a tree's parts that become no version."""
+    if tree.beside:
+        yield f"left out is what lies beside the runs: {_named(tree.beside, here)}"
+    if tree.skipped:
+        named = _named(tree.skipped, here)
+        yield f"left out are folders that hold weights: {named}; import them by themselves"
+    if tree.is_cut:
+        yield "there are more folders than are looked at: import some of them by themselves"
+
+
+def _named(paths: Sequence[Path], here: Path) -> str:
+    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+    return ", ".join(path.relative_to(here).as_posix() for path in paths[:_NAMED]) + more
 
 
 def training_of(found: Found) -> Path:
@@ -137,77 +153,35 @@ def training_of(found: Found) -> Path:
     return found.path.parent if found.is_checkpoint else found.path
 
 
-def looked_at(path: Path) -> os.stat_result | None:
-    """What is there; None if nothing is. Raises UnsupportedFile where the file system does not say."""
-    try:
-        return path.stat()
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    except OSError as error:
-        raise unsupported(path, reason_of(error)) from None
-
-
-def usable(text: str) -> str:
-    """A folder's name as one that a model or a run may have."""
-    # A folder's name may have 255 bytes; a label comes behind it.
-    short = re.sub(r"[^\w.+-]+", "-", text).strip("-").encode()[:_NAME_BYTES].decode(errors="ignore")
-    plain = short.strip("-") or "imported"
-    for name in (plain, f"run-{plain}"):
-        try:
-            return clean_name(name)
-        except InvalidName:
-            continue
-    return "imported"
-
-
-def _places(folder: Path) -> tuple[list[Path], list[str]]:
-    """The folders that are an output each: `folder` itself, or those in it if it is only a shelf; and the
-    files beside them on the shelf, which are nobody's.
-
-    Files do not make one version of the outputs of several trainings. Of folders that a Trainer has not
-    written they may: a pipeline is its model_index.json and a folder of weights for each part.
-    """
-    listed = sorted(_listed(folder))
-    inside = [p for p in listed if may_be_folder(p) and not p.name.startswith(".")]
-    if any(_CHECKPOINT.fullmatch(p.name) for p in inside) or holds_weights(folder):
-        return [folder], []
-    if any(p.name in _OF_PARTS for p in listed):
-        return [folder], []
-    shelf = [p for p in inside if _is_output(p)]
-    beside = [p.name for p in listed if not may_be_folder(p) and not _is_of_shelf(p)]
-    if shelf and (not beside or any(map(_is_trainers, shelf))):
-        return shelf, beside
-    return [folder], []
-
-
-def _is_of_shelf(file: Path) -> bool:
-    return file.name.startswith(".") or fnmatchcase(file.name, "metadata_*.json")
-
-
-def _is_trainers(folder: Path) -> bool:
-    """Whether a Trainer wrote it: any program may write weights."""
-    return any(_CHECKPOINT.fullmatch(p.name) or p.name in _TRAINERS for p in _listed(folder))
-
-
-def _is_output(folder: Path) -> bool:
-    try:
-        return holds_weights(folder) or any(_CHECKPOINT.fullmatch(p.name) for p in _listed(folder))
-    except UnsupportedFile:
-        return False  # as a disk's lost+found: nobody may look, and no training wrote there
-
-
-def _of_output(place: Path, model: str, run: str, include: Sequence[str]) -> Iterator[Found]:
-    if _CHECKPOINT.fullmatch(place.name):
-        yield examine(Found(place, model, run, ""), include)
+def _of_output(place: Place, model: str, run: str, include: Sequence[str]) -> Iterator[Found]:
+    here = place.path
+    if CHECKPOINT.fullmatch(here.name):
+        yield examine(Found(here, model, run, ""), include)
         return
-    numbered = ((p, _CHECKPOINT.fullmatch(p.name)) for p in _listed(place) if may_be_folder(p))
+    numbered = ((p, CHECKPOINT.fullmatch(p.name)) for p in listed(here) if may_be_folder(p))
     steps = sorted((int(match[1]), path) for path, match in numbered if match)
+    labels = set[str]()
     for _, path in steps:
-        yield examine(Found(path, model, run, ""), include)
-    if holds_weights(place) or not steps:
-        final = _of_its_step(examine(Found(place, model, run, "final"), include))
+        found = examine(Found(path, model, run, ""), include)
+        labels.add(name_key(found.label))
+        yield found
+    for save in place.saves:
+        label = _label(save.name)
+        while name_key(label) in labels:
+            label += "-2"
+        labels.add(name_key(label))
+        yield _of_its_step(examine(Found(save, model, run, label, training=here), include))
+    if holds_model(here) or not steps:
+        leave = tuple(escape(path.relative_to(here).as_posix()) for path in place.nested)
+        final = _of_its_step(examine(Found(here, model, run, "final", leave=leave), include))
         if steps or final.problem or (final.source is not None and final.source.on_disk):
             yield final
+
+
+def _label(name: str) -> str:
+    """A folder's name as one behind a run's: there more may stand than alone, as `best`."""
+    whole = usable(f"run/{name}")
+    return whole.removeprefix("run/") if whole.startswith("run/") else usable(name)
 
 
 def _of_its_step(final: Found) -> Found:
@@ -216,7 +190,8 @@ def _of_its_step(final: Found) -> Found:
     best = states.best_of(final.state) if final.state.content else None
     if best is None or best.step == final.state.step:
         return final
-    there = {step: final.path / f"checkpoint-{step}" for step in (best.step, final.state.step)}
+    output = training_of(final)
+    there = {step: output / f"checkpoint-{step}" for step in (best.step, final.state.step)}
     with contextlib.suppress(OSError, UnsupportedFile):  # what vanishes tells nothing
         if holds_weights(there[best.step]):
             return replace(final, state=best) if _same_weights(final.path, there[best.step]) else final
@@ -229,8 +204,7 @@ def _of_its_step(final: Found) -> Found:
 
 def _same_weights(one: Path, other: Path) -> bool | None:
     """Whether two folders hold the same weights; None where their files do not compare."""
-    named = [p.name for p in _listed(one) if p.suffix in WEIGHTS and (other / p.name).is_file()]
-    named = [name for name in named if not any(fnmatchcase(name, pattern) for pattern in _NO_WEIGHTS)]
+    named = [p.name for p in listed(one) if are_weights(p) and (other / p.name).is_file()]
     if not named or any((one / n).stat().st_size != (other / n).stat().st_size for n in named):
         return None
     return all(cmp(one / name, other / name, shallow=False) for name in named)
@@ -238,11 +212,11 @@ def _same_weights(one: Path, other: Path) -> bool | None:
 
 def examine(found: Found, include: Sequence[str] = ()) -> Found:
     """`found` with what its folder says, or with the problem that keeps it from being taken."""
-    step = _CHECKPOINT.fullmatch(found.path.name)
-    found = replace(found, label=f"step-{int(step[1])}" if step else "final")
+    step = CHECKPOINT.fullmatch(found.path.name)
+    found = replace(found, label=f"step-{int(step[1])}" if step else found.label or "final")
     try:
         found = _with_state(found, int(step[1]) if step else None)
-        exclude = to_leave(found.path, include)
+        exclude = to_leave(found, include)
         source = sources.scan(found.path, include=include, exclude=exclude, leave_out=leave_out)
         if step and not holds_weights(found.path):
             raise Broken("it holds no weights in one piece (not written yet, or sharded by FSDP or ZeRO)")
@@ -326,47 +300,7 @@ def _shards(source: Source, path: str) -> set[str]:
     return {str(shard) for shard in named.values()} if isinstance(named, dict) else set()
 
 
-def to_leave(folder: Path, include: Sequence[str]) -> list[str]:
-    """The patterns of what is left out of `folder`, without those that an `include` asks for."""
-    patterns = TO_RESUME + (OF_SHARDS if _CHECKPOINT.fullmatch(folder.name) else ())
+def to_leave(found: Found, include: Sequence[str]) -> list[str]:
+    """The patterns of what is left out of a finding, without those that an `include` asks for."""
+    patterns = TO_RESUME + (OF_SHARDS if found.is_checkpoint else ()) + found.leave
     return [p for p in patterns if not any(fnmatchcase(p, i) or fnmatchcase(i, p) for i in include)]
-
-
-def holds_weights(folder: Path) -> bool:
-    """Whether weights in one piece, or shards of them, lie in `folder` itself."""
-    return any(
-        p.suffix in WEIGHTS and not any(fnmatchcase(p.name, pattern) for pattern in _NO_WEIGHTS)
-        for p in _listed(folder)
-    )
-
-
-def last_writes(folder: Path) -> dict[str, tuple[int, int]]:
-    """Of every file in a folder, what is left out of a version included: its bytes, and when it was last
-    written, in ns."""
-    writes = {}
-    for above, _, names in os.walk(folder):
-        for name in names:
-            path = Path(above, name)
-            with contextlib.suppress(OSError):  # it vanished: the next look sees another folder
-                about = path.stat()
-                writes[path.relative_to(folder).as_posix()] = (about.st_size, about.st_mtime_ns)
-    return writes
-
-
-def may_be_folder(path: Path) -> bool:
-    """Whether it is a folder, or cannot be looked at, which its examination says."""
-    try:
-        about = looked_at(path)
-    except UnsupportedFile:
-        return True
-    return about is not None and stat.S_ISDIR(about.st_mode)
-
-
-def _listed(folder: Path) -> list[Path]:
-    """Raises UnsupportedFile where it is there and cannot be listed."""
-    try:
-        return list(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []  # it vanished, which its examination says
-    except OSError as error:
-        raise unsupported(folder, f"it cannot be listed: {reason_of(error)}") from None

@@ -15,7 +15,8 @@ from pathlib import Path
 from stemmata.catalog import queries
 from stemmata.errors import InvalidArgument, NameTaken, NotFound, StemmataError
 from stemmata.ids import Digest, VersionId
-from stemmata.intake.found import Found, find, looked_at, may_be_folder, to_leave, training_of
+from stemmata.intake.folders import looked_at, may_be_folder
+from stemmata.intake.found import Found, find, to_leave, training_of
 from stemmata.intake.runs import Content, Runs
 from stemmata.names import name_key
 from stemmata.recording import SaveRequest
@@ -161,7 +162,7 @@ def _save(repository: Repository, found: Found, source: Source, include: Sequenc
         event="import",
         provenance=provenance,
         include=include,
-        exclude=to_leave(found.path, include),
+        exclude=to_leave(found, include),
         author=repository.session.author,
         created_at=found.created_at,
         # A final save often is the last checkpoint once more; equal checkpoints are versions of their own.

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from stemmata.errors import EmptySource, NameTaken, SourceMissing, UnsupportedFile
-from stemmata.intake.found import Found, find, holds_weights, last_writes, may_be_folder, usable
+from stemmata.intake.folders import holds_model, last_writes, may_be_folder, usable
+from stemmata.intake.found import Found, find
 from stemmata.intake.runs import Runs
 from stemmata.intake.state import FILE_NAME
 from stemmata.intake.taking import Outcome, Tell, take
@@ -107,7 +108,7 @@ class Watcher:
             return []
         # A training that has just begun left a tokenizer or a log there: that is no final save.
         try:
-            kept = [f for f in everything if f.is_checkpoint or (holds_weights(f.path) and _closed(f.path))]
+            kept = [f for f in everything if f.is_checkpoint or (holds_model(f.path) and _closed(f.path))]
             return [self._unless_written_over(f) for f in kept]
         except OSError as error:
             raise unsupported(self._folder, reason_of(error)) from None

@@ -1,0 +1,192 @@
+"""Trees of outputs, as sweeps leave them, and what lies beside checkpoints: taken, or named as left out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from makers import adapter_folder, model_folder
+from stemmata.intake import Outcome, Watcher, import_folders
+from stemmata.repository import Repository
+
+
+def statuses(outcomes: list[Outcome]) -> list[tuple[str, str]]:
+    return [(o.found.name, o.status) for o in outcomes]
+
+
+def names(outcomes: list[Outcome]) -> list[str]:
+    assert {o.status for o in outcomes} <= {"new"}
+    return [o.found.name for o in outcomes]
+
+
+def test_outputs_two_and_more_folders_deep_are_a_run_each(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    outputs = tmp_path / "outputs"
+    for run in ("2024-01-01/10-00-00", "2024-01-01/11-30-00", "2024-01-02/lr=1e-4,bs=8/seed 1"):
+        (outputs / run / ".hydra").mkdir(parents=True)
+        (outputs / run / "train.log").write_text("")
+        for step in (2, 4):
+            checkpoint(outputs / run, step, by=len(run))
+    (outputs / "2024-01-01" / "multirun.yaml").write_text("")
+    done = import_folders(repo, [outputs], model="m")
+    assert names(done) == [
+        "2024-01-01/10-00-00/step-2",
+        "2024-01-01/10-00-00/step-4",
+        "2024-01-01/11-30-00/step-2",
+        "2024-01-01/11-30-00/step-4",
+        "2024-01-02/lr-1e-4-bs-8/seed-1/step-2",
+        "2024-01-02/lr-1e-4-bs-8/seed-1/step-4",
+    ]
+    assert done[0].found.warning == "left out is what lies beside the runs: 2024-01-01/multirun.yaml"
+    assert repo["m@2024-01-01/11-30-00/latest"].name == "2024-01-01/11-30-00/step-4"
+    assert {f.path for f in repo["m@2024-01-01/10-00-00/step-2"].files} == {
+        "config.json",
+        "model.safetensors",
+    }
+    again = import_folders(repo, [outputs / "2024-01-01" / "10-00-00"], model="m", run="2024-01-01/10-00-00")
+    assert [o.status for o in again] == ["known", "known"]
+
+
+def test_final_saves_without_checkpoints_are_found_in_the_depth(repo: Repository, tmp_path: Path) -> None:
+    for seed, run in enumerate(("lr1/out", "lr2/out")):
+        adapter_folder(tmp_path / "sweep" / run, seed)
+    assert names(import_folders(repo, [tmp_path / "sweep"], model="m")) == ["lr1/out/final", "lr2/out/final"]
+
+
+def test_beside_and_within_an_output_others_are_found_too(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    shelf = tmp_path / "shelf"
+    checkpoint(shelf / "near", 2)
+    checkpoint(shelf / "deep" / "er" / "out", 4)
+    checkpoint(shelf / "near" / "second", 6)
+    model_folder(shelf / "merged", 3)
+    checkpoint(shelf / "merged" / "before", 8)
+    (shelf / "deep" / "data").mkdir()
+    (shelf / "deep" / "data" / "tokens.bin").write_bytes(b"data")
+    done = import_folders(repo, [shelf], model="m")
+    assert names(done) == [
+        "deep/er/out/step-4",
+        "merged/final",
+        "merged/before/step-8",
+        "near/step-2",
+        "near/second/step-6",
+    ]
+    assert done[0].found.warning == (
+        "left out are folders that hold weights: deep/data; import them by themselves"
+    )
+    assert {f.path for f in repo["m@merged/final"].files} == {"config.json", "model.safetensors"}
+
+
+def test_neither_links_nor_depth_nor_number_lead_astray(
+    repo: Repository, tmp_path: Path, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf, away = tmp_path / "shelf", tmp_path / "away"
+    checkpoint(shelf / "a" / "b", 2)
+    checkpoint(shelf / "1/2/3/4/5/6/7", 4)
+    checkpoint(away, 6, by=3.0)
+    (shelf / "latest").symlink_to("a")
+    (shelf / "scratch").symlink_to(away)
+    (shelf / "a" / "back").symlink_to(shelf)
+    (shelf / "a" / "other").symlink_to(away)
+    done = import_folders(repo, [shelf], model="m")
+    assert names(done) == ["a/b/step-2", "scratch/step-6"]
+    monkeypatch.setattr("stemmata.intake.places._FOLDERS", 9)
+    checkpoint(shelf / "z", 2)
+    outcomes = import_folders(repo, [shelf], model="m")
+    assert statuses(outcomes) == [("a/b/step-2", "known")]
+    assert "more folders than are looked at" in outcomes[0].found.warning
+
+
+SAVES = ["final_model", "final_checkpoint", "best", "merged", "final"]
+
+
+@pytest.mark.parametrize("name", SAVES)
+def test_a_final_save_in_a_folder_beside_the_checkpoints_is_of_their_run(
+    repo: Repository, tmp_path: Path, checkpoint: Any, name: str
+) -> None:
+    out = tmp_path / "out"
+    for step in (2, 4):
+        checkpoint(out, step)
+    model_folder(out / name, 9)
+    done = import_folders(repo, [out], model="m")
+    assert names(done) == ["out/step-2", "out/step-4", f"out/{name}"]
+    assert repo[f"m@out/{name}"].parents == [repo["m@out/step-4"].id.hex]
+    assert [o.status for o in import_folders(repo, [out], model="m")] == ["known"] * 3
+    shutil.copytree(out / "checkpoint-2", out / "copied")
+    assert ("out/copied", "named") in statuses(import_folders(repo, [out], model="m"))
+
+
+def test_what_may_be_data_or_lies_deeper_is_named(repo: Repository, tmp_path: Path, checkpoint: Any) -> None:
+    out = tmp_path / "out"
+    checkpoint(out, 2)
+    model_folder(out / "models" / "final", 3)
+    for name in ("cache", "global_step2", "tmp-checkpoint-4"):
+        (out / name).mkdir()
+        (out / name / "tokens.bin").write_bytes(b"data")
+    (done,) = import_folders(repo, [out], model="m")
+    assert done.found.warning == (
+        "left out are folders that hold weights: cache, models/final; import them by themselves"
+    )
+
+
+def test_beside_weights_folders_are_a_part_of_the_final_save(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    """As the second adapter of PEFT, or a part of a sentence-transformer."""
+    out = tmp_path / "out"
+    checkpoint(out, 2)
+    adapter_folder(adapter_folder(out, 1) / "reference", 2)
+    assert names(import_folders(repo, [out], model="m")) == ["out/step-2", "out/final"]
+    assert "reference/adapter_model.safetensors" in {f.path for f in repo["m@out/final"].files}
+
+
+def test_a_pipeline_beside_checkpoints_is_one_final_save(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    out = tmp_path / "out"
+    checkpoint(out, 2)
+    for top in (out, out / "pipeline"):
+        for part in ("unet", "vae"):
+            model_folder(top / part, 3)
+        (top / "model_index.json").write_text("{}")
+    assert names(import_folders(repo, [out], model="m")) == ["out/step-2", "out/final"]
+    assert "unet/model.safetensors" in {f.path for f in repo["m@out/final"].files}
+    (out / "model_index.json").unlink()
+    for part in ("unet", "vae"):
+        shutil.rmtree(out / part)
+    assert ("out/pipeline", "new") in statuses(import_folders(repo, [out], model="m"))
+
+
+def test_a_watcher_takes_such_a_save_once_it_is_whole_and_rests(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    out = tmp_path / "out"
+    told: list[Outcome] = []
+    watcher = Watcher(repo, out, "m", tell=told.append)
+
+    def look() -> list[tuple[str, str]]:
+        before = len(told)
+        watcher.look()
+        return statuses(told[before:])
+
+    checkpoint(out, 2)
+    assert [look(), look()] == [[], [("out/step-2", "new")]]
+    weights = model_folder(out / "final_model", 9) / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
+    assert [look(), look(), look()] == [[], [], []]
+    weights.write_bytes(whole)
+    os.utime(weights, (1.5e9, 1.5e9))
+    assert look() == []
+    (out / "final_model" / "tokenizer.json").write_text("{}")
+    assert [look(), look()] == [[], [("out/final_model", "new")]]
+    assert look() == []
+    assert "tokenizer.json" in {f.path for f in repo["m@out/final_model"].files}
+    checkpoint(out / "trial" / "1", 4)
+    assert [look(), look()] == [[], [("trial/1/step-4", "new")]]
