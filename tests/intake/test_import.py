@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,9 @@ def test_trap_5_the_highest_number_is_not_the_last_checkpoint(
     assert repo["out@latest"].step == 2
 
 
-@pytest.mark.parametrize("harm", ["state", "weights", "none", "shard", "step", "pipe", "huge"])
+@pytest.mark.parametrize(
+    "harm", ["state", "weights", "zip", "zip's end", "none", "shard", "step", "pipe", "huge"]
+)
 def test_each_way_to_be_incomplete_is_named(
     repo: Repository, tmp_path: Path, checkpoint: Any, harm: str
 ) -> None:
@@ -106,6 +109,12 @@ def test_each_way_to_be_incomplete_is_named(
         state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
     elif harm == "weights":
         weights.write_bytes(weights.read_bytes()[:-100])
+    elif harm.startswith("zip"):
+        weights.rename(weights := folder / "pytorch_model.bin")
+        with zipfile.ZipFile(weights, "w") as whole:
+            whole.writestr("pytorch_model/data.pkl", b"a pickle")
+            whole.writestr("pytorch_model/data/0", b"w" * (1 << 17))
+        weights.write_bytes(weights.read_bytes()[: -10 if "end" in harm else -70])
     elif harm == "none":
         weights.unlink()
     elif harm == "shard":
@@ -123,6 +132,8 @@ def test_each_way_to_be_incomplete_is_named(
     words = {
         "state": "cut off",
         "weights": "beyond the file",
+        "zip": "pytorch_model.bin lacks the end",
+        "zip's end": "pytorch_model.bin lacks the end",
         "none": "no weights",
         "shard": "00002",
         "step": "step 5",
@@ -310,6 +321,18 @@ def test_a_folder_with_a_very_long_name_and_a_file(repo: Repository, tmp_path: P
     assert (outcome.status, outcome.found.name) == ("new", "é" * 60 + "/step-2")
     with pytest.raises(InvalidArgument, match="is a file; give the folder"):
         import_folders(repo, [folder / "model.safetensors"])
+
+
+def test_weights_of_torch_are_taken_when_they_are_whole(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    """As a zip file, with a comment or without, or in the older form, which has no end to look for."""
+    for step, comment in ((2, b""), (4, b"c" * 65535)):
+        with zipfile.ZipFile(checkpoint(tmp_path / "out", step) / "pytorch_model.bin", "w") as whole:
+            whole.writestr("pytorch_model/data/0", b"w" * (1 << 17))
+            whole.comment = comment
+    (checkpoint(tmp_path / "out", 6) / "pytorch_model.bin").write_bytes(b"\x80\x02\x8a\nl\xfc")
+    assert [o.status for o in import_folders(repo, [tmp_path / "out"])] == ["new"] * 3
 
 
 def test_include_takes_the_optimizer_along(repo: Repository, tmp_path: Path, checkpoint: Any) -> None:

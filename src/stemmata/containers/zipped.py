@@ -18,6 +18,7 @@ MAX_MEMBERS = 1 << 18
 MAX_DIRECTORY = 64 << 20
 """Bytes."""
 _END = struct.Struct("<4s4H2IH")
+_END_MAGIC = b"PK\x05\x06"
 _LOCATOR = struct.Struct("<4sIQI")
 _END64 = struct.Struct("<4sQ2H2I4Q")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
@@ -70,13 +71,22 @@ def read_members(reader: RandomReader, size: int) -> list[Member]:
     return members
 
 
+def is_cut_off(reader: RandomReader, size: int) -> bool:
+    """Whether it begins as a zip file and lacks the end, which is written last: nobody can read it yet."""
+    if size < len(ZIP_MAGIC) or reader.read_at(0, len(ZIP_MAGIC)) != ZIP_MAGIC:
+        return False
+    tail = min(size, _END.size + _FULL_SHORT)  # a comment may follow
+    last = tail - _END.size + len(_END_MAGIC)
+    return bytes(reader.read_at(size - tail, tail)).find(_END_MAGIC, 0, max(last, 0)) < 0
+
+
 def _find_directory(reader: RandomReader, size: int) -> tuple[int, int, int]:
     """Where the directory begins, its bytes and its entries."""
     end = size - _END.size
     if end < 0:
         raise NotThisContainer("it is too short")
     magic, disk, first_disk, here, count, length, start, comment = _END.unpack(_read(reader, end, _END.size))
-    if magic != b"PK\x05\x06" or (disk, first_disk, comment) != (0, 0, 0) or here != count:
+    if magic != _END_MAGIC or (disk, first_disk, comment) != (0, 0, 0) or here != count:
         raise NotThisContainer("it does not end with a directory")
     locator = end - _LOCATOR.size
     if locator >= _END64.size and _read(reader, locator, 4) == b"PK\x06\x07":

@@ -1,7 +1,8 @@
 """Found: what a folder holds that could become versions, and what of it is complete.
 
 Complete is a checkpoint whose trainer_state.json - the file that the Trainer writes last - can be read
-and names its step, whose safetensors headers fit their files and whose index lacks no shard.
+and names its step, whose safetensors headers fit their files, whose zip files have their end and whose index
+lacks no shard.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from stemmata import sources
 from stemmata.containers.cut import plan
+from stemmata.containers.zipped import is_cut_off
 from stemmata.errors import (
     BrokenContainer,
     EmptySource,
@@ -52,6 +54,7 @@ OF_SHARDS = ("pytorch_model_fsdp*", "latest", "zero_to_torch.py")
 _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.safetensors|\.bin)")
 _NAMED = 5
 _MAX_INDEX = 64 << 20
+_OF_TORCH = (".bin", ".pt", ".pth", ".ckpt")
 _TUTORIAL = re.compile(r"v_(.+)")
 
 
@@ -268,7 +271,7 @@ def _with_metadata(found: Found) -> Found:
 
 
 def _require_whole(source: Source) -> None:
-    """Raises Broken or BrokenContainer if a safetensors file or a shard of an index is not whole."""
+    """Raises Broken or BrokenContainer if a safetensors file, one of torch or a shard is not whole."""
     present = {f.path for f in source.on_disk}
     for match in filter(None, map(_SHARD.fullmatch, present)):
         # Before the index is there too: it is written after the shards.
@@ -281,6 +284,10 @@ def _require_whole(source: Source) -> None:
         if file.path.endswith(".safetensors"):
             with OpenedFile(file) as opened:
                 plan(opened, file.size, file.path)
+        if file.path.endswith(_OF_TORCH):
+            with OpenedFile(file) as opened:
+                if is_cut_off(opened, file.size):
+                    raise Broken(f"{file.path} lacks the end of a zip file; it may have been cut off")
         if file.path.endswith(".index.json"):
             above = file.path.rpartition("/")[0]
             missing = sorted({f"{above}/{s}" if above else s for s in _shards(source, file.path)} - present)
