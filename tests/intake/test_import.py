@@ -97,9 +97,19 @@ def test_trap_5_the_highest_number_is_not_the_last_checkpoint(
     assert repo["out@latest"].step == 2
 
 
-@pytest.mark.parametrize(
-    "harm", ["state", "weights", "zip", "zip's end", "none", "shard", "step", "pipe", "huge"]
-)
+def long_state(path: Path, end: bytes) -> None:
+    """Write one with the end `end` whose log nobody could hold in memory: a file with a hole."""
+    head = {"best_global_step": 2, "best_metric": 0.5, "epoch": 2.0, "global_step": 4}
+    with path.open("wb") as file:
+        file.write(json.dumps(head, indent=2).encode()[:-2] + b',\n  "log_history": [\n')
+        file.seek(1 << 36)
+        file.write(end)
+
+
+HARMS = ["state", "long state", "weights", "zip", "zip's end", "none", "shard", "step", "pipe", "huge"]
+
+
+@pytest.mark.parametrize("harm", HARMS)
 def test_each_way_to_be_incomplete_is_named(
     repo: Repository, tmp_path: Path, checkpoint: Any, harm: str
 ) -> None:
@@ -107,6 +117,8 @@ def test_each_way_to_be_incomplete_is_named(
     weights, state = folder / "model.safetensors", folder / "trainer_state.json"
     if harm == "state":
         state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
+    elif harm == "long state":
+        long_state(state, b'    {"step": 2}')
     elif harm == "weights":
         weights.write_bytes(weights.read_bytes()[:-100])
     elif harm.startswith("zip"):
@@ -131,6 +143,7 @@ def test_each_way_to_be_incomplete_is_named(
     (outcome,) = import_folders(repo, [tmp_path / "out"])
     words = {
         "state": "cut off",
+        "long state": "cut off",
         "weights": "beyond the file",
         "zip": "pytorch_model.bin lacks the end",
         "zip's end": "pytorch_model.bin lacks the end",
@@ -333,6 +346,29 @@ def test_weights_of_torch_are_taken_when_they_are_whole(
             whole.comment = comment
     (checkpoint(tmp_path / "out", 6) / "pytorch_model.bin").write_bytes(b"\x80\x02\x8a\nl\xfc")
     assert [o.status for o in import_folders(repo, [tmp_path / "out"])] == ["new"] * 3
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_of_a_state_too_long_to_be_read_the_log_alone_is_lost(
+    repo: Repository, tmp_path: Path, checkpoint: Any, ordered: bool
+) -> None:
+    state = checkpoint(tmp_path / "out", 4) / "trainer_state.json"
+    long_state(state, b'  ],\n  "max_steps": 4\n}\n')
+    if not ordered:
+        with state.open("r+b") as file:
+            file.write(b'{\n  "odd":  ')
+    shutil.copytree(checkpoint(tmp_path / "out", 2), tmp_path / "out", dirs_exist_ok=True)
+    (tmp_path / "out" / "trainer_state.json").unlink()
+    os.link(state, tmp_path / "out" / "trainer_state.json")
+    _, four, final = import_folders(repo, [tmp_path / "out"])
+    assert (four.status, final.status) == ("new", "named")
+    words = "trainer_state.json: it has more than 64 MiB: its log is left out, and with it the metrics"
+    assert four.found.warning == final.found.warning == words
+    version = repo["out@out/step-4"]
+    assert (version.step, version.epoch, version.metrics) == (4, 2.0 if ordered else None, {})
+    assert version.parents == [repo["out@out/step-2"].id.hex]
+    assert "trainer_state" not in version.record.provenance, "it would stand for all that was logged"
+    assert final.found.state.step == (2 if ordered else None)
 
 
 def test_include_takes_the_optimizer_along(repo: Repository, tmp_path: Path, checkpoint: Any) -> None:

@@ -242,13 +242,17 @@ def _with_state(found: Found, step: int | None) -> Found:
         if step is None:
             return replace(found, warning=f"{states.FILE_NAME}: {problem}; its metrics are lost")
         raise Broken(f"{states.FILE_NAME}: {problem}") from None
+    warning = ""
+    if state is not None and state.without_log:
+        warning = f"{states.FILE_NAME}: {state.without_log}: its log is left out, and with it the metrics"
     if step is None:
-        return replace(found, state=state or State())
+        return replace(found, state=state or State(), warning=warning)
     if state is None:
         raise Broken(f"it has no {states.FILE_NAME}, which is written last")
+    if state.step is None:
+        state = replace(state, step=step)
     if state.step != step:
         raise Broken(f"its {states.FILE_NAME} is of step {state.step}")
-    warning = ""
     if state.unnamed:
         warning = (
             f"{states.FILE_NAME}: left out are metrics that no version can have: {', '.join(state.unnamed)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from stemmata.arguments import is_key
 
 FILE_NAME = "trainer_state.json"
 _MAX_BYTES = 64 << 20
+_HEAD, _TAIL = 64 << 10, 4 << 10
+"""Bytes that are read of a longer state: the Trainer sorts its keys, so what counts stands before the log."""
+_IN_HEAD = ("best_global_step", "best_metric", "best_model_checkpoint", "epoch", "global_step")
 _METRIC_KEYS = ("metrics", "eval_metrics", "evaluation", "results")
 _NUMBERED = re.compile(r"-(\d{1,18})$")
 _METRIC_WORDS = ("loss", "accuracy", "f1", "perplexity", "bleu", "rouge")
@@ -23,6 +27,10 @@ _METRIC_WORDS = ("loss", "accuracy", "f1", "perplexity", "bleu", "rouge")
 
 class Broken(Exception):
     """The file is there and says nothing that can be used; the text says why."""
+
+
+class TooLong(Broken):
+    """A file has more bytes than are read of any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,8 @@ class State:
     content: bytes = b""
     unnamed: tuple[str, ...] = ()
     """Metrics of that step whose names no version can have."""
+    without_log: str = ""
+    """Why the log of the training, and with it the metrics, was not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +57,14 @@ class Metadata:
 
 
 def read_state(path: Path) -> State | None:
-    """The state in `path`; None if there is no such file. Raises Broken."""
-    found = _document(path)
+    """The state in `path`; None if there is no such file. Raises Broken.
+
+    Of one that is too long to be read, what stands before its log: it may tell no step.
+    """
+    try:
+        found = _document(path)
+    except TooLong as problem:
+        return _state_without_log(path, str(problem))
     if found is None:
         return None
     content, document = found
@@ -56,6 +72,28 @@ def read_state(path: Path) -> State | None:
     if not _is_step(step):
         raise Broken("it names no global_step")
     return _state_at(document, step, document.get("epoch"), content)
+
+
+def _state_without_log(path: Path, why: str) -> State:
+    """Raises Broken."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+            file.seek(-_TAIL, os.SEEK_END)
+            tail = file.read(_TAIL).rstrip()
+    except OSError as error:
+        raise Broken(f"it cannot be read: {error.strerror}") from None
+    # Indented, the last brace stands alone: one behind blanks ends a row of the log.
+    if not tail.endswith(b"\n}" if head[:2] in (b"{\n", b"{\r") else b"}"):
+        raise Broken("it is no whole JSON; it may have been cut off")
+    before, has_log, _ = head.partition(b'"log_history"')
+    document = _decoded(before.rstrip().rstrip(b",") + b"}") if has_log else {}
+    document = {key: document[key] for key in _IN_HEAD if key in document}
+    step = document.get("global_step")
+    if not _is_step(step):
+        return State(without_log=why)
+    content = json.dumps(document).encode()
+    return State(step, _finite(document.get("epoch")), content=content, without_log=why)
 
 
 def best_of(state: State) -> State | None:
@@ -210,7 +248,7 @@ def _document(path: Path) -> tuple[bytes, dict[str, object]] | None:
     except OSError as error:
         raise Broken(f"it cannot be read: {error.strerror}") from None
     if len(data) > _MAX_BYTES:
-        raise Broken(f"it has more than {_MAX_BYTES} bytes")
+        raise TooLong(f"it has more than {_MAX_BYTES >> 20} MiB")
     try:
         # Not msgspec: the Trainer writes NaN and Infinity, which JSON proper does not have.
         document = json.loads(data)

@@ -147,7 +147,8 @@ def _save(repository: Repository, found: Found, source: Source, include: Sequenc
     run = _run(repository, found)
     origin = {"source": str(found.path), "training": str(training_of(found))}
     provenance = {"import": json.dumps(origin).encode()}
-    if found.state.content:
+    # A state that is kept is taken for all that was logged up to it.
+    if found.state.content and not found.state.without_log:
         provenance["trainer_state"] = found.state.content
     request = SaveRequest(
         source=found.path,
