@@ -104,7 +104,7 @@ def _save_beside(processing_class: Any, folder: Path, *, whole: bool) -> None:
     try:
         processing_class.save_pretrained(str(folder))
     except Exception as error:
-        if whole:
+        if whole or isinstance(error, OSError):  # a full disk says nothing of the tokenizer
             raise
         for path in set(folder.rglob("*")) - before:
             if not path.is_dir():
