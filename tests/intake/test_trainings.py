@@ -185,3 +185,42 @@ def test_a_run_that_no_import_made_is_told_by_what_it_logged(
     repo.save(source, "m", name="out/epoch-1", run=run, step=4, provenance=log)
     checkpoint(tmp_path / "out", 8)
     assert statuses(import_folders(repo, [tmp_path / "out"], model="m")) == [(name, "new")]
+
+
+@pytest.mark.parametrize("rows", [[{"train_runtime": 1.0}], [{"train_runtime": 1.0}, {"eval_loss": 0.125}]])
+@pytest.mark.parametrize("every", [2, 100], ids=["logged", "not logged"])
+def test_a_training_resumed_after_its_end_goes_on_with_its_run(
+    repo: Repository, tmp_path: Path, checkpoint: Any, rows: list[dict[str, float]], every: int
+) -> None:
+    """The end was logged after checkpoint-8 was saved, and the resumed training has that one's log."""
+    out = tmp_path / "out"
+    for step in (4, 8):
+        checkpoint(out, step, every=every)
+    model_folder(out, 8)
+    state = json.loads((out / "checkpoint-8/trainer_state.json").read_text())
+    state["log_history"] = [r for r in state["log_history"] if r["step"] <= 8]
+    state["log_history"] += [{"step": 8, **row} for row in rows]
+    (out / "trainer_state.json").write_text(json.dumps(state))
+    (out / "README.md").write_text("a version of its own")
+    import_folders(repo, [out], model="m")
+    checkpoint(out, 12, every=every)
+    assert ("out/step-12", "new") in statuses(import_folders(repo, [out], model="m"))
+    assert lines(repo) == {"out": ["out/step-4", "out/step-8", "out/final", "out/step-12"]}
+
+
+@pytest.mark.parametrize(("every", "name"), [(100, "out/step-8"), (2, "out-2/step-8")])
+def test_a_run_that_was_saved_while_it_trained_and_logged_nothing_is_joined(
+    repo: Repository, tmp_path: Path, checkpoint: Any, every: int, name: str
+) -> None:
+    repo.save(model_folder(tmp_path / "saved", 9), "m", name="out/step-4", run=Run("a" * 32, "out"), step=4)
+    checkpoint(tmp_path / "out", 8, every=every)
+    assert statuses(import_folders(repo, [tmp_path / "out"], model="m")) == [(name, "new")]
+    assert {o.found.warning for o in import_folders(repo, [tmp_path / "out"], model="m")} == {""}
+
+
+def test_a_silent_run_whose_name_other_content_has_is_not_joined(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    repo.save(model_folder(tmp_path / "saved", 9), "m", name="out/step-8", run=Run("a" * 32, "out"), step=8)
+    checkpoint(tmp_path / "out", 8, every=100)
+    assert statuses(import_folders(repo, [tmp_path / "out"], model="m")) == [("out-2/step-8", "new")]

@@ -130,7 +130,10 @@ class Runs:
         versions = _versions(repository, found, name)
         agrees = None if holds else _agrees(found, versions)
         newest = self._newest.get(training_of(found))
-        same_folder = _came_from(versions) == training_of(found) if newest is None else newest[1] == name
+        came_from = _came_from(versions, training_of(found))
+        # Of a run that was saved while it trained no folder is known: the same name has to do.
+        is_silent = came_from is None and agrees is None and bool(versions) and _is_silent(found, versions)
+        same_folder = came_from or is_silent if newest is None else newest[1] == name
         taken = held is not None and not holds
         if taken and agrees is None and same_folder:
             # Without a log, other weights under the same name tell of another training - unless they are the
@@ -190,16 +193,18 @@ def _versions(repository: Repository, found: Found, run: str) -> list[Version]:
     return list(repository.versions(found.model).of_run(run))
 
 
-def _came_from(versions: Sequence[Version]) -> Path | None:
-    """The folder of the training that the newest of these was taken from."""
+def _came_from(versions: Sequence[Version], training: Path) -> bool | None:
+    """Whether the newest of these that was imported was taken from this training's folder; None if none was
+    imported."""
     for version in versions:
         if "import" not in version.record.provenance:
             continue
         try:
             told = json.loads(version.provenance("import"))
-            return training_of(Found(Path(told["source"]), "", "", "", training=_path(told.get("training"))))
+            source = Found(Path(told["source"]), "", "", "", training=_path(told.get("training")))
+            return training_of(source) == training
         except (StemmataError, ValueError, TypeError, KeyError):
-            return None  # redacted, or written by somebody else
+            return False  # redacted, or written by somebody else
     return None
 
 
@@ -221,16 +226,34 @@ def _is_weights(path: str) -> bool:
 
 def _agrees(found: Found, versions: Sequence[Version]) -> bool | None:
     """Whether a finding's log and the run's are one training's; None if that cannot be told."""
-    step = found.state.step
-    if step is None or not found.state.content:
+    nearest = _nearest(found, versions)
+    if nearest is None or not found.state.content:
         return None
-    stepped = [(abs(v.step - step), v.step, v) for v in versions if v.step is not None]
-    if not stepped:
-        return None
-    nearest = min(stepped, key=lambda each: each[:2])[2]
     try:
         if "trainer_state" in nearest.record.provenance:
             return states.one_training(found.state.content, nearest.provenance("trainer_state"))
         return states.same_numbers(found.state.content, nearest.logged())
     except StemmataError:
         return None  # redacted
+
+
+def _nearest(found: Found, versions: Sequence[Version]) -> Version | None:
+    """The one whose step is the nearest to the finding's."""
+    step = found.state.step
+    if step is None:
+        return None
+    stepped = [(abs(v.step - step), v.step, v) for v in versions if v.step is not None]
+    return min(stepped, key=lambda each: each[:2])[2] if stepped else None
+
+
+def _is_silent(found: Found, versions: Sequence[Version]) -> bool:
+    """Whether neither a finding nor the run logged anything, as far as both go."""
+    nearest = _nearest(found, versions)
+    try:
+        if nearest is None or nearest.step is None or found.state.step is None:
+            return states.is_silent(found.state.content, 1 << 63) and not any(v.logged() for v in versions)
+        until = min(nearest.step, found.state.step)
+        rows = [step for row in nearest.logged() if isinstance(step := row.get("step"), int)]
+        return states.is_silent(found.state.content, until) and all(step > until for step in rows)
+    except StemmataError:
+        return False  # redacted

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import eq, lt
 from pathlib import Path
 from typing import TypeGuard
 
@@ -114,21 +115,27 @@ def best_of(state: State) -> State | None:
 
 
 def one_training(one: bytes, other: bytes) -> bool | None:
-    """Whether two states are of one training: whether up to the earlier one's step their logs are the same.
+    """Whether two states are of one training: whether before the earlier one's step their logs are the same,
+    and at that step the one has what the other has.
 
-    None where neither has logged anything by then. At that step itself the later one may have more: it is
-    logged after a save, too.
+    None where they have nothing in common that was logged by then. At that step either may have more: a
+    training's end is logged, and evaluated, after the save that it is resumed from.
     """
     logs = [_log_of(content) for content in (one, other)]
     if not all(logs):
         return None
-    (at, rows), (other_at, other_rows) = sorted(filter(None, logs), key=lambda log: log[0])
-    rows, other_rows = ([row for row in some if row[0] <= at] for some in (rows, other_rows))
-    if at == other_at and len(rows) > len(other_rows):
-        rows, other_rows = other_rows, rows
-    if other_rows[: len(rows)] != rows or any(step < at for step, _ in other_rows[len(rows) :]):
+    at = min(log[0] for log in logs if log)
+    before, last = ([[row for row in log[1] if fits(row[0], at)] for log in logs if log] for fits in (lt, eq))
+    fewer, more = sorted(map(set, last), key=len)
+    if before[0] != before[1] or not fewer <= more:
         return False
-    return True if rows else None
+    return True if before[0] or fewer else None
+
+
+def is_silent(content: bytes, until: int) -> bool:
+    """Whether a state's training had logged nothing by a step."""
+    log = _log_of(content)
+    return log is None or all(step > until for step, _ in log[1])
 
 
 def _log_of(content: bytes) -> tuple[int, list[tuple[int, str]]] | None:
