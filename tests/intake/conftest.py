@@ -44,7 +44,7 @@ def state(step: int, by: float = 1.0, *, every: int = 2) -> str:
 def unreachable(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
     """Folders below which nothing can be looked at, as on a share whose server is away."""
     away: set[Path] = set()
-    seen, listed = os.stat, os.listdir
+    seen, listed, scanned = os.stat, os.listdir, os.scandir
 
     def hold(path: Any) -> None:
         if not isinstance(path, int) and any(Path(path).is_relative_to(each) for each in away):
@@ -58,6 +58,11 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
         hold(path)
         return listed(path)
 
+    def scandir(path: Any = ".") -> Any:
+        hold(path)
+        return scanned(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
     monkeypatch.setattr(os, "stat", stat)
     monkeypatch.setattr(os, "listdir", listdir)
     return away

@@ -11,6 +11,7 @@ import pytest
 
 from makers import adapter_folder, model_folder
 from stemmata.intake import Outcome, Watcher, import_folders
+from stemmata.intake.places import places_in
 from stemmata.repository import Repository
 
 
@@ -52,10 +53,97 @@ def test_outputs_two_and_more_folders_deep_are_a_run_each(
     assert [o.status for o in again] == ["known", "known"]
 
 
-def test_final_saves_without_checkpoints_are_found_in_the_depth(repo: Repository, tmp_path: Path) -> None:
-    for seed, run in enumerate(("lr1/out", "lr2/out")):
-        adapter_folder(tmp_path / "sweep" / run, seed)
-    assert names(import_folders(repo, [tmp_path / "sweep"], model="m")) == ["lr1/out/final", "lr2/out/final"]
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["2024/model/config.json", "2024/model/model.safetensors", "2024/tokenizer/tokenizer.json"],
+        ["v_1/model/model.safetensors", "v_1/tokenizer/tokenizer.json", "metadata_1.json"],
+        ["a/unet/w.safetensors", "a/vae/w.safetensors", "b/unet/w.safetensors", "b/vae/w.safetensors"],
+        ["lr1/out/adapter_config.json", "lr1/out/adapter_model.safetensors", "lr2/out/notes.txt"],
+    ],
+)
+def test_folders_of_weights_in_the_depth_are_parts_of_one_version(
+    repo: Repository, tmp_path: Path, files: list[str]
+) -> None:
+    made = model_folder(tmp_path / "made") / "model.safetensors"
+    for name in files:
+        (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(made, tmp_path / "tree" / name)
+    (done,) = import_folders(repo, [tmp_path / "tree"], model="m")
+    assert (done.found.name, done.status, done.found.warning) == ("tree/final", "new", "")
+    assert {f.path for f in repo["m@tree/final"].files} == set(files)
+
+
+def test_runs_stay_runs_whatever_lies_deeper(repo: Repository, tmp_path: Path) -> None:
+    loras = tmp_path / "loras"
+    for seed, name in enumerate(("a", "b", "c", "old/x")):
+        adapter_folder(loras / name, seed)
+    (loras / "old" / "notes.txt").write_text("of x")
+    done = import_folders(repo, [loras], model="m")
+    assert names(done) == ["a/final", "b/final", "c/final"]
+    assert done[0].found.warning == (
+        "left out are folders that hold weights: old/x; import them by themselves"
+    )
+
+
+def test_checkpoints_in_the_depth_are_never_swallowed(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    """Neither by a plain version of the tree nor by one run per folder."""
+    tree = tmp_path / "tree"
+    model_folder(tree / "2024" / "model")
+    (tree / "notes.txt").write_text("")
+    checkpoint(tree / "sweep" / "1", 2)
+    done = import_folders(repo, [tree], model="m")
+    assert names(done) == ["sweep/1/step-2"]
+    assert done[0].found.warning == (
+        "left out is what lies beside the runs: notes.txt; "
+        "left out are folders that hold weights: 2024/model; import them by themselves"
+    )
+    adapter_folder(tree / "lora", 1)
+    found = import_folders(repo, [tree], model="m")
+    assert statuses(found) == [("lora/final", "new"), ("sweep/1/step-2", "known")]
+
+
+def test_many_folders_of_data_hide_no_run(
+    repo: Repository, tmp_path: Path, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The near ones are found first, and a look that ended early makes no plain version of what it found."""
+    monkeypatch.setattr("stemmata.intake.places._FOLDERS", 5)
+    tree = tmp_path / "tree"
+    for number in range(9):
+        (tree / "data" / str(number)).mkdir(parents=True)
+        (tree / f"d{number}").mkdir()
+    checkpoint(tree / "run1", 2)
+    checkpoint(tree / "a" / "b", 4)
+    model_folder(tree / "plain" / "model")
+    done = import_folders(repo, [tree], model="m")
+    assert names(done) == ["a/b/step-4", "run1/step-2"]
+    more = "there are more folders than are looked into for checkpoints: import some of them by themselves"
+    assert done[0].found.warning == more
+    for name in ("a", "run1"):
+        shutil.rmtree(tree / name)
+    (done_plain,) = import_folders(repo, [tree], model="m")
+    assert (done_plain.found.name, done_plain.found.warning) == ("tree/final", more)
+
+
+def test_files_of_a_data_set_are_not_asked_for_one_by_one(
+    tmp_path: Path, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint(tmp_path / "out", 2)
+    (tmp_path / "out" / "images").mkdir()
+    for number in range(50):
+        (tmp_path / "out" / "images" / f"{number}.png").write_bytes(b"png")
+    seen, asked = os.stat, list[str]()
+
+    def stat(path: Any, *more: Any, **named: Any) -> os.stat_result:
+        asked.append(str(path))
+        return seen(path, *more, **named)
+
+    monkeypatch.setattr(os, "stat", stat)
+    places_in(tmp_path / "out")
+    assert asked
+    assert not [path for path in asked if path.endswith(".png")]
 
 
 def test_beside_and_within_an_output_others_are_found_too(
@@ -83,9 +171,7 @@ def test_beside_and_within_an_output_others_are_found_too(
     assert {f.path for f in repo["m@merged/final"].files} == {"config.json", "model.safetensors"}
 
 
-def test_neither_links_nor_depth_nor_number_lead_astray(
-    repo: Repository, tmp_path: Path, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_neither_links_nor_depth_lead_astray(repo: Repository, tmp_path: Path, checkpoint: Any) -> None:
     shelf, away = tmp_path / "shelf", tmp_path / "away"
     checkpoint(shelf / "a" / "b", 2)
     checkpoint(shelf / "1/2/3/4/5/6/7", 4)
@@ -96,11 +182,11 @@ def test_neither_links_nor_depth_nor_number_lead_astray(
     (shelf / "a" / "other").symlink_to(away)
     done = import_folders(repo, [shelf], model="m")
     assert names(done) == ["a/b/step-2", "scratch/step-6"]
-    monkeypatch.setattr("stemmata.intake.places._FOLDERS", 9)
+    (shelf / "up").symlink_to(tmp_path)
     checkpoint(shelf / "z", 2)
-    outcomes = import_folders(repo, [shelf], model="m")
-    assert statuses(outcomes) == [("a/b/step-2", "known")]
-    assert "more folders than are looked at" in outcomes[0].found.warning
+    (shelf / "newest").symlink_to("z")
+    found = statuses(import_folders(repo, [shelf], model="m"))
+    assert found == [("a/b/step-2", "known"), ("scratch/step-6", "known"), ("z/step-2", "new")]
 
 
 SAVES = ["final_model", "final_checkpoint", "best", "merged", "final"]

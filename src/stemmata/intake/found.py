@@ -122,7 +122,7 @@ def find(
     for place in tree.places:
         owner = place.path.parent if CHECKPOINT.fullmatch(place.path.name) else place.path
         is_here = place.path == here
-        outer = owner.parent if _TUTORIAL.fullmatch(owner.name) else owner if is_here else here
+        outer = here if not is_here else owner.parent if _TUTORIAL.fullmatch(owner.name) else owner
         below = owner.name if is_here else owner.relative_to(here).as_posix()
         named = (model or usable(outer.name), run or usable(below))
         found += (replace(f, run_given=run is not None) for f in _of_output(place, *named, include))
@@ -141,7 +141,7 @@ def _left_out(tree: Tree, here: Path) -> Iterator[str]:
         named = _named(tree.skipped, here)
         yield f"left out are folders that hold weights: {named}; import them by themselves"
     if tree.is_cut:
-        yield "there are more folders than are looked at: import some of them by themselves"
+        yield "there are more folders than are looked into for checkpoints: import some of them by themselves"
 
 
 def _named(paths: Sequence[Path], here: Path) -> str:
@@ -161,8 +161,8 @@ def _of_output(place: Place, model: str, run: str, include: Sequence[str]) -> It
     if CHECKPOINT.fullmatch(here.name):
         yield examine(Found(here, model, run, ""), include)
         return
-    numbered = ((p, CHECKPOINT.fullmatch(p.name)) for p in listed(here) if may_be_folder(p))
-    steps = sorted((int(match[1]), path) for path, match in numbered if match)
+    numbered = ((p, CHECKPOINT.fullmatch(p.name)) for p in listed(here))
+    steps = sorted((int(match[1]), path) for path, match in numbered if match and may_be_folder(path))
     labels = set[str]()
     for _, path in steps:
         found = examine(Found(path, model, run, ""), include)

@@ -1,31 +1,28 @@
 """Places: which folders of a tree are a training's output each. Owns how deep is looked.
 
-Sweeps write below folders of dates, times and values: `outputs/2024-01-01/10-00-00/checkpoint-5`. Links
-are not followed, but for those that lie directly in the given folder and lead out of it.
+A folder's output may be the folder itself or those in it, whoever wrote them. Deeper, only folders that hold
+checkpoints are outputs of their own: sweeps write below folders of dates, times and values, as
+`outputs/2024-01-01/10-00-00/checkpoint-5`, and weights there may be parts of one model. Links are not
+followed, but for those that lie directly in the given folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from stemmata.errors import UnsupportedFile
-from stemmata.intake.folders import (
-    CHECKPOINT,
-    OF_PARTS,
-    TRAINERS,
-    are_weights,
-    holds_weights,
-    listed,
-    may_be_folder,
-)
+from stemmata.intake.folders import CHECKPOINT, OF_PARTS, TRAINERS, are_weights
+from stemmata.sources.files import unsupported
 from stemmata.sources.rules import is_repository
+from stemmata.storage.failures import reason_of
 
 _DEPTH = 6
 _FOLDERS = 10_000
-"""That are listed in one look."""
+"""That are listed in one look, not counting those that lie directly in the given one."""
 _NO_OUTPUTS = (".*", "__pycache__", "optimizer_*", "global_step*", "pytorch_model_fsdp*", "tmp-checkpoint-*")
 _OF_MODELS = ("config.json", "adapter_config.json", "*.safetensors", "*.gguf", "pytorch_model*.bin")
 """One of these lies in whatever library's saves; a file of data may end as weights do."""
@@ -59,18 +56,125 @@ def places_in(folder: Path) -> Tree:
     """
     if CHECKPOINT.fullmatch(folder.name):
         return Tree([Place(folder)])
-    walk = _Walk(folder)
-    walk.tree.skipped = walk.folder(folder, 0, False).weights
-    tree = walk.tree
-    if not tree.places or (tree.beside and not walk.trainers):
-        return Tree([Place(folder)], is_cut=tree.is_cut)
-    tree.places.sort(key=lambda place: place.path)
-    return tree
+    top, is_cut = _walked(folder)
+    if top.has_steps or top.has_weights or top.has_parts:
+        outputs = [top, *(node for node in _below(top) if node.has_steps)]
+    else:
+        outputs = [node for node in top.children if node.has_steps or node.has_weights]
+        deep = [node for near in top.children for node in _below(near) if node.has_steps]
+        by_trainers = any(node.has_steps or node.is_trainers for node in outputs)
+        if not deep and (not outputs or (not by_trainers and _files_beside(folder))):
+            return Tree([Place(folder)], is_cut=is_cut)
+        outputs += deep
+    paths = {node.path for node in outputs}
+    # A link as `latest` is no run beside the one that it leads to.
+    paths -= {path for path in paths if path.is_symlink() and _target(path) in paths}
+    laid = _Laid(paths, Tree(is_cut=is_cut))
+    laid.tree.skipped = laid.folder(top, False).weights
+    laid.tree.places.sort(key=lambda place: place.path)
+    return laid.tree
+
+
+@dataclass(slots=True)
+class _Node:
+    """A folder that was looked at, by the names in it."""
+
+    path: Path
+    folders: list[str]
+    """Those that may be looked into."""
+    has_steps: bool
+    has_weights: bool
+    has_named: bool
+    """Whether its weights are a model's by the names beside them."""
+    has_parts: bool
+    is_trainers: bool
+    is_closed: bool = False
+    """Whether nothing in it is looked at, nor named: it leads astray, or is no output by its name."""
+    children: list[_Node] = field(default_factory=list)
+
+    @property
+    def is_pipeline(self) -> bool:
+        return self.has_parts and any(child.has_weights for child in self.children)
+
+
+def _walked(folder: Path) -> tuple[_Node, bool]:
+    """What lies in `folder`, the nearest first, as far as is looked; and whether there was more.
+
+    Raises UnsupportedFile if it cannot be listed itself.
+    """
+    top = _looked_into(folder)
+    level, count = [top], 0
+    for depth in range(1, _DEPTH + 1):
+        above, level = level, []
+        for node in above:
+            for name in node.folders:
+                path = node.path / name
+                no_output = any(fnmatchcase(name, pattern) for pattern in _NO_OUTPUTS)
+                if depth > 1:
+                    if no_output or path.is_symlink() or is_repository(path):
+                        continue
+                    if count == _FOLDERS:
+                        return top, True
+                    count += 1
+                try:
+                    child = _looked_into(path)
+                except UnsupportedFile:
+                    continue  # as a disk's lost+found: nobody may look, and no training wrote there
+                child.is_closed = depth == 1 and (
+                    no_output or is_repository(path) or (path.is_symlink() and _leads_astray(path, folder))
+                )
+                node.children.append(child)
+                if not child.is_closed:
+                    level.append(child)
+    return top, False
+
+
+def _looked_into(folder: Path) -> _Node:
+    names, folders = list[str](), list[str]()
+    # By what the listing itself tells: to ask for each of a data set's files would take minutes on a share.
+    for name, is_folder in _entries(folder):
+        names.append(name)
+        if is_folder:
+            folders.append(name)
+    has_weights = any(are_weights(Path(name)) for name in names)
+    has_parts = any(name in OF_PARTS for name in names)
+    return _Node(
+        folder,
+        sorted(name for name in folders if not CHECKPOINT.fullmatch(name) and not name.startswith(".")),
+        has_steps=any(map(CHECKPOINT.fullmatch, folders)),
+        has_weights=has_weights,
+        has_named=has_weights and any(fnmatchcase(n, pattern) for n in names for pattern in _OF_MODELS),
+        has_parts=has_parts,
+        is_trainers=any(name in TRAINERS for name in names),
+    )
+
+
+def _entries(folder: Path) -> Iterator[tuple[str, bool]]:
+    """The names in a folder, and whether each may be a folder's; none if it vanished. Raises
+    UnsupportedFile."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    yield entry.name, entry.is_dir()
+                except OSError:
+                    yield entry.name, True  # which its examination says
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise unsupported(folder, f"it cannot be listed: {reason_of(error)}") from None
+
+
+def _below(node: _Node) -> Iterator[_Node]:
+    for child in node.children:
+        if not child.is_closed:
+            yield child
+            yield from _below(child)
 
 
 @dataclass(slots=True)
 class _Below:
-    """What a folder turned out to hold: outputs, and folders of weights that are of none."""
+    """What lies in a folder: outputs, and folders of weights that are of none."""
 
     outputs: list[Path] = field(default_factory=list)
     weights: list[Path] = field(default_factory=list)
@@ -81,105 +185,62 @@ class _Below:
         return self
 
 
-class _Walk:
-    def __init__(self, top: Path) -> None:
-        self._top, self._count = top, 0
-        self.tree = Tree()
-        self.trainers = False
-        """Whether a Trainer wrote one of the outputs: any program may write weights."""
+@dataclass(slots=True)
+class _Laid:
+    """Whose each folder of a tree is, once it is known which are outputs."""
 
-    def folder(self, path: Path, depth: int, within: bool) -> _Below:
-        """Look at a folder; `within` an output only those that hold checkpoints are outputs themselves."""
-        self._count += 1
-        if self._count > _FOLDERS:
-            self.tree.is_cut = True
-            return _Below()
-        try:
-            there = sorted(listed(path))
-        except UnsupportedFile:
-            if depth == 0:
-                raise
-            return _Below()  # as a disk's lost+found: nobody may look, and no training wrote there
-        folders = [p for p in there if may_be_folder(p)]
-        has_steps = any(CHECKPOINT.fullmatch(p.name) for p in folders)
-        has_model = _has_model(there, near=depth <= 1) or (depth == 0 and _has_parts(there))
-        if has_steps or (has_model and not within):
-            self.trainers |= has_steps or any(p.name in TRAINERS for p in there)
-            return self._output(path, depth, folders, has_model)
-        if has_model or any(map(are_weights, there)):
-            # Whatever lies in it is of it, but for a training's output.
-            below = self._children(folders, depth, True)
-            return _Below(below.outputs, [path])
-        below = self._children(folders, depth, within)
+    outputs: set[Path]
+    tree: Tree
+
+    def folder(self, node: _Node, within: bool) -> _Below:
+        """`within` an output: what lies there is not named file by file."""
+        if node.path in self.outputs:
+            return self._output(node)
+        below = _Below()
+        if node.is_closed:
+            return below
+        for child in node.children:
+            below += self.folder(child, within)
+        if node.has_weights or node.is_pipeline:
+            return _Below(below.outputs, [node.path])  # whatever lies in it is of it
         if below.outputs and not within:
-            self.tree.beside += [p for p in there if p not in folders and not _is_of_shelf(p)]
+            self.tree.beside += _files_beside(node.path)
         return below
 
-    def _output(self, path: Path, depth: int, folders: Sequence[Path], has_model: bool) -> _Below:
+    def _output(self, node: _Node) -> _Below:
         nested, saves, others = list[Path](), list[Path](), list[Path]()
-        for child in self._worth(folders, depth):
-            below = self.folder(child, depth + 1, True)
+        for child in node.children:
+            below = self.folder(child, True)
             nested += below.outputs
-            is_save = child in below.weights and not below.outputs and _has_model(_listed(child))
+            is_save = (child.has_named or child.is_pipeline) and not below.outputs
             (saves if is_save else others).extend(below.weights)
-        if has_model:
+        if node.has_weights or node.is_pipeline or not node.has_steps:
             # They are in the version of the folder itself, but for what lies in another output.
             saves, others = [], [p for p in others if any(p.is_relative_to(n) for n in nested)]
-        self.tree.places.append(Place(path, tuple(saves), tuple(nested)))
-        return _Below([path, *nested], others)
-
-    def _children(self, folders: Sequence[Path], depth: int, within: bool) -> _Below:
-        below = _Below()
-        for child in self._worth(folders, depth):
-            below += self.folder(child, depth + 1, within)
-        return below
-
-    def _worth(self, folders: Sequence[Path], depth: int) -> list[Path]:
-        """The folders of these to look into."""
-        if depth >= _DEPTH:
-            return []
-        return [
-            p
-            for p in folders
-            if not CHECKPOINT.fullmatch(p.name)
-            and not any(fnmatchcase(p.name, pattern) for pattern in _NO_OUTPUTS)
-            and not is_repository(p)
-            and (not p.is_symlink() or (depth == 0 and not _leads_into(p, self._top)))
-        ]
+        self.tree.places.append(Place(node.path, tuple(saves), tuple(nested)))
+        return _Below([node.path, *nested], others)
 
 
-def _leads_into(link: Path, folder: Path) -> bool:
+def _files_beside(folder: Path) -> list[Path]:
     try:
-        return link.resolve().is_relative_to(folder)
-    except (OSError, RuntimeError):
-        return True  # a loop: it leads nowhere
-
-
-def _has_model(there: Sequence[Path], *, near: bool = False) -> bool:
-    """Whether a folder is a save: weights, and what tells that they are a model's - `near` the given folder
-    whatever they are called - or the list of a model's parts, with a part."""
-    if any(map(are_weights, there)):
-        return near or any(fnmatchcase(p.name, pattern) for p in there for pattern in _OF_MODELS)
-    return _has_parts(there) and any(_holds_weights(p) for p in there if may_be_folder(p))
-
-
-def _has_parts(there: Sequence[Path]) -> bool:
-    return any(p.name in OF_PARTS for p in there)
-
-
-def _holds_weights(folder: Path) -> bool:
-    try:
-        return holds_weights(folder)
-    except UnsupportedFile:
-        return False
-
-
-def _listed(folder: Path) -> list[Path]:
-    try:
-        return listed(folder)
+        names = [name for name, is_folder in _entries(folder) if not is_folder]
     except UnsupportedFile:
         return []
+    return [folder / name for name in sorted(names) if not _is_of_shelf(name)]
 
 
-def _is_of_shelf(file: Path) -> bool:
-    return file.name.startswith(".") or fnmatchcase(file.name, "metadata_*.json")
+def _is_of_shelf(name: str) -> bool:
+    return name.startswith(".") or fnmatchcase(name, "metadata_*.json")
+
+
+def _target(link: Path) -> Path | None:
+    try:
+        return link.resolve()
+    except (OSError, RuntimeError):
+        return None  # a loop: it leads nowhere
+
+
+def _leads_astray(link: Path, folder: Path) -> bool:
+    """Whether a link leads to what is looked at anyway, or to nothing."""
+    target = _target(link)
+    return target is None or target.is_relative_to(folder) or folder.is_relative_to(target)
