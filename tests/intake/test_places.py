@@ -276,3 +276,63 @@ def test_a_watcher_takes_such_a_save_once_it_is_whole_and_rests(
     assert "tokenizer.json" in {f.path for f in repo["m@out/final_model"].files}
     checkpoint(out / "trial" / "1", 4)
     assert [look(), look()] == [[], [("trial/1/step-4", "new")]]
+
+
+@pytest.mark.parametrize("run", [None, "r"])
+@pytest.mark.parametrize("every", [2, 100], ids=["logged", "not logged"])
+def test_a_best_save_that_is_written_again_is_a_further_version_of_its_run(
+    repo: Repository, tmp_path: Path, checkpoint: Any, every: int, run: str | None
+) -> None:
+    out, name = tmp_path / "out", run or "out"
+    for step, best in ((2, 5), (4, 6), (6, 7)):
+        checkpoint(out, step, every=every)
+        model_folder(out / "best_model", best)
+        done = import_folders(repo, [out], model="m", run=run)
+        number = f"-{step // 2}" if step > 2 else ""
+        assert statuses(done)[-2:] == [
+            (f"{name}/step-{step}", "new"),
+            (f"{name}/best_model{number}", "new"),
+        ]
+        assert not done[-1].found.warning
+        assert repo[f"m@{name}/best_model{number}"].parents == [repo[f"m@{name}/step-{step}"].id.hex]
+    model_folder(out / "best_model", 6)
+    assert statuses(import_folders(repo, [out], model="m", run=run))[-1] == (f"{name}/best_model-2", "known")
+    for step in (2, 4, 6):
+        (out / f"checkpoint-{step}" / "trainer_state.json").unlink()
+    model_folder(out / "best_model", 8)
+    again = import_folders(repo, [out], model="m", run=run)
+    assert statuses(again)[-1] == (f"{name}/best_model-4", "new")
+
+
+def test_a_final_save_after_a_folder_of_that_name_is_the_second(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    out = tmp_path / "out"
+    checkpoint(out, 2)
+    model_folder(out / "final", 3)
+    assert names(import_folders(repo, [out], model="m")) == ["out/step-2", "out/final"]
+    model_folder(out, 4)
+    for status in ("new", "known"):
+        found = statuses(import_folders(repo, [out], model="m"))
+        assert found == [("out/step-2", "known"), ("out/final-2", status)]
+
+
+def test_a_watcher_takes_each_best_save_once(repo: Repository, tmp_path: Path, checkpoint: Any) -> None:
+    out = tmp_path / "out"
+    told: list[Outcome] = []
+    watcher = Watcher(repo, out, "m", tell=told.append)
+    checkpoint(out, 2)
+    for best in (5, 6, 7):
+        model_folder(out / "best_model", best)
+        os.utime(out / "best_model" / "model.safetensors", (1.5e9 + best, 1.5e9 + best))
+        for _ in range(3):
+            watcher.look()
+    Watcher(repo, out, "m", tell=told.append).follow(interval=0, once=True)
+    assert statuses(told) == [
+        ("out/step-2", "new"),
+        ("out/best_model", "new"),
+        ("out/best_model-2", "new"),
+        ("out/best_model-3", "new"),
+        ("out/step-2", "known"),
+        ("out/best_model-3", "known"),
+    ]

@@ -75,6 +75,9 @@ class Found:
     """The folder that the training writes in, where it is not told by `path`."""
     leave: tuple[str, ...] = ()
     """Patterns of what lies in it and is not of it."""
+    is_beside: bool = False
+    """Whether it is a save at the end of a training, or of its best, with checkpoints beside it: it may be
+    written again and again, each time as a further version of the run."""
     run_given: bool = False
     """Whether the user named the run: then it is no question which one it is."""
 
@@ -173,10 +176,11 @@ def _of_output(place: Place, model: str, run: str, include: Sequence[str]) -> It
         while name_key(label) in labels:
             label += "-2"
         labels.add(name_key(label))
-        yield _of_its_step(examine(Found(save, model, run, label, training=here), include))
+        yield _of_its_step(examine(Found(save, model, run, label, training=here, is_beside=True), include))
     if holds_model(here) or not steps:
         leave = tuple(escape(path.relative_to(here).as_posix()) for path in place.nested)
-        final = _of_its_step(examine(Found(here, model, run, "final", leave=leave), include))
+        final = Found(here, model, run, "final", leave=leave, is_beside=bool(steps))
+        final = _of_its_step(examine(final, include))
         if steps or final.problem or (final.source is not None and final.source.on_disk):
             yield final
 

@@ -85,13 +85,13 @@ class Runs:
         self._newest: dict[Path, tuple[datetime, str]] = {}
 
     def placed(self, repository: Repository, found: Found, content: Content) -> Found:
-        """`found` in its run. Within one import no two folders share one.
+        """`found` in its run, under the name that it has there. Within one import no two folders share one.
 
         Raises what reading the files and the repository raises.
         """
-        if found.run_given:
-            return found
         repository.session.refresh()
+        if found.run_given:
+            return _labelled(repository, found, content)
         names = [name for name in self._names(repository, found) if not self._is_anothers(found, name)]
         likely = [self._likely(repository, found, name, content) for name in names]
         fitting = [each for each in likely if _fits(each)]
@@ -106,10 +106,11 @@ class Runs:
         when = found.created_at or _LONG_AGO
         if found.is_checkpoint and when >= self._newest.get(training_of(found), (_LONG_AGO, ""))[0]:
             self._newest[training_of(found)] = (when, name)
-        if name == found.run or not is_first:
-            return replace(found, run=name)
-        words = f"{found.run} is the run of another training; that of this one is {name}"
-        return replace(found, run=name, warning="; ".join(filter(None, (found.warning, words))))
+        words = found.warning
+        if name != found.run and is_first:
+            said = f"{found.run} is the run of another training; that of this one is {name}"
+            words = "; ".join(filter(None, (words, said)))
+        return _labelled(repository, replace(found, run=name, warning=words), content)
 
     def _names(self, repository: Repository, found: Found) -> list[str]:
         """The folder's name, and the names of runs that were made of it, the newest first."""
@@ -125,7 +126,7 @@ class Runs:
         return self._claimed.get(key, training_of(found)) != training_of(found)
 
     def _likely(self, repository: Repository, found: Found, name: str, content: Content) -> _Likely:
-        held = _content_at(repository, found, name)
+        held = _content_at(repository, _labelled(repository, replace(found, run=name), content), name)
         holds = held is not None and held == content.digest
         versions = _versions(repository, found, name)
         agrees = None if holds else _agrees(found, versions)
@@ -137,9 +138,8 @@ class Runs:
         taken = held is not None and not holds
         if taken and agrees is None and same_folder:
             # Without a log, other weights under the same name tell of another training - unless they are the
-            # final ones beside checkpoints of this run, or the same beside other files.
-            is_final = not found.is_checkpoint and newest is not None
-            taken = not is_final and not _same_weights(repository, found, name, content)
+            # same beside other files.
+            taken = not _same_weights(repository, found, name, content)
         return _Likely(name, holds, taken, agrees, same_folder)
 
     def _free(self, repository: Repository, found: Found) -> str:
@@ -159,6 +159,19 @@ def _fits(run: _Likely) -> bool:
     if run.holds or run.agrees:
         return True
     return run.agrees is None and run.same_folder and not run.taken
+
+
+def _labelled(repository: Repository, found: Found, content: Content) -> Found:
+    """A save beside checkpoints under the name that has its content, else under the next that is free:
+    `best-2` where `best` was another. All others keep their name, which then is taken."""
+    number = 1
+    while found.is_beside:
+        label = _numbered(found.label, number)
+        held = _content_at(repository, replace(found, label=label), found.run)
+        if held is None or held == content.digest:
+            return replace(found, label=label)
+        number += 1
+    return found
 
 
 def _numbered(name: str, number: int) -> str:
