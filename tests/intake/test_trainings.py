@@ -224,3 +224,13 @@ def test_a_silent_run_whose_name_other_content_has_is_not_joined(
     repo.save(model_folder(tmp_path / "saved", 9), "m", name="out/step-8", run=Run("a" * 32, "out"), step=8)
     checkpoint(tmp_path / "out", 8, every=100)
     assert statuses(import_folders(repo, [tmp_path / "out"], model="m")) == [("out-2/step-8", "new")]
+
+
+def test_the_end_that_a_silent_run_logged_keeps_no_resumed_training_out(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    log = {KIND: Kept(({"step": 8, "train_runtime": 1.0},)).encoded()}
+    source = model_folder(tmp_path / "saved", 9)
+    repo.save(source, "m", name="out/final", run=Run("a" * 32, "out"), step=8, provenance=log)
+    checkpoint(tmp_path / "out", 12, every=100)
+    assert statuses(import_folders(repo, [tmp_path / "out"], model="m")) == [("out/step-12", "new")]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from stemmata.describe import WEIGHTS
 from stemmata.errors import UnsupportedFile
 from stemmata.intake.folders import CHECKPOINT, OF_PARTS, TRAINERS, are_weights
 from stemmata.sources.files import unsupported
@@ -24,6 +25,7 @@ _DEPTH = 6
 _FOLDERS = 10_000
 """That are listed in one look, not counting those that lie directly in the given one."""
 _NO_OUTPUTS = (".*", "__pycache__", "optimizer_*", "global_step*", "pytorch_model_fsdp*", "tmp-checkpoint-*")
+_ENDS = tuple(WEIGHTS)
 _OF_MODELS = ("config.json", "adapter_config.json", "*.safetensors", "*.gguf", "pytorch_model*.bin")
 """One of these lies in whatever library's saves; a file of data may end as weights do."""
 
@@ -136,7 +138,7 @@ def _looked_into(folder: Path) -> _Node:
         names.append(name)
         if is_folder:
             folders.append(name)
-    has_weights = any(are_weights(Path(name)) for name in names)
+    has_weights = any(name.endswith(_ENDS) and are_weights(Path(name)) for name in names)
     has_parts = any(name in OF_PARTS for name in names)
     return _Node(
         folder,

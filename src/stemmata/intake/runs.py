@@ -260,13 +260,14 @@ def _nearest(found: Found, versions: Sequence[Version]) -> Version | None:
 
 
 def _is_silent(found: Found, versions: Sequence[Version]) -> bool:
-    """Whether neither a finding nor the run logged anything, as far as both go."""
+    """Whether neither a finding nor the run logged anything before the earlier one's step: at that step a
+    training's end may be logged."""
     nearest = _nearest(found, versions)
     try:
         if nearest is None or nearest.step is None or found.state.step is None:
             return states.is_silent(found.state.content, 1 << 63) and not any(v.logged() for v in versions)
         until = min(nearest.step, found.state.step)
         rows = [step for row in nearest.logged() if isinstance(step := row.get("step"), int)]
-        return states.is_silent(found.state.content, until) and all(step > until for step in rows)
+        return states.is_silent(found.state.content, until) and all(step >= until for step in rows)
     except StemmataError:
         return False  # redacted

@@ -133,9 +133,9 @@ def one_training(one: bytes, other: bytes) -> bool | None:
 
 
 def is_silent(content: bytes, until: int) -> bool:
-    """Whether a state's training had logged nothing by a step."""
+    """Whether a state's training had logged nothing before a step."""
     log = _log_of(content)
-    return log is None or all(step > until for step, _ in log[1])
+    return log is None or all(step >= until for step, _ in log[1])
 
 
 def _log_of(content: bytes) -> tuple[int, list[tuple[int, str]]] | None:
