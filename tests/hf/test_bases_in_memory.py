@@ -139,6 +139,18 @@ def test_a_model_given_an_adapter_names_the_version_that_lies_under_it(
         assert torch.equal(logits(version.load()), logits(model))
 
 
+def test_an_adapter_given_to_a_model_of_a_folder_stays_on_that(
+    repo: Repository, base: Path, tmp_path: Path
+) -> None:
+    model = given_adapter(AutoModelForCausalLM.from_pretrained(base))
+    versions = [repo.save(model, "m"), trained(repo, model, tmp_path, "a")]
+    versions += [trained(repo, model, tmp_path, "b"), repo.save(model, "m")]
+    for version in versions:
+        assert version.base is not None
+        assert (version.base.version, version.base.name_or_path) == (None, str(base))
+    assert torch.equal(logits(versions[-1].load()), logits(model))
+
+
 def test_an_adapter_given_to_a_loaded_version_loads_again(repo: Repository, base: Path) -> None:
     stored = repo.save(base, "base")
     model = given_adapter(stored.load())

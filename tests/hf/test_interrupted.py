@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -226,6 +227,47 @@ def test_the_handlers_of_trainings_that_died_are_not_left_behind() -> None:
         assert signal.getsignal(signal.SIGTERM) == before
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_runs_side_by_side_and_within_a_training_each_keep_the_signal(
+    repo: Repository, tmp_path: Path
+) -> None:
+    first = signal.getsignal(signal.SIGTERM)
+    waited: list[str] = []
+
+    def handler() -> Any:
+        return signal.getsignal(signal.SIGTERM)
+
+    class Probe(TrainerCallback):
+        def on_step_end(self, _args: Any, state: Any, _control: Any, **_live: Any) -> None:
+            if state.global_step == 1:
+                before = handler()
+                with repo.run("probe") as run:
+                    assert handler() != before
+                    run.save(tiny.gpt2(), step=1)
+                assert handler() == before != first
+                waited.append("probe")
+
+    tiny.trainer(tiny.gpt2(), tmp_path / "out", [VersionCallback(repo, "m"), Probe()]).train()
+    assert waited == ["probe"]
+    assert handler() == first
+    one, two = repo.run("one"), repo.run("two")
+    of_two = handler()
+    one.close()
+    assert handler() == of_two != first
+    two.close()
+    assert handler() == first
+    one, two = repo.run("one"), repo.run("two")
+    two.close()
+    assert handler() != first
+    one.close()
+    assert handler() == first
+    for _ in range(3):
+        repo.run("left")  # never closed, and gone
+    gc.collect()
+    last = repo.run("last")
+    last.close()
+    assert handler() == first
 
 
 def test_a_process_that_was_forked_during_a_write_can_be_terminated() -> None:

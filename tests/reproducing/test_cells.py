@@ -37,7 +37,8 @@ def test_the_last_cell_decides(tmp_path: Path) -> None:
 def test_cells_may_await_and_give_any_name_another_meaning(tmp_path: Path, more: list[str]) -> None:
     rows = "import asyncio\nasync def rows():\n    await asyncio.sleep(0)\n    return [1, 2]"
     names = "_run = _sys = _CELLS = _done = linecache = traceback = {}"
-    given = [rows, names, "data = await rows()", "1 / 0", *more, "print(sum(data), await rows())"]
+    task = "task = asyncio.ensure_future(rows())"
+    given = [rows, names, task, "data = await task", "1 / 0", *more, "print(sum(data), await rows())"]
     assert cells.runnable(given) == given
     status, out, err = run(tmp_path, *given)
     assert (status, out.splitlines()[-1]) == (0, "3 [1, 2]"), err

@@ -73,10 +73,8 @@ def tree(folder: Path) -> Tree:
     except NoTree:
         said, listed = None, False
     if said is None:
-        # What was read of the files the first time is at hand now, if it is quick at all.
-        seconds = SECONDS if top in _unlisted else STATUS_SECONDS
         try:
-            said = _status(top, *asked, "--untracked-files=no", seconds=seconds)
+            said = _status(top, *asked, "--untracked-files=no")
         except NoTree as error:
             return _commit(top, str(error))
     found = _parse(top, said)
@@ -85,15 +83,14 @@ def tree(folder: Path) -> Tree:
     return found if listed else found._replace(untracked=None)
 
 
-def _status(top: Path, *asked: str, seconds: float = STATUS_SECONDS) -> str:
+def _status(top: Path, *asked: str) -> str:
     try:
-        return ask(top, *asked, seconds=seconds)
-    except TooSlow:
+        return ask(top, *asked, seconds=STATUS_SECONDS)
+    except TooSlow as error:
         if top in _unlisted:
-            _slow[top] = f"git took longer than {STATUS_SECONDS:g} s"
+            _slow[top] = str(error)
             words = "git status of %s takes longer than %g s: versions keep the commit alone"
             _log.warning(words, top, STATUS_SECONDS)
-            raise TooSlow(_slow[top]) from None
         _unlisted.add(top)
         raise
 

@@ -20,11 +20,16 @@ class Patience:
     """A SIGTERM handler in front of the one that was there, from `begin` to `end`.
 
     `owner`: what the training is known by. A training that dies has no end: its handler is left behind, and
-    taken away when another training begins.
+    taken away when another training begins. Runs of loops may be several at once, and beside a `training`:
+    of these none is left behind that its owner has not ended, or is gone.
     """
 
-    def __init__(self, busy: Callable[[], bool], wait: Callable[[], None], owner: Any) -> None:
+    def __init__(
+        self, busy: Callable[[], bool], wait: Callable[[], None], owner: Any, *, training: bool = True
+    ) -> None:
         self._owner = weakref.ref(owner)
+        self._training = training
+        self._ended = False
         self._busy = busy
         self._wait = wait
         self._before: Any = None
@@ -36,7 +41,8 @@ class Patience:
         """Take the signal, where that is possible: in the main thread, before a handler of Python's."""
         if threading.current_thread() is not threading.main_thread():
             return
-        before = _without_left(signal.getsignal(signal.SIGTERM), self._owner())
+        owner = self._owner() if self._training else None
+        before = _without_left(signal.getsignal(signal.SIGTERM), owner)
         if before is None or before == signal.SIG_IGN:
             return
         self._before, self._process = before, os.getpid()
@@ -48,9 +54,10 @@ class Patience:
         return self._before is not None and signal.getsignal(signal.SIGTERM) == self._handle
 
     def end(self) -> None:
-        """Give the signal back, unless somebody else has it by now."""
+        """Give the signal back to who had it before and has not ended, unless somebody else has it by now."""
+        self._ended = True
         if self.holds and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._before)
+            signal.signal(signal.SIGTERM, _without_left(self._before, None))
             self._before = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -87,8 +94,11 @@ class Patience:
             os.kill(os.getpid(), number)
 
     def before_if_left(self, owner: Any) -> Any:
-        """The handler in front of which this one stands, if its own training is over; else itself."""
-        left = self._owner() is not owner and not self._busy() and os.getpid() == self._process
+        """The handler in front of which this one stands, if its own training is over; else itself. `owner` of
+        a training that begins: then an idle one of another is over."""
+        mine = self._owner()
+        over = self._ended or mine is None or (owner is not None and self._training and mine is not owner)
+        left = over and not self._busy() and os.getpid() == self._process
         return self._before if left else self._handle
 
 

@@ -38,8 +38,9 @@ _CHANGED = (
 )
 _Rows: TypeAlias = "dict[str, tuple[int, torch.Tensor]]"
 _came_from: WeakKeyDictionary[Any, tuple[str, VersionId]] = WeakKeyDictionary()
-_under: WeakKeyDictionary[Any, tuple[str, VersionId]] = WeakKeyDictionary()
-"""Of a model that was given adapters itself, and saved with them: the version that lies under these."""
+_under: WeakKeyDictionary[Any, tuple[str, VersionId] | None] = WeakKeyDictionary()
+"""Of a model that was given adapters itself, and saved with them: the version that lies under these; None
+where it came from none."""
 _rows_then: WeakKeyDictionary[Any, _Rows] = WeakKeyDictionary()
 """A row of each weight, as it was when it was noted where the model came from."""
 
@@ -62,8 +63,8 @@ def remember_origin(model: Any, session: Session, version: VersionId) -> None:
         if not holds_adapters(model):
             _rows_then[model] = _rows_of(model)
             _under.pop(model, None)
-        elif model not in _under and model in _came_from:
-            _under[model] = _came_from[model]
+        elif model not in _under:
+            _under[model] = _came_from.get(model)
     _came_from[model] = (session.identity.repository, version)
 
 
@@ -98,7 +99,7 @@ def describe_base(model: Any, session: Session) -> Base:
     if folder is not None:
         _complete(folder, session)
     weights = folder_weights(folder) if folder is not None else None
-    noted = _under.get(inner) or _came_from.get(inner)
+    noted = _under[inner] if inner in _under else _came_from.get(inner)
     stored = _stored(session, noted[1]) if noted and noted[0] == session.identity.repository else None
     if stored is not None:
         if stored.kind == "adapter":

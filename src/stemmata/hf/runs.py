@@ -58,7 +58,7 @@ class TrainingRun:
             on_error=on_error,
             keep=Keep.parse(keep),
         )
-        self._patience = Patience(self._recorder.busy, self._recorder.settle, self)
+        self._patience = Patience(self._recorder.busy, self._recorder.settle, self, training=False)
         self._patience.begin()
         self._given = dict(config)
         self._count = 0

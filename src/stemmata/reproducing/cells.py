@@ -23,6 +23,7 @@ def _run(cells):
     for number, cell in enumerate(cells, start=1):
         name = f"<cell {number}>"
         linecache.cache[name] = (len(cell), None, cell.splitlines(True), name)
+        asyncio.set_event_loop(loop)  # a cell may have taken it away, as asyncio.run does
         try:
             code = compile(cell, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, True)
             done = eval(code, globals())
@@ -37,6 +38,9 @@ def _run(cells):
 """
 _IPYTHON = """
 def _run(cells):
+    import asyncio
+    from IPython.core.async_helpers import get_asyncio_loop
+    asyncio.set_event_loop(get_asyncio_loop())  # a notebook has one for all its cells
     run = get_ipython().run_cell
     return [run(cell).success for cell in cells][-1]
 """
