@@ -9,6 +9,15 @@ from blake3 import blake3
 
 from stemmata.trees import Segment, Tree, TreeFile
 
+FILES = {
+    "config.json": b"{}",
+    "empty": b"",
+    "sub/deep/模型.bin": bytes(range(256)) * 40,
+    "sub/x": b"x",
+    "z" * 255: b"long name",
+}
+FOLDERS = ["hollow", "sub/hollow/er"]
+
 
 class Objects:
     """Objects by digest. `asked` remembers what was read."""
@@ -55,3 +64,8 @@ def contents_of(folder: Path) -> tuple[dict[str, bytes], list[str]]:
         elif not path.is_dir():
             files[name] = path.read_bytes()
     return files, sorted(folders)
+
+
+def leftovers(folder: Path) -> list[str]:
+    """What checkouts have not tidied away."""
+    return [p.name for p in folder.rglob("*") if ".stemmata-" in p.name]

@@ -198,7 +198,7 @@ def test_a_status_that_takes_too_long_is_waited_for_once(
         assert each.code is not None
         assert (each.code.branch, each.code.dirty) == ("main", None)
         assert "took longer" in why(each, "uncommitted changes")
-    assert sum("git status of" in record.message for record in caplog.records) == 1
+    assert sum("over the status of" in record.message for record in caplog.records) == 1
 
 
 def test_where_listing_takes_too_long_the_rest_is_asked_at_once_the_next_time(

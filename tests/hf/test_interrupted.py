@@ -21,7 +21,7 @@ from stemmata.repository import Repository
 from stemmata.repository import open as open_repository
 from warm import WarmPython
 
-SCRIPT = """
+BEGIN = """
 import json, os, signal, sys, threading
 from pathlib import Path
 sys.path.insert(0, {tests!r})
@@ -30,8 +30,14 @@ torch.set_num_threads(1)
 import tiny_models as tiny
 from transformers import TrainerCallback, TrainerState
 from stemmata.hf import VersionCallback
+from stemmata.hf.runs import TrainingRun
 from stemmata.repository import Repository
+from stemmata.repository import open as open_repository
+"""
 
+SCRIPT = (
+    BEGIN
+    + """
 saving, go = threading.Event(), threading.Event()
 real = Repository.save
 
@@ -81,20 +87,12 @@ for kind in ("default", "handler", "jit"):
     codes[kind] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 print(json.dumps(codes))
 """
+)
 
 
-ENDS = """
-import json, os, signal, sys, threading
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-import torch
-torch.set_num_threads(1)
-import tiny_models as tiny
-from stemmata.hf import VersionCallback
-from stemmata.hf.runs import TrainingRun
-from stemmata.repository import Repository
-from stemmata.repository import open as open_repository
-
+ENDS = (
+    BEGIN
+    + """
 ending, go = threading.Event(), threading.Event()
 save = Repository.save
 
@@ -147,6 +145,7 @@ for kind in ("trainer", "run", "loop"):
     codes[kind] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 print(json.dumps(codes))
 """
+)
 
 
 def test_sigterm_while_the_last_version_is_waited_for_loses_nothing(tmp_path: Path, warm: WarmPython) -> None:

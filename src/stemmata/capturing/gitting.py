@@ -56,9 +56,9 @@ class TooSlow(NoTree):
 
 
 _slow: dict[Path, str] = {}
-"""Work trees whose status took too long once: each save would wait for it again."""
+"""Work trees whose status took too long once, and how long: each save would wait for it again."""
 _unlisted: set[Path] = set()
-"""Those in which that holds where untracked files are listed too."""
+"""Those in which listing untracked files did."""
 
 
 def tree(folder: Path) -> Tree:
@@ -67,32 +67,27 @@ def tree(folder: Path) -> Tree:
     asked = ("status", "--porcelain=v2", "--branch", "-z", "--no-renames", "--ignore-submodules=dirty")
     if top in _slow:
         return _commit(top, _slow[top])
-    listed = top not in _unlisted
-    try:
-        said = _status(top, *asked, "--untracked-files=all") if listed else None
-    except NoTree:
-        said, listed = None, False
+    said = None
+    if top not in _unlisted:
+        try:
+            said = ask(top, *asked, "--untracked-files=all", seconds=STATUS_SECONDS)
+        except TooSlow:
+            _unlisted.add(top)
+        except NoTree:
+            pass  # the other question tells why
+    listed = said is not None
     if said is None:
         try:
-            said = _status(top, *asked, "--untracked-files=no")
+            said = ask(top, *asked, "--untracked-files=no", seconds=STATUS_SECONDS)
         except NoTree as error:
+            if isinstance(error, TooSlow):
+                _slow[top] = str(error)
+                _log.warning("%s over the status of %s: versions keep the commit alone", error, top)
             return _commit(top, str(error))
     found = _parse(top, said)
     if found.commit == "(initial)":
         raise NoTree("its git repository has no commit yet")
     return found if listed else found._replace(untracked=None)
-
-
-def _status(top: Path, *asked: str) -> str:
-    try:
-        return ask(top, *asked, seconds=STATUS_SECONDS)
-    except TooSlow as error:
-        if top in _unlisted:
-            _slow[top] = str(error)
-            words = "git status of %s takes longer than %g s: versions keep the commit alone"
-            _log.warning(words, top, STATUS_SECONDS)
-        _unlisted.add(top)
-        raise
 
 
 def _commit(top: Path, why: str) -> Tree:

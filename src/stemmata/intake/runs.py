@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from blake3 import blake3
 
 from stemmata.catalog import queries
-from stemmata.describe import WEIGHTS
 from stemmata.errors import StemmataError
 from stemmata.ids import Digest
 from stemmata.intake import state as states
+from stemmata.intake.folders import are_weights
 from stemmata.intake.found import Found, training_of
 from stemmata.names import name_key
 from stemmata.repository import Repository
@@ -49,7 +49,7 @@ class Content:
     @property
     def weights(self) -> set[tuple[str, str]]:
         """Path and digest of each file of weights."""
-        return {(path, digest) for path, _, digest in self._rows if _is_weights(path)}
+        return {(path, digest) for path, _, digest in self._rows if are_weights(Path(path))}
 
     @cached_property
     def _rows(self) -> list[tuple[str, int, str]]:
@@ -228,13 +228,9 @@ def _path(text: object) -> Path | None:
 def _same_weights(repository: Repository, found: Found, run: str, content: Content) -> bool:
     try:
         version = repository.get(f"{found.model}@{run}/{found.label}")
-        return {(f.path, f.digest) for f in version.files if _is_weights(f.path)} == content.weights
+        return {(f.path, f.digest) for f in version.files if are_weights(Path(f.path))} == content.weights
     except StemmataError:
         return False  # deleted
-
-
-def _is_weights(path: str) -> bool:
-    return PurePosixPath(path).suffix in WEIGHTS
 
 
 def _agrees(found: Found, versions: Sequence[Version]) -> bool | None:

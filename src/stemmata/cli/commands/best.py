@@ -15,6 +15,7 @@ from stemmata.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from stemmata.cli.styled import Text
+    from stemmata.resolve import BestFound
     from stemmata.version import Version
 
 app = command_app()
@@ -78,18 +79,8 @@ def best(
         if output.json:
             connection = repository.session.catalog.connection
             ties = [(each.hex, name) for each, name in queries.first_names(connection, found.ties)]
-            output.document(
-                {
-                    "version": version.to_dict(),
-                    "metric": found.metric,
-                    "direction": found.direction,
-                    "value": value,
-                    "ties": [tie for tie, _ in ties],
-                    "tied": [{"id": tie, "model": version.model, "name": name} for tie, name in ties],
-                    "chosen": "earliest" if ties else "only",
-                    "overfitting": hint.to_dict() if hint is not None else None,
-                }
-            )
+            told = _document(version, found, ties)
+            output.document({**told, "overfitting": hint.to_dict() if hint is not None else None})
             return
         from stemmata.cli.listing import BEST, DIM, ID, name_of
         from stemmata.cli.styled import Text
@@ -109,6 +100,18 @@ def best(
             output.note("  of equals the one that was saved first is the best")
         if hint is not None:
             output.note(f"  its run: {overfitting.words(hint)}")
+
+
+def _document(version: Version, found: BestFound, ties: Sequence[tuple[str, str]]) -> dict[str, object]:
+    return {
+        "version": version.to_dict(),
+        "metric": found.metric,
+        "direction": found.direction,
+        "value": found.value,
+        "ties": [tie for tie, _ in ties],
+        "tied": [{"id": tie, "model": version.model, "name": name} for tie, name in ties],
+        "chosen": "earliest" if ties else "only",
+    }
 
 
 def _tied(shown: Sequence[Version], more: int, value: float) -> Iterator[Text]:
