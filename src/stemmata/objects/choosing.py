@@ -30,7 +30,7 @@ _SMALLEST = 1024
 """Bytes of an object below which a base gains next to nothing."""
 _GAIN = 0.97
 """A base has to make of an object less than this part of what it takes alone."""
-_STEP = 1.04
+_STEP = 1.2
 """Decoding as many bytes more as the object has must make it smaller by this factor."""
 _scratch = Scratch()
 

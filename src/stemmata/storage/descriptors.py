@@ -26,14 +26,17 @@ NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
 _MOST = 1 << 30  # one read or write call moves less than 2 GiB on Linux
+_PIECE = 1 << 20
+"""Bytes of one write. For longer ones Linux makes the page cache of pages of 2 MiB and more, and those are what a
+host takes back of a virtual machine's free memory: each has to be fetched from it again (ADR 055)."""
 
 
 def write_all(fd: int, data: Buffer) -> None:
-    """Write every byte, in as many calls as it takes."""
+    """Write every byte, a piece at a time."""
     with memoryview(data) as view, view.cast("B") as rest:
         done = 0
         while done < len(rest):
-            done += os.write(fd, rest[done : done + _MOST])
+            done += os.write(fd, rest[done : done + _PIECE])
 
 
 def write_at(fd: int, data: memoryview, start: int) -> None:
