@@ -1,7 +1,7 @@
 """Pouring: one file's frames decoded straight into it. Owns that what a file's digest proves is hashed once.
 
-A frame is decoded into a few hundred KiB that stay in the processor's cache, written from there, and hashed
-there when those before it have been. No object is ever whole in memory, and none is held against its own
+A frame is decoded into a few hundred KiB that stay in the processor's cache, hashed there and written from
+there when those before it have been: two that write to one file at once wait for each other. No object is ever whole in memory, and none is held against its own
 digest: the file's covers every byte. Where anything is wrong, the caller reads the file object by object,
 which names the damage or finds another pack that is sound.
 """
@@ -79,7 +79,7 @@ def pour(file: TreeFile, fd: int, opened: Open, progress: Callable[[int], None])
 
 
 class _Stream:
-    """Frames on their way into a file, hashed in its order by whichever thread is at hand."""
+    """Frames on their way into a file, hashed and written in its order by whichever thread is at hand."""
 
     def __init__(self, fd: int) -> None:
         self.taken = 0
@@ -93,7 +93,7 @@ class _Stream:
         self._lock = threading.Lock()
         self._ready: dict[int, tuple[memoryview, memoryview]] = {}
         self._next = 0
-        self._hashing = False
+        self._draining = False
         self._under_way: deque[Future[None]] = deque()
 
     def add(self, decoder: Decoder) -> None:
@@ -128,22 +128,26 @@ class _Stream:
         part = slot[: frame.raw_length]
         try:
             decoder.decode_into(frame, part)
-            write_at(self._fd, part, at)
+            with self._lock:
+                self._ready[at] = slot, part
+                if self._draining:
+                    return
+                self._draining = True
+            self._drain()
         except BaseException:
             self._free.put(None)  # whoever waits for a slot learns of it
             raise
-        with self._lock:
-            self._ready[at] = slot, part
-            if self._hashing:
-                return
-            self._hashing = True
+
+    def _drain(self) -> None:
+        """All frames that are next, one after the other. Where writing fails nobody drains any more."""
         while True:
             with self._lock:
                 found = self._ready.pop(self._next, None)
                 if found is None:
-                    self._hashing = False
+                    self._draining = False
                     return
             slot, part = found
             self._whole.update(part)
+            write_at(self._fd, part, self._next)
             self._next += len(part)
             self._free.put(slot)
