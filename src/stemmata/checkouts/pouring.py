@@ -20,13 +20,15 @@ from blake3 import blake3
 
 from stemmata.codecs.dtypes import MAX_FRAME_BYTES
 from stemmata.codecs.frames import Frame
-from stemmata.codecs.workers import frame_pool
+from stemmata.codecs.workers import Threads, frame_pool
 from stemmata.errors import StemmataError
-from stemmata.storage.descriptors import write_at
+from stemmata.storage.descriptors import begin_sync, write_at
 from stemmata.trees import TreeFile
 
 LEAST = 1 << 20
 """Bytes of a file for which this is worth its while."""
+_AHEAD = 16 << 20
+"""Bytes that the disk is told of at once."""
 _SLOTS = 16
 """Frames on their way: enough to read the next object meanwhile, few enough to stay in the cache."""
 
@@ -94,6 +96,7 @@ class _Stream:
         self._ready: dict[int, tuple[memoryview, memoryview]] = {}
         self._next = 0
         self._draining = False
+        self._ahead = _Ahead(fd)
         self._under_way: deque[Future[None]] = deque()
 
     def add(self, decoder: Decoder) -> None:
@@ -120,6 +123,7 @@ class _Stream:
         """Nothing is under way any more after this."""
         wait([future for future in self._under_way if not future.cancel()])
         self._under_way.clear()
+        self._ahead.stop()
 
     def hexdigest(self) -> str:
         return self._whole.hexdigest()
@@ -151,3 +155,30 @@ class _Stream:
             write_at(self._fd, part, self._next)
             self._next += len(part)
             self._free.put(slot)
+            self._ahead.written(self._next)
+
+
+class _Ahead:
+    """Lets the disk begin with a file while the rest is decoded: less is left then for whoever waits for it.
+
+    On a thread of its own, piece after piece: where the disk is slow that one falls behind, and nobody else.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._begun = 0
+        self._thread: Threads | None = None
+        self._call: Future[None] | None = None
+
+    def written(self, end: int) -> None:
+        """All of the file before `end` is. Never called by two at once."""
+        if end - self._begun < _AHEAD or (self._call is not None and not self._call.done()):
+            return
+        self._thread = self._thread or Threads(1, thread_name_prefix="stemmata-disk")
+        self._call = self._thread.submit(begin_sync, self._fd, self._begun, _AHEAD)
+        self._begun += _AHEAD
+
+    def stop(self) -> None:
+        """The descriptor is not used any more after this."""
+        if self._thread is not None:
+            self._thread.shutdown()
