@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +74,52 @@ def test_i3_frames_of_any_order_make_the_file(
     assert (tmp_path / "t/weights").read_bytes() == b"".join(shelf.bodies)
     assert sum(told) == sum(SIZES)
     assert shelf.read_whole == 0
+
+
+def test_one_thread_at_a_time_writes_in_the_files_order(
+    tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(workers.VARIABLE, "5")
+    monkeypatch.setattr(workers, "_pools", {})
+    whole, begun, at_work = pouring.write_at, list[tuple[int, int]](), threading.Lock()
+
+    def slowly(fd: int, data: memoryview, start: int) -> None:
+        assert at_work.acquire(blocking=False)
+        begun.append((start, len(data)))
+        time.sleep(0.001)
+        whole(fd, data, start)
+        at_work.release()
+
+    monkeypatch.setattr(pouring, "write_at", slowly)
+    write(shelf.tree(), shelf, tmp_path / "t")
+    ends = [start + length for start, length in begun]
+    assert [start for start, _ in begun] == [0, *ends[:-1]]
+    assert shelf.read_whole == 0
+
+
+def test_nobody_waits_for_a_slow_disk(tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is told of one piece at a time, and of no more when all is written."""
+    asked, all_decoded = list[tuple[int, int]](), threading.Event()
+
+    def wait(_fd: int, start: int, length: int) -> None:
+        asked.append((start, length))
+        assert all_decoded.wait(60)
+
+    whole = pouring.write_at
+
+    def last(fd: int, data: memoryview, start: int) -> None:
+        whole(fd, data, start)
+        if start + len(data) == sum(SIZES):
+            all_decoded.set()
+
+    monkeypatch.setattr(pouring, "_AHEAD", 1 << 20)
+    monkeypatch.setattr(pouring, "begin_sync", wait)
+    monkeypatch.setattr(pouring, "write_at", last)
+    write(shelf.tree(), shelf, tmp_path / "t")
+    assert all_decoded.is_set()
+    assert asked[0] == (0, 1 << 20)
+    assert len(asked) <= 2
+    assert (tmp_path / "t/weights").read_bytes() == b"".join(shelf.bodies)
 
 
 @pytest.mark.parametrize("which", [2, 3, 4])

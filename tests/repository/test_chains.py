@@ -228,6 +228,18 @@ def test_reading_decodes_at_most_four_times_its_bytes(repo: Repository, tmp_path
     assert check(repo.session.storage).sound
 
 
+@pytest.mark.parametrize(("steps", "shallow"), [(4, True), (300, False)])
+def test_a_longer_chain_has_to_pay(repo: Repository, tmp_path: Path, steps: int, shallow: bool) -> None:
+    """Where a parent makes a version little smaller than what the parent leans on, that is leaned on itself."""
+    first = model()
+    second = trained(first, 1, 1e-5 * steps)
+    root = save(repo, tmp_path / "out", first, "m@one")
+    parent = save(repo, tmp_path / "out", second, "m@two", ["m@one"])
+    assert bases(repo, parent) == objects(root)
+    child = save(repo, tmp_path / "out", trained(second, 2), "m@three", ["m@two"])
+    assert bases(repo, child) == objects(root if shallow else parent)
+
+
 # --- packs that others lean on ------------------------------------------------------------------------------
 
 
