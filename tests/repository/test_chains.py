@@ -230,7 +230,7 @@ def test_reading_decodes_at_most_four_times_its_bytes(repo: Repository, tmp_path
 
 @pytest.mark.parametrize(("steps", "shallow"), [(4, True), (300, False)])
 def test_a_longer_chain_has_to_pay(repo: Repository, tmp_path: Path, steps: int, shallow: bool) -> None:
-    """Where a parent makes a version little smaller than what the parent leans on, that is leaned on itself."""
+    """What a parent leans on is leaned on itself, where the parent makes little of a difference."""
     first = model()
     second = trained(first, 1, 1e-5 * steps)
     root = save(repo, tmp_path / "out", first, "m@one")

@@ -1,9 +1,9 @@
 """Pouring: one file's frames decoded straight into it. Owns that what a file's digest proves is hashed once.
 
 A frame is decoded into a few hundred KiB that stay in the processor's cache, hashed there and written from
-there when those before it have been: two that write to one file at once wait for each other. No object is ever whole in memory, and none is held against its own
-digest: the file's covers every byte. Where anything is wrong, the caller reads the file object by object,
-which names the damage or finds another pack that is sound.
+there when those before it have been: two that write to one file at once wait for each other. No object is
+ever whole in memory, and none is held against its own digest: the file's covers every byte. Where anything is
+wrong, the caller reads the file object by object, which names the damage or finds another pack that is sound.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC",
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
 _MOST = 1 << 30  # one read or write call moves less than 2 GiB on Linux
 _PIECE = 1 << 20
-"""Bytes of one write. For longer ones Linux makes the page cache of pages of 2 MiB and more, and those are what a
-host takes back of a virtual machine's free memory: each has to be fetched from it again (ADR 055)."""
+"""Bytes of one write. For longer ones Linux makes the page cache of pages of 2 MiB and more; those are what a
+host takes of a virtual machine's free memory, and each has to be fetched from it again (ADR 055)."""
 
 
 def write_all(fd: int, data: Buffer) -> None:
