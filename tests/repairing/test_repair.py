@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from faults import contents
+from chained import written
+from faults import Damage, contents, damage
 from makers import model_folder
 from shop import Epochs, delete, require_sound
 from spoiled import PLACES, pack_of, require_all, spoil, tensors
+from stemmata.checking import check
 from stemmata.codecs.dtypes import dtype_of
 from stemmata.errors import RepairSourceMissing, StorageReadOnly
 from stemmata.ids import Digest
@@ -23,6 +26,8 @@ from stemmata.repository import open as open_repository
 from stemmata.storage.memory import MemoryStorage
 
 COUNT = 4
+FRAME_CHECK = 24 + 16
+"""Where the checksum of the first frame begins in an object that leans on none."""
 Stores = Callable[[], MemoryStorage]
 
 
@@ -163,8 +168,6 @@ def test_a_file_that_an_older_release_cut_otherwise_is_taken_by_its_place(
 
 
 def _flip(storage: MemoryStorage, reader: PackReader, digest: Digest) -> None:
-    from faults import Damage, damage
-
     row = reader.index.find(digest)
     assert row is not None
     damage(storage, reader.name.key, Damage.FLIP, row.offset + row.stored // 2)
@@ -216,6 +219,32 @@ def test_half_of_it_is_mended_and_the_rest_stays(epochs: Epochs, store: Stores) 
         # What was lost is found later.
         assert repo.repair(epochs.folder(0)).sound
     require_all(epochs, storage)
+
+
+def test_what_decodes_from_damaged_bytes_is_stored_anew_beside_what_is_lost(tmp_path: Path) -> None:
+    """Of a tensor whose checksum alone was hit nothing is lost: it is not called damaged ever after."""
+    rng = np.random.default_rng(5)
+    shared, first, second = (rng.normal(size=(64, 64)).astype("<f4") for _ in range(3))
+    with Repository.in_memory() as repo:
+        storage = repo.session.storage
+        written(tmp_path / "out", {"shared": shared, "own": first})
+        repo.save(tmp_path / "out", "m", name="one", provenance={})
+        data = written(tmp_path / "out", {"shared": shared, "own": second})
+        repo.save(tmp_path / "out", "m", name="two", parents=["m@one"], provenance={})
+    pack = PackReader(storage, pack_of(storage, 0))
+    row = pack.index.find(Digest.of(shared.tobytes()))
+    assert row is not None
+    damage(storage, pack.name.key, Damage.FLIP, row.offset + FRAME_CHECK)
+    assert isinstance(storage, MemoryStorage)
+    _flip(storage, pack, Digest.of(first.tobytes()))
+    assert {v.name for v in check(storage).affected} == {"one", "two"}
+    with Repository(storage) as repo:
+        found = repo.repair()
+        assert {lost.version_name for lost in found.lost} == {"one"}
+        assert [(r.source, r.objects) for r in found.restored] == [(OWN, 1)]
+        assert {v.name for v in check(storage).affected} == {"one"}
+        assert repo["m@two"].read("model.safetensors") == data
+        assert repo.repair().packs_added == 0
 
 
 def test_a_source_that_lies_is_not_believed(tmp_path: Path, epochs: Epochs, store: Stores) -> None:

@@ -15,6 +15,7 @@ from stemmata.codecs.faults import translated
 from stemmata.codecs.frames import MAX_CHAIN, Reference, read_header
 from stemmata.ids import Digest, PackName
 from stemmata.objects import ObjectReader
+from stemmata.objects.room import Room
 from stemmata.packindex import IndexRow
 from stemmata.packs import PackReader
 from stemmata.repairing.sources import Sources
@@ -90,10 +91,15 @@ class Shelves:
         return reader.read_row(digest, row), row
 
     def reads(self, pack: PackName, digest: Digest) -> bool:
-        """Does a copy decode to what it should, where it lies?"""
+        """Does a copy decode to what it should, where it lies, of stored bytes that are sound, its bases' too?
+
+        One that only still decodes is a source for a sound one: a check would name it ever after.
+        """
         key = pack, digest
         if key not in self._reads:
             try:
+                with self._reader.opened(digest, [pack], Room()) as (_, decoder):
+                    decoder.require_sound()
                 self._reader.read(digest, [pack])
                 self._reads[key] = True
             except FAULTS:

@@ -74,7 +74,7 @@ def save(
         _Words, typer.Option("--label", metavar="KEY=VALUE", help="A label; may be given again.")
     ] = None,
     alias: Annotated[
-        str | None,
+        _Words,
         typer.Option("--alias", metavar="NAME", help="Point this alias at it, in the same commit."),
     ] = None,
     include: Annotated[
@@ -123,7 +123,7 @@ def save(
             step=step,
             epoch=epoch,
             labels=pairs(label, "--label"),
-            alias=alias,
+            alias=_only(alias),
             include=include or (),
             exclude=exclude or (),
             allow_broken=allow_broken,
@@ -138,6 +138,14 @@ def save(
             output.document(_document(version, saved))
         else:
             _tell(output, version, saved)
+
+
+def _only(aliases: list[str] | None) -> str | None:
+    """One alias can move with a save; given several times the last would be taken and the others forgotten."""
+    if aliases and len(set(aliases)) > 1:
+        reason = "one alias moves with a save; set the others with: stemmata alias set MODEL NAME REF"
+        raise InvalidArgument(argument="--alias", reason=reason)
+    return aliases[0] if aliases else None
 
 
 def settings(words: list[str] | None) -> dict[str, object]:
