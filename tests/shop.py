@@ -20,7 +20,8 @@ WIDTH = 64
 
 
 class Epochs:
-    """Folders of one training, each epoch's weights near those of the one before."""
+    """Folders of one training, each epoch's weights near those of the one before, and nearer than that was to
+    its own: else what it leans on would be leant on itself (ADR 058)."""
 
     def __init__(self, work: Path, *, layers: int = 2, width: int = WIDTH) -> None:
         self._work = work
@@ -31,9 +32,8 @@ class Epochs:
     def folder(self, k: int) -> Path:
         while len(self.folders) <= k:
             rng = np.random.default_rng(100 + len(self.folders))
-            self._weights = [
-                (w + rng.normal(size=w.shape).astype(np.float32) * np.float32(1e-5)) for w in self._weights
-            ]
+            rate = np.float32(1e-3 / 16 ** ((len(self.folders) - 1) % 3))
+            self._weights = [(w + rng.normal(size=w.shape).astype(np.float32) * rate) for w in self._weights]
             made = self._work / f"epoch-{len(self.folders)}"
             made.mkdir(parents=True)
             tensors = {f"l{i}.weight": w for i, w in enumerate(self._weights)}

@@ -32,6 +32,7 @@ Cli = Callable[..., Any]
         (["show", "sentiment@r4/epoch-1~1"], 3, "it has no parent"),
         (["log", "-n", "0"], 2, "it must be at least 1\n"),
         (["log", "-n", "many"], 2, "this is no whole number\n"),
+        (["save", ".", "sentiment", "--alias", "a", "--alias", "b"], 2, "one alias moves with a save"),
         (["save", ".", "sentiment", "--config", "nosuch.json"], 2, "JSON file (No such file"),
     ],
 )

@@ -154,18 +154,18 @@ class _Run:
         for needs in plan.needs:
             kept = set(needs.version.packs) - plan.deciding.going
             ahead += [(d, None) for d in planner.objects_of(needs) if not plan.deciding.stays_in(d, kept)]
-        seen: set[Digest] = set()
+        seen: set[tuple[Digest, PackName | None]] = set()
         while ahead:
             digest, near = ahead.pop()
-            if digest in seen:
+            if (digest, near) in seen:
                 continue
-            seen.add(digest)
+            seen.add((digest, near))
             match plan.deciding.of(digest, near):
                 case Move(row=row, bases=bases, instead=instead):
                     ahead += [(base.digest, base.pack) for base in bases]
                     if instead:
                         self._restored.setdefault(digest, (OWN, row.raw))
-                case Stay(instead=True) if near is None:
+                case Stay(instead=True):
                     self._restored.setdefault(digest, (OWN, 0))
                 case Anew(source=source, length=length):
                     self._restored.setdefault(digest, (source, length))
