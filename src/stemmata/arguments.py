@@ -83,6 +83,11 @@ def labels_of(labels: Mapping[str, Any]) -> dict[str, str | None]:
     return {key_of("labels", k): None if v is None else text_of(v) for k, v in labels.items()}
 
 
+def labels_ahead(labels: Mapping[str, Any] | None) -> dict[str, str]:
+    """As `labels_of`, of versions that are not there yet: None is no label."""
+    return {key: text for key, text in labels_of(labels or {}).items() if text is not None}
+
+
 def whole_of(argument: str, value: Any) -> int | None:
     """A count or step. Raises InvalidArgument for what is no whole number of 63 bits."""
     if value is None:

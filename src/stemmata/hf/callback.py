@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from transformers.trainer_callback import TrainerCallback
 
+from stemmata.arguments import labels_ahead
 from stemmata.attach.settings import EVERY
 from stemmata.errors import (
     EmptyDataset,
@@ -122,7 +123,7 @@ class VersionCallback(NotLightnings, TrainerCallback):
         self._account = Account(
             message=message,
             config=dict(config or {}),
-            labels=dict(labels or {}),
+            labels=labels_ahead(labels),
             parents=ids_of(parents),
         )
         self.command: str | None = None
@@ -138,6 +139,8 @@ class VersionCallback(NotLightnings, TrainerCallback):
         self._held: Saved | None = None
         self._untouched: list[tuple[int, int]] = []
         self._last: list[tuple[int, int]] = []
+        self._at_end: list[int] = []
+        """Which parameters the last version was made of."""
         self._begun = 0
         """The step that this training went on from."""
         self._measured = Measured()
@@ -244,9 +247,9 @@ class VersionCallback(NotLightnings, TrainerCallback):
         fresh = facts.metrics(metrics)
         if self._serving.ended:
             # The weights that are evaluated now need not be those of the last step.
-            if self._held is not None:
+            if self._held is not None and self._is_held(live["model"]):
                 with self._patiently(recorder, state):
-                    recorder.annotate(self._held, fresh, "evaluation")
+                    recorder.annotate(self._held, recorder.unmeasured(self._held, fresh), "evaluation")
                     recorder.drain()
             return
         self._measured.evaluate(step, fresh)
@@ -257,6 +260,12 @@ class VersionCallback(NotLightnings, TrainerCallback):
             self._save(state, live, f"step-{step}", "eval")
         self._measured.end_evaluation(step)
         self._keep_last(args, state, control, live)
+
+    def _is_held(self, model: Any) -> bool:
+        """Whether these are the weights that the last version has: no other model, no adapter put aside."""
+        inner = filesets.unwrap(model)
+        aside = any(getattr(part, "disable_adapters", False) is True for part in inner.modules())
+        return not aside and self._at_end == [which for which, _ in _marks(inner)]
 
     @together
     def on_save(self, args: Any, state: Any, control: Any, **live: Any) -> None:
@@ -293,6 +302,7 @@ class VersionCallback(NotLightnings, TrainerCallback):
             self._held = self._name_last(recorder, args, state, live)
         else:
             self._held = self._save_last(recorder, args, state, live)
+        self._at_end = [which for which, _ in _marks(filesets.unwrap(live["model"]))]
         recorder.finish(live["model"], self._held)
 
     @together
@@ -310,7 +320,7 @@ class VersionCallback(NotLightnings, TrainerCallback):
                     hint="give the VersionCallback a folder",
                 )
             repository = Path(repository.where)
-        begun = {"_serving": Serving(), "_measured": Measured(), "_untouched": [], "_last": []}
+        begun = {"_serving": Serving(), "_measured": Measured(), "_untouched": [], "_last": [], "_at_end": []}
         live = ("meeting", "_recorder", "_patience", "_states", "_sharding", "_held")
         return {**vars(self), "_repository": repository, **begun, **dict.fromkeys(live)}
 
@@ -427,10 +437,7 @@ class VersionCallback(NotLightnings, TrainerCallback):
             state.best_model_checkpoint is state.best_global_step is None
         ):
             folder = Path(state.best_model_checkpoint or os.devnull)
-            loaded = not (
-                filesets.holds_adapters(filesets.unwrap(live["model"]))
-                and self._last == _marks(live["model"])
-            )
+            loaded = self._last != _marks(live["model"])
             if folder.is_dir() and not is_pruned(state) and loaded:
                 best = self._save_best(recorder, state, live)
                 if last is not None and last.name != "final":
@@ -438,8 +445,8 @@ class VersionCallback(NotLightnings, TrainerCallback):
                 elif last is None and f"{recorder.run.name}/final" not in self.missing:
                     recorder.miss_last("final", _replaced(recorder, state))
                 return best
-            # Removed meanwhile, or never loaded, as an adapter that is not called "default": the model holds
-            # the last weights, which are not the best.
+            # Removed meanwhile, or never loaded, as an adapter that is not called "default" or files of a
+            # Trainer's own: the model holds the last weights, which are not the best.
             measured = recorder.at_step(best_step(state))
             if measured is not None:
                 recorder.also_name(measured, "best")

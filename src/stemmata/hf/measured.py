@@ -39,7 +39,11 @@ class Measured:
             self.log(int(row.get("step", -1)), row)
 
     def evaluate(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take metrics of an evaluation of this step in."""
+        """Take metrics of an evaluation of this step in. What it logged under a prefix of its own was taken
+        for the training's."""
+        for name in metrics:
+            if self._logged.get(name, (None, None)) == (step, metrics[name]):
+                del self._logged[name]
         if metrics:
             self._evaluated = (step, {**self.evaluated(step), **metrics})
 

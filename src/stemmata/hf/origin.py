@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -222,6 +222,15 @@ def _same_rounded(stored: torch.Tensor, live: torch.Tensor) -> bool:
         torch.allclose(stored.to(by).to(live.dtype), live, rtol=0, atol=0, equal_nan=True)
         for by in (live.dtype, torch.bfloat16, torch.float16)
     )
+
+
+def visible_ones(session: Session, versions: Sequence[VersionId]) -> list[VersionId]:
+    """Those that are not deleted: others may be as parents, while a training runs."""
+    if not versions:
+        return []
+    session.refresh()
+    found = [(v, queries.version_by_id(session.catalog.connection, v)) for v in versions]
+    return [version for version, row in found if row is not None and row.state == "visible"]
 
 
 def version_of_checkpoint(checkpoint: Path, step: int, model: str, session: Session) -> VersionId | None:

@@ -28,7 +28,7 @@ from stemmata.errors import (
 from stemmata.hf import captured, facts, filesets
 from stemmata.hf.failures import Failures, OnError, Task
 from stemmata.hf.keeping import Keep, Keeping, metric_of
-from stemmata.hf.origin import describe_base, origin_of, remember_origin
+from stemmata.hf.origin import describe_base, origin_of, remember_origin, visible_ones
 from stemmata.hf.runnames import free_name, run_name
 from stemmata.hf.space import Room
 from stemmata.hf.writer import Workspace, Writer
@@ -151,6 +151,7 @@ class Recorder:
         follows: bool = True,
     ) -> Saved:
         """As `save`, of what `begin` puts into an empty folder; `inner` is the model without wrappers."""
+        self._ended = False  # though somebody waited: more is to be told at the end
         self._writer.wait_for_room()
         self._try_again()
         self.raise_failure()
@@ -321,6 +322,22 @@ class Recorder:
         task = Task(f"{saved.name} ({event} metrics)", job, again=True)
         if metrics:
             self._writer.add(self._guarded(task))
+
+    def unmeasured(self, saved: Saved, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Those of `metrics`, measured after the end, that its version does not have with another value: they
+        may be of other data."""
+        self._writer.drain()
+        found = {}
+        if saved.version is not None:
+            with suppress(StemmataError):  # deleted, or out of reach: then it is not told
+                found = dict(self.repository.get(saved.version).metrics)
+        other = [key for key, value in metrics.items() if found.get(key, value) != value]
+        told = [key for key in other if not key.endswith(facts.SPEEDS)]
+        if told:
+            words = "%s of %s keeps the %s of its training: what was measured after it is not attached"
+            hint = "; give evaluate() a metric_key_prefix of its own"
+            _log.warning(words + hint, saved.name, self.model, ", ".join(told))
+        return {key: value for key, value in metrics.items() if key not in other}
 
     def also_name(self, saved: Saved, name: str) -> None:
         """Give a version of this run a further name: of a run that goes on the next one that is free."""
@@ -515,14 +532,19 @@ class Recorder:
             self._writer.drain()
 
     def _parents(self, line: Sequence[Saved | None], inner: Any) -> list[VersionId]:
-        """The newest of `line` that is there: one that could not be written has no children."""
+        """The newest of `line` that is there: one that could not be written, or was deleted since, has no
+        children. Else what the run began with, as far as that is there."""
         for before in reversed(line):
-            if before is not None and before.version is not None:
-                return [before.version]
+            if before is not None and self.still_there(before):
+                return self.still_there(before)
         if self._origin is None:
             found = origin_of(inner, self.repository.session)
             self._origin = [found] if found is not None else []
-        return list(self._origin)
+        return visible_ones(self.repository.session, self._origin)
+
+    def still_there(self, saved: Saved) -> list[VersionId]:
+        """Its version, if it was written and not deleted since."""
+        return visible_ones(self.repository.session, [] if saved.version is None else [saved.version])
 
     def _base_of(self, inner: Any) -> Base | None:
         if self._base is None and filesets.holds_adapters(inner):

@@ -26,9 +26,7 @@ def run_name(arguments: Any, chosen: str | None) -> str:
 def asked_name(arguments: Any, chosen: str | None) -> str | None:
     """The name that the script gives its run, if it does."""
     given = chosen or getattr(arguments, "run_name", None)
-    if given and (chosen or str(given) != str(getattr(arguments, "output_dir", None))):
-        return str(given)
-    return None
+    return str(given) if given else None
 
 
 def trial_name(state: Any, arguments: Any, chosen: str | None, number: int) -> str | None:

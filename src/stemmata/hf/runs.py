@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import torch
 
-from stemmata.arguments import finite_of, metrics_of, whole_of
+from stemmata.arguments import finite_of, labels_ahead, metrics_of, whole_of
 from stemmata.capturing import Capturing
 from stemmata.errors import InvalidArgument
 from stemmata.hf import facts, filesets
@@ -49,7 +49,7 @@ class TrainingRun:
     ) -> None:
         if on_error not in ON_ERROR:
             raise InvalidArgument(argument="on_error", reason=f"{on_error!r} is none of {ON_ERROR}")
-        account = Account(message, dict(config), {}, dict(labels), Capturing.begin(), parents)
+        account = Account(message, dict(config), {}, labels_ahead(labels), Capturing.begin(), parents)
         self._recorder = Recorder(
             repository,
             clean_name(model),

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from torch.nn.parameter import is_lazy
 
+from stemmata.arguments import labels_ahead
 from stemmata.errors import InvalidArgument, TrainingSaveFailed, TrainingSetup
 from stemmata.hf.distributed import Meeting, together
 from stemmata.hf.facts import model_config
@@ -102,7 +103,7 @@ class VersionCallback(NotTransformers, _Callback):
         self._repository = repository
         self._module, self._tokenizer = module, tokenizer
         self._run_name = run_name
-        self._message, self._config, self._labels = message, dict(config or {}), dict(labels or {})
+        self._message, self._config, self._labels = message, dict(config or {}), labels_ahead(labels)
         self._parents = ids_of(parents)
         self._recorder: Recorder | None = None
         self._patience: Patience | None = None

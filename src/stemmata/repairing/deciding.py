@@ -91,7 +91,7 @@ class Shelves:
         return reader.read_row(digest, row), row
 
     def reads(self, pack: PackName, digest: Digest) -> bool:
-        """Does a copy decode to what it should, where it lies, of stored bytes that are sound, its bases' too?
+        """Does a copy decode to what it should, where it lies, of sound bytes, its own and its bases'?
 
         One that only still decodes is a source for a sound one: a check would name it ever after.
         """

@@ -141,7 +141,7 @@ def save(
 
 
 def _only(aliases: list[str] | None) -> str | None:
-    """One alias can move with a save; given several times the last would be taken and the others forgotten."""
+    """One alias can move with a save; of several the last would be taken and the others forgotten."""
     if aliases and len(set(aliases)) > 1:
         reason = "one alias moves with a save; set the others with: stemmata alias set MODEL NAME REF"
         raise InvalidArgument(argument="--alias", reason=reason)
