@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from stemmata.metricnames import is_aside
 from stemmata.records import Stored
 
 DETAIL = "measured"
@@ -72,7 +73,10 @@ def measured(details: Mapping[str, object] | None) -> tuple[Dataset, str]:
 
 
 def dataset_of_save(metric: str, data: Mapping[str, Stored]) -> Dataset:
-    """What a metric of the save itself was measured on, as far as the record tells."""
+    """What a metric of the save itself was measured on, as far as the record tells; nothing, where it tells
+    how a training went."""
+    if is_aside(metric):
+        return NO_DATASET
     part = "train" if metric == "loss" or metric.startswith("train") else "eval"
     name, fingerprint = data.get(f"{part}.dataset"), data.get(f"{part}.fingerprint")
     return Dataset(name if isinstance(name, str) else "", fingerprint if isinstance(fingerprint, str) else "")

@@ -211,7 +211,7 @@ def _record(
         nonce=fresh_nonce(),
         content=content_of(tree),
         author=mask(text_of(request.author)),
-        message=mask(text_of(request.message)),
+        message=mask(text_of(request.message or "")),
         parents=[p.hex for p in request.parents or ()],
         run=request.run,
         step=request.step if request.step is not None else found.step,

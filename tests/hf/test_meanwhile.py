@@ -167,3 +167,21 @@ def test_a_dataset_whose_length_fails_trains(repo: Repository, tmp_path: Path) -
     keeps = VersionCallback(repo, "m", run_name="r")
     Trainer(model=tiny.gpt2(), args=args, train_dataset=Streamed(), callbacks=[keeps]).train()
     assert repo["m@r/final"].step == 2
+
+
+@pytest.mark.parametrize("every", ["epoch", "eval"])
+def test_an_evaluation_tells_what_it_was_measured_on(repo: Repository, tmp_path: Path, every: str) -> None:
+    """Else a gate would hold values of different data against each other, or refuse those of the same."""
+    keeps = VersionCallback(repo, "m", run_name="r", every=every)
+    settings = {"eval_strategy": "epoch", "logging_steps": 1}
+    trainer = tiny.trainer(tiny.gpt2(), tmp_path / "out", [keeps], **settings)
+    trainer.train()
+    last = repo["m@r/final"]
+    known = trainer.get_eval_dataloader().dataset._fingerprint
+    assert last.measurements["eval_loss"].dataset.fingerprint == known
+    assert last.record.data["eval.fingerprint"] == known
+    assert not last.measurements["grad_norm"].dataset
+    trainer.evaluate(tiny.dataset(3), metric_key_prefix="test")
+    other = repo["m@r/final"].measurements["test_loss"].dataset.fingerprint
+    assert other
+    assert other != known

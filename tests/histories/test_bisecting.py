@@ -127,6 +127,11 @@ def test_the_order_of_time_needs_no_parents(repo: Repository, save: Save) -> Non
     found = repo.bisect(versions[0], versions[8], Eval(7), by="time", run="a")
     assert [p.name for p in found.line] == ["v0", "v2", "v4", "v6", "v8"]
     assert names(found) == ["v8"]
+    with pytest.raises(NotFound, match="its runs: a, b"):
+        repo.bisect(versions[0], versions[8], Eval(7), by="time", run="nope")
+    with pytest.raises(StemmataError, match="not both of run 'a'"):
+        repo.bisect(versions[0], versions[9], Eval(7), by="time", run="a")
+    assert names(repo.bisect(versions[0], versions[8], Eval(7), by="time", run="A")) == ["v8"]
 
 
 def refused(call: Callable[[], object], kind: type[StemmataError] = NoLine) -> str:

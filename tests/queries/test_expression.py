@@ -106,6 +106,9 @@ def three(shelf: Shelf) -> Shelf:
         ("size > 100", ["two"]),
         ("created_at >= '2026-03-01T00:04'", ["three"]),
         ("created_at < '2026-03-01'", []),
+        ("created_at > 2026", ["one", "two", "three"]),
+        ("created_at >= '2026-03-01T02:04+02:00'", ["three"]),
+        ("created_at < '2026-03-01 00:04Z'", ["one", "two"]),
         ("model == 'm'", ["one", "two", "three"]),
         ("author == 'me' and event == 'manual' and kind == 'files' and files == 1", ["one", "two", "three"]),
         ("optim == 7", []),
@@ -318,6 +321,9 @@ def test_a_filter_as_of_then_makes_each_set_once(shelf: Shelf) -> None:
         ("`a == 1", 1, "never closed"),
         ("a == b", 6, "quotes"),
         ("1 == 2", 6, "no name"),
+        ("created_at > '3 days ago'", 14, "'3 days ago' is no date such as"),
+        ("'yesterday' > created_at", 15, "'yesterday' is no date such as"),
+        ("created_at > 12", 14, "no date"),
         ("'x' ~ a", 7, "left of '~'"),
         ("a < none", 5, "no order"),
         ("a == nan", 6, "a name or a value"),
@@ -415,12 +421,13 @@ def test_any_text_is_sql_that_runs_or_invalid_expression(text: str, at: str | No
         assert 1 <= position <= len(text) + 1
 
 
-NAMES = st.sampled_from([*sorted(FIELDS - LINEAGE), "loss", "label.x", "data.`a b`"])
+NAMES = st.sampled_from([*sorted(FIELDS - LINEAGE - {"created_at"}), "loss", "label.x", "data.`a b`"])
 LEAVES = st.one_of(
     st.builds("{} {} 'x'".format, NAMES, st.sampled_from(["==", "!=", "<", ">=", "~"])),
     st.builds("{} < 1 <= {}".format, NAMES, NAMES),
     st.builds("{} in [1, 'x', true]".format, NAMES),
     st.builds("{} is not none".format, NAMES),
+    st.builds("created_at {} '2026-02'".format, st.sampled_from(["==", "!=", "<", ">=", "~"])),
 )  # fmt: skip
 TREES = st.recursive(
     LEAVES,

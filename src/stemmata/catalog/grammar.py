@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TypeAlias
 
 from stemmata.catalog.ancestry import names_a_version
@@ -46,6 +47,7 @@ _SPACES = {
     "data": "data",
     MEASURED_ON: MEASURED_ON,
 }
+_DAY = re.compile(r"[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?")
 _WORDS = frozenset({"and", "or", "not", "in", "is", "none", "null", "nan", "inf", "true", "false"})
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 _QUOTED = r"(?:(?:metrics?|labels?|config|data|measured_on)\.)?`[^`]+`"
@@ -426,6 +428,8 @@ class _Parser:
             raise self._error(position, "it compares two values, and no name")
         if isinstance(left, Name) and left.is_lineage:
             self.check_lineage(left, op, right, position)
+        if isinstance(left, Name) and left.is_field and left.key == "created_at":
+            right = self._moment(op, right, position)
         if op == "~" and not (isinstance(left, Name) and isinstance(right, Value)):
             raise self._error(position, "'~' stands between a name and a text")
         if isinstance(left, Sum) and isinstance(right, Value) and isinstance(right.value, str | bool):
@@ -436,6 +440,16 @@ class _Parser:
             if not isinstance(left, Name):
                 raise self._error(position, "'none' is compared with a name of this version alone")
         return Comparison(left, op, right, written)
+
+    def _moment(self, op: str, right: Operand, position: int) -> Operand:
+        """What `created_at` is compared with, as that is kept: a phrase, as text, is before or after all."""
+        if not isinstance(right, Value) or right.value is None or op == "~":
+            return right
+        moment = _as_kept(right.written)
+        if moment is None:
+            reason = f"{right.written!r} is no date such as '2026-11-28' or '2026-11-28T09:30Z', in UTC"
+            raise self._error(position, reason)
+        return Value(moment, right.written)
 
     def check_lineage(self, name: Name, op: str, right: Operand, position: int) -> None:
         """Refuse what can be said of metrics, and not of where a version comes from."""
@@ -491,3 +505,16 @@ def _number(text: str) -> int | float:
         return float(text)
     # SQLite holds 64 bits; beyond, a float is as near as anything stored gets.
     return whole if -(2**63) <= whole < 2**63 else float(text)
+
+
+def _as_kept(text: str) -> str | None:
+    """A year, month or day as its first digits, a time in UTC; None for anything else."""
+    if _DAY.fullmatch(text):
+        return text
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"

@@ -244,18 +244,19 @@ class VersionCallback(NotLightnings, TrainerCallback):
             return
         facts.warn_of_empty(live.get("eval_dataloader"))
         step = state.global_step
-        fresh = facts.metrics(metrics)
+        fresh, data = facts.metrics(metrics), facts.data(None, live.get("eval_dataloader"))
         if self._serving.ended:
             # The weights that are evaluated now need not be those of the last step.
             if self._held is not None and self._is_held(live["model"]):
                 with self._patiently(recorder, state):
-                    recorder.annotate(self._held, recorder.unmeasured(self._held, fresh), "evaluation")
+                    recorder.annotate(self._held, recorder.unmeasured(self._held, fresh), "evaluation", data)
                     recorder.drain()
             return
         self._measured.evaluate(step, fresh)
         version = recorder.at_step(step)
         if version is not None:
-            recorder.annotate(version, self._measured.news(version, fresh), "evaluation")
+            news = self._measured.news(version, fresh)
+            recorder.annotate(version, news, "evaluation", data)
         elif self.every == "eval":
             self._save(state, live, f"step-{step}", "eval")
         self._measured.end_evaluation(step)

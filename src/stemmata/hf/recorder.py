@@ -308,8 +308,14 @@ class Recorder:
             **said,
         ).id
 
-    def annotate(self, saved: Saved, metrics: Mapping[str, float], event: str) -> None:
-        """Attach metrics to a version of this run, durably, as soon as it is there itself."""
+    def annotate(
+        self, saved: Saved, metrics: Mapping[str, float], event: str, data: Mapping[str, Any] | None = None
+    ) -> None:
+        """Attach metrics to a version of this run, durably, as soon as it is there itself. `data`: of
+        `facts.data`, what they were measured on."""
+        name, fingerprint = (
+            str((data or {}).get(f"eval.{word}") or "") for word in ("dataset", "fingerprint")
+        )
 
         def job() -> None:
             if saved.version is None:
@@ -317,7 +323,9 @@ class Recorder:
                 saved.late.append(task)
             else:
                 with suppress(VersionNotFound):  # deleted while it was measured: nobody asks any more
-                    self.repository.annotate(saved.version, metrics=metrics, event=event)
+                    self.repository.annotate(
+                        saved.version, metrics=metrics, event=event, dataset=name, fingerprint=fingerprint
+                    )
 
         task = Task(f"{saved.name} ({event} metrics)", job, again=True)
         if metrics:

@@ -10,6 +10,8 @@ from stemmata.catalog.queries import VersionRow
 from stemmata.errors import InvalidArgument
 from stemmata.histories.problems import NoLine
 from stemmata.ids import VersionId
+from stemmata.names import name_key
+from stemmata.resolve import as_it_is, no_such_run
 from stemmata.session import Session
 
 _TIME = "or take the versions of the model in the order in which they were saved: --by time"
@@ -45,7 +47,14 @@ def by_time(session: Session, good: VersionRow, bad: VersionRow, run: str | None
     if good.seq > bad.seq:
         hint = "the good version comes first; to find what made it better, say that the worse one is good"
         raise NoLine(**names, reason=f"{names['good']} was saved later", hint=hint)
-    rows = selecting.versions(session.catalog.connection, good.model, run=run)
+    connection = session.catalog.connection
+    rows = selecting.versions(connection, good.model, run=run)
+    if run is not None and {name_key(row.run or "") for row in (good, bad)} != {name_key(run)}:
+        known = queries.runs(connection, good.model)
+        if as_it_is(run, known) not in known:
+            raise no_such_run(queries.model_name(connection, good.model), run, known, names["good"])
+        hint = "name two of its versions, or leave the run out"
+        raise NoLine(**names, reason=f"they are not both of run {run!r}", hint=hint)
     between = [row for row in reversed(rows) if good.seq < row.seq < bad.seq]
     return [*between, bad]
 
