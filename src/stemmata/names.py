@@ -8,6 +8,7 @@ Owns the syntax alone; what a reference points at is decided by `resolve`, again
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 
@@ -19,6 +20,7 @@ MAX_NAME_BYTES = 255
 RESERVED = frozenset({"latest", "best"})
 _HEX = re.compile(r"[0-9a-f]{4,64}", re.IGNORECASE)
 _FORBIDDEN = frozenset("@{}~:\\?*[]^\"'`<>|")
+_EXACT = re.compile(r"([^~]+)~[0-9a-f]{32}")
 _MAX_STEPS = 1_000_000
 PROTECT = "protect:"
 """How the key of a model's setting begins that protects an alias; the alias's key follows."""
@@ -91,6 +93,20 @@ def slug(text: str) -> str:
     if _HEX.fullmatch(name) or name_key(name.split("/")[-1]) in RESERVED:
         name += "-run"
     return clean_name(name)
+
+
+def exact_slug(text: str) -> str:
+    """`slug`, and behind a `~` a digest of the text where the slug alone does not tell it from every other.
+
+    Of what this returned it returns the same. The `~` is in no slug.
+    """
+    known = _EXACT.fullmatch(text)
+    if known and known[1] == slug(known[1]):
+        return text
+    name, whole = slug(text), unicodedata.normalize("NFC", text)
+    if name == whole:
+        return name
+    return f"{name}~{hashlib.sha256(whole.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
 
 
 class Reference(msgspec.Struct, frozen=True):

@@ -453,7 +453,8 @@ class Repository(Promotion):
         """A folder for `trainer.train(resume_from_checkpoint=...)`; None if nothing was kept yet.
 
         The newest state that `VersionCallback(..., resume=True)` kept of `run` (default: of any run),
-        or that of `step`; read-only, every byte verified. `run` is the name that was asked for.
+        or that of `step`; read-only, every byte verified. `run` is the name that was asked for,
+        as the script gave it.
         Raises IncompleteState, Damage.
         """
         return resuming.resume(self._session, clean_name(model), run, step)

@@ -19,13 +19,14 @@ from stemmata import checkouts
 from stemmata.catalog import queries, selecting
 from stemmata.catalog.queries import VersionRow
 from stemmata.errors import IncompleteState
-from stemmata.names import clean_name, name_key, slug
+from stemmata.names import clean_name, exact_slug, name_key
 from stemmata.records import load_value
 from stemmata.session import Session
 
 SUFFIX = ".resume"
 ASKED = "resume.asked"
-"""Config key: the run name that the script asked for; the run may be called `…-2`."""
+"""Config key: the run name that the script asked for, as its `exact_slug` (by earlier releases: as its slug);
+the run may be called `…-2`."""
 PROCESSES = "resume.processes"
 """Config key: how many processes trained."""
 COMMAND = "resume.command"
@@ -140,14 +141,16 @@ def find_states(
     """The states of a run, newest first: of one that asked for this name, whatever it got.
 
     One that has the name and asked for another is another experiment: a second `exp` may be called what the
-    first `exp-2` asks for. The name decides for states alone that do not say what was asked for.
+    first `exp-2` asks for. The name decides for states alone that do not say what was asked for. Names that
+    only make the same slug are of other experiments too: what an earlier release noted as a slug, or not at
+    all, is found by a name that is its own slug.
 
     `command`: only of a run that asked for the name in this training of this command line.
     """
     session.refresh()
     conditions: list[str] = [] if step is None else [f"step == {int(step)}"]
     if run is not None:
-        name = json.dumps(slug(run), ensure_ascii=False)
+        name = json.dumps(exact_slug(run), ensure_ascii=False)
         asked = f"{ASKED} == {name}"
         untold = f"(run == {name} and {ASKED} is none)"
         conditions.append(f"({asked} or {untold})" if command is None else asked)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import string
+import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stemmata.errors import InvalidName, InvalidReference
-from stemmata.names import RESERVED, clean_name, name_key, parse_reference, slug
+from stemmata.names import RESERVED, clean_name, exact_slug, name_key, parse_reference, slug
 
 
 @pytest.mark.parametrize(
@@ -82,6 +83,15 @@ def test_names_collide_when_case_or_composition_is_all_that_differs() -> None:
 def test_a_slug_is_always_a_clean_name(text: str) -> None:
     name = slug(text)
     assert clean_name(name) == name
+
+
+@given(st.text(alphabet="a*? -/\u0301\ud800~0", max_size=150), st.text(alphabet="a*? -/~0", max_size=150))
+def test_an_exact_slug_tells_every_two_texts_apart(one: str, other: str) -> None:
+    assert (exact_slug(one) == exact_slug(other)) == (
+        unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other)
+    )
+    assert exact_slug(exact_slug(one)) == exact_slug(one)
+    assert exact_slug(slug(one)) == slug(one)
 
 
 @given(st.text(alphabet="./-latesbLATSB@~ \u0301\u017fdeadbeef012", max_size=150))

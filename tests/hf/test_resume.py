@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, TrainerCallback
 import tiny_models as tiny
 from stemmata.errors import IncompleteState, TrainingSaveFailed, TrainingSetup
 from stemmata.hf import VersionCallback
+from stemmata.hf.resume import goes_on, mark_from
 from stemmata.repository import Repository
 from stemmata.resuming import missing_parts
 
@@ -359,6 +360,43 @@ def test_a_run_that_got_another_experiments_name_is_not_what_that_goes_on_from(
     fork = repo["m@exp-2-3-2/epoch-2"]
     assert fork.parents == [repo["m@exp-2-3/final"].id.hex]
     assert fork.run != repo["m@exp-2-3/final"].run
+
+
+LONG = "a" * 120 + "-seed-"
+
+
+@pytest.mark.parametrize(("run", "others"), [(LONG + "1", [LONG + "2", LONG]), ("exp 1", ["exp-1", "exp*1"])])
+def test_a_run_whose_name_makes_the_same_slug_is_another_experiment(
+    repo: Repository, tmp_path: Path, run: str, others: list[str]
+) -> None:
+    training(repo, tmp_path / "out", run=run, num_train_epochs=1).train()
+    state = repo.resume("m", run=run)
+    assert state is not None
+    assert [repo.resume("m", run=other) for other in others] == [None] * len(others)
+    first = repo.versions("m")[0].run
+    training(repo, tmp_path / "out", run=run, num_train_epochs=2).train(resume_from_checkpoint=state)
+    assert repo.versions("m")[0].run == first
+    training(repo, tmp_path / "fork", run=others[0], num_train_epochs=2).train(resume_from_checkpoint=state)
+    assert repo.versions("m")[0].run != first
+    training(repo, tmp_path / "nameless", run=None, num_train_epochs=3).train(
+        resume_from_checkpoint=repo.resume("m", run=run)
+    )
+    assert repo.versions("m")[0].run == first
+    found = repo.resume("m", run=run)
+    assert found is not None
+    assert json.loads((found / "trainer_state.json").read_bytes())["global_step"] == 6
+
+
+def test_a_state_that_an_earlier_release_kept_is_found_by_a_name_that_is_its_slug(
+    repo: Repository, tmp_path: Path
+) -> None:
+    training(repo, tmp_path / "out", num_train_epochs=1).train()
+    state = tmp_path / "out/checkpoint-2"
+    repo.save(state, "old.resume", name="exp-1/step-2", config={"resume.asked": "exp-1"})
+    assert repo.resume("old", run="exp-1") is not None
+    assert repo.resume("old", run="exp 1") is None
+    mark = {"id": "0" * 32, "run": "exp-1", "asked": "exp-1", "processes": 1}
+    assert goes_on(mark_from(mark, repo, "m"), "exp 1"), "the state itself was given"
 
 
 class Raise(TrainerCallback):

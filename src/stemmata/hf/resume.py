@@ -26,12 +26,14 @@ from stemmata.hf.recorder import Recorder, Saved
 from stemmata.hf.runnames import free_name
 from stemmata.hf.tokens import drop_tokens
 from stemmata.ids import VersionId
-from stemmata.names import name_key, slug
+from stemmata.names import exact_slug, name_key, slug
 from stemmata.records import Run
 from stemmata.repository import Repository
 from stemmata.resuming import ASKED, COMMAND, PROCESSES, TRAINER_STATE, missing_parts, states_of
 
 _KEY = "stemmata"
+_EXACT = "exact"
+"""Key in a mark: earlier releases, which did not write it, marked the slug alone."""
 _log = logging.getLogger("stemmata")
 
 
@@ -42,6 +44,8 @@ class Mark:
     run: Run
     asked: str
     processes: int
+    exact: bool
+    """Whether `asked` tells the name that was asked for from every other, or is its slug alone."""
 
 
 def hold_settings(arguments: Any) -> None:
@@ -91,13 +95,13 @@ def mark_from(found: Any, repository: Repository, model: str) -> Mark | None:
     except (KeyError, TypeError):
         return None  # of another release
     name = _name_of(repository, model, run) or free_name(repository, model, run.name)
-    return Mark(Run(run.id, name), asked, processes)
+    return Mark(Run(run.id, name), asked, processes, found.get(_EXACT) is True)
 
 
 def goes_on(mark: Mark, wanted: str | None) -> bool:
     """Whether a training that asked for run `wanted` (None: for none) continues that run, or forks it."""
     # Not the run's own name: what one run got as its second, another may have asked for.
-    return wanted is None or slug(wanted) == mark.asked
+    return wanted is None or (exact_slug if mark.exact else slug)(wanted) == mark.asked
 
 
 def go_on(recorder: Recorder, mark: Mark, step: int) -> None:
@@ -167,7 +171,7 @@ class States:
     ) -> None:
         self._recorder = recorder
         self._command = {} if command is None else {COMMAND: command}
-        self._asked = slug(asked)
+        self._asked = exact_slug(asked)
         self._processes = int(arguments.world_size)
         self._room = threading.Event()
         self._room.set()
@@ -178,6 +182,7 @@ class States:
             "id": recorder.run.id,
             "run": recorder.run.name,
             "asked": self._asked,
+            _EXACT: True,
             "processes": self._processes,
         }
 
