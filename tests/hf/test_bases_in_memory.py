@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 import tiny_models as tiny
 from stemmata.errors import BaseMismatch, BaseMissing
 from stemmata.hf import VersionCallback
+from stemmata.hf.origin import _same_rounded
 from stemmata.repository import Repository
 from stemmata.version import Version
 
@@ -31,6 +32,14 @@ def trained(repo: Repository, model: Any, tmp_path: Path, run: str) -> Version:
     callback = VersionCallback(repo, "m", run_name=run)
     tiny.trainer(model, tmp_path / "out", [callback], num_train_epochs=1).train()
     return repo[f"m@{run}/final"]
+
+
+def spread(lora: Any, size: float) -> Any:
+    with torch.no_grad():
+        for name, weight in lora.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=size)
+    return lora
 
 
 def test_a_base_comes_back_in_the_precision_that_it_was_loaded_in(
@@ -170,3 +179,48 @@ def test_weights_that_changed_under_a_given_adapter_are_told(repo: Repository, b
         version = repo.save(model, "m")
     assert version.base is not None
     assert (version.base.version, version.base.name_or_path) == (None, "")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("from_version", [False, True])
+def test_an_adapter_that_was_merged_and_taken_out_again_leaves_its_base(
+    repo: Repository, base: Path, dtype: torch.dtype, from_version: bool
+) -> None:
+    """TRL does so before each generation of a training by rewards."""
+    stored = repo.save(base, "base") if from_version else None
+    inner = AutoModelForCausalLM.from_pretrained(base, dtype=dtype) if stored is None else stored.load()
+    lora = spread(tiny.with_lora(inner.to(dtype)), 0.02)
+    before = {name: weight.clone() for name, weight in lora.named_parameters()}
+    for _ in range(2):
+        lora.merge_adapter()
+        lora.unmerge_adapter()
+    assert any(not torch.equal(before[name], weight) for name, weight in lora.named_parameters())
+    version = repo.save(lora, "m")
+    assert version.base is not None
+    assert version.base.digest is not None
+    assert torch.allclose(logits(version.load(dtype=dtype)), logits(lora), atol=0.1)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 1e-3), (torch.bfloat16, 0.02)])
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
+def test_an_adapter_that_was_merged_is_no_rounding(
+    repo: Repository, base: Path, dtype: torch.dtype, size: float
+) -> None:
+    inner = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+    merged = spread(tiny.with_lora(inner), size).merge_and_unload()
+    with pytest.warns(UserWarning, match="no longer the one at"):
+        version = repo.save(tiny.with_lora(merged), "m")
+    assert version.base is not None
+    assert (version.base.version, version.base.name_or_path) == (None, "")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_small_change_of_a_whole_row_is_found_in_every_precision(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    row = (torch.randn(1, 768) * 0.02).to(dtype)
+    delta = (torch.randn(1, 8) @ torch.randn(8, 768) / 8**0.5 * 2e-4).to(dtype)
+    assert _same_rounded(row, row + delta - delta)
+    assert not _same_rounded(row, row + delta), "a merge of a hundredth"
+    assert not _same_rounded(row, row + 1e-4 * row.sign()), "a few steps of Adam"
+    assert not _same_rounded(torch.zeros(1, 4, dtype=dtype), torch.full((1, 4), 1e-7, dtype=dtype))
+    assert not _same_rounded(row, torch.full_like(row, float("nan")))

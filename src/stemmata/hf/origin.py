@@ -5,6 +5,7 @@ Owns the one place where weights' files on this machine are matched with version
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -193,7 +194,7 @@ def changed_weight(model: Any, folder: Path) -> str | None:
     """A frozen weight under an adapter that is not what the folder's files hold; None if there is none.
 
     One row of each is read: merging and training change whole matrices. What cannot be matched by
-    name and shape, and what was only rounded to another precision, is no change.
+    name and shape, and what was only rounded (`_same_rounded`), is no change.
     """
     if any(getattr(c, "init_lora_weights", None) not in _KEEPS_THE_BASE for c in model.peft_config.values()):
         return None
@@ -216,10 +217,18 @@ def changed_weight(model: Any, folder: Path) -> str | None:
 
 
 def _same_rounded(stored: torch.Tensor, live: torch.Tensor) -> bool:
+    """Whether a row is the same but for what rounding makes of it: by another precision on the way, or by an
+    adapter that was merged into it and taken out again.
+
+    TRL does that before each generation, and `(w + d) - d` is `w` to about a unit in the last place of the
+    larger one: four are allowed, of the row's largest number. Where a unit is large (16 bits) a small merge
+    and a short training are no larger than that, but move most numbers of the row: there the mean is to be
+    below half a unit too, and what many merges leave beyond it is a change.
+    """
     if stored.dtype not in _FLOATS:
         return True  # packed or scaled: not to be compared by value
     return any(
-        torch.allclose(stored.to(by).to(live.dtype), live, rtol=0, atol=0, equal_nan=True)
+        _within_units(stored.to(by).to(live.dtype), live)
         for by in (live.dtype, torch.bfloat16, torch.float16)
     )
 
@@ -231,6 +240,22 @@ def visible_ones(session: Session, versions: Sequence[VersionId]) -> list[Versio
     session.refresh()
     found = [(v, queries.version_by_id(session.catalog.connection, v)) for v in versions]
     return [version for version, row in found if row is not None and row.state == "visible"]
+
+
+def _within_units(before: torch.Tensor, live: torch.Tensor) -> bool:
+    if torch.allclose(before, live, rtol=0, atol=0, equal_nan=True):
+        return True
+    row = before.double()
+    apart = (live.double() - row).abs()
+    largest, mean = float(row.abs().max()), float(row.square().mean().sqrt())
+    if not (math.isfinite(largest) and float(apart.max()) <= 4 * _unit(largest, live.dtype)):
+        return False
+    return live.dtype.itemsize > 2 or float(apart.square().mean().sqrt()) <= _unit(mean, live.dtype) / 2
+
+
+def _unit(number: float, dtype: torch.dtype) -> float:
+    """The unit in the last place of a number that is not negative; 0 of 0."""
+    return math.ldexp(torch.finfo(dtype).eps, math.frexp(number)[1] - 1) if number else 0.0
 
 
 def version_of_checkpoint(checkpoint: Path, step: int, model: str, session: Session) -> VersionId | None:
