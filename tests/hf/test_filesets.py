@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import PyTorchModelHubMixin
 from transformers import AutoTokenizer
 
 import model_kinds as kinds
 import tiny_models as tiny
-from stemmata.errors import InvalidArgument, TrainingSetup
+from stemmata.errors import InvalidArgument, NotLoadable, TrainingSetup
 from stemmata.hf import VersionCallback, filesets, tokens
 from stemmata.repository import Repository
 
@@ -175,6 +176,81 @@ def test_a_model_that_is_no_pretrained_one(tmp_path: Path) -> None:
     with torch.no_grad():
         model[0].weight.zero_()
     assert stored(files, tmp_path / "stored") == tiny.files_of(tmp_path / "theirs")
+
+
+class Mixed(torch.nn.Module, PyTorchModelHubMixin):
+    """Of huggingface_hub's mixin, which notes how it was made."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.one = torch.nn.Linear(width, width)
+        self.tied = torch.nn.Linear(width, width)
+        self.tied.weight = self.one.weight
+
+
+class Configured(torch.nn.Module):
+    """Writes itself, weights and all, in a format of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = torch.nn.Linear(3, 4)
+        self.register_buffer("sparse", torch.eye(3).to_sparse())
+
+    def save_pretrained(self, folder: str) -> None:
+        (Path(folder) / "config.json").write_text('{"width": 3}')
+        (Path(folder) / "diffusion.bin").write_bytes(self.one.weight.detach().numpy().tobytes())
+
+
+class Around(torch.nn.Module):
+    """Hands out what it wraps, and has a weight of its own."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner, self.head = inner, torch.nn.Linear(4, 1)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
+
+@pytest.mark.parametrize("make", [Mixed, Configured])
+def test_a_model_with_a_save_of_its_own_is_what_that_writes(
+    repo: Repository, tmp_path: Path, make: Any
+) -> None:
+    model = make()
+    (tmp_path / "theirs").mkdir()
+    model.save_pretrained(str(tmp_path / "theirs"))
+    expected = tiny.files_of(tmp_path / "theirs")
+    assert "config.json" in expected
+    version = repo.save(model, "m")
+    assert tiny.files_of(version.checkout(tmp_path / "saved")) == expected
+    with repo.run("m", name="r") as run:
+        run.save(model, step=1)
+        with torch.no_grad():
+            model.one.weight.zero_()
+    assert tiny.files_of(repo["m@r/step-1"].checkout(tmp_path / "run")) == expected
+
+
+def test_a_model_of_another_library_is_loaded_by_its_own_class(repo: Repository) -> None:
+    model = Mixed(width=5)
+    version = repo.save(model, "m")
+    with pytest.raises(NotLoadable, match="from_pretrained of its own class"):
+        version.load()
+    loaded = Mixed.from_pretrained(version.path())
+    assert torch.equal(loaded.one.weight, model.one.weight)
+
+
+def test_the_save_of_what_a_module_wraps_is_not_its_own(repo: Repository) -> None:
+    version = repo.save(Around(Mixed()), "m")
+    assert {"head.weight", "inner.one.weight"} <= set(version.state_dict())
+
+
+def test_the_weights_of_a_mixin_are_taken_from_memory(tmp_path: Path) -> None:
+    files = filesets.begin(Mixed(), None, tmp_path / "ours")
+    assert [file.path.name for file in files.weights] == ["model.safetensors"]
+    assert not list((tmp_path / "ours").rglob("*.safetensors"))
 
 
 def test_a_model_that_is_no_pretrained_one_may_have_tied_and_turned_tensors(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 On the training thread the library's own save runs: it writes configs and other small files, and what it
 would write of weights is copied. Off it, the store reads the weight files from the copies: so a version
-holds, byte for byte, what `Trainer.save_model` would have written (training_args.bin and tokens aside). Where
-there is no memory for copies, the store reads from the live weights, and the training waits for that.
+holds, byte for byte, what `Trainer.save_model` would have written (training_args.bin and tokens aside), or
+what a model's own `save_pretrained` writes. Where there is no memory for copies, the store reads from the
+live weights, and the training waits for that.
 """
 
 from __future__ import annotations
@@ -124,18 +125,19 @@ def hold_savable(model: Any, *, training: bool = True) -> None:
     Raises TrainingSetup, or InvalidArgument outside of a training.
     """
     inner = unwrap(model)
-    if not (is_adapter(inner) or _is_of_sentences(inner) or isinstance(inner, PreTrainedModel)):
+    if not _saves_itself(inner):
         (plainmodules.hold if training else plainmodules.hold_saved)(inner)
 
 
 def _save(model: Any, folder: Path) -> None:
-    """What the Trainer does with a model."""
-    if is_adapter(model) or _is_of_sentences(model):
-        model.save_pretrained(str(folder))
-    elif isinstance(model, PreTrainedModel):
+    """What the Trainer does with a model; but one of another library writes itself: the weights, all that the
+    Trainer would write of it, do not say what to build for them."""
+    if isinstance(model, PreTrainedModel):
         # What is tied is told by name.
         wrapped = is_wrapped(name for name, _ in model.named_parameters())
         model.save_pretrained(str(folder), state_dict=clean_state(model.state_dict()) if wrapped else None)
+    elif _saves_itself(model):
+        model.save_pretrained(str(folder))
     else:
         plainmodules.save(model, folder / _WEIGHTS)
 
@@ -237,9 +239,11 @@ def _place(value: Any) -> Any:
     return (value.device, value.untyped_storage().data_ptr(), value.storage_offset())
 
 
-def _is_of_sentences(model: Any) -> bool:
-    """Whether `model` is one of sentence-transformers, whose trainers have it write itself."""
-    return any(kind.__module__.startswith("sentence_transformers.") for kind in type(model).__mro__)
+def _saves_itself(model: Any) -> bool:
+    """Whether `model` is of a library whose models write themselves: transformers, peft, diffusers,
+    sentence-transformers, huggingface_hub's mixin."""
+    # Asked of its class: a wrapper may hand out attributes of what it holds, and has weights beside that.
+    return callable(getattr(type(model), "save_pretrained", None))
 
 
 def _is_offloaded(model: Any) -> bool:

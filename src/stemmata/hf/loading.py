@@ -166,6 +166,10 @@ def _class_of(version: Version, source: Path | Version, trusted: bool) -> Any:
             f"install the release that it was made with (transformers {settings.get('transformers_version')})"
         )
         raise NotLoadable(version=version.short, reason=reason, hint=hint)
+    if not automatic and "model_type" not in settings:
+        reason = f"its {_CONFIG} is not one of transformers"
+        hint = "give path() to from_pretrained of its own class; state_dict() gives its weights"
+        raise NotLoadable(version=version.short, reason=reason, hint=hint)
     return transformers.AutoModel
 
 
