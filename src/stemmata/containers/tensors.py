@@ -56,7 +56,7 @@ def tensor_segments(
 ) -> tuple[PlannedSegment, ...]:
     """One segment of numbers; bytes if the type is unknown or the shape does not fill the length."""
     dtype = dtype_of(word)
-    if dtype is BYTES or not _fills(shape, dtype.itemsize, length) or (length == 0 and name is None):
+    if dtype is BYTES or not fills(shape, dtype.itemsize, length) or (length == 0 and name is None):
         return byte_segments(offset, length)
     cut = pieces(offset, length, MAX_ELEMENTS * dtype.itemsize)
     return (PlannedSegment(offset, length, cut, name, dtype.word, tuple(shape)),)
@@ -70,7 +70,7 @@ def usable_name(text: str) -> str | None:
         return None
 
 
-def _fills(shape: Sequence[int], itemsize: int, length: int) -> bool:
+def fills(shape: Sequence[int], itemsize: int, length: int) -> bool:
     """Whether a tensor of this shape takes exactly `length` bytes; stops before numbers grow huge."""
     if len(shape) > MAX_DIMENSIONS or any(n < 0 for n in shape):
         return False

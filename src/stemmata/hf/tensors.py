@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import difflib
 import io
-import math
 import pickle
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load
 
 from stemmata.codecs.pages import fresh_array
 from stemmata.containers.safetensors import Extent
-from stemmata.containers.tensors import MAX_NAME
+from stemmata.containers.tensors import MAX_NAME, fills
 from stemmata.errors import NotLoadable, TensorNotInVersion
 from stemmata.hf.weightfiles import WORDS
 from stemmata.hf.wrappers import clean_state
@@ -28,6 +28,7 @@ _CLOSE = 3
 _LINE = 64
 """Bytes of a cache line."""
 _BY_HAND = "take it with checkout(), and open it yourself if you trust whoever wrote it"
+_OTHERS = "take the other tensors by their names with tensor(), or the file with checkout()"
 _Held = TypeVar("_Held")
 
 
@@ -56,11 +57,11 @@ def read_tensors(
 
     for path in files:
         opened = version.tensor_file(path) if path.endswith(".safetensors") else None
-        if opened is None or not all(map(_is_plain, opened.extents)):
+        if opened is None:
             found |= wanted(path, _loaded(version, path))
             continue
         extents = wanted(path, {extent.name: extent for extent in opened.extents})
-        made = {name: _room_for(extent) for name, extent in extents.items()}
+        made = {name: _room_for(version, path, extent) for name, extent in extents.items()}
         if made or only is None:
             opened.fill({extent.name: _bytes_of(made[name]) for name, extent in extents.items()})
         found |= made
@@ -79,15 +80,23 @@ def _in_two(version: Version, name: str, first: str, second: str) -> NotLoadable
     return NotLoadable(version=version.short, reason=reason, hint=hint)
 
 
-def _is_plain(extent: Extent) -> bool:
-    """Whether torch has its type, and its shape fills its place."""
-    dtype = _DTYPES.get(extent.dtype)
-    return dtype is not None and math.prod(extent.shape) * dtype.itemsize == extent.end - extent.begin
+def _room_for(version: Version, path: str, extent: Extent) -> Any:
+    """A tensor to be filled, in memory of its own. Raises NotLoadable where torch has none like it."""
+    size, dtype = extent.end - extent.begin, _DTYPES.get(extent.dtype)
+    if dtype is None:
+        reason = f"the tensor {extent.name} in {path} has a type that torch does not have: {extent.dtype:.32}"
+        raise NotLoadable(version=version.short, reason=reason, hint=_OTHERS)
+    try:
+        # An empty one's other dimensions may be any, and torch's are of 63 bits.
+        if not fills(extent.shape, dtype.itemsize, size) or max(extent.shape, default=0) >= 1 << 63:
+            raise ValueError("its shape does not fill its place")
+        return _memory_of(extent, size, dtype)
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = f"the tensor {extent.name} in {path} has a shape that it cannot have"
+        raise NotLoadable(version=version.short, reason=reason, hint=_OTHERS) from error
 
 
-def _room_for(extent: Extent) -> Any:
-    """A tensor to be filled, in memory of its own."""
-    size, dtype = extent.end - extent.begin, _DTYPES[extent.dtype]
+def _memory_of(extent: Extent, size: int, dtype: Any) -> Any:
     # As far from a cache line's begin as in its file, which is where libraries map it: some kernels add
     # in another order elsewhere, and a model's outputs would differ in their last bit.
     place = extent.begin if extent.begin % dtype.itemsize == 0 else 0
@@ -104,8 +113,7 @@ def _loaded(version: Version, path: str) -> dict[str, Any]:
     """A file read whole, verified, by the library whose format it is."""
     data = version.read(path)
     if path.endswith(".safetensors"):
-        state: dict[str, Any] = load(data)
-        return state
+        return _loaded_whole(version, path, data)
     try:
         # weights_only: allow_pickle opens the file, it does not run what else may be in it.
         read = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -123,6 +131,17 @@ def _loaded(version: Version, path: str) -> dict[str, Any]:
             raise NotLoadable(version=version.short, reason=reason, hint=_BY_HAND)
         found[name] = tensor
     return found
+
+
+def _loaded_whole(version: Version, path: str, data: bytes) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = load(data)
+    # Of a type that torch does not have it says so with a KeyError, of a shape with whatever torch says.
+    except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError, AssertionError) as error:
+        said = f"{error}".partition("\n")[0]
+        reason = f"safetensors cannot read {path} ({type(error).__name__}: {said:.200})"
+        raise NotLoadable(version=version.short, reason=reason, hint=_BY_HAND) from error
+    return state
 
 
 def _named(read: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
