@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from stemmata import redirecting
 from stemmata.catalog import queries
@@ -50,6 +50,8 @@ else:
     objects = deferred("stemmata.objects")
     packs = deferred("stemmata.packs")
     transaction = deferred("stemmata.transaction")
+
+_Found = TypeVar("_Found")
 
 
 class Session:
@@ -280,13 +282,21 @@ class VersionObjects:
 
     def __call__(self, digest: str) -> memoryview:
         """Decoded, verified bytes of one object (I4), the caller's until they are given back."""
+        reader = self._session.reader
+        return self._of(digest, lambda wanted, packs: reader.lend(wanted, packs, self._buffers))
+
+    def length(self, digest: str) -> int:
+        """Bytes of one object, decoded, as its pack's index has it: nothing of it is read."""
+        return self._of(digest, self._session.reader.locate)[1].raw
+
+    def _of(self, digest: str, use: Callable[[Digest, Sequence[PackName]], _Found]) -> _Found:
         wanted = _digest(digest)
         try:
-            return self._session.reader.lend(wanted, self._packs, self._buffers)
+            return use(wanted, self._packs)
         except (MissingPack, MissingObject):
             # For what is read after this too: a long checkout may outlive several collections.
             self._packs = self._session.packs_now(self._row)
-            return self._session.reader.lend(wanted, self._packs, self._buffers)
+            return use(wanted, self._packs)
 
     @contextmanager
     def opened(self, digest: str) -> Iterator[ObjectDecoder]:

@@ -365,7 +365,8 @@ class Version:
         plain bytes. Raises FileNotInVersion, Damage."""
         self._require_visible()
         read = self._session.object_reader(self._row)
-        return checkouts.TensorFile.of(self.file(path), read, self._session.object_filler(self._row))
+        fill = self._session.object_filler(self._row)
+        return checkouts.TensorFile.of(self.file(path), read, fill, read.length)
 
     def object_filler(self) -> FillObject:
         """Decodes objects of its files into memory that is given, each verified; for comparisons."""

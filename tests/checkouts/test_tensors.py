@@ -12,6 +12,7 @@ from blake3 import blake3
 from safetensors.numpy import save
 
 from stemmata.checkouts import TensorFile
+from stemmata.containers import chunks
 from stemmata.containers.cut import plan
 from stemmata.errors import DamagedFile
 from stemmata.trees import Segment, TreeFile
@@ -48,7 +49,7 @@ def opened(file: TreeFile, objects: Objects) -> TensorFile:
     def fill(digest: str, into: memoryview) -> None:
         into[:] = objects.read(digest)
 
-    found = TensorFile.of(file, objects.read, fill)
+    found = TensorFile.of(file, objects.read, fill, lambda digest: len(objects.kept[digest]))
     assert found is not None
     return found
 
@@ -90,11 +91,35 @@ def test_tensors_whose_bytes_are_cut_otherwise_are_put_together() -> None:
     assert read(file, objects, ["one"]) == {"one": TENSORS["one"].tobytes()}
 
 
+def test_a_header_and_a_tensor_in_many_objects_cost_no_more_than_those_that_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(chunks, "CHUNK", 32)
+    objects = Objects()
+    data = header(
+        {
+            "a": {"dtype": "NOPE", "shape": [70], "data_offsets": [0, 70]},
+            "b": {"dtype": "F32", "shape": [2], "data_offsets": [70, 78]},
+        }
+    ) + bytes(range(78))
+    file = cut(data, objects)
+    head, unknown, known = file.segments
+    assert [len(s.objects) for s in file.segments] == [-(-head.length // 32), 3, 1]
+    assert read(file, objects) == {"a": bytes(range(70)), "b": bytes(range(70, 78))}
+    assert read(file, objects, ["a"]) == {"a": bytes(range(70))}
+    objects.asked.clear()
+    assert read(file, objects, ["b"]) == {"b": bytes(range(70, 78))}
+    assert objects.asked == [*head.objects, *known.objects]
+    objects.kept[unknown.objects[0]] += b"longer"
+    with pytest.raises(DamagedFile, match="its objects are not as long as it is"):
+        opened(file, objects)
+
+
 def test_a_file_that_was_cut_as_bytes_is_not_read_so() -> None:
     objects = Objects()
     file = cut(save(TENSORS), objects)
     plain = TreeFile(file.path, file.size, file.digest, file.segments)
-    assert TensorFile.of(plain, objects.read, lambda digest, into: None) is None
+    assert TensorFile.of(plain, objects.read, lambda digest, into: None, len) is None
 
 
 def swapped(file: TreeFile) -> TreeFile:

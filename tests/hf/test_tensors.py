@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from stemmata.containers import chunks
 from stemmata.errors import NotLoadable
 from stemmata.repository import Repository
 from stemmata.version import Version
@@ -56,6 +57,21 @@ def test_an_empty_tensor_of_a_shape_that_nothing_has_costs_itself_alone(
     version = saved(repo, tmp_path / "saved", {"a": GOOD, "bad": bad}, data)
     assert version.tensor("a").tolist() == [1, 2]
     with pytest.raises(NotLoadable, match=r"the tensor bad in model\.safetensors has a shape"):
+        version.state_dict()
+
+
+def test_a_large_tensor_of_an_unknown_type_hides_no_other_one(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in several objects then, and so may be a header; no file is read whole for that."""
+    monkeypatch.setattr(chunks, "CHUNK", 24)
+    bad = {"dtype": "NOPE", "shape": [60], "data_offsets": [8, 68]}
+    data = torch.tensor([1.0, 2.0]).numpy().tobytes() + bytes(60)
+    version = saved(repo, tmp_path / "saved", {"a": GOOD, "bad": bad}, data)
+    assert [len(s.objects) > 1 for s in version.files[0].segments] == [True, False, True]
+    monkeypatch.setattr(Version, "read", None)
+    assert version.tensor("a").tolist() == [1, 2]
+    with pytest.raises(NotLoadable, match=r"the tensor bad in model\.safetensors has a type"):
         version.state_dict()
 
 

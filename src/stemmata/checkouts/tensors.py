@@ -24,6 +24,8 @@ from stemmata.errors import DamagedFile
 from stemmata.storage.base import Buffer
 from stemmata.trees import TreeFile
 
+LengthOf: TypeAlias = Callable[[str], int]
+"""Bytes of the object with this digest (hex), decoded; nothing of it is read."""
 FillObject: TypeAlias = Callable[[str, memoryview], None]
 """The object with this digest (hex) into memory of its size, verified. Safe in any thread."""
 
@@ -46,28 +48,34 @@ class _Run(msgspec.Struct, frozen=True):
 class TensorFile:
     """One file whose tensors can be read one by one."""
 
-    def __init__(self, file: TreeFile, read: ReadObject, fill: FillObject) -> None:
+    def __init__(self, file: TreeFile, read: ReadObject, fill: FillObject, length_of: LengthOf) -> None:
         self._file, self._read, self._fill = file, read, fill
-        self._runs = _runs(file)
-        self._head: Buffer = read(self._runs[0].digest) if self._runs else b""
+        self._runs = _runs(file, length_of)
+        self._head = bytearray()
+        """The bytes that the file begins with, as far as they were asked for, in whole objects."""
+        self._head_runs = 0
         try:
             self.extents: Sequence[Extent] = extents(self, file.size)
         except NotSafetensors as problem:
             raise DamagedFile(path=file.path, reason=str(problem)) from None
 
     @classmethod
-    def of(cls, file: TreeFile, read: ReadObject, fill: FillObject) -> TensorFile | None:
+    def of(cls, file: TreeFile, read: ReadObject, fill: FillObject, length_of: LengthOf) -> TensorFile | None:
         """None for a file that was cut another way: its bytes are to be read whole."""
-        if file.container != "safetensors":
-            return None
-        # A header or a tensor of an unknown type, in several objects of sizes that the tree does not tell.
-        if any(segment.dtype is None and len(segment.objects) > 1 for segment in file.segments):
-            return None
-        return cls(file, read, fill)
+        return cls(file, read, fill, length_of) if file.container == "safetensors" else None
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Of the header, which is the first object."""
+        """Of the header, which the first objects hold."""
+        while len(self._head) < offset + length and self._head_runs < len(self._runs):
+            self._head += self._whole(self._runs[self._head_runs])
+            self._head_runs += 1
         return bytes(memoryview(self._head)[offset : offset + length])
+
+    def _whole(self, run: _Run) -> Buffer:
+        data = self._read(run.digest)
+        if len(data) != run.length:
+            raise DamagedFile(path=self._file.path, reason="an object is not as long as its place")
+        return data
 
     def fill(self, targets: Mapping[str, memoryview]) -> None:
         """Decode the tensors that `targets` names into its memory, each of its tensor's size.
@@ -89,9 +97,8 @@ class TensorFile:
                 part = views[at][run.offset - begins[at] : run.end - begins[at]]
                 self._fill(run.digest, part)
                 return part
-            data = self._head if run.offset == 0 else self._read(run.digest)
-            if len(data) != run.length:
-                raise DamagedFile(path=self._file.path, reason="an object is not as long as its place")
+            in_head = run.end <= len(self._head)
+            data = memoryview(self._head)[run.offset : run.end] if in_head else self._whole(run)
             for extent, view in zip(wanted, views, strict=True):
                 begin, end = max(extent.begin, run.offset), min(extent.end, run.end)
                 if begin < end:
@@ -109,17 +116,22 @@ class TensorFile:
             raise DamagedFile(path=self._file.path, reason="its digest is not the one of the version")
 
 
-def _runs(file: TreeFile) -> list[_Run]:
+def _runs(file: TreeFile, length_of: LengthOf) -> list[_Run]:
     runs: list[_Run] = []
     at = 0
     for segment in file.segments:
         end = at + segment.length
-        step = MAX_ELEMENTS * dtype_of(segment.dtype or "").itemsize if segment.dtype is not None else end
         for digest in segment.objects:
-            runs.append(_Run(at, min(step, end - at), digest))
+            length = end - at
+            if segment.dtype is not None:
+                length = min(length, MAX_ELEMENTS * dtype_of(segment.dtype).itemsize)
+            elif len(segment.objects) > 1:
+                # A header, or a tensor of an unknown type: the tree does not tell where it is cut.
+                length = length_of(digest)
+            runs.append(_Run(at, length, digest))
             at = runs[-1].end
         if at != end:
-            raise DamagedFile(path=file.path, reason="its objects are shorter than it is")
+            raise DamagedFile(path=file.path, reason="its objects are not as long as it is")
     return runs
 
 
