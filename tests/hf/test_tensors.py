@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from stemmata.repository import Repository
 from stemmata.version import Version
 
 GOOD = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+_OLD = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {}))
+"""How a file of torch before 1.6 begins."""
 
 
 def saved(repo: Repository, folder: Path, rows: dict[str, Any], data: bytes) -> Version:
@@ -82,3 +85,35 @@ def test_a_file_that_only_has_safetensors_name_says_so(repo: Repository, tmp_pat
     version = repo.save(tmp_path / "saved", "m", allow_broken=True)
     with pytest.raises(NotLoadable, match=r"safetensors cannot read model\.safetensors"):
         version.state_dict()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x80\x02J\x01",
+        b"\x80\x02ctorch\nTensor\n)\x81.",
+        b"\x80\x02ctorch._utils\n_rebuild_parameter\n(K\x01\x88NtR.",
+        _OLD + b"\x80\x02K\x01Q.",
+    ],
+    ids=["struct.error", "OverflowError", "AttributeError", "AssertionError"],
+)
+def test_a_broken_pickle_is_a_named_error(repo: Repository, tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved/pytorch_model.bin").write_bytes(data)
+    version = repo.save(tmp_path / "saved", "m")
+    with pytest.raises(NotLoadable, match=r"pytorch_model\.bin is no file of tensors"):
+        version.state_dict(allow_pickle=True)
+
+
+def test_memory_that_runs_out_is_no_fault_of_the_file(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    (tmp_path / "saved").mkdir()
+    torch.save({"a": torch.ones(2)}, tmp_path / "saved/pytorch_model.bin")
+    version = repo.save(tmp_path / "saved", "m")
+    monkeypatch.setattr(torch, "load", none_left)
+    with pytest.raises(MemoryError):
+        version.state_dict(allow_pickle=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import io
-import pickle
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -117,8 +116,10 @@ def _loaded(version: Version, path: str) -> dict[str, Any]:
     try:
         # weights_only: allow_pickle opens the file, it does not run what else may be in it.
         read = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    # Of a file that is no pickle, torch says so with whatever error its first bytes lead to.
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, LookupError, TypeError) as error:
+    except MemoryError:
+        raise
+    # Of a file that is no pickle, or a broken one, torch says so with whatever error its bytes lead to.
+    except Exception as error:
         reason = f"{path} is no file of tensors, or holds what weights_only does not let in"
         raise NotLoadable(version=version.short, reason=reason, hint=_BY_HAND) from error
     if not isinstance(read, dict):
