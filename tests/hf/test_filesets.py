@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
+import os
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +19,15 @@ from transformers import AutoTokenizer
 
 import model_kinds as kinds
 import tiny_models as tiny
-from stemmata.errors import InvalidArgument, NotLoadable, TrainingSetup
+from stemmata.errors import (
+    InvalidArgument,
+    NotLoadable,
+    QuotaReached,
+    StemmataError,
+    StorageFull,
+    StorageReadOnly,
+    TrainingSetup,
+)
 from stemmata.hf import VersionCallback, filesets, tokens
 from stemmata.repository import Repository
 
@@ -151,6 +161,49 @@ def test_a_failed_save_leaves_nothing_behind(repo: Repository, tmp_path: Path) -
         repo.save(model, "m")
     assert repo.models() == []
     assert list((repo.session.cache_folder() / "writing").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [(errno.ENOSPC, StorageFull), (errno.EDQUOT, QuotaReached), (errno.EROFS, StorageReadOnly)],
+)
+@pytest.mark.parametrize("where", ["lock", "folder", "config"])
+def test_a_disk_that_takes_no_small_files_is_a_named_error(
+    repo: Repository, monkeypatch: pytest.MonkeyPatch, where: str, code: int, error: type[StemmataError]
+) -> None:
+    opened, made = os.open, Path.mkdir
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError(code, os.strerror(code))
+
+    def no_lock(path: Any, *a: Any, **k: Any) -> int:
+        lock = "saving-" in str(path) and str(path).endswith(".lock")
+        return refuse() if lock else opened(path, *a, **k)
+
+    def no_folder(path: Path, *a: Any, **k: Any) -> None:
+        return refuse() if path.name.startswith("saving-") else made(path, *a, **k)
+
+    model = tiny.gpt2()
+    patches: dict[str, tuple[Any, str, Any]] = {
+        "lock": (os, "open", no_lock),
+        "folder": (Path, "mkdir", no_folder),
+        "config": (type(model.config), "save_pretrained", refuse),
+    }
+    monkeypatch.setattr(*patches[where])
+    with pytest.raises(error) as raised:
+        repo.save(model, "m")
+    assert "writing" in str(raised.value)
+    assert repo.models() == []
+    assert list((repo.session.cache_folder() / "writing").iterdir()) == []
+
+
+def test_what_is_missing_elsewhere_is_not_the_disks_fault(repo: Repository, tmp_path: Path) -> None:
+    class Tokens:
+        def save_pretrained(self, folder: str) -> None:
+            (tmp_path / "vocabulary").read_bytes()
+
+    with pytest.raises(FileNotFoundError, match="vocabulary"):
+        repo.save(tiny.gpt2(), "m", tokenizer=Tokens())
 
 
 # --- other models ---------------------------------------------------------------------------------------
