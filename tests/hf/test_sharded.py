@@ -104,12 +104,37 @@ def test_two_processes_of_fsdp_killed_and_requeued_end_the_same(tmp_path: Path, 
 # --- what is refused ------------------------------------------------------------------------------------
 
 
-def test_a_tensor_of_no_elements_is_never_committed(tmp_path: Path) -> None:
+def emptied(**marks: Any) -> Any:
     model = tiny.gpt2()
     model.transformer.wpe.weight = torch.nn.Parameter(torch.empty(0))
+    for mark, value in marks.items():
+        setattr(model.transformer.wpe.weight, mark, value)
+    return model
+
+
+@pytest.mark.parametrize("marks", [{"ds_id": 3}, {"ds_shape": (9, 9)}])
+def test_a_tensor_that_zero_emptied_is_never_committed(tmp_path: Path, marks: dict[str, Any]) -> None:
     with pytest.raises(TrainingSetup, match=r"wpe\.weight has no elements"):
-        filesets.begin(model, None, tmp_path)
+        filesets.begin(emptied(**marks), None, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tensor_of_no_elements_is_never_committed_where_there_are_other_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deep copy of what ZeRO left has none of its marks, and what FSDP flattened never had them."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    with pytest.raises(TrainingSetup, match=r"wpe\.weight has no elements"):
+        filesets.begin(emptied(), None, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tensor_that_is_empty_by_itself_is_saved(repo: Repository) -> None:
+    model = torch.nn.Linear(2, 2)
+    model.register_parameter("none", torch.nn.Parameter(torch.empty(0)))
+    kept = repo.save(model, "m").state_dict()
+    assert kept["none"].shape == (0,)
+    assert torch.equal(kept["weight"], model.weight)
 
 
 GATHERED = {"zero_optimization.stage3_gather_16bit_weights_on_model_save": True}

@@ -22,13 +22,14 @@ from stemmata.errors import TrainingSetup
 WAIT = timedelta(hours=2)
 _POLL = 0.02
 _KEPT = 64
+_ZERO_MARKS = ("ds_id", "ds_status", "ds_shape")
 _ABANDONED = "abandoned"
 _log = logging.getLogger("stemmata")
 _trainings = itertools.count()
 
 
 def is_part(tensor: Any) -> bool:
-    """Whether this process holds a part only of a parameter: a DTensor's shard, or what ZeRO leaves."""
+    """Whether this process may hold a part only of a parameter: a DTensor's shard, or nothing of it."""
     sharded = any(not placement.is_replicate() for placement in getattr(tensor, "placements", ()))
     return sharded or tensor.numel() == 0
 
@@ -39,10 +40,18 @@ def held_in_part(model: Any) -> str | None:
         return "FSDP shards the model"
     for name, parameter in model.named_parameters():
         if parameter.numel() == 0:
-            return f"{name} has no elements in this process, as ZeRO leaves it"
-        if is_part(parameter):
+            if _may_be_emptied(parameter):
+                return f"{name} has no elements in this process, as ZeRO leaves it"
+        elif is_part(parameter):
             return f"{name} is sharded over processes"
     return None
+
+
+def _may_be_emptied(parameter: Any) -> bool:
+    """Whether a parameter without elements may have some elsewhere, as ZeRO and FSDP leave it."""
+    # The marks are lost in a deep copy. Without a process group, which both need, it is empty and no more.
+    grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return grouped or any(hasattr(parameter, mark) for mark in _ZERO_MARKS)
 
 
 def hold_whole(model: Any) -> None:
