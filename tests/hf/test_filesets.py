@@ -420,6 +420,18 @@ def test_a_tensor_that_safetensors_cannot_keep_is_named(
         repo.save(model, "m")
 
 
+def test_a_librarys_model_without_numbers_is_named_too(repo: Repository, tmp_path: Path) -> None:
+    lora, model = kinds.lora(tmp_path), tiny.gpt2().to("meta")
+    reason = r"transformer\.wte\.weight of GPT2LMHeadModel is on the meta device and has no numbers"
+    with pytest.raises(TrainingSetup, match=reason):
+        filesets.hold_savable(model)
+    with pytest.raises(InvalidArgument, match=f"{reason}; load the model's weights first"):
+        repo.save(model, "m")
+    filesets.hold_savable(lora)
+    with pytest.raises(TrainingSetup, match=r"lora_A.* is on the meta device"):
+        filesets.hold_savable(lora.to("meta"))
+
+
 def test_a_module_whose_state_takes_no_arguments_is_saved() -> None:
     class Own(torch.nn.Linear):
         def state_dict(self) -> dict[str, torch.Tensor]:  # type: ignore[override]

@@ -126,7 +126,12 @@ def hold_savable(model: Any, *, training: bool = True) -> None:
     """
     inner = unwrap(model)
     if not _saves_itself(inner):
-        (plainmodules.hold if training else plainmodules.hold_saved)(inner)
+        plainmodules.hold(inner, training=training)
+    elif not _is_offloaded(inner):
+        # Under adapters there may be a base without numbers: only what is trained is saved.
+        only_trained = holds_adapters(inner)
+        saved = ((n, p) for n, p in inner.named_parameters() if p.requires_grad or not only_trained)
+        plainmodules.hold_real(inner, saved, training=training)
 
 
 def _save(model: Any, folder: Path) -> None:

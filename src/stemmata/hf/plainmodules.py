@@ -7,7 +7,7 @@ those and refuses a slice of a larger storage. Here either is written, and slice
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +33,31 @@ def save(model: Any, path: Path) -> None:
     safetensors.torch.save_file(kept, str(path), metadata={**ties, "format": "pt"})
 
 
-def hold(model: Any) -> None:
+def hold(model: Any, *, training: bool = True) -> None:
     """Refuse a model whose state is more than safetensors keeps; best before the first step.
 
-    Raises TrainingSetup.
+    Raises TrainingSetup, or InvalidArgument outside of a training.
     """
-    found = next(_unkept(model), None)
-    if found is not None:
-        raise TrainingSetup(reason=found[0], hint=found[1])
+    _refuse(next(_unkept(model), None), training)
 
 
-def hold_saved(model: Any) -> None:
-    """As `hold`, of a save outside of a training. Raises InvalidArgument."""
-    found = next(_unkept(model), None)
-    if found is not None:
-        raise InvalidArgument(argument="source", reason=f"{found[0]}; {found[1]}")
+def hold_real(model: Any, parameters: Iterable[tuple[str, Any]], *, training: bool) -> None:
+    """As `hold`, of these of its parameters alone, and of their numbers alone: that they are there."""
+    _refuse(next((_no_numbers(model, n) for n, p in parameters if p.device.type == "meta"), None), training)
+
+
+def _refuse(found: tuple[str, str] | None, training: bool) -> None:
+    if found is None:
+        return
+    reason, hint = found
+    if training:
+        raise TrainingSetup(reason=reason, hint=hint)
+    raise InvalidArgument(argument="source", reason=f"{reason}; {hint}")
+
+
+def _no_numbers(model: Any, name: str) -> tuple[str, str]:
+    reason = f"{name} of {type(model).__name__} is on the meta device and has no numbers"
+    return reason, "load the model's weights first"
 
 
 def _unkept(model: Any) -> Iterator[tuple[str, str]]:
@@ -66,7 +76,7 @@ def _unkept(model: Any) -> Iterator[tuple[str, str]]:
             kind = "nested" if value.is_nested else "sparse"
             yield f"safetensors keeps dense tensors alone, and {of} is {kind}", f"keep it dense, {apart}"
         elif value.device.type == "meta":
-            yield f"{of} is on the meta device and has no numbers", "load the model's weights first"
+            yield _no_numbers(model, name)
         elif _KEPT and value.dtype not in _KEPT:
             dtype = str(value.dtype).removeprefix("torch.")
             yield f"safetensors has no {dtype}, which {of} is", f"keep it in another dtype, {apart}"
