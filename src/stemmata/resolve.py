@@ -17,7 +17,7 @@ import msgspec
 
 from stemmata.arguments import instant_of, require_text
 from stemmata.catalog import queries, selecting
-from stemmata.catalog.queries import VersionRow
+from stemmata.catalog.queries import RefMove, VersionRow
 from stemmata.errors import (
     AmbiguousReference,
     InvalidArgument,
@@ -179,6 +179,10 @@ def as_it_is(run: str, names: Sequence[str]) -> str:
     return next((name for name in names if name_key(name) == name_key(run)), run)
 
 
+def _to_the_second(at: str) -> str:
+    return f"{at[:19].replace('T', ' ')} UTC"
+
+
 def _close(text: str, known: Iterable[str]) -> list[str]:
     by_key = {name_key(name): name for name in known}
     return [by_key[key] for key in difflib.get_close_matches(name_key(text), by_key, n=3, cutoff=0.6)]
@@ -199,7 +203,7 @@ class _Resolver:
 
     def missing(self, reason: str, hint: str) -> VersionNotFound:
         if self.at is not None:
-            reason += f" (as of {self.at[:19].replace('T', ' ')} UTC)"
+            reason += f" (as of {_to_the_second(self.at)})"
         return VersionNotFound(reference=self.reference.text, reason=reason, hint=hint)
 
     def ambiguous(self, rows: Iterable[VersionRow], *others: str) -> AmbiguousReference:
@@ -310,10 +314,20 @@ class _Resolver:
         if move:
             deleted = move[-1].target is None
             reason = f"{selector!r} was deleted" if deleted else f"{selector!r} named nothing"
-            raise self.missing(reason, f"stemmata history {model} {selector} shows its values")
+            raise self.missing(reason, self.told_of(move[-1]))
         reason = f"the model has no alias, tag, version or id {selector!r}"
         names = queries.names_near(self.connection, model, name_key(selector), _NEAR)
         raise self.missing(reason, self.suggestion(model, selector, [*names, *RESERVED]))
+
+    def told_of(self, move: RefMove) -> str:
+        """What to do about a name that named nothing, of which this is the last move."""
+        if move.kind == "alias":
+            name = queries.model_name(self.connection, move.model)
+            return f"stemmata history {name} {move.name} shows its values"
+        if move.target is None:
+            return f"its {move.kind} was taken away at {_to_the_second(move.at)}"
+        done = "tagged" if move.kind == "tag" else "saved"
+        return f"it was {done} at {_to_the_second(move.at)}: name a later time, or leave it out"
 
     def suggestion(self, model: str, text: str, known: list[str], suffix: str = "") -> str:
         name = queries.model_name(self.connection, model)

@@ -227,6 +227,9 @@ def _ask_dateparser(wording: str, base: datetime) -> tuple[datetime, str] | None
         languages=["en"],
         settings={
             "RELATIVE_BASE": base,
+            # The hands of a clock are given and asked for. Else it would name the system's zone, and cannot
+            # where TZ is a rule of POSIX: CET-1CEST.
+            "TIMEZONE": "UTC",
             "PREFER_DATES_FROM": "past",
             "PARSERS": ["relative-time", "absolute-time"],
             "RETURN_TIME_AS_PERIOD": True,

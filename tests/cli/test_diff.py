@@ -302,3 +302,13 @@ def test_what_moved_by_nothing_is_said_to_be_what_it_is(
         (work / "model.safetensors").write_bytes(safetensors_bytes(tensors))
         assert cli("save", str(work), "zeros", "--name", name).code == 0
     assert said in cli("diff", "zeros@a", "zeros@b").out
+
+
+def test_the_same_numbers_of_another_type_are_said_to_be(shop: Path, cli: Cli, tmp_path: Path) -> None:
+    (work := tmp_path / "types").mkdir()
+    for name, dtype in (("a", np.float32), ("b", np.float16)):
+        (work / "model.safetensors").write_bytes(safetensors_bytes({"w": np.array([0.0, 1.0], dtype)}))
+        assert cli("save", str(work), "types", "--name", name).code == 0
+    said = cli("diff", "types@a", "types@b").out
+    assert "the same numbers" in said
+    assert "zeros of another sign" not in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -15,6 +16,7 @@ import pytest
 
 from makers import adapter_folder
 from stemmata.repository import open as open_repository
+from stemmata.storage import publish
 
 Cli = Callable[..., Any]
 
@@ -34,6 +36,10 @@ Cli = Callable[..., Any]
         (["log", "-n", "many"], 2, "this is no whole number\n"),
         (["save", ".", "sentiment", "--alias", "a", "--alias", "b"], 2, "one alias moves with a save"),
         (["save", ".", "sentiment", "--config", "nosuch.json"], 2, "JSON file (No such file"),
+        (["show", "sentiment@r4/epoch-1", "--at", "2020-01-01"], 3, "name a later time, or leave it out"),
+        (["show", "sentiment@v1", "--at", "2020-01-01"], 3, "it was tagged at 20"),
+        (["show", "sentiment@production", "--at", "2020-01-01"], 3, "stemmata history sentiment production"),
+        (["watch", "", "sentiment", "--once", "--interval", "0.05"], 2, "OUTPUT_DIR: it is empty"),
     ],
 )
 def test_the_mistake_is_named(shop: Path, cli: Cli, words: list[str], code: int, said: str) -> None:
@@ -131,3 +137,30 @@ def test_sentences_break_between_words_on_a_terminal(shop: Path) -> None:
     assert len(lines) > 2
     assert [line for line in lines if len(line) > 60] == []
     assert lines[-1].startswith(" " * 9)
+
+
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every repository, for root too."""
+
+    def probe(_: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(publish, "probe", probe)
+
+
+@pytest.mark.usefixtures("read_only")
+def test_no_command_is_run_whose_versions_could_not_be_kept(shop: Path, cli: Cli) -> None:
+    said = cli("run", "sentiment", "--", "touch", "trained")
+    assert (said.code, "Read-only file system" in said.err) == (6, True), said.err
+    assert not Path("trained").exists()
+
+
+@pytest.mark.usefixtures("read_only")
+@pytest.mark.parametrize("until", [["--once"], ["--until-idle", "0.1"]])
+def test_a_watch_that_could_keep_nothing_fails(
+    shop: Path, cli: Cli, tmp_path: Path, until: list[str]
+) -> None:
+    adapter_folder(tmp_path / "trained", seed=1, rank=4)
+    said = cli("watch", str(tmp_path / "trained"), "sentiment", "--interval", "0.05", *until)
+    assert said.code == 6, said.err

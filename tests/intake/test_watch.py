@@ -396,6 +396,21 @@ def test_import_and_watch_as_commands(
     assert json.loads(capsys.readouterr().out)["versions"][0]["status"] == "failed"
 
 
+def test_what_failed_of_a_training_is_the_result_of_one_look_and_a_warning_of_many(
+    repo: Repository, tmp_path: Path, checkpoint: Any
+) -> None:
+    from stemmata.cli.main import run
+
+    words = ["watch", str(tmp_path / "out"), "m", "--repo", repo.where, "--interval", "0.05"]
+    folder = checkpoint(tmp_path / "out", 2)
+    assert run([*words, "--once"]) == 0
+    model_folder(folder, 50)
+    checkpoint(tmp_path / "out", 4)
+    assert run([*words, "--until-idle", "0.1"]) == 0
+    assert repo["m@out/step-4"].step == 4
+    assert run([*words, "--once"]) == 4
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not LONG, reason="test_run_commands.py watches one in every run")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -168,6 +170,37 @@ def test_a_local_time_is_the_zones_own_at_that_date_not_todays_offset() -> None:
 def test_without_a_zone_the_systems_own_is_used() -> None:
     expected = datetime(2026, 3, 1, 12, 0).astimezone(UTC)
     assert parse_when("2026-03-01T12:00", NOW) == expected
+
+
+@pytest.fixture
+def posix_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    # Whoever asked before in this process is answered from memory.
+    monkeypatch.setattr("tzlocal.unix._cache_tz", None)
+
+    def hold(rule: str) -> None:
+        monkeypatch.setenv("TZ", rule)
+        time.tzset()
+
+    yield hold
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("CET-1CEST", ["2026-07-29T21:59:59.999999", "2026-07-29T13:00", "2026-01-30T11:00"]),
+        ("UTC-3", ["2026-07-29T20:59:59.999999", "2026-07-29T12:00", "2026-01-30T10:00"]),
+        ("<+0330>-3:30", ["2026-07-29T20:29:59.999999", "2026-07-29T11:30", "2026-01-30T10:00"]),
+    ],
+)
+def test_a_system_whose_zone_is_a_rule_of_posix_has_local_time_too(
+    posix_zone: Callable[[str], None], rule: str, expected: list[str]
+) -> None:
+    posix_zone(rule)
+    found = [parse_when(phrase, NOW) for phrase in ("yesterday", "yesterday at 3pm", "6 months ago")]
+    assert found == [utc(text) for text in expected]
+    assert parse_when("2 hours ago", NOW) == utc("2026-07-30T08:00")
 
 
 def test_a_clock_without_a_zone_is_a_bug_of_the_caller() -> None:

@@ -125,7 +125,7 @@ def _family(
         stored = [as_stored[name] for name in kind.names if name in as_stored]
         count = Text(f"×{len(kind.names):,}" if len(kind.names) > 1 else "", "dim")
         # Their numbers are no weights: how far these moved nobody can tell from them.
-        told = Text("as stored", "magenta") if stored else _far(far, kind.elements)
+        told = Text("as stored", "magenta") if stored else _far(far, kind)
         kept = _kept(far.unchanged if far is not None else _unchanged(stored), kind.elements)
         if kind.became:
             kept = told.append("  ").append_text(kept) if told and kept else told or kept
@@ -164,11 +164,12 @@ def _range(names: Sequence[str], block_of: Mapping[str, str], moved: Mapping[str
     return Text(f"moved {least} to {most}", "bold yellow")
 
 
-def _far(movement: Movement | None, elements: int) -> Text:
+def _far(movement: Movement | None, kind: _Kind) -> Text:
     if movement is None:
         return Text()
-    if not movement.change and movement.unchanged == elements:
-        return Text("not moved: zeros of another sign", "dim")
+    if not movement.change and movement.unchanged == kind.elements:
+        # Of another type they are listed whatever became of their numbers.
+        return Text("the same numbers" if kind.became else "not moved: zeros of another sign", "dim")
     if not movement.change:
         return Text("not moved, but for what is not finite", "dim")
     if math.isnan(movement.relative):

@@ -79,7 +79,8 @@ def run(
         raise InvalidArgument(argument="--resume", reason=reason)
     folder = repo_folder(context, repo).absolute()
     # Before hours of training, not after: a folder that is no repository, or not ours to write.
-    open_repository(folder, create=True).close()
+    with open_repository(folder, create=True) as repository:
+        repository.session.storage.require_writable()
     settings = Settings(
         str(folder), name, _every(every), run_name, report="", keep=_keep(keep), resume=resume
     )

@@ -13,12 +13,13 @@ import typer
 
 from stemmata.cli import text
 from stemmata.cli.help import HelpCommand, examples
-from stemmata.cli.options import Json, Model, Repo, TakeIn, open_repo, output_for
+from stemmata.cli.options import Json, Model, Repo, TakeIn, a_path, open_repo, output_for
 from stemmata.cli.output import Output
 from stemmata.cli.registry import command_app
 from stemmata.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from stemmata.errors import StemmataError
     from stemmata.intake import Outcome
 
 app = command_app()
@@ -68,10 +69,11 @@ def watch(
     from stemmata.names import clean_name
 
     output = output_for(context, as_json)
-    if Path(folder).is_file():
+    trained = a_path(folder, "OUTPUT_DIR")
+    if trained.is_file():
         raise InvalidArgument(argument="OUTPUT_DIR", reason=f"{folder} is a file; name the training's folder")
     told: list[Outcome] = []
-    if not Path(folder).is_dir():
+    if not trained.is_dir():
         swapped = Path(model).is_dir()
         hint = f"; is it stemmata watch {model} {folder}?" if swapped else ""
         output.note(text.plain(f"{folder} is not there yet; what a training writes there is taken in{hint}"))
@@ -84,7 +86,7 @@ def watch(
     with open_repo(context, repo) as repository, _until_signal() as stop:
         watcher = Watcher(
             repository,
-            Path(folder),
+            trained,
             clean_name(model),
             run=clean_name(run) if run is not None else None,
             include=include or (),
@@ -98,6 +100,21 @@ def watch(
         output.note(f"nothing was taken in: no checkpoint and no final save came into {text.plain(folder)}")
     if output.json:
         output.document({"versions": [document(outcome) for outcome in told]})
+    failed = _failed(told, once=once)
+    if failed is not None:
+        raise typer.Exit(failed.exit_code)
+
+
+def _failed(told: list[Outcome], *, once: bool) -> StemmataError | None:
+    """What a watch ends with: what failed last of its folder was not mended by a later look.
+
+    While a training goes on a failure is a warning, as long as anything was kept.
+    """
+    last = {outcome.found.path: outcome for outcome in told}
+    kept = any(outcome.version is not None for outcome in told)
+    if kept and not once:
+        return None
+    return next((outcome.error for outcome in last.values() if outcome.error is not None), None)
 
 
 def _line(output: Output, outcome: Outcome) -> None:
