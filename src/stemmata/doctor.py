@@ -20,9 +20,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from stemmata import heads
 from stemmata.catalog.catalog import user_cache_folder
 from stemmata.checkouts import eviction
-from stemmata.errors import DamagedRepository, RepositoryNotFound, StemmataError
+from stemmata.errors import DamagedRepository, OlderCopy, RepositoryNotFound, StemmataError
 from stemmata.repository import VARIABLE, Repository
 from stemmata.repository import open as open_repository
 from stemmata.storage.descriptors import may_write
@@ -115,6 +116,7 @@ def _repository(folder: Path) -> Iterator[Finding]:
             yield Finding("repository", "ok", f"{folder}, models: {len(models)}")
             yield _catalog(repository, folder)
             yield from _clock(repository)
+            yield from _newest(repository)
     except RepositoryNotFound:
         if os.environ.get(VARIABLE):
             advice = f"correct {VARIABLE}, or make one there: stemmata init {folder}"
@@ -126,6 +128,16 @@ def _repository(folder: Path) -> Iterator[Finding]:
         yield Finding("repository", "problem", f"{folder}: {error}", "put it right: stemmata check --repair")
     except (StemmataError, OSError) as error:
         yield Finding("repository", "problem", f"{folder}: {error}", "see what is damaged: stemmata check")
+
+
+def _newest(repository: Repository) -> Iterator[Finding]:
+    """Of an older copy each write is refused, and nothing else tells."""
+    session = repository.session
+    try:
+        heads.require_newest(session.storage, session.identity, session.catalog.position)
+    except OlderCopy as error:
+        advice = "bring the newer files back, or go on from this copy: stemmata check --accept-older"
+        yield Finding("log", "problem", error.what.format(**error.data), advice)
 
 
 def _clock(repository: Repository) -> Iterator[Finding]:

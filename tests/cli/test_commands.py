@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from makers import adapter_folder, contents
+from stemmata import checking
 
 Cli = Callable[..., Any]
 
@@ -353,3 +354,22 @@ def test_models_are_listed_with_what_they_have(shop: Path, cli: Cli) -> None:
     assert (model["name"], model["versions"], model["newest"]["name"]) == ("sentiment", 6, "r8/epoch-3")
     assert list(model["aliases"]) == ["production"]
     assert "[production]" in cli("models").out
+
+
+@pytest.mark.parametrize(
+    ("kind", "one", "several"),
+    [
+        ("void", "1 log entry without effect", "2 log entries without effect"),
+        ("statistics", "1 table of statistics that is lost", "2 tables of statistics that are lost"),
+        ("unread", "1 pack that a damaged entry may name", "2 packs that a damaged entry may name"),
+        ("aside", "1 damaged file that was put aside", "2 damaged files that were put aside"),
+    ],
+)
+def test_check_speaks_of_one_note_and_of_several(
+    shop: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, kind: str, one: str, several: str
+) -> None:
+    notes: list[checking.Note] = []
+    monkeypatch.setattr(checking, "check", lambda *_, **__: checking.Report(notes=notes))
+    for said in (one, several):
+        notes.append(checking.Note(kind, "where", "why"))
+        assert f"note: {said}\n" in cli("check").out

@@ -164,3 +164,12 @@ def test_a_watch_that_could_keep_nothing_fails(
     adapter_folder(tmp_path / "trained", seed=1, rank=4)
     said = cli("watch", str(tmp_path / "trained"), "sentiment", "--interval", "0.05", *until)
     assert said.code == 6, said.err
+
+
+def test_an_expression_alone_is_of_all_models(shop: Path, cli: Cli, tmp_path: Path) -> None:
+    folder = adapter_folder(tmp_path / "more", seed=3, rank=4)
+    assert cli("save", str(folder), "other", "--metric", "eval_loss=0.1").code == 0
+    found = cli("search", "eval_loss < 0.15", "--json").json
+    assert found == cli("search", "-", "eval_loss < 0.15", "--json").json
+    assert {version["model"] for version in found["versions"]} == {"other", "sentiment"}
+    assert cli("search", "sentiment").code == 2

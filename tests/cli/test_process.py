@@ -79,6 +79,19 @@ def test_closed_streams_are_no_mistake(shop: Path) -> None:
         assert (said.returncode, said.stderr) == (0, "")
 
 
+def test_an_interrupt_before_the_command_is_130_without_a_word() -> None:
+    script = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from stemmata.__main__ import main; main()"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (said.returncode, said.stdout, said.stderr) == (130, b"", b"")
+
+
 def test_an_interrupt_is_130_and_says_what_is_safe(
     shop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,7 @@ import stemmata
 from makers import model_folder
 from stemmata import heads
 from stemmata.cli.main import run
-from stemmata.errors import DamagedLog, OlderCopy
+from stemmata.errors import Damage, DamagedLog, OlderCopy
 from stemmata.ids import Digest
 from stemmata.log.entries import Position, log_key
 
@@ -117,6 +117,27 @@ def test_the_memory_of_many_repositories_is_bounded(tmp_path: Path, monkeypatch:
         with stemmata.open(tmp_path / f"repo{number}", create=True) as repo:
             repo.save(model_folder(tmp_path / "out", number), "m")
     assert len(list((tmp_path / "cache" / "heads").iterdir())) == 3
+
+
+def test_whoever_looks_is_told_how_to_go_on_from_the_older_copy(
+    restored: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = str(restored / "repo")
+    for words in (["check"], ["check", "--repair"], ["check", "--repair", "--dry-run"]):
+        assert run(["-R", where, *words]) == Damage.exit_code
+        said = " ".join(capsys.readouterr().err.split())
+        assert "go on from it with: stemmata check --accept-older" in said
+        assert "stemmata check --repair takes" not in said
+    assert run(["-R", where, "doctor"]) == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"problem log {where} is not what was written there last" in told
+    assert "go on from this copy: stemmata check --accept-older" in told
+    with stemmata.open(where) as repo:
+        repo.accept_older()
+    assert run(["-R", where, "check"]) == 0
+    assert "accept-older" not in capsys.readouterr().err
+    run(["-R", where, "doctor"])
+    assert "problem log" not in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_command_line_takes_the_older_copy_as_it_is(

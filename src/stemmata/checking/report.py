@@ -27,6 +27,10 @@ class Problem:
     pack: str = ""
 
 
+OLDER = "this machine has seen it: an older copy, or the end of the log is gone"
+"""The reason of the problem that the log ends before an entry that was here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Note:
     """Something that is no damage: kind is catalog, void, log, bundle, checkpoint, statistics,
@@ -74,6 +78,11 @@ class Report:
     notes: list[Note] = field(default_factory=list)
     affected: list[Affected] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
+
+    @property
+    def older(self) -> bool:
+        """True if this machine has seen more of the log: `accept_older` goes on without it."""
+        return any(problem.reason == OLDER for problem in self.problems)
 
     @property
     def sound(self) -> bool:

@@ -13,7 +13,7 @@ from stemmata.checking.contents import Contents, Progress
 from stemmata.checking.derived import check_derived
 from stemmata.checking.extent import Extent, Level, Progressing
 from stemmata.checking.placed import packs_of
-from stemmata.checking.report import Affected, Note, Problem, Report, reason_of
+from stemmata.checking.report import OLDER, Affected, Note, Problem, Report, reason_of
 from stemmata.errors import Damage, DamagedLog, HostileData, StemmataError, StorageFailed
 from stemmata.ids import PackName
 from stemmata.log import verify
@@ -147,8 +147,7 @@ def _check_log(storage: Storage, identity: Identity, catalog: Catalog, report: R
         report.problems.append(Problem(kind, problem.where, problem.reason))
     seen = heads.last_seen(storage, identity.repository)
     if seen is not None and seen[0] > catalog.position.n and not exists(storage, seen[0]):
-        reason = "this machine has seen it: an older copy, or the end of the log is gone"
-        report.problems.append(Problem("log", log_key(seen[0]), reason))
+        report.problems.append(Problem("log", log_key(seen[0]), OLDER))
     packs = (
         0
         if catalog.position.n

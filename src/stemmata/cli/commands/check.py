@@ -138,6 +138,8 @@ def check(
     # Nothing can be written behind a log with holes: packs are mended once it is whole.
     may_mend = recovered is not None and recovered.complete and not (dry_run and recovered.recovered)
     mended = _repair(context, repo, output, report, source or [], dry_run) if may_mend else None
+    if report.older and not output.json:
+        output.note(_GO_ON)
     if recovered is not None and recovered.recovered and dry_run:
         output.note("what can be mended of packs is told once the log is put right: run it without --dry-run")
     if output.json:
@@ -166,6 +168,10 @@ def _repair(
     return mended
 
 
+_GO_ON = (
+    "if this copy is older than what was written here last, bring the newer files back, or go on from it "
+    "with: stemmata check --accept-older"
+)
 _MOST = 20
 """Lines of one kind that are printed; --json has them all."""
 
@@ -191,7 +197,7 @@ def _tell(output: Output, report: Report, *, advise: bool) -> None:
             line.append(f"  {version.id[:12]}", ID)
             output.show(line)
     for kind, notes in _grouped(report.notes):
-        output.show(Text(f"note: {text.count(len(notes), _NOTES[kind])}", "yellow"))
+        output.show(Text(f"note: {text.count(len(notes), *_NOTES[kind])}", "yellow"))
         for note in notes[:_MOST]:
             output.show(Text(f"  {text.plain(note.where)}  {text.plain(note.reason)}", DIM))
     verdict = Text()
@@ -207,7 +213,8 @@ def _tell(output: Output, report: Report, *, advise: bool) -> None:
         f"{text.count(counts.entries, 'log entry', 'log entries')}, {text.size(counts.bytes)}{how}"
     )
     output.show(verdict)
-    if not report.sound and advise:
+    # That entries are missing at the end is no damage to mend: a copy is brought back, or gone on from.
+    if advise and len(report.problems) > report.older:
         output.note(
             "stemmata check --repair takes what is damaged from other copies, with --from also from another "
             "repository or from folders that have it; what is not listed as affected reads as it was saved"
@@ -289,19 +296,20 @@ _HOW = {
     "full": "",
 }
 _NOTES = {
-    "catalog": "cached catalog thrown away",
-    "void": "log entry without effect",
-    "bundle": "missing bundle",
-    "checkpoint": "checkpoint that is missing or not used",
-    "log": "log without an entry",
-    "statistics": "table of statistics that is lost",
-    "orphan": "unused pack",
-    "unread": "pack that a damaged entry may name",
-    "aside": "damaged file that was put aside",
-    "retired": "damaged, unneeded pack",
-    "leftover": "unfinished write",
-    "unknown": "unknown file",
+    "catalog": ("cached catalog thrown away", "cached catalogs thrown away"),
+    "void": ("log entry without effect", "log entries without effect"),
+    "bundle": ("missing bundle", "missing bundles"),
+    "checkpoint": ("checkpoint that is missing or not used", "checkpoints that are missing or not used"),
+    "log": ("log without an entry", "logs without an entry"),
+    "statistics": ("table of statistics that is lost", "tables of statistics that are lost"),
+    "orphan": ("unused pack", "unused packs"),
+    "unread": ("pack that a damaged entry may name", "packs that a damaged entry may name"),
+    "aside": ("damaged file that was put aside", "damaged files that were put aside"),
+    "retired": ("damaged, unneeded pack", "damaged, unneeded packs"),
+    "leftover": ("unfinished write", "unfinished writes"),
+    "unknown": ("unknown file", "unknown files"),
 }
+"""What one note of a kind is called, and several."""
 
 
 def _grouped(found: Sequence[_Kinded]) -> list[tuple[str, list[_Kinded]]]:

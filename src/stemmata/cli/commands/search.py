@@ -10,7 +10,7 @@ from stemmata.cli import text
 from stemmata.cli.help import HelpCommand, examples
 from stemmata.cli.options import Json, Repo, open_repo, output_for
 from stemmata.cli.registry import command_app
-from stemmata.errors import InvalidArgument
+from stemmata.errors import InvalidArgument, InvalidName
 
 if TYPE_CHECKING:
     from stemmata.versions import VersionList
@@ -72,10 +72,12 @@ def search(
     files, joined by and, or, not and brackets. The prefixes metrics., label., config. and data. say which
     is meant; names with blanks stand in backticks. Versions without a value do not match.
 
-    With --descends-from, --trained-on or --from-base no expression is needed, and without a model all are
+    With --descends-from, --trained-on or --from-base no expression is needed; without a model all are
     searched. In an expression: descends_from == "model@name", trained_on == "…", from_base == "…".
     """
     output = output_for(context, as_json)
+    if not expression and model != "-" and not _is_name(model):
+        model, expression = "-", model
     if not expression and descends_from is trained_on is from_base is None:
         reason = "say what must hold of a version, such as 'eval_loss < 0.5'"
         raise InvalidArgument(argument="EXPR", reason=reason)
@@ -106,6 +108,16 @@ def search(
         if len(versions) < total:
             more = text.count(total - len(versions), "more version")
             output.note(f"{more} not shown; raise --limit to see them")
+
+
+def _is_name(model: str) -> bool:
+    from stemmata.names import clean_name
+
+    try:
+        clean_name(model)
+    except InvalidName:
+        return False
+    return True
 
 
 def _found(
