@@ -98,7 +98,10 @@ def test_at_a_terminal_a_signal_reaches_the_command_once(number: signal.Signals,
             said += os.read(terminal, 4096)
         if how == "sent":
             # Of one that comes before it waits for them it is not told who sent it, and takes it for typed.
-            while hasattr(signal, "sigwaitinfo") and not _blocks(pid, number):
+            # They are blocked for a moment too while the command is started: then for good.
+            seen = 0
+            while hasattr(signal, "sigwaitinfo") and seen < 30:
+                seen = seen + 1 if _blocks(pid, number) else 0
                 time.sleep(0.01)
             os.kill(pid, number)
         else:

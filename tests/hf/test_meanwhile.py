@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 import tiny_models as tiny
 from stemmata.errors import InvalidArgument
@@ -40,12 +40,26 @@ def test_a_version_that_is_deleted_meanwhile_costs_no_other(repo: Repository, de
     assert found == {name: left[:k][-1:] for k, name in enumerate(left)}
 
 
-def test_a_deleted_origin_costs_no_version(repo: Repository, tmp_path: Path) -> None:
+def test_a_deleted_origin_costs_no_version(
+    repo: Repository, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first = repo.save(tiny.saved_base(tmp_path / "base"), "base", name="b")
     with repo.run("m", "r", parents=[first], on_error="raise") as run:
         repo.delete("base@b")
         run.save(torch.nn.Linear(4, 1), epoch=1)
-    assert [v.name for v in repo.versions("m")] == ["r/epoch-1"]
+    (only,) = repo.versions("m")
+    assert (only.name, list(only.parents)) == ("r/epoch-1", [])
+    assert caplog.text.count(f"do not name {first.id.short} as a parent") == 1
+
+
+def test_a_folder_is_saved_though_its_parent_is_deleted(repo: Repository, tmp_path: Path) -> None:
+    folder = tiny.saved_base(tmp_path / "base")
+    with repo.run("m", "r", on_error="raise") as run:
+        run.save(torch.nn.Linear(4, 1), epoch=1)
+        run._recorder.drain()
+        repo.delete("m@r/epoch-1")
+        run.save(folder, epoch=2)
+    assert [v.name for v in repo.versions("m")] == ["r/epoch-2"]
 
 
 def test_a_run_may_be_called_as_its_folder(repo: Repository, tmp_path: Path, monkeypatch: Any) -> None:
@@ -99,7 +113,7 @@ def test_what_is_evaluated_after_the_end_replaces_nothing(
     with caplog.at_level(logging.WARNING, "stemmata"):
         if how == "other data":
             trainer.evaluate(tiny.dataset(3))
-            assert "keeps the eval_loss of its training" in caplog.text
+            assert "keeps the eval_loss that it has" in caplog.text
         else:
             with trainer.model.disable_adapter():
                 trainer.evaluate(metric_key_prefix="base")
@@ -185,3 +199,53 @@ def test_an_evaluation_tells_what_it_was_measured_on(repo: Repository, tmp_path:
     other = repo["m@r/final"].measurements["test_loss"].dataset.fingerprint
     assert other
     assert other != known
+
+
+class AtTheEnd(TrainerCallback):  # type: ignore[misc]
+    """Evaluates once more when the training is over."""
+
+    trainer: Any = None
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        self.trainer.evaluate(metric_key_prefix="test")
+
+
+def test_the_best_weights_are_best_though_somebody_evaluates_them_at_the_end(
+    repo: Repository, tmp_path: Path
+) -> None:
+    scores = iter([0.1, 0.5, 0.9, 0.1])
+    ends = AtTheEnd()
+    trainer = Trainer(
+        model=tiny.gpt2(),
+        args=tiny.arguments(
+            tmp_path / "out",
+            eval_strategy="epoch",
+            save_strategy="epoch",
+            num_train_epochs=3,
+            load_best_model_at_end=True,
+            metric_for_best_model="score",
+            greater_is_better=False,
+        ),
+        train_dataset=tiny.dataset(8),
+        eval_dataset=tiny.dataset(4),
+        compute_metrics=lambda _: {"score": next(scores)},
+        callbacks=[ends, VersionCallback(repo, "m", run_name="r")],
+    )
+    ends.trainer = trainer
+    trainer.train()
+    assert repo["m@r/best"].id == repo["m@r/epoch-1"].id
+    assert repo["m@r/final"].id == repo["m@r/epoch-3"].id
+
+
+def test_each_of_several_sets_tells_what_it_is(repo: Repository, tmp_path: Path) -> None:
+    keeps = VersionCallback(repo, "m", run_name="r")
+    sets = {"a": tiny.dataset(4), "b": tiny.dataset(3)}
+    args = tiny.arguments(tmp_path / "out", eval_strategy="epoch")
+    Trainer(
+        model=tiny.gpt2(), args=args, train_dataset=tiny.dataset(8), eval_dataset=sets, callbacks=[keeps]
+    ).train()
+    found = repo["m@r/epoch-1"].measurements
+    a, b = (found[f"eval_{name}_loss"].dataset.fingerprint for name in sets)
+    assert a
+    assert b
+    assert a != b

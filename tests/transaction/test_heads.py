@@ -130,7 +130,8 @@ def test_whoever_looks_is_told_how_to_go_on_from_the_older_copy(
         assert "stemmata check --repair takes" not in said
     assert run(["-R", where, "doctor"]) == 1
     told = " ".join(capsys.readouterr().out.split())
-    assert f"problem log {where} is not what was written there last" in told
+    assert "problem log" in told
+    assert "is not what was written there last" in told
     assert "go on from this copy: stemmata check --accept-older" in told
     with stemmata.open(where) as repo:
         repo.accept_older()

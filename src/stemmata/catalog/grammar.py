@@ -428,8 +428,8 @@ class _Parser:
             raise self._error(position, "it compares two values, and no name")
         if isinstance(left, Name) and left.is_lineage:
             self.check_lineage(left, op, right, position)
-        if isinstance(left, Name) and left.is_field and left.key == "created_at":
-            right = self._moment(op, right, position)
+        if _is_created_at(left) and isinstance(right, Value) and right.value is not None and op != "~":
+            right = self._moment(right, position)
         if op == "~" and not (isinstance(left, Name) and isinstance(right, Value)):
             raise self._error(position, "'~' stands between a name and a text")
         if isinstance(left, Sum) and isinstance(right, Value) and isinstance(right.value, str | bool):
@@ -441,15 +441,13 @@ class _Parser:
                 raise self._error(position, "'none' is compared with a name of this version alone")
         return Comparison(left, op, right, written)
 
-    def _moment(self, op: str, right: Operand, position: int) -> Operand:
+    def _moment(self, value: Value, position: int) -> Value:
         """What `created_at` is compared with, as that is kept: a phrase, as text, is before or after all."""
-        if not isinstance(right, Value) or right.value is None or op == "~":
-            return right
-        moment = _as_kept(right.written)
+        moment = _as_kept(value.written)
         if moment is None:
-            reason = f"{right.written!r} is no date such as '2026-11-28' or '2026-11-28T09:30Z', in UTC"
+            reason = f"{value.written!r} is no date such as '2026-11-28' or '2026-11-28T09:30Z', in UTC"
             raise self._error(position, reason)
-        return Value(moment, right.written)
+        return Value(moment, moment)
 
     def check_lineage(self, name: Name, op: str, right: Operand, position: int) -> None:
         """Refuse what can be said of metrics, and not of where a version comes from."""
@@ -476,7 +474,7 @@ class _Parser:
                 raise self._error(position, "a list holds numbers and quoted texts")
             if name.is_lineage:
                 self.check_lineage(name, "==", value, position)
-            values.append(value)
+            values.append(self._moment(value, position) if _is_created_at(name) else value)
         if not values:
             raise self._error(self.here.position, "the list is empty")
         return Member(name, tuple(values), negated, self.written(first))
@@ -507,14 +505,19 @@ def _number(text: str) -> int | float:
     return whole if -(2**63) <= whole < 2**63 else float(text)
 
 
+def _is_created_at(operand: Operand) -> bool:
+    return isinstance(operand, Name) and operand.is_field and operand.key == "created_at"
+
+
 def _as_kept(text: str) -> str | None:
     """A year, month or day as its first digits, a time in UTC; None for anything else."""
-    if _DAY.fullmatch(text):
-        return text
     try:
+        if _DAY.fullmatch(text):
+            datetime.fromisoformat(f"{text}-01-01"[:10])
+            return text
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    except (ValueError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"

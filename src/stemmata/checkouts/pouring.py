@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -175,7 +175,8 @@ class _Ahead:
         if end - self._begun < _AHEAD or (self._call is not None and not self._call.done()):
             return
         self._thread = self._thread or Threads(1, thread_name_prefix="stemmata-disk")
-        self._call = self._thread.submit(begin_sync, self._fd, self._begun, _AHEAD)
+        with suppress(RuntimeError):  # no thread is to be had: it is a hint
+            self._call = self._thread.submit(begin_sync, self._fd, self._begun, _AHEAD)
         self._begun += _AHEAD
 
     def stop(self) -> None:

@@ -32,7 +32,7 @@ from stemmata.hf.distributed import Meeting, together
 from stemmata.hf.failures import ON_ERROR, OnError
 from stemmata.hf.interruption import Patience
 from stemmata.hf.keeping import Keep
-from stemmata.hf.measured import Measured, best_step, is_pruned, logged_at
+from stemmata.hf.measured import Measured, best_step, came_to_its_end, is_pruned, logged_at
 from stemmata.hf.origin import ids_of
 from stemmata.hf.recorder import Account, Recorder, Saved, start
 from stemmata.hf.resume import (
@@ -234,7 +234,10 @@ class VersionCallback(NotLightnings, TrainerCallback):
         found = self._measured.log(state.global_step, logs if self._begun == 0 else _without_sum(logs))
         version = recorder.at_step(state.global_step)
         if version is not None:
-            recorder.annotate(version, {**found, **self._measured.late(version)}, "log")
+            recorder.annotate(version, found, "log")
+            # Of several sets of data the later ones are logged before their own events.
+            data = facts.data(None, live.get("eval_dataloader"))
+            recorder.annotate(version, self._measured.late(version), "log", data)
 
     @together
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **live: Any) -> None:
@@ -415,7 +418,10 @@ class VersionCallback(NotLightnings, TrainerCallback):
         if not args.load_best_model_at_end or state.global_step == 0 or self._serving.ended:
             return False
         over = bool(control.should_training_stop or state.global_step >= state.max_steps > 0)
-        self._last = _marks(live["model"])
+        marks = _marks(live["model"])
+        if came_to_its_end(state) and self._last != marks:
+            return False  # somebody evaluates in `on_train_end`: the best weights are here already
+        self._last = marks
         self._untouched = [] if over else self._last
         return over
 

@@ -83,8 +83,13 @@ def is_pruned(state: Any) -> bool:
 
     A training that comes to its own end logs how long it took before.
     """
+    return bool(state.is_hyper_param_search) and not came_to_its_end(state)
+
+
+def came_to_its_end(state: Any) -> bool:
+    """Whether the Trainer has told how long it took, which it does when the best weights are back."""
     rows = [row for row in state.log_history or () if row.get("step") == state.global_step]
-    return bool(state.is_hyper_param_search) and not any("train_runtime" in row for row in rows)
+    return any("train_runtime" in row for row in rows)
 
 
 def logged_at(state: Any, step: int) -> tuple[dict[str, float], float | None]:

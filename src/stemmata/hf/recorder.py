@@ -110,6 +110,8 @@ class Recorder:
         """Rows of a save that made no version: one with these bytes was there."""
         self._base: Base | None = None
         self._origin: Sequence[VersionId] | None = account.parents
+        self._told_of = set[VersionId]()
+        """Parents of which it was said that they are gone."""
 
     def at_step(self, step: int) -> Saved | None:
         """The run's version of this step."""
@@ -226,12 +228,11 @@ class Recorder:
         metrics: Mapping[str, float],
     ) -> Saved:
         """A version of a folder or file. It may change afterwards: this returns when it is written."""
+        self._ended = False
         self._writer.drain()
         self._try_again()
         self.raise_failure()
         saved = Saved(name=name, step=_UNKNOWN if step is None else step, epoch=epoch)
-        newest = next((s.version for s in reversed(self.saved) if s.version is not None), None)
-        parents = [newest] if newest is not None else list(self.account.parents or ())
         saved.rows, line = self.rows.take(), list(self.saved)
 
         def job() -> None:
@@ -240,7 +241,7 @@ class Recorder:
                     source,
                     name,
                     metrics=metrics,
-                    parents=parents,
+                    parents=self._line_of(line) or self._visible(self.account.parents or ()),
                     step=step,
                     epoch=epoch,
                     config=self.account.config,
@@ -335,14 +336,16 @@ class Recorder:
         """Those of `metrics`, measured after the end, that its version does not have with another value: they
         may be of other data."""
         self._writer.drain()
-        found = {}
-        if saved.version is not None:
-            with suppress(StemmataError):  # deleted, or out of reach: then it is not told
-                found = dict(self.repository.get(saved.version).metrics)
+        if saved.version is None:
+            return {}
+        try:
+            found = self.repository.get(saved.version).metrics
+        except StemmataError:
+            return {}  # deleted, or out of reach: what it has is not known
         other = [key for key, value in metrics.items() if found.get(key, value) != value]
         told = [key for key in other if not key.endswith(facts.SPEEDS)]
         if told:
-            words = "%s of %s keeps the %s of its training: what was measured after it is not attached"
+            words = "%s of %s keeps the %s that it has: what was measured after it is not attached"
             hint = "; give evaluate() a metric_key_prefix of its own"
             _log.warning(words + hint, saved.name, self.model, ", ".join(told))
         return {key: value for key, value in metrics.items() if key not in other}
@@ -542,13 +545,24 @@ class Recorder:
     def _parents(self, line: Sequence[Saved | None], inner: Any) -> list[VersionId]:
         """The newest of `line` that is there: one that could not be written, or was deleted since, has no
         children. Else what the run began with, as far as that is there."""
-        for before in reversed(line):
-            if before is not None and self.still_there(before):
-                return self.still_there(before)
+        if found := self._line_of(line):
+            return found
         if self._origin is None:
-            found = origin_of(inner, self.repository.session)
-            self._origin = [found] if found is not None else []
-        return visible_ones(self.repository.session, self._origin)
+            origin = origin_of(inner, self.repository.session)
+            self._origin = [origin] if origin is not None else []
+        return self._visible(self._origin)
+
+    def _line_of(self, line: Sequence[Saved | None]) -> list[VersionId]:
+        written = [saved for saved in reversed(line) if saved is not None]
+        return next((found for saved in written if (found := self.still_there(saved))), [])
+
+    def _visible(self, parents: Sequence[VersionId]) -> list[VersionId]:
+        found = visible_ones(self.repository.session, parents)
+        for gone in set(parents) - {*found, *self._told_of}:
+            self._told_of.add(gone)
+            words = "the versions of run %s of %s do not name %s as a parent: it is not here, or deleted"
+            _log.warning(words, self.run.name, self.model, gone.short)
+        return found
 
     def still_there(self, saved: Saved) -> list[VersionId]:
         """Its version, if it was written and not deleted since."""

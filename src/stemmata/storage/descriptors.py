@@ -43,7 +43,7 @@ def write_at(fd: int, data: memoryview, start: int) -> None:
     """Write every byte from `start` on, where the descriptor stands or not. Not on Windows."""
     done = 0
     while done < len(data):
-        done += os.pwrite(fd, data[done : done + _MOST], start + done)
+        done += os.pwrite(fd, data[done : done + _PIECE], start + done)
 
 
 def read_range(fd: int, start: int, length: int) -> bytes:
