@@ -91,6 +91,7 @@ def test_at_a_terminal_a_signal_reaches_the_command_once(number: signal.Signals,
     )
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(number, signal.SIG_DFL)  # what runs behind a shell has it ignored, and hands that on
         os.execv(sys.executable, [*STEMMATA, "run", "m", "--", sys.executable, "-c", child])
     try:
         said = b""
