@@ -70,6 +70,28 @@ def test_a_run_may_be_called_as_its_folder(repo: Repository, tmp_path: Path, mon
     assert repo.resume("m", run="job") is not None
 
 
+def first_is_best(kind: type[Trainer], tmp_path: Path, callbacks: list[Any]) -> Trainer:
+    """A training of three epochs, the first of which is the best and is loaded at the end."""
+    scores = iter([0.1, 0.5, 0.9, 0.1])
+    args = tiny.arguments(
+        tmp_path / "out",
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        num_train_epochs=3,
+        load_best_model_at_end=True,
+        metric_for_best_model="score",
+        greater_is_better=False,
+    )
+    return kind(
+        model=tiny.gpt2(),
+        args=args,
+        train_dataset=tiny.dataset(8),
+        eval_dataset=tiny.dataset(4),
+        compute_metrics=lambda _: {"score": next(scores)},
+        callbacks=callbacks,
+    )
+
+
 class OwnFiles(Trainer):  # type: ignore[misc]
     """Its checkpoints hold files that the Trainer itself cannot load."""
 
@@ -81,23 +103,7 @@ class OwnFiles(Trainer):  # type: ignore[misc]
 def test_the_last_weights_are_not_called_best_where_no_others_were_loaded(
     repo: Repository, tmp_path: Path
 ) -> None:
-    scores = iter([0.1, 0.5, 0.9])
-    OwnFiles(
-        model=tiny.gpt2(),
-        args=tiny.arguments(
-            tmp_path / "out",
-            eval_strategy="epoch",
-            save_strategy="epoch",
-            num_train_epochs=3,
-            load_best_model_at_end=True,
-            metric_for_best_model="score",
-            greater_is_better=False,
-        ),
-        train_dataset=tiny.dataset(8),
-        eval_dataset=tiny.dataset(4),
-        compute_metrics=lambda _: {"score": next(scores)},
-        callbacks=[VersionCallback(repo, "m", run_name="r")],
-    ).train()
+    first_is_best(OwnFiles, tmp_path, [VersionCallback(repo, "m", run_name="r")]).train()
     assert repo["m@r/best"].id == repo["m@r/epoch-1"].id
     assert repo["m@r/final"].id == repo["m@r/epoch-3"].id
 
@@ -213,24 +219,8 @@ class AtTheEnd(TrainerCallback):  # type: ignore[misc]
 def test_the_best_weights_are_best_though_somebody_evaluates_them_at_the_end(
     repo: Repository, tmp_path: Path
 ) -> None:
-    scores = iter([0.1, 0.5, 0.9, 0.1])
     ends = AtTheEnd()
-    trainer = Trainer(
-        model=tiny.gpt2(),
-        args=tiny.arguments(
-            tmp_path / "out",
-            eval_strategy="epoch",
-            save_strategy="epoch",
-            num_train_epochs=3,
-            load_best_model_at_end=True,
-            metric_for_best_model="score",
-            greater_is_better=False,
-        ),
-        train_dataset=tiny.dataset(8),
-        eval_dataset=tiny.dataset(4),
-        compute_metrics=lambda _: {"score": next(scores)},
-        callbacks=[ends, VersionCallback(repo, "m", run_name="r")],
-    )
+    trainer = first_is_best(Trainer, tmp_path, [ends, VersionCallback(repo, "m", run_name="r")])
     ends.trainer = trainer
     trainer.train()
     assert repo["m@r/best"].id == repo["m@r/epoch-1"].id

@@ -554,7 +554,7 @@ class Recorder:
 
     def _line_of(self, line: Sequence[Saved | None]) -> list[VersionId]:
         written = [saved for saved in reversed(line) if saved is not None]
-        return next((found for saved in written if (found := self.still_there(saved))), [])
+        return next((found for saved in written if (found := self.as_parent(saved))), [])
 
     def _visible(self, parents: Sequence[VersionId]) -> list[VersionId]:
         found = visible_ones(self.repository.session, parents)
@@ -564,8 +564,8 @@ class Recorder:
             _log.warning(words, self.run.name, self.model, gone.short)
         return found
 
-    def still_there(self, saved: Saved) -> list[VersionId]:
-        """Its version, if it was written and not deleted since."""
+    def as_parent(self, saved: Saved) -> list[VersionId]:
+        """Its version, if it was written and not deleted since: else none."""
         return visible_ones(self.repository.session, [] if saved.version is None else [saved.version])
 
     def _base_of(self, inner: Any) -> Base | None:

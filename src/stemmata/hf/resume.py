@@ -265,7 +265,7 @@ class States:
     def _store(self, folder: Path, step: int, epoch: float | None, before: Saved | None) -> None:
         self._hold(folder, step)  # the copy too: it lay there for a while
         recorder = self._recorder
-        parents = recorder.still_there(before) if before is not None else []
+        parents = recorder.as_parent(before) if before is not None else []
         number = 1
         while True:
             name = f"{recorder.run.name}/step-{step}" + (f"-{number}" if number > 1 else "")
